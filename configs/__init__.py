@@ -1,0 +1,1 @@
+"""Recipes: `common.py` holds every field, each other file states its differences."""

@@ -1,0 +1,351 @@
+"""Random views of an image, on the device: crop, flip, colour jitter and grey for one image, vmapped over a batch."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int, Key, UInt8
+
+from gensupcon_jax.errors import UserError
+
+Array = jax.Array | np.ndarray
+Number = float | int
+
+# A transform changes one image at random: (key, image [height, width, channel] in 0..1) -> image in 0..1.
+Transform = Callable[[jax.Array, jax.Array], jax.Array]
+
+# The channels of an image, each [height, width].
+Planes = tuple[jax.Array, ...]
+
+BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
+
+_CROP_ATTEMPTS = 10  # as torchvision
+_GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # ITU-R 601, as torchvision and dm_pix
+
+
+class ColorChange(NamedTuple):
+    """One change of colours.
+
+    factors [3]: of BRIGHTNESS, CONTRAST and SATURATION, 1 is no change. order [operation]: which of them are done, one
+    after the other. hue_shift: in turns of the colour circle, None: no hue. hue_place: how many of them come before it.
+    """
+
+    factors: Array
+    order: Array
+    hue_shift: Array | None
+    hue_place: Array
+
+
+def build_augment_fn(
+    *,
+    image_size: int,
+    mean: Float[Array, "channel"],
+    std: Float[Array, "channel"],
+    num_views: int,
+    crop_scale: Sequence[Number],
+    crop_ratio: Sequence[Number],
+    flip_probability: Number,
+    brightness: Number,
+    contrast: Number,
+    saturation: Number,
+    hue: Number,
+    jitter_probability: Number,
+    grey_probability: Number,
+) -> Callable[[jax.Array, Array], jax.Array]:
+    """augment_fn(keys [batch], images uint8 [batch, height, width, channel]) -> normalised views (SimCLR).
+
+    keys: a typed key for each image, see `per_image_keys`. Views are [batch, view, image_size, image_size, channel]
+    float32, each drawn on its own. mean, std [channel] on the scale 0..1; the other arguments are the config's
+    `augment` fields. What has probability or strength 0 is left out. Raises UserError for settings out of range.
+    """
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    _check_number("num_views", num_views, 1)
+    _check_number("hue", hue, 0, 0.5)
+    for name in ("brightness", "contrast", "saturation"):
+        _check_number(name, strengths[name], 0)
+    _check_number("flip_probability", flip_probability, 0, 1)
+    _check_number("jitter_probability", jitter_probability, 0, 1)
+    _check_number("grey_probability", grey_probability, 0, 1)
+    _check_interval("crop_scale", crop_scale, 1)
+    _check_interval("crop_ratio", crop_ratio)
+    transforms: list[Transform] = [
+        functools.partial(random_resized_crop, size=image_size, scale=crop_scale, ratio=crop_ratio)
+    ]
+    if flip_probability:
+        transforms.append(functools.partial(random_flip, probability=flip_probability))
+    if jitter_probability and any(strengths.values()):
+        transforms.append(functools.partial(color_jitter, **strengths, probability=jitter_probability))
+    if grey_probability:
+        transforms.append(functools.partial(random_grey, probability=grey_probability))
+
+    def augment_fn(
+        keys: Key[jax.Array, "batch"], images: UInt8[Array, "batch height width channel"]
+    ) -> Float[jax.Array, "batch view size size channel"]:
+        return normalize(make_views(keys, images, transforms=transforms, num_views=num_views), mean, std)
+
+    return augment_fn
+
+
+def per_image_keys(
+    key: jax.Array, first_index: int | Int[Array, ""], num_images: int
+) -> Key[jax.Array, "{num_images}"]:
+    """A key for each image, which depends on the image's place in the global batch and on nothing else (ours).
+
+    key: the same on every device, threefry (jax's default: the `rbg` kinds draw other numbers under vmap than alone).
+    first_index: place of the first local image in the global batch.
+    """
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first_index + jnp.arange(num_images))
+
+
+def make_views(
+    keys: Key[jax.Array, "batch"],
+    images: UInt8[Array, "batch height width channel"] | Float[Array, "batch height width channel"],
+    *,
+    transforms: Sequence[Transform],
+    num_views: int,
+) -> Float[jax.Array, "batch {num_views} out_height out_width channel"]:
+    """Several independent views of each image, in 0..1, float32; all randomness of an image is in its key (ours)."""
+
+    def views_of_one(key: jax.Array, image: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, (num_views, len(transforms)))
+        return jax.vmap(functools.partial(_apply_in_turn, transforms), in_axes=(0, None))(keys, image)
+
+    return jax.vmap(views_of_one)(keys, _unit_range(images))
+
+
+def normalize(
+    images: UInt8[Array, "*batch height width channel"] | Float[Array, "*batch height width channel"],
+    mean: Float[Array, "channel"],
+    std: Float[Array, "channel"],
+) -> Float[jax.Array, "*batch height width channel"]:
+    """(images - mean) / std, float32 (torchvision).
+
+    images: uint8 0..255, which are first divided by 255, or floats in 0..1. mean, std [channel] on the scale 0..1.
+    """
+    return (_unit_range(images) - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+# Crop
+
+
+def random_resized_crop(
+    key: jax.Array,
+    image: Float[Array, "height width channel"],
+    *,
+    size: int,
+    scale: Sequence[Number],
+    ratio: Sequence[Number],
+) -> Float[jax.Array, "{size} {size} channel"]:
+    """A random box of the image, resized to size x size (torchvision's RandomResizedCrop).
+
+    scale: smallest and largest share of the area; ratio: smallest and largest width / height of the box.
+    """
+    height, width, _ = image.shape
+    return crop_and_resize(image, random_box(key, height, width, scale=scale, ratio=ratio), size=size)
+
+
+def random_box(
+    key: jax.Array, height: int, width: int, *, scale: Sequence[Number], ratio: Sequence[Number]
+) -> Int[jax.Array, "top_left_height_width=4"]:
+    """(top, left, height, width) of a crop, whole pixels inside height x width (torchvision).
+
+    Area share uniform in scale, log(width / height) uniform in log(ratio). torchvision draws again while the box
+    does not fit, 10 times at most: here 10 boxes are drawn at once and the first that fits is taken, else
+    torchvision's own fallback, the largest box in the middle whose ratio is allowed.
+    """
+    draws = _uniform(key, 2 * _CROP_ATTEMPTS + 2)
+    area_draws, ratio_draws = draws[:-2].reshape(2, _CROP_ATTEMPTS)
+    areas = height * width * _between(area_draws, *scale)
+    ratios = jnp.exp(_between(ratio_draws, *(math.log(bound) for bound in ratio)))
+    sizes = jnp.round(jnp.sqrt(jnp.stack([areas / ratios, areas * ratios], axis=1))).astype(jnp.int32)
+    whole = jnp.array([height, width])
+    fits = ((sizes > 0) & (sizes <= whole)).all(axis=1)
+    fallback = jnp.array(_fallback_size(height, width, ratio))
+    box_size = jnp.where(fits.any(), sizes[jnp.argmax(fits)], fallback)
+    space = whole - box_size
+    corner = jnp.where(fits.any(), jnp.floor(draws[-2:] * (space + 1)).astype(jnp.int32), space // 2)
+    return jnp.concatenate([corner, box_size])
+
+
+def crop_and_resize(
+    image: Float[Array, "height width channel"], box: Int[Array, "top_left_height_width=4"], *, size: int
+) -> Float[jax.Array, "{size} {size} channel"]:
+    """The box (top, left, height, width) of the image, resized bilinearly to size x size (ours, on jax.image).
+
+    Two small matmuls with traced box sizes and no gather. Antialiased when it shrinks, as PIL and torchvision. The
+    whole image at its own size comes back unchanged. At the rim of the box an output pixel also takes from the image's
+    pixels just outside, within the reach of the bilinear kernel, as PIL's resize(box=...); torchvision, which cuts
+    first, repeats the rim instead.
+    """
+    zoom = size / box[2:].astype(jnp.float32)
+    shape = (size, size, image.shape[-1])
+    return jax.image.scale_and_translate(image, shape, (0, 1), zoom, -zoom * box[:2], "linear", antialias=True)
+
+
+# Flip, colour, grey
+
+
+def random_flip(
+    key: jax.Array, image: Float[Array, "height width channel"], *, probability: Number
+) -> Float[jax.Array, "height width channel"]:
+    """The image mirrored left to right with this probability (dm_pix)."""
+    return dm_pix.random_flip_left_right(key, jnp.asarray(image), probability=float(probability))
+
+
+def color_jitter(
+    key: jax.Array,
+    image: Float[Array, "height width channel"],
+    *,
+    brightness: Number,
+    contrast: Number,
+    saturation: Number,
+    hue: Number,
+    probability: Number = 1.0,
+) -> Float[jax.Array, "height width channel"]:
+    """Brightness, contrast, saturation and hue changed at random, in random order (torchvision's ColorJitter).
+
+    The arguments are those of `random_color_change`. With 1 - probability the image stays as it is. Saturation and hue
+    do nothing to images that have not three channels.
+    """
+    change_fn = functools.partial(random_color_change, key, brightness=brightness, contrast=contrast)
+    if image.shape[-1] == 3:
+        applied, change = change_fn(saturation=saturation, hue=hue, probability=probability)
+    else:
+        applied, change = change_fn(saturation=0, hue=0, probability=probability)
+    return jnp.where(applied, adjust_colors(image, change), image)
+
+
+def random_color_change(
+    key: jax.Array,
+    *,
+    brightness: Number,
+    contrast: Number,
+    saturation: Number,
+    hue: Number,
+    probability: Number = 1.0,
+) -> tuple[Bool[jax.Array, ""], ColorChange]:
+    """Whether to change the colours of an image, and how (torchvision's ColorJitter inside RandomApply).
+
+    brightness, contrast, saturation: factors are uniform in max(0, 1 - this) .. 1 + this. hue: the shift is uniform in
+    -this .. this, in turns of the colour circle. All orders are equally likely. Strength 0 leaves an operation out.
+    """
+    strengths = np.array([brightness, contrast, saturation], np.float32)
+    used = np.flatnonzero(strengths)
+    draws = _uniform(key, 9)
+    change = ColorChange(
+        factors=_between(draws[0:3], np.maximum(0, 1 - strengths), 1 + strengths),
+        order=jnp.asarray(used, jnp.int32)[jnp.argsort(draws[3 : 3 + len(used)])],
+        hue_shift=_between(draws[6], -hue, hue) if hue else None,
+        hue_place=jnp.floor(draws[7] * (len(used) + 1)).astype(jnp.int32),
+    )
+    return draws[8] < probability, change
+
+
+def adjust_colors(
+    image: Float[Array, "height width channel"], change: ColorChange
+) -> Float[jax.Array, "height width channel"]:
+    """The image with its brightness, contrast, saturation and hue changed as `change` says, in 0..1 (torchvision)."""
+    # Under vmap a switch computes all its branches: 4 slots of 4 operations would cost 16 of them, 4 of them the dear
+    # hue. Instead the three blends run once before the hue and once after it, and those whose turn it is not
+    # have factor 1, which changes nothing: 6 cheap blends and a single hue give every order.
+    factors = change.factors[change.order]
+    # One array a channel: with the channels as the innermost axis the blends take 3 times as long on a CPU.
+    planes = jnp.unstack(jnp.asarray(image), axis=-1)
+    if change.hue_shift is None:
+        return jnp.stack(_blend_in_turn(planes, factors, change.order), axis=-1)
+    is_before = jnp.arange(len(factors)) < change.hue_place
+    planes = _blend_in_turn(planes, jnp.where(is_before, factors, 1.0), change.order)
+    planes = jnp.unstack(jnp.clip(dm_pix.adjust_hue(jnp.stack(planes), change.hue_shift, channel_axis=0), 0.0, 1.0))
+    return jnp.stack(_blend_in_turn(planes, jnp.where(is_before, 1.0, factors), change.order), axis=-1)
+
+
+def random_grey(
+    key: jax.Array, image: Float[Array, "height width channel"], *, probability: Number
+) -> Float[jax.Array, "height width channel"]:
+    """The image without its colours with this probability (torchvision's RandomGrayscale); only for three channels."""
+    image = jnp.asarray(image)
+    if image.shape[-1] != 3:
+        return image
+    grey = _grey(jnp.unstack(image, axis=-1))[..., None]
+    return jnp.where(jax.random.bernoulli(key, float(probability)), grey, image)
+
+
+# Parts
+
+
+def _apply_in_turn(transforms: Sequence[Transform], keys: jax.Array, image: jax.Array) -> jax.Array:
+    for transform, key in zip(transforms, keys, strict=True):
+        image = transform(key, image)
+    return image
+
+
+def _unit_range(images: Array) -> jax.Array:
+    """Uint8 0..255 -> float32 0..1; floats are taken to be in 0..1."""
+    images = jnp.asarray(images)
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+
+
+def _between(draw: jax.Array, low: Any, high: Any) -> jax.Array:
+    """A draw from 0..1 moved to low..high."""
+    return low + (high - low) * draw
+
+
+def _fallback_size(height: int, width: int, ratio: Sequence[Number]) -> tuple[int, int]:
+    """Height and width of the largest box in height x width whose width / height is in ratio (torchvision)."""
+    if width / height < ratio[0]:
+        return min(height, max(1, round(width / ratio[0]))), width
+    if width / height > ratio[1]:
+        return height, min(width, max(1, round(height * ratio[1])))
+    return height, width
+
+
+def _uniform(key: jax.Array, num: int) -> Float[jax.Array, "{num}"]:
+    """Numbers in 0..1, all from a single draw: under vmap each call of jax.random takes about a second to compile."""
+    power_of_two = 1 << (num - 1).bit_length()  # 16 numbers compile 3 times as fast as 9 on a CPU
+    return jax.random.uniform(key, (power_of_two,))[:num]
+
+
+def _blend_in_turn(planes: Planes, factors: jax.Array, operations: jax.Array) -> Planes:
+    for slot in range(operations.shape[0]):
+        planes = _blend(planes, factors[slot], operations[slot])
+    return planes
+
+
+def _blend(planes: Planes, factor: jax.Array, operation: jax.Array) -> Planes:
+    """All three are blends, with black, the mean grey or the pixel's own grey: a select picks which (torchvision).
+
+    dm_pix adds brightness, takes each channel's own mean for contrast and moves saturation in HSV: other operations.
+    """
+    grey = _grey(planes)
+    other = jnp.where(operation == BRIGHTNESS, 0.0, jnp.where(operation == CONTRAST, grey.mean(), grey))
+    return tuple(jnp.clip(factor * plane + (1 - factor) * other, 0.0, 1.0) for plane in planes)
+
+
+def _grey(planes: Planes) -> Float[jax.Array, "height width"]:
+    """Luma; the mean of the channels where they are not red, green and blue.
+
+    Not dm_pix.rgb_to_grayscale: that is a matmul, which does not fuse (the jitter took 3 times as long on a CPU) and
+    rounds to bfloat16 on a TPU.
+    """
+    weights = _GREY_WEIGHTS if len(planes) == 3 else [1 / len(planes)] * len(planes)
+    return sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
+
+
+# Settings
+
+
+def _check_number(name: str, value: Number, low: Number, high: Number = math.inf) -> None:
+    if not low <= value <= high:
+        allowed = f"a number from {low:g}" + ("" if high == math.inf else f" to {high:g}")
+        raise UserError(f"augment.{name} is {value!r}; allowed: {allowed}")
+
+
+def _check_interval(name: str, pair: Sequence[Number], high: Number = math.inf) -> None:
+    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= high:
+        allowed = "two numbers above 0, the smaller first" + ("" if high == math.inf else f", up to {high:g}")
+        raise UserError(f"augment.{name} is {tuple(pair)!r}; allowed: {allowed}")

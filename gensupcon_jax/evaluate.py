@@ -1,0 +1,153 @@
+"""How good frozen features are: k-NN and a linear probe; settings chosen on validation, test used once."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from gensupcon_jax.datasets import Dataset
+from gensupcon_jax.input_pipeline import padded_batches
+
+Array = jax.Array | np.ndarray
+Number = float | int
+
+
+class Features(NamedTuple):
+    """One split's features and the most likely class of each image."""
+
+    values: Float[np.ndarray, "example dim"]
+    classes: Int[np.ndarray, "example"]
+
+
+class Judgement(NamedTuple):
+    """A setting chosen on validation, its validation accuracy, and the test predictions made with it once."""
+
+    setting: Number
+    validation_top1: float
+    test_predictions: Int[np.ndarray, "example"]
+
+
+def extract_features(
+    feature_fn: Callable,
+    images: UInt8[np.ndarray, "example height width channel"],
+    *,
+    batch_size: int,
+    sharding: jax.sharding.Sharding,
+) -> Float[np.ndarray, "example dim"]:
+    """feature_fn over all images, each exactly once, in order (ours)."""
+    parts = []
+    for batch, num_real in padded_batches(images, batch_size, sharding):
+        # Fetched at once: more than 32 unawaited calls on several CPU devices hang.
+        parts.append(np.asarray(feature_fn(batch), np.float32)[:num_real])
+    return np.concatenate(parts)
+
+
+def dataset_features(
+    feature_fn: Callable, dataset: Dataset, splits: tuple[str, ...], **settings
+) -> dict[str, Features]:
+    """Features of the named splits (ours)."""
+    return {
+        name: Features(
+            extract_features(feature_fn, getattr(dataset, name).images, **settings),
+            getattr(dataset, name).labels.argmax(1),
+        )
+        for name in splits
+    }
+
+
+def pixel_features(dataset: Dataset) -> dict[str, Features]:
+    """The raw pixels as features, 0..1: the baseline that an encoder has to beat (ours)."""
+    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    return {
+        name: Features(split.images.reshape(len(split.images), -1) / np.float32(255), split.labels.argmax(1))
+        for name, split in splits.items()
+    }
+
+
+def knn_predictions(
+    train: Features,
+    queries: Float[np.ndarray, "query dim"],
+    *,
+    neighbors: tuple[int, ...],
+    temperature: Number,
+    num_classes: int,
+    query_tile: int = 1024,
+) -> dict[int, Int[np.ndarray, "query"]]:
+    """Predicted class of each query for each k: k nearest by cosine vote with weight exp(cosine / temperature).
+
+    The weighting is that of instance discrimination (arXiv 1805.01978). A k above the number of training images is left out.
+    """
+    allowed = tuple(k for k in neighbors if k <= len(train.values)) or (len(train.values),)
+    find = functools.partial(_nearest, num_neighbors=max(allowed))
+    votes = functools.partial(_votes, temperature=temperature, num_classes=num_classes)
+    predictions = {k: [] for k in allowed}
+    for start in range(0, len(queries), query_tile):
+        cosines, indices = (np.asarray(part) for part in find(queries[start : start + query_tile], train.values))
+        for k in allowed:
+            predictions[k].append(votes(cosines[:, :k], train.classes[indices[:, :k]]).argmax(1))
+    return {k: np.concatenate(parts) for k, parts in predictions.items()}
+
+
+@functools.partial(jax.jit, static_argnames="num_neighbors")
+def _nearest(
+    queries: Float[Array, "query dim"], stored: Float[Array, "stored dim"], num_neighbors: int
+) -> tuple[Float[Array, "query neighbor"], Int[Array, "query neighbor"]]:
+    queries, stored = (x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (queries, stored))
+    return tuple(jax.lax.top_k(jnp.matmul(queries, stored.T, precision=jax.lax.Precision.HIGHEST), num_neighbors))
+
+
+def _votes(cosines: np.ndarray, classes: np.ndarray, *, temperature: Number, num_classes: int) -> np.ndarray:
+    # Relative to the nearest neighbour: the winner is the same, and a small temperature cannot overflow.
+    weights = np.exp((cosines - cosines[:, :1]) / temperature)
+    votes = np.zeros((len(cosines), num_classes), np.float32)
+    np.add.at(votes, (np.arange(len(cosines))[:, None], classes), weights)
+    return votes
+
+
+def top1(predictions: Int[np.ndarray, "example"], classes: Int[np.ndarray, "example"]) -> float:
+    """Share of right predictions, in percent (ours)."""
+    return 100.0 * float(np.mean(predictions == classes))
+
+
+def judge_knn(
+    features: dict[str, Features], *, neighbors: tuple[int, ...], temperature: Number, num_classes: int
+) -> Judgement:
+    """k-NN with the k that is best on validation, the smallest of equals (ours)."""
+    settings = {"temperature": temperature, "num_classes": num_classes}
+    best_k, validation_top1 = best_neighbors(features, neighbors=neighbors, **settings)
+    predictions = knn_predictions(features["train"], features["test"].values, neighbors=(best_k,), **settings)
+    return Judgement(best_k, validation_top1, predictions[best_k])
+
+
+def best_neighbors(features: dict[str, Features], *, neighbors: tuple[int, ...], **settings) -> tuple[int, float]:
+    """The k that is best on validation, and its accuracy in percent (ours)."""
+    predictions = knn_predictions(features["train"], features["validation"].values, neighbors=neighbors, **settings)
+    scores = {k: top1(prediction, features["validation"].classes) for k, prediction in predictions.items()}
+    best = max(sorted(scores), key=scores.get)
+    return best, scores[best]
+
+
+def judge_linear(features: dict[str, Features], *, penalties: tuple[Number, ...]) -> Judgement:
+    """Multinomial logistic regression on standardised frozen features, its L2 penalty chosen on validation (ours).
+
+    A penalty weighs |W|^2 / 2 against the mean cross-entropy; the strongest of equally good ones is taken.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train = features["train"]
+
+    def fit(penalty):
+        solver = LogisticRegression(C=1 / (penalty * len(train.classes)), max_iter=2000)
+        return make_pipeline(StandardScaler(), solver).fit(train.values, train.classes)
+
+    probes = {penalty: fit(penalty) for penalty in sorted(penalties, reverse=True)}
+    validation = features["validation"]
+    scores = {penalty: top1(probe.predict(validation.values), validation.classes) for penalty, probe in probes.items()}
+    best = max(scores, key=scores.get)
+    return Judgement(best, scores[best], probes[best].predict(features["test"].values))

@@ -1,0 +1,100 @@
+"""What stands on a backbone's features: heads, unit normalisation, classifier, and the encoder that joins them."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+SHORTEST_NORM = 1e-12  # As torch.nn.functional.normalize.
+
+
+def unit_normalize(vectors: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+    """Scale each vector to length 1 in float32; a zero vector has no direction and stays zero, with zero gradient."""
+    vectors = vectors.astype(jnp.float32)
+    squared_norm = jnp.sum(vectors**2, axis=-1, keepdims=True)
+    has_direction = squared_norm > SHORTEST_NORM**2
+    # Both wheres are needed: the inner one keeps 1/0 out of the branch that is not taken, whose gradient would be NaN.
+    scale = jax.lax.rsqrt(jnp.where(has_direction, squared_norm, 1.0))
+    return jnp.where(has_direction, vectors * scale, 0.0)
+
+
+def linear(features: int, inputs: Float[Array, "batch dim"], *, name: str) -> Float[Array, "batch new_dim"]:
+    """Apply a float32 dense layer, drawn like PyTorch's: kernel and bias uniform within 1 / sqrt(dim of the inputs).
+
+    Source: torch.nn.Linear. The embeddings are normalised, so their length before that sets how fast the head learns:
+    another initial scale would be another learning rate.
+    """
+    kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    bound = inputs.shape[-1] ** -0.5
+
+    def bias(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nn.Dense(features, dtype=jnp.float32, kernel_init=kernel, bias_init=bias, name=name)(inputs)
+
+
+class LinearHead(nn.Module):
+    """Features -> projection by one layer with bias."""
+
+    embedding_dim: int = 128
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "batch feature"]) -> Float[Array, "batch dim"]:
+        """Return unnormalised float32 projections."""
+        return linear(self.embedding_dim, features, name="output")
+
+
+class MlpHead(nn.Module):
+    """Features -> hidden layer -> ReLU -> projection, with biases; `hidden_dim` None: as many as features.
+
+    Source: SupContrast `networks/resnet_big.py`. Always float32: it is under 1 % of the network's cost, and the
+    temperature multiplies whatever rounding its output has.
+    """
+
+    embedding_dim: int = 128
+    hidden_dim: int | None = None
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "batch feature"]) -> Float[Array, "batch dim"]:
+        """Return unnormalised float32 projections."""
+        hidden = linear(self.hidden_dim or features.shape[-1], features, name="hidden")
+        return linear(self.embedding_dim, nn.relu(hidden), name="output")
+
+
+class Classifier(nn.Module):
+    """One float32 dense layer from features to a logit a class: the linear probe, cross-entropy, a teacher."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "batch feature"]) -> Float[Array, "batch class"]:
+        """Return unbounded float32 logits."""
+        return linear(self.num_classes, features, name="output")
+
+
+class EncoderOutput(NamedTuple):
+    """What an encoder says of a batch: features before the head and unit embeddings after it, both float32."""
+
+    features: Float[Array, "batch feature"]
+    embeddings: Float[Array, "batch dim"]
+
+
+class Encoder(nn.Module):
+    """A backbone (images -> features) and a head (features -> projections)."""
+
+    backbone: nn.Module
+    head: nn.Module
+
+    def __call__(self, images: Float[Array, "batch height width channel"], *, train: bool) -> EncoderOutput:
+        """Return features and unit embeddings of normalised images; with `train`, "batch_stats" must be mutable."""
+        features = self.features(images, train=train)
+        return EncoderOutput(features, unit_normalize(self.head(features)))
+
+    def features(
+        self, images: Float[Array, "batch height width channel"], *, train: bool = False
+    ) -> Float[Array, "batch feature"]:
+        """Return features only: `model.apply(variables, images, method="features")`; the head is not run."""
+        return self.backbone(images, train=train)

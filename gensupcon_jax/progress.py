@@ -1,0 +1,57 @@
+"""What a person sees while a run goes on: a bar in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Images a second, loss, last k-NN accuracy and time left, on standard error (ours)."""
+
+    def __init__(self, *, start_step: int, end_step: int, batch_size: int):
+        self._batch_size, self._end_step = batch_size, end_step
+        self._notes: dict[str, str] = {}
+        self._started, self._start_step, self._last_line = time.monotonic(), start_step, 0.0
+        self._bar = tqdm(
+            total=end_step * batch_size,
+            initial=start_step * batch_size,
+            unit=" images",
+            unit_scale=True,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            desc="training",
+        )
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self._bar.update(self._batch_size)
+
+    def show(self, step: int, *, force: bool = False, **notes: str) -> None:
+        """Put notes such as loss="3.21" beside the bar, or print them as a line, at most one every few seconds."""
+        self._notes |= notes
+        if not self._bar.disable:
+            self._bar.set_postfix(self._notes, refresh=False)
+        elif force or step == self._end_step or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self.say(
+                f"step {step}/{self._end_step}  {self._rate(step)}"
+                + "".join(f"  {k} {v}" for k, v in self._notes.items())
+            )
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+    def _rate(self, step: int) -> str:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        steps_per_second = (step - self._start_step) / seconds
+        left = (self._end_step - step) / steps_per_second if steps_per_second else float("inf")
+        return f"{steps_per_second * self._batch_size:.0f} images/s  {tqdm.format_interval(left) if left < 1e8 else '?'} left"

@@ -1,0 +1,60 @@
+"""What the report is made of: the hand-over from a run, and the names of its classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer, UInt8
+
+from gensupcon_jax.report.values import clean
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything the page shows; a field left None (or empty) becomes a sentence that says it is missing (ours).
+
+    Arrays are numpy arrays (`np.asarray` what comes from jax), names and values plain Python or numpy scalars.
+    """
+
+    title: str
+    # The shell command that repeats the run; may have several lines.
+    command: str = ""
+    dataset: str = ""
+    # results.json: linear_top1, knn_top1, raw_pixel_knn_top1 [percent of the test split], num_test, seed, seconds, ...
+    results: dict[str, Any] = field(default_factory=dict)
+    # Rows of metrics.jsonl: "step", then names; drawn are .../loss, .../top1 [percent] and train/learning_rate.
+    metrics: Sequence[dict[str, Any]] = ()
+    # Loss of embeddings that know nothing, in the unit of train/loss.
+    chance_loss: float | None = None
+    class_names: Sequence[str] = ()
+    # One batch: cosine of its label distributions (0..1), cosine of its embeddings (-1..1), and the distributions. Of
+    # more than similarity.HEAT_MAP_ANCHORS anchors only so many are looked at.
+    label_similarity: Float[np.ndarray, "anchor anchor"] | None = None
+    latent_similarity: Float[np.ndarray, "anchor anchor"] | None = None
+    batch_labels: Float[np.ndarray, "anchor _"] | None = None
+    # The test split in one order; predictions are the linear probe's.
+    test_embeddings: Float[np.ndarray, "test _"] | None = None
+    test_labels: Integer[np.ndarray, " test"] | None = None
+    test_predictions: Integer[np.ndarray, " test"] | None = None
+    # Some training images, and the views of them as the network saw them, de-normalised and clipped to 0..255.
+    original_images: UInt8[np.ndarray, "image _ _ _"] | None = None
+    original_labels: Integer[np.ndarray, " image"] | None = None
+    view_images: UInt8[np.ndarray, "image view _ _ _"] | None = None
+    view_labels: Float[np.ndarray, "image view _"] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def class_count(data: ReportData) -> int:
+    """How many classes are named or occur anywhere."""
+    counts = [len(data.class_names)]
+    counts += [labels.shape[-1] for labels in (data.batch_labels, data.view_labels) if labels is not None]
+    for labels in (data.test_labels, data.test_predictions, data.original_labels):
+        counts += [int(labels.max()) + 1] if labels is not None and labels.size else []
+    return max(counts)
+
+
+def class_names(data: ReportData) -> list[str]:
+    """A name for every class index that occurs anywhere; a nameless class is called by its number."""
+    names = [clean(name) or f"class {index}" for index, name in enumerate(data.class_names)]
+    return names + [f"class {index}" for index in range(len(names), class_count(data))]

@@ -1,0 +1,87 @@
+"""The page: gathers the sections, fills the template, writes the file."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gensupcon_jax.report.checks import quick_checks
+from gensupcon_jax.report.confusion import confusion_section
+from gensupcon_jax.report.curves import curves_section
+from gensupcon_jax.report.data import ReportData, class_count
+from gensupcon_jax.report.drawing import picture_style
+from gensupcon_jax.report.scatter import scatter_section
+from gensupcon_jax.report.scores import ruler_ticks, score_rows, verdict
+from gensupcon_jax.report.sheet import sheet_section
+from gensupcon_jax.report.similarity import similarity_section
+from gensupcon_jax.report.values import clean, duration, printable, shown, whole
+from gensupcon_jax.workdir import flatten
+
+
+def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
+    """Writes the page to `path`, whole or not at all: an older report stays until the new one is complete (ours)."""
+    path = Path(path)
+    content = render_report(data).encode("utf-8", errors="replace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def render_report(data: ReportData) -> str:
+    """Returns the page as HTML text (ours)."""
+    with picture_style():
+        # A section is what the template shows, or the sentence that says why there is nothing.
+        sections = {
+            "curves": curves_section(data),
+            "similarity": similarity_section(data),
+            "scatter": scatter_section(data),
+            "confusion": confusion_section(data),
+            "sheet": sheet_section(data),
+        }
+    return _template().render(
+        title=clean(data.title),
+        facts=_facts(data),
+        versions=_fields(data.results.get("versions") or {}),
+        command="\n".join(printable(line) for line in data.command.splitlines()).strip(),
+        scores=score_rows(data.results),
+        ticks=ruler_ticks(data.results),
+        verdict=verdict(data.results),
+        checks=quick_checks(data),
+        config=_fields(data.config),
+        results=_fields(data.results),
+        **{name: None if isinstance(content, str) else content for name, content in sections.items()},
+        not_shown={name: content for name, content in sections.items() if isinstance(content, str)},
+    )
+
+
+def _template() -> Any:
+    import jinja2
+
+    # Names and paths come from strangers: autoescape is on, and the template marks nothing as safe.
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(Path(__file__).with_name("template.html").read_text(encoding="utf-8"))
+
+
+def _fields(tree: dict[str, Any]) -> list[tuple[str, str]]:
+    """Nested fields as (dotted name, value) rows, in their order."""
+    return [(clean(name), shown(value)) for name, value in flatten(tree).items()]
+
+
+def _facts(data: ReportData) -> list[tuple[str, str]]:
+    """The line under the title: only what is known."""
+    results = data.results
+    classes = class_count(data)
+    facts = [
+        ("dataset", clean(data.dataset)),
+        ("classes", f"{classes}" if classes else ""),
+        ("test images", f"{whole(results.get('num_test')):,}" if whole(results.get("num_test")) else ""),
+        ("seed", shown(results["seed"]) if "seed" in results else ""),
+        ("device", shown(results["device"]) if "device" in results else ""),
+        ("time", duration(results.get("seconds"))),
+    ]
+    return [(name, value) for name, value in facts if value]

@@ -1,0 +1,97 @@
+"""The numbers of the head: accuracies with their intervals, and what they say against the raw pixels."""
+
+import math
+from typing import Any
+
+from gensupcon_jax.report.values import number, whole
+
+ACCURACIES = (
+    ("linear_top1", "Linear probe", "frozen encoder, one linear layer on top"),
+    ("knn_top1", "k-NN", "frozen encoder, vote of {neighbours} neighbours"),
+    ("raw_pixel_knn_top1", "Raw-pixel k-NN", "no encoder at all: the baseline to beat"),
+)
+
+
+def score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The three numbers of the head: text, interval, and their places (0..100) on the shared ruler."""
+    neighbours = whole(results.get("knn_neighbors")) or "the nearest"
+    low, high = _ruler(results)
+    rows = []
+    for key, name, note in ACCURACIES:
+        percent, interval = _score(results, key)
+        row = {"name": name, "note": note.format(neighbours=neighbours), "percent": None, "interval": None}
+        if percent is not None:
+            row |= {"percent": f"{percent:.1f}", "at": _place(percent, low, high)}
+        if interval is not None:
+            left, right = (_place(end, low, high) for end in interval)
+            row |= {"interval": f"{interval[0]:.1f} to {interval[1]:.1f} %", "left": left, "width": right - left}
+        rows.append(row)
+    return rows
+
+
+def ruler_ticks(results: dict[str, Any]) -> list[str]:
+    """What stands under the ruler: its ends and its middle."""
+    low, high = _ruler(results)
+    return [f"{tick:g}" for tick in (low, (low + high) / 2, high)]
+
+
+def _ruler(results: dict[str, Any]) -> tuple[float, float]:
+    """The stretch of accuracy on which the three numbers are drawn: wide enough for all intervals."""
+    ends = []
+    for key, *_ in ACCURACIES:
+        percent, interval = _score(results, key)
+        ends += [end for end in (percent, *(interval or ())) if end is not None]
+    low = 10 * math.floor((min(ends, default=100.0) - 2) / 10)
+    high = min(100.0, 10 * math.ceil((max(ends, default=100.0) + 2) / 10))
+    return max(0.0, float(low)), float(high)
+
+
+def _place(percent: float, low: float, high: float) -> float:
+    return round(100 * (percent - low) / (high - low), 2)
+
+
+def _score(results: dict[str, Any], key: str) -> tuple[float | None, tuple[float, float] | None]:
+    """One accuracy in percent and its interval, as far as they are known."""
+    percent, count = number(results.get(key)), whole(results.get("num_test"))
+    if not 0 <= percent <= 100:
+        return None, None
+    return percent, wilson_interval(percent, count) if count else None
+
+
+def wilson_interval(percent: float, count: int) -> tuple[float, float]:
+    """Returns the 95 % Wilson score interval (in percent) of a share seen in `count` trials (ours)."""
+    z = 1.959964
+    share = percent / 100
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def verdict(results: dict[str, Any]) -> dict[str, str]:
+    """The outcome in words: the learned features against the raw pixels, and whether it could be luck."""
+    name, key = "linear probe", "linear_top1"
+    if _score(results, key)[0] is None:
+        name, key = "k-NN on the embeddings", "knn_top1"
+    percent, interval = _score(results, key)
+    baseline, baseline_interval = _score(results, "raw_pixel_knn_top1")
+    if percent is None:
+        return {"state": "unknown", "text": "No final accuracy was measured.", "luck": ""}
+    if baseline is None:
+        text = f"The {name} is right on {percent:.1f} % of the test images."
+        return {"state": "unknown", "text": text, "luck": "There is no raw-pixel baseline to compare with."}
+    difference = round(percent - baseline, 1)
+    side = "above" if difference > 0 else "below"
+    text = f"The {name} is {side} the raw-pixel baseline by {abs(difference):.1f} points."
+    if difference == 0:
+        text = f"The {name} is level with the raw-pixel baseline: training gained nothing that can be measured."
+    luck = _luck(interval, baseline_interval, whole(results.get("num_test"))) if difference else ""
+    return {"state": "ok" if difference > 0 else "look", "text": text, "luck": luck}
+
+
+def _luck(interval: tuple[float, float] | None, other: tuple[float, float] | None, count: int) -> str:
+    """Whether two intervals touch, in words."""
+    if interval is None or other is None:
+        return ""
+    if interval[0] > other[1] or interval[1] < other[0]:
+        return "Their 95 % intervals do not touch: this is hardly luck."
+    return f"Their 95 % intervals overlap: one run on {count:,} test images cannot rule out luck."

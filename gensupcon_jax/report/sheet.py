@@ -1,0 +1,83 @@
+"""Section 5, are the inputs sane: some training images, their views and their labels."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from gensupcon_jax.report.data import ReportData, class_names
+from gensupcon_jax.report.drawing import NAMED_CLASSES, ORANGE, OTHERS, class_colour, data_uri
+from gensupcon_jax.report.values import short
+
+SHEET_IMAGES = 12
+SHEET_PIXELS = 160  # the longer side of a stored picture: larger ones only swell the file
+
+
+def sheet_section(data: ReportData) -> dict[str, Any] | str:
+    """The pictures with their labels, or why there is nothing to show."""
+    if data.view_images is None or not data.view_images.size:
+        return "The run handed over no augmented images."
+    names = class_names(data)
+    count, views, *_, channels = data.view_images.shape
+    shown = min(count, SHEET_IMAGES)
+    return {
+        "groups": [[_original(data, names, row), *_views(data, names, row)] for row in range(shown)],
+        "shown": shown,
+        "columns": views + 1,
+        "has_labels": data.view_labels is not None,
+        "one_channel_of": channels if channels not in (1, 3) else None,
+    }
+
+
+def _original(data: ReportData, names: Sequence[str], row: int) -> dict[str, Any]:
+    picture = None if data.original_images is None else _image_png(data.original_images[row])
+    label = "" if data.original_labels is None else short(names[data.original_labels[row]])
+    return {"title": "original", "picture": picture, "label": label, "shares": []}
+
+
+def _views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[str, Any]]:
+    for view, image in enumerate(data.view_images[row]):
+        shares = [] if data.view_labels is None else label_shares(data.view_labels[row, view], names)
+        yield {"title": f"view {view + 1}", "picture": _image_png(image), "label": "", "shares": shares}
+
+
+def label_shares(label: Float[np.ndarray, " class"], names: Sequence[str], top: int = 3) -> list[dict[str, Any]]:
+    """Returns the largest shares (in percent) of one label distribution, and all the rest as one row (ours)."""
+    if not np.isfinite(label).all():
+        return [_share("not finite", 0.0, ORANGE)]
+    order = [int(index) for index in np.argsort(-label, kind="stable")[:top] if label[index] >= 0.01]
+    # Few classes keep the colours of the 2-D view; many could not, so the order gives the colour.
+    colours = [class_colour(index if len(names) <= NAMED_CLASSES else rank) for rank, index in enumerate(order)]
+    rows = [_share(names[index], float(label[index]), colour) for index, colour in zip(order, colours, strict=True)]
+    rest = float(label.sum() - label[order].sum())
+    return rows + ([_share("all others", rest, OTHERS)] if abs(rest) >= 0.005 else [])
+
+
+def _share(name: str, share: float, colour: str) -> dict[str, Any]:
+    percent = round(100 * share)
+    return {"name": short(name), "percent": percent, "width": min(100, max(0, percent)), "colour": colour}
+
+
+def _image_png(image: UInt8[np.ndarray, "height width channel"]) -> str:
+    """One image as a PNG data URI; grey unless it has three channels."""
+    from matplotlib.image import imsave
+
+    image = shrunk(image)
+    pixels = image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, axis=-1)
+    stream = io.BytesIO()
+    imsave(stream, np.ascontiguousarray(pixels), format="png")
+    return data_uri(stream)
+
+
+def shrunk(image: UInt8[np.ndarray, "height width channel"]) -> UInt8[np.ndarray, "small_height small_width channel"]:
+    """Means over square blocks, so that the longer side is at most SHEET_PIXELS."""
+    height, width, channels = image.shape
+    block = math.ceil(max(height, width) / SHEET_PIXELS)
+    if block == 1 or min(height, width) < block:
+        return image
+    rows, columns = height // block, width // block
+    blocks = image[: rows * block, : columns * block].reshape(rows, block, columns, block, channels)
+    return blocks.mean((1, 3)).round().astype(np.uint8)

@@ -1,0 +1,131 @@
+"""Section 2, do the embeddings follow the labels: both similarities of one batch, side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Integer
+
+from gensupcon_jax.report.data import ReportData, class_names
+from gensupcon_jax.report.drawing import BLUE, EDGE, NAMED_CLASSES, drawable_name, new_figure, png, tidy
+
+HEAT_MAP_ANCHORS = 512  # a heat map has no more screen pixels a side
+
+
+def similarity_section(data: ReportData) -> dict[str, Any] | str:
+    """Both heat maps, the picture of pairs and the correlation, or why there is nothing to show."""
+    reason = similarity_missing(data)
+    if reason:
+        return reason
+    label_similarity, latent_similarity, classes = sorted_batch(data)
+    names = [drawable_name(name, index) for index, name in enumerate(class_names(data))]
+    correlation = similarity_correlation(label_similarity, latent_similarity)
+    return {
+        "picture": _similarity_picture(label_similarity, latent_similarity, classes, names),
+        "follow_picture": _follow_picture(label_similarity, latent_similarity),
+        "correlation": None if correlation is None else f"{correlation:.2f}".replace("-", "\N{MINUS SIGN}"),
+        "anchors": len(data.batch_labels),
+        "kept": len(classes),
+    }
+
+
+def similarity_missing(data: ReportData) -> str:
+    """Why the heat maps cannot be drawn; empty where they can."""
+    matrices = (data.label_similarity, data.latent_similarity, data.batch_labels)
+    if any(matrix is None for matrix in matrices):
+        return "The run handed over no batch with label and latent similarities (only contrastive training has them)."
+    if len(data.batch_labels) < 2:
+        return "The batch has fewer than two anchors: there is nothing to compare."
+    if not all(np.isfinite(matrix).all() for matrix in matrices):
+        return "The similarities of the batch hold values that are not finite: the run has diverged."
+    return ""
+
+
+def sorted_batch(data: ReportData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both similarities and the dominant classes in class order: at most HEAT_MAP_ANCHORS evenly spread anchors."""
+    order = class_order(data.batch_labels)
+    kept = order[np.linspace(0, len(order) - 1, min(len(order), HEAT_MAP_ANCHORS)).round().astype(int)]
+    square = np.ix_(kept, kept)
+    return data.label_similarity[square], data.latent_similarity[square], data.batch_labels[kept].argmax(1)
+
+
+def class_order(batch_labels: Float[np.ndarray, "anchor class"]) -> Int[np.ndarray, " anchor"]:
+    """Returns the anchors sorted by dominant class, the purest label of each class first (ours)."""
+    return np.lexsort((-batch_labels.max(1), batch_labels.argmax(1)))
+
+
+def similarity_correlation(
+    label_similarity: Float[np.ndarray, "anchor anchor"], latent_similarity: Float[np.ndarray, "anchor anchor"]
+) -> float | None:
+    """Returns Pearson's correlation (-1..1) of the two off their diagonals, None where one is constant (ours)."""
+    elsewhere = ~np.eye(len(label_similarity), dtype=bool)
+    labels, latents = (np.asarray(matrix, np.float64)[elsewhere] for matrix in (label_similarity, latent_similarity))
+    if labels.size < 2 or labels.std() < 1e-9 or latents.std() < 1e-9:
+        return None
+    return float(np.corrcoef(labels, latents)[0, 1])
+
+
+def _similarity_picture(
+    label_similarity: Float[np.ndarray, "anchor anchor"],
+    latent_similarity: Float[np.ndarray, "anchor anchor"],
+    classes: Integer[np.ndarray, " anchor"],
+    names: Sequence[str],
+) -> str:
+    """The two heat maps with one colour scale, so that the same colour is the same number: PNG as a data URI."""
+    figure = new_figure(10.6, 5.0)
+    panels = figure.subplots(1, 2)
+    titles = ("Label similarity: what the labels ask for", "Latent similarity: what the encoder does")
+    for axes, matrix, title in zip(panels, (label_similarity, latent_similarity), titles, strict=True):
+        image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, aspect="equal")
+        axes.set_title(title)
+        _mark_blocks(axes, classes, names, axes is panels[0])
+    bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02, ticks=(-1, -0.5, 0, 0.5, 1))
+    bar.set_label("cosine similarity", fontsize=9)
+    bar.outline.set_visible(False)
+    return png(figure)
+
+
+def _mark_blocks(axes: Any, classes: Integer[np.ndarray, " anchor"], names: Sequence[str], first: bool) -> None:
+    """Thin lines between the classes of a sorted heat map, and their names where they can be read."""
+    present, starts = np.unique(classes, return_index=True)
+    ends = np.append(starts[1:], len(classes))
+    if len(present) <= 60:
+        for start in starts[1:]:
+            axes.axhline(start - 0.5, color=EDGE, linewidth=0.5)
+            axes.axvline(start - 0.5, color=EDGE, linewidth=0.5)
+    # A name needs about 1/30 of the side; those of smaller blocks would be printed over each other.
+    roomy = (ends - starts) / len(classes) > 1 / 30
+    labels = [names[index] if room else "" for index, room in zip(present, roomy, strict=True)]
+    short = max(map(len, labels)) <= 3
+    ticks, nothing = ((starts + ends - 1) / 2, labels), ([], [])
+    if len(present) > NAMED_CLASSES:
+        ticks = nothing
+    # Rows and columns are the same classes: long names stand once, at the left.
+    axes.set_xticks(*(ticks if short else nothing), fontsize=8)
+    axes.set_yticks(*(ticks if short or first else nothing), fontsize=8)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_color(EDGE)
+
+
+def _follow_picture(
+    label_similarity: Float[np.ndarray, "anchor anchor"], latent_similarity: Float[np.ndarray, "anchor anchor"]
+) -> str:
+    """Median and 10..90 % range of the latent similarity for each tenth of label similarity: PNG as a data URI."""
+    elsewhere = ~np.eye(len(label_similarity), dtype=bool)
+    labels, latents = label_similarity[elsewhere], latent_similarity[elsewhere]
+    tenths = np.clip((labels * 10).round().astype(int), 0, 10)
+    figure = new_figure(5.2, 2.7)
+    axes = figure.add_subplot()
+    axes.axhline(0, color="#b6bfcb", linewidth=1)
+    for tenth in np.unique(tenths):
+        low, middle, high = np.percentile(latents[tenths == tenth], (10, 50, 90))
+        axes.plot([tenth / 10] * 2, [low, high], color=BLUE, alpha=0.35, linewidth=7, solid_capstyle="round")
+        axes.plot([tenth / 10], [middle], color=BLUE, marker="o", markersize=6)
+    axes.set_xlim(-0.08, 1.08)
+    axes.set_ylim(-1.08, 1.08)
+    axes.set_xlabel("label similarity of a pair")
+    axes.set_ylabel("latent similarity")
+    axes.set_title("Pairs of the batch")
+    tidy(axes)
+    return png(figure)

@@ -1,0 +1,58 @@
+"""Values from anywhere, as numbers and as short printable text."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+NAME_LENGTH = 32  # longer class names are cut
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a plain or numpy number; True and False are none."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def number(value: Any) -> float:
+    """The value as a float; NaN for everything that is no number (JSON writes NaN as null)."""
+    return float(value) if is_number(value) else math.nan
+
+
+def whole(value: Any) -> int:
+    """A count as an int; 0 where it is none."""
+    value = number(value)
+    return int(value) if math.isfinite(value) and value > 0 else 0
+
+
+def clean(text: Any) -> str:
+    """Printable text on one line, with single spaces."""
+    return " ".join(printable(text).split())
+
+
+def printable(text: Any) -> str:
+    """Text without control or direction-changing characters, which could garble the page."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))
+
+
+def shown(value: Any) -> str:
+    """A value as a person writes it, on one line: floats to six digits, NaN in words."""
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.6g}" if math.isfinite(value) else "not a finite number"
+    return "none" if value is None else clean(value)
+
+
+def short(name: str, length: int = NAME_LENGTH) -> str:
+    """The name, cut to `length` letters."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def duration(seconds: Any) -> str:
+    """58.2 -> "58 s", 5000 -> "1 h 23 min"; empty where it is no number."""
+    seconds = number(seconds)
+    if not math.isfinite(seconds):
+        return ""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,124 @@
+"""What a run leaves on disk beside its checkpoints: config, data description, metrics, results. Never another run's."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from gensupcon_jax.errors import UserError
+
+CONFIG = "config.json"
+DATASET = "dataset.json"
+METRICS = "metrics.jsonl"
+RESULTS = "results.json"
+REPORT = "report.html"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+
+
+def claim(workdir: Path, config: dict, dataset: dict) -> None:
+    """Make the folder this run's own: config.json and dataset.json, or the same ones found there (ours).
+
+    Raises UserError when the folder cannot be written, holds a run with other settings or other data (the differing
+    fields are named), or holds results without a config.json.
+    """
+    _make_writable(workdir)
+    if not (workdir / CONFIG).exists():
+        found = [name for name in (METRICS, RESULTS, REPORT, CHECKPOINTS, DATASET) if (workdir / name).exists()]
+        if found:
+            raise UserError(
+                f"workdir {workdir} has no {CONFIG} but holds {', '.join(found)}, which would be overwritten; "
+                "choose another --workdir"
+            )
+        write_json(workdir / DATASET, dataset)
+        write_json(workdir / CONFIG, config)
+        return
+    _refuse_differences(workdir, CONFIG, config, "config fields")
+    _refuse_differences(workdir, DATASET, dataset, "data")
+
+
+def _make_writable(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".write_test_{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"workdir {workdir} cannot be written ({error.strerror}); set --workdir to a folder that you may write"
+        ) from error
+
+
+def _refuse_differences(workdir: Path, name: str, wanted: dict, what: str) -> None:
+    try:
+        found = json.loads((workdir / name).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir / name} cannot be read ({error}); choose another --workdir") from error
+    wanted, found = flatten(json.loads(json.dumps(wanted))), flatten(found)
+    differing = [key for key in sorted(wanted | found) if wanted.get(key, "absent") != found.get(key, "absent")]
+    if differing:
+        listed = ", ".join(
+            f"{key} ({found.get(key, 'absent')!r} there, {wanted.get(key, 'absent')!r} now)" for key in differing
+        )
+        raise UserError(
+            f"workdir {workdir} holds a run with different {what}: {listed}; choose another --workdir, or the same settings"
+        )
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one: {"loss": {"mode": "all"}} -> {"loss.mode": "all"} (ours)."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def write_json(path: Path, content: dict) -> None:
+    """The whole file or nothing: written beside its place, then renamed (ours)."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def read_metrics(workdir: Path) -> list[dict]:
+    """The rows of metrics.jsonl, oldest first; a torn last line, left by a kill, is not a row (ours)."""
+    path = workdir / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]  # what follows the last newline was never finished
+
+
+class MetricsWriter:
+    """Appends rows to metrics.jsonl and TensorBoard; going on from a step drops what was written after it (ours)."""
+
+    def __init__(self, workdir: Path, start_step: int):
+        kept = [row for row in read_metrics(workdir) if row["step"] <= start_step]
+        temporary = workdir / f".{METRICS}.{os.getpid()}"
+        temporary.write_text("".join(_line(row) for row in kept))
+        temporary.replace(workdir / METRICS)
+        self._file = (workdir / METRICS).open("a")
+        # Imported here: it brings TensorFlow along, 4 seconds and 600 MiB.
+        from clu.metric_writers import SummaryWriter
+
+        self._tensorboard = SummaryWriter(str(workdir / TENSORBOARD))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One row; a value that is not finite is null in the file."""
+        self._file.write(_line({"step": step, **values}))
+        self._file.flush()
+        self._tensorboard.write_scalars(step, values)
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        self._file.close()
+        self._tensorboard.close()
+
+
+def _line(row: dict) -> str:
+    # NaN is no JSON: strict readers refuse the whole file.
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+    }
+    return json.dumps(finite) + "\n"

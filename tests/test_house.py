@@ -1,0 +1,83 @@
+"""The house: imports go down only, configs import nothing of the package, every file says its purpose."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "gensupcon_jax"
+FLOORS = {
+    "main": 5,
+    "train": 4,
+    "train_step": 3,
+    "summary": 3,
+    "config_check": 3,
+    "objectives": 2,
+    "evaluate": 2,
+    "checkpoint": 2,
+    "report": 2,
+    "progress": 1,
+    "workdir": 1,
+    "state": 1,
+    "augment": 1,
+    "mixing": 1,
+    "input_pipeline": 1,
+    "losses": 0,
+    "datasets": 0,
+    "optimizer": 0,
+    "sharding": 0,
+    "models": 0,
+    "errors": -1,
+    "__init__": -1,
+}
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} uses a relative import; write the whole name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(path):
+    for name in imported_modules(path):
+        parts = name.split(".")
+        if parts[0] == "gensupcon_jax" and len(parts) > 1:
+            yield "__init__" if parts[1].startswith("__") else parts[1]
+
+
+def room(path):
+    return path.parent.name if path.parent.name in ("models", "report") else path.stem
+
+
+PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_only(path):
+    own = room(path)
+    for other in rooms_imported(path):
+        assert other == own or FLOORS[other] < FLOORS[own], f"{own} imports {other}, which is not on a lower floor"
+
+
+def test_every_room_has_a_floor():
+    assert {room(path) for path in PYTHON_FILES} == set(FLOORS)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.name)
+def test_configs_import_nothing_of_the_package(path):
+    tops = {name.split(".")[0] for name in imported_modules(path)}
+    assert tops <= {"configs", "ml_collections"}
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_first_line_says_the_purpose(path):
+    assert path.read_text().startswith('"""')
+
+
+def test_only_train_and_config_check_know_the_config():
+    knowing = {path.stem for path in PYTHON_FILES if "import ConfigDict" in path.read_text()}
+    assert knowing == {"train", "config_check"}

@@ -1,0 +1,670 @@
+"""The loss: by hand, against a float64 loop, the authors' numbers, its dense definition, and on 1, 2 and 8 devices."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.losses import (
+    AnchorLoss,
+    dense_contrastive_loss,
+    generalized_contrastive_loss,
+    label_similarity,
+    latent_similarity,
+)
+
+GOLDEN = np.load(Path(__file__).parent / "data" / "authors_loss.npz")
+NORMALIZERS = ("similarity", "count")
+KINDS = ("hard", "mixed", "smoothed", "teacher", "peaked", "with_zero_rows")
+TEMPERATURE = 0.1
+NUM_CLASSES, DIM = 7, 16
+# 24 anchors are 3 for each of 8 devices; 5 divides neither 24 nor 40.
+NUM_ANCHORS, NUM_CONTRASTS, TILE = 24, 40, 5
+
+
+# ---- inputs
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def embeddings(rng, num_rows, dim=DIM):
+    """Clustered a little, so that some pairs are alike."""
+    centres = rng.normal(size=(4, dim))
+    return unit(centres[rng.integers(0, 4, num_rows)] + rng.normal(size=(num_rows, dim)))
+
+
+def labels_of(kind, rng, num_rows, num_classes=NUM_CLASSES):
+    hard = np.eye(num_classes)[rng.integers(0, num_classes, num_rows)]
+    if kind == "mixed":
+        # Every third row keeps almost nothing of its second image.
+        share = np.where(np.arange(num_rows) % 3 == 0, 1e-6, rng.beta(1.0, 1.0, num_rows))[:, None]
+        labels = (1.0 - share) * hard + share * hard[rng.permutation(num_rows)]
+    elif kind == "smoothed":
+        labels = 0.9 * hard + 0.1 / num_classes
+    elif kind in ("teacher", "peaked"):
+        # Peaked: the largest probability is 1 and the others go down to 1e-20.
+        logits = rng.normal(size=(num_rows, num_classes)) * (2.0 if kind == "teacher" else 12.0)
+        labels = np.exp(logits - logits.max(axis=1, keepdims=True))
+        labels /= labels.sum(axis=1, keepdims=True)
+    elif kind == "with_zero_rows":
+        # The first anchor is also alone in its class.
+        labels = np.where((hard[:, :1] > 0) | (np.arange(num_rows) % 5 == 4)[:, None], 0.0, hard)
+        labels[0] = np.eye(num_classes)[0]
+    else:
+        labels = hard
+    return labels.astype(np.float32)
+
+
+def problem(kind, seed, *, num_anchors=NUM_ANCHORS, num_contrasts=None):
+    """-> anchors, labels, contrasts, labels, mask; num_contrasts=None: the anchors among themselves."""
+    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    anchors, anchor_labels = embeddings(rng, num_anchors), labels_of(kind, rng, num_anchors)
+    mask = rng.random(num_contrasts or num_anchors) < 0.7
+    if num_contrasts is None:
+        return anchors, anchor_labels, None, None, mask
+    return anchors, anchor_labels, embeddings(rng, num_contrasts), labels_of(kind, rng, num_contrasts), mask
+
+
+# ---- what is true, in float64 and without a trick
+
+
+def loop_loss(anchors, anchor_labels, contrasts, contrast_labels, mask, normalizer, temperature=TEMPERATURE):
+    """The formula of the paper, one pair at a time. -> loss [anchor], valid [anchor]."""
+    itself = contrasts is None
+    if itself:
+        contrasts, contrast_labels = anchors, anchor_labels
+    anchors, contrasts = np.float64(anchors), np.float64(contrasts)
+    losses, valid = np.zeros(len(anchors)), np.zeros(len(anchors), bool)
+    for i, (anchor, anchor_label) in enumerate(zip(anchors, np.float64(anchor_labels), strict=True)):
+        allowed = [j for j in range(len(contrasts)) if (mask is None or mask[j]) and not (itself and i == j)]
+        logits = {j: anchor @ contrasts[j] / temperature for j in allowed}
+        similarities = {j: cosine(anchor_label, np.float64(contrast_labels[j])) for j in allowed}
+        if sum(similarities.values()) > 0.0:
+            largest = max(logits.values())
+            log_sum_exp = largest + np.log(sum(np.exp(logit - largest) for logit in logits.values()))
+            count = sum(similarities.values()) if normalizer == "similarity" else len(allowed)
+            losses[i] = -sum(similarities[j] * (logits[j] - log_sum_exp) for j in allowed) / count
+            valid[i] = True
+    return losses, valid
+
+
+def cosine(left, right):
+    length = np.linalg.norm(left) * np.linalg.norm(right)
+    return left @ right / length if length > 0.0 else 0.0
+
+
+def true_gradients(anchors, anchor_labels, contrasts, contrast_labels, mask, normalizer, temperature=TEMPERATURE):
+    """Of the mean over valid anchors, in float64 and by the derivative of the formula. -> of anchors, of contrasts."""
+    itself = contrasts is None
+    if itself:
+        contrasts, contrast_labels = anchors, anchor_labels
+    anchors, contrasts = np.float64(anchors), np.float64(contrasts)
+    allowed = np.ones((len(anchors), len(contrasts)), bool) if mask is None else np.tile(mask, (len(anchors), 1))
+    if itself:
+        allowed = allowed & ~np.eye(len(anchors), dtype=bool)
+    pairs = [[cosine(a, c) for c in np.float64(contrast_labels)] for a in np.float64(anchor_labels)]
+    similarities = np.where(allowed, np.array(pairs), 0.0)
+    logits = np.where(allowed, anchors @ contrasts.T / temperature, -np.inf)
+    largest = logits.max(axis=1, keepdims=True)
+    powers = np.exp(logits - np.where(np.isfinite(largest), largest, 0.0))
+    probabilities = powers / np.maximum(powers.sum(axis=1, keepdims=True), 1e-300)
+    total = similarities.sum(axis=1, keepdims=True)
+    valid = total > 0.0
+    count = total if normalizer == "similarity" else allowed.sum(axis=1, keepdims=True)
+    of_logits = (total * probabilities - similarities) * np.where(valid, 1.0 / np.where(valid, count, 1.0), 0.0)
+    of_logits /= max(valid.sum(), 1) * temperature
+    of_anchors, of_contrasts = of_logits @ contrasts, of_logits.T @ anchors
+    return (of_anchors + of_contrasts, None) if itself else (of_anchors, of_contrasts)
+
+
+# ---- what is tested, compiled once a shape
+
+
+def dense_anchor_loss(anchors, anchor_labels, contrasts, contrast_labels, mask, normalizer, temperature, scale=1.0):
+    itself = contrasts is None
+    if itself:
+        contrasts, contrast_labels = anchors, anchor_labels
+    allowed = jnp.broadcast_to(True if mask is None else mask, (len(anchors), len(contrasts)))
+    return dense_contrastive_loss(
+        label_similarity(anchor_labels, contrast_labels),
+        latent_similarity(anchors, contrasts, temperature=temperature),
+        mask=allowed & ~jnp.eye(len(anchors), dtype=bool) if itself else allowed,
+        normalizer=normalizer,
+        scale=scale,
+    )
+
+
+def factored_anchor_loss(anchors, anchor_labels, contrasts, contrast_labels, mask, normalizer, temperature, tile=TILE):
+    return generalized_contrastive_loss(
+        anchors,
+        anchor_labels,
+        contrasts,
+        contrast_labels,
+        temperature=temperature,
+        normalizer=normalizer,
+        contrast_mask=mask,
+        tile_size=tile,
+    )
+
+
+def mean_and_gradients(anchor_loss_fn, anchors, anchor_labels, contrasts, contrast_labels, mask, *settings):
+    """-> AnchorLoss, and gradients of its mean for anchors and contrasts."""
+
+    def mean(points):
+        result = anchor_loss_fn(points[0], anchor_labels, points[1], contrast_labels, mask, *settings)
+        return result.mean(), result
+
+    (_, result), gradients = jax.value_and_grad(mean, has_aux=True)((anchors, contrasts))
+    return result, gradients
+
+
+dense = jax.jit(functools.partial(mean_and_gradients, dense_anchor_loss), static_argnums=(5,))
+factored = jax.jit(functools.partial(mean_and_gradients, factored_anchor_loss), static_argnums=(5, 7))
+
+
+def assert_values_equal(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def assert_gradients_equal(actual, expected):
+    if expected is None:
+        assert actual is None
+        return
+    np.testing.assert_allclose(actual, expected, rtol=0.0, atol=5e-5 * max(np.abs(expected).max(), 1e-30))
+
+
+# ---- by hand
+
+
+def test_label_similarity_is_the_cosine_and_zero_rows_stay_zero():
+    labels = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 0.0], [3e-30, 4e-30]])
+    expected = [[1.0, 0.6, 0.0, 0.6], [0.6, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [0.6, 1.0, 0.0, 1.0]]
+    np.testing.assert_allclose(label_similarity(labels, labels), expected, rtol=1e-6)
+    np.testing.assert_allclose(label_similarity(np.array([[2, 0]]), np.array([[True, True]])), [[0.5**0.5]], rtol=1e-6)
+
+
+def test_latent_similarity_is_the_inner_product_over_the_temperature():
+    similarity = latent_similarity(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [0.0, 1.0]]), temperature=0.5)
+    np.testing.assert_allclose(similarity, [[22.0, 4.0]])
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("anchor_loss_fn", [dense_anchor_loss, factored_anchor_loss])
+def test_three_anchors_by_hand(anchor_loss_fn, normalizer):
+    anchors = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], np.float32)
+    labels = np.array([[1, 0], [1, 0], [0, 1]])  # the third is alone in its class
+    result = anchor_loss_fn(anchors, labels, None, None, None, normalizer, 1.0)  # not jitted
+    loss, valid = result
+    first, second = np.log(1.0 + np.exp(-1.0)), np.log(2.0)
+    share = 1.0 if normalizer == "similarity" else 0.5
+    np.testing.assert_allclose(loss, [share * first, share * second, 0.0], rtol=1e-6)
+    assert valid.tolist() == [True, True, False]
+    np.testing.assert_allclose(result.mean(), share * (first + second) / 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("run", [dense, factored])
+def test_one_query_by_hand_with_gradients(run):
+    query, keys = np.array([[1.0, 0.0]], np.float32), np.eye(2, dtype=np.float32)
+    query_label, key_labels = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8], [0.0, 1.0]])
+    arguments = (query, query_label, keys, key_labels, None)
+    result, (of_query, of_keys) = run(*arguments, "similarity", 0.5)
+    other = 1.0 / (np.exp(2.0) + 1.0)  # the softmax's share of the second key
+    np.testing.assert_allclose(result.loss, [np.log(np.exp(2.0) + 1.0) - 2.0], rtol=1e-5)
+    np.testing.assert_allclose(of_query, [[-other / 0.5, other / 0.5]], rtol=1e-5)
+    np.testing.assert_allclose(of_keys, [[-other / 0.5, 0.0], [other / 0.5, 0.0]], rtol=1e-5, atol=1e-7)
+
+
+# ---- against the truth in float64
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+@pytest.mark.parametrize(
+    ("normalizer", "masked", "run"),
+    [
+        ("similarity", False, factored),
+        ("similarity", True, factored),
+        ("count", True, factored),
+        ("similarity", True, dense),
+        ("count", True, dense),
+    ],
+    ids=[
+        "factored-similarity",
+        "factored-similarity-masked",
+        "factored-count-masked",
+        "dense-similarity",
+        "dense-count",
+    ],
+)
+def test_both_forms_are_the_formula(normalizer, masked, run, num_contrasts):
+    for seed, kind in enumerate(KINDS):
+        *sides, mask = problem(kind, seed, num_contrasts=num_contrasts)
+        arguments = (*sides, mask if masked else None, normalizer)
+        expected, valid = loop_loss(*arguments)
+        of_anchors, of_contrasts = true_gradients(*arguments)
+        result, gradients = run(*arguments, TEMPERATURE)
+        assert result.valid.tolist() == valid.tolist(), kind
+        assert_values_equal(result.loss, expected)
+        assert_values_equal(result.mean(), expected[valid].mean())
+        assert_gradients_equal(gradients[0], of_anchors)
+        assert_gradients_equal(gradients[1], of_contrasts)
+
+
+def test_the_true_gradient_is_the_slope_of_the_loop():
+    anchors, anchor_labels, contrasts, contrast_labels, mask = problem("mixed", 3, num_anchors=4, num_contrasts=5)
+
+    def mean(anchors, contrasts):
+        loss, valid = loop_loss(anchors, anchor_labels, contrasts, contrast_labels, mask, "count")
+        return loss.sum() / valid.sum()
+
+    of_anchors, of_contrasts = true_gradients(anchors, anchor_labels, contrasts, contrast_labels, mask, "count")
+    rng = np.random.default_rng(0)
+    step_a, step_c = rng.normal(size=anchors.shape) * 1e-6, rng.normal(size=contrasts.shape) * 1e-6
+    slope = mean(anchors + step_a, contrasts + step_c) - mean(anchors - step_a, contrasts - step_c)
+    np.testing.assert_allclose(slope, 2.0 * (np.sum(of_anchors * step_a) + np.sum(of_contrasts * step_c)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_seeds_factored_against_dense(kind):
+    for seed in range(10, 14):
+        arguments = (*problem(kind, seed), "similarity", TEMPERATURE)
+        (expected, (of_anchors, _)), (result, gradients) = dense(*arguments), factored(*arguments)
+        assert result.valid.tolist() == expected.valid.tolist()
+        assert_values_equal(result.loss, expected.loss)
+        assert_gradients_equal(gradients[0], of_anchors)
+
+
+@pytest.mark.parametrize("tile", [1, 24, 1000])
+def test_the_tile_changes_nothing(tile):
+    arguments = (*problem("teacher", 1), "similarity", TEMPERATURE)
+    (expected, (of_anchors, _)), (result, gradients) = factored(*arguments), factored(*arguments, tile)
+    np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-6)
+    assert_gradients_equal(gradients[0], of_anchors)
+
+
+def test_tiny_similarities_keep_their_precision():
+    # Alone in its class but for 1e-12 of others: "sum of all, minus oneself" would give noise or 0.
+    rng = np.random.default_rng(5)
+    anchors = embeddings(rng, NUM_ANCHORS)
+    labels = np.full((NUM_ANCHORS, NUM_CLASSES), 1e-12) * rng.uniform(0.1, 1.0, (NUM_ANCHORS, NUM_CLASSES))
+    labels[np.arange(NUM_ANCHORS), np.minimum(np.arange(NUM_ANCHORS), NUM_CLASSES - 1)] = 1.0
+    arguments = (anchors, labels.astype(np.float32), None, None, None, "similarity")
+    result, gradients = factored(*arguments, TEMPERATURE)
+    assert result.valid.all()
+    assert_values_equal(result.loss, loop_loss(*arguments)[0])
+    assert_gradients_equal(gradients[0], true_gradients(*arguments)[0])
+
+
+# ---- the authors, SupCon, SimCLR
+
+
+def golden_arguments(case):
+    query, key, query_labels, key_labels = (
+        GOLDEN[f"case{case}_{name}"] for name in ("query", "key", "query_labels", "key_labels")
+    )
+    if str(GOLDEN[f"case{case}_mode"]) == "one":
+        return query, query_labels, key, key_labels
+    return np.concatenate([query, key]), np.concatenate([query_labels, key_labels]), None, None
+
+
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.value_and_grad, argnums=1)
+def authors_mean(form, points, labels, contrast_labels, temperature, base_temperature):
+    """The authors count the invalid anchors too."""
+    sides = (points[0], labels, points[1], contrast_labels)
+    if form == "dense":
+        scale = temperature / base_temperature
+        return dense_anchor_loss(*sides, None, "similarity", temperature, scale).loss.mean()
+    temperatures = {"temperature": temperature, "base_temperature": base_temperature}
+    return generalized_contrastive_loss(*sides, **temperatures, tile_size=5).loss.mean()
+
+
+@pytest.mark.parametrize("form", ["dense", "factored"])
+@pytest.mark.parametrize("case", range(int(GOLDEN["num_cases"])))
+def test_authors_losses_and_gradients(case, form):
+    anchors, labels, contrasts, contrast_labels = golden_arguments(case)
+    temperatures = (GOLDEN[f"case{case}_{name}"] for name in ("temperature", "base_temperature"))
+    value, (of_anchors, of_contrasts) = authors_mean(form, (anchors, contrasts), labels, contrast_labels, *temperatures)
+    if of_contrasts is None:
+        of_anchors, of_contrasts = np.split(np.asarray(of_anchors), 2)
+    np.testing.assert_allclose(value, GOLDEN[f"case{case}_loss"], rtol=1e-5)
+    assert_gradients_equal(of_anchors, GOLDEN[f"case{case}_query_grad"])
+    assert_gradients_equal(of_contrasts, GOLDEN[f"case{case}_key_grad"])
+
+
+def test_hard_labels_give_supcon():
+    anchors, labels, _, _ = golden_arguments(0)
+    temperature, base_temperature = float(GOLDEN["case0_temperature"]), float(GOLDEN["case0_base_temperature"])
+    settings = {"temperature": temperature, "base_temperature": base_temperature}
+    result = jax.jit(functools.partial(generalized_contrastive_loss, **settings))(anchors, labels)
+    np.testing.assert_allclose(result.loss.mean(), GOLDEN["case0_supcon_loss"], rtol=1e-5)
+    # The formula of the SupCon paper (L_out), from class numbers.
+    classes, logits = labels.argmax(axis=1), np.float64(anchors) @ np.float64(anchors).T / temperature
+    others = ~np.eye(len(anchors), dtype=bool)
+    log_probabilities = logits - np.log(np.sum(np.exp(logits) * others, axis=1, keepdims=True))
+    positives = (classes[:, None] == classes) & others
+    expected = -np.sum(log_probabilities * positives, axis=1) / positives.sum(axis=1)
+    assert_values_equal(result.loss, expected * temperature / base_temperature)
+
+
+def test_own_class_per_image_gives_simclr():
+    query, key = GOLDEN["simclr_query"], GOLDEN["simclr_key"]
+    temperature = float(GOLDEN["simclr_temperature"])
+    anchors, labels = np.concatenate([query, key]), np.tile(np.eye(len(query)), (2, 1))
+    result = jax.jit(functools.partial(generalized_contrastive_loss, temperature=temperature))(anchors, labels)
+    np.testing.assert_allclose(result.mean(), GOLDEN["simclr_loss"], rtol=1e-5)
+    # NT-Xent: cross-entropy of the other view of the same image.
+    logits = np.float64(anchors) @ np.float64(anchors).T / temperature
+    np.fill_diagonal(logits, -np.inf)
+    partner = np.roll(np.arange(len(anchors)), len(query))
+    expected = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(anchors)), partner]
+    assert_values_equal(result.loss, expected)
+
+
+# ---- what must not break it
+
+
+def hard_cases():
+    anchors, labels, _, _, mask = problem("hard", 7)
+    alone = np.eye(NUM_ANCHORS, NUM_CLASSES, dtype=np.float32)  # the first 7 are alone, the others have no label
+    nobody = np.zeros(NUM_ANCHORS, bool)
+    yield "zero label rows", (anchors, labels_of("with_zero_rows", np.random.default_rng(0), NUM_ANCHORS), mask), 0.1
+    yield "all labels zero", (anchors, 0.0 * labels, mask), 0.1
+    yield "no similar contrast", (anchors, alone, mask), 0.1
+    yield "low temperature", (anchors, labels, mask), 0.005
+    yield "unnormalised", (100.0 * anchors, labels, mask), 0.1
+    yield "unnormalised, low temperature", (100.0 * anchors, labels, mask), 0.005
+    yield "zero embeddings", (0.0 * anchors, labels, mask), 0.1
+    yield "equal embeddings", (np.ones_like(anchors) / DIM**0.5, labels, mask), 0.005
+    yield "all masked", (anchors, labels, nobody), 0.1
+    yield "one contrast", (anchors, labels, np.arange(NUM_ANCHORS) == 3), 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "temperature"), hard_cases(), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_everything_stays_finite(name, inputs, temperature):
+    anchors, labels, mask = inputs
+    for sides in ((anchors, labels, None, None, mask), (anchors, labels, anchors[::-1], labels[::-1], mask)):
+        expected, valid = loop_loss(*sides, "similarity", temperature)
+        for run in (dense, factored):
+            result, gradients = run(*sides, "similarity", temperature)
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((result.loss, result.mean(), gradients)))
+            assert result.valid.tolist() == valid.tolist()
+            assert not np.any(result.loss[~valid])
+            # The logits reach 2e6 here, and float32 rounds them.
+            scale = np.abs(anchors).max() ** 2 / temperature
+            np.testing.assert_allclose(result.loss, expected, rtol=1e-5, atol=1e-5 + 1e-6 * scale)
+
+
+def test_no_valid_anchor_gives_zero():
+    anchors, labels, _, _, mask = problem("hard", 7)
+    result, (gradient, _) = factored(anchors, 0.0 * labels, None, None, mask, "similarity", TEMPERATURE)
+    assert result.mean() == 0.0 and not result.valid.any() and not gradient.any()
+
+
+@pytest.mark.parametrize("run", [dense, factored])
+def test_a_batch_of_one(run):
+    anchors, labels, _, _, _ = problem("hard", 0, num_anchors=1)
+    result, (gradient, _) = run(anchors, labels, None, None, None, "similarity", TEMPERATURE)
+    assert result.loss.tolist() == [0.0] and result.valid.tolist() == [False] and not gradient.any()
+
+
+def test_a_masked_contrast_is_still_an_anchor():
+    arguments = problem("hard", 2)
+    mask = np.arange(NUM_ANCHORS) != 0
+    moved = arguments[0].copy()
+    moved[0] = -moved[0]
+    before, _ = factored(*arguments[:4], mask, "similarity", TEMPERATURE)
+    after, _ = factored(moved, *arguments[1:4], mask, "similarity", TEMPERATURE)
+    assert before.valid[0] and before.loss[0] != after.loss[0]
+    np.testing.assert_array_equal(before.loss[1:], after.loss[1:])
+
+
+def test_bfloat16_embeddings_are_computed_in_float32():
+    anchors, labels, _, _, mask = problem("smoothed", 4)
+    rounded = jnp.asarray(anchors, jnp.bfloat16)
+    low, (gradient, _) = factored(rounded, jnp.asarray(labels, jnp.bfloat16), None, None, mask, "similarity", 0.1)
+    exact = jnp.asarray(labels, jnp.bfloat16).astype(jnp.float32)
+    high, _ = factored(rounded.astype(jnp.float32), exact, None, None, mask, "similarity", 0.1)
+    assert low.loss.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(low.loss, high.loss)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, bool, np.float64])
+def test_any_numeric_labels_and_numbers_as_mask(dtype):
+    anchors, labels, _, _, mask = problem("hard", 6)
+    expected, _ = factored(anchors, labels, None, None, mask, "similarity", TEMPERATURE)
+    result, _ = factored(anchors, labels.astype(dtype), None, None, mask.astype(dtype), "similarity", TEMPERATURE)
+    np.testing.assert_array_equal(result.loss, expected.loss)
+
+
+def test_labels_need_not_sum_to_one():
+    anchors, labels, _, _, mask = problem("teacher", 6)
+    expected, _ = factored(anchors, labels, None, None, mask, "similarity", TEMPERATURE)
+    result, _ = factored(anchors, 1e-25 * labels, None, None, mask, "similarity", TEMPERATURE)
+    np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS])
+def test_gradients_of_temperature_and_labels(num_contrasts):
+    arguments = problem("teacher", 8, num_contrasts=num_contrasts)
+
+    def mean(anchor_loss_fn, temperature, labels):
+        return anchor_loss_fn(arguments[0], labels, *arguments[2:], "similarity", temperature).mean()
+
+    gradients = [
+        jax.jit(jax.grad(functools.partial(mean, form), argnums=(0, 1)))(jnp.float32(0.3), arguments[1])
+        for form in (dense_anchor_loss, factored_anchor_loss)
+    ]
+    np.testing.assert_allclose(gradients[0][0], gradients[1][0], rtol=1e-4)
+    assert not gradients[0][1].any() and not gradients[1][1].any()
+
+
+# ---- devices
+
+
+def mesh_of(num_devices):
+    return jax.make_mesh((num_devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:num_devices])
+
+
+def on_devices(num_devices, function, out_specs, **settings):
+    """function with all its arguments spread over the devices by rows."""
+    rows = PartitionSpec("data")
+    sharded = jax.shard_map(function, mesh=mesh_of(num_devices), in_specs=rows, out_specs=out_specs, **settings)
+    return jax.jit(sharded)
+
+
+def spread_loss(anchors, anchor_labels, contrasts, contrast_labels, mask):
+    return generalized_contrastive_loss(
+        anchors,
+        anchor_labels,
+        contrasts,
+        contrast_labels,
+        temperature=TEMPERATURE,
+        contrast_mask=mask,
+        axis_name="data",
+        tile_size=TILE,
+    )
+
+
+def spread_mean_and_gradients(*arguments):
+    return mean_and_gradients(lambda *sides: spread_loss(*sides), *arguments)
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_devices_give_what_one_gives(num_devices, num_contrasts):
+    run = on_devices(num_devices, spread_mean_and_gradients, PartitionSpec("data"))
+    for kind in KINDS:
+        arguments = problem(kind, 9, num_contrasts=num_contrasts)
+        expected, expected_gradients = factored(*arguments, "similarity", TEMPERATURE)
+        result, gradients = run(*arguments)
+        assert result.valid.tolist() == expected.valid.tolist(), kind
+        assert_values_equal(result.loss, expected.loss)
+        assert_values_equal(result.mean(), expected.mean())  # the array is global here
+        for actual, true in zip(gradients, expected_gradients, strict=True):
+            assert_gradients_equal(actual, true)
+
+
+def encode(weights, inputs):
+    outputs = inputs @ weights
+    return outputs / jnp.linalg.norm(outputs, axis=1, keepdims=True)
+
+
+def encoder_mean(weights, axis_name, inputs, labels):
+    settings = {"temperature": TEMPERATURE, "base_temperature": 0.07, "axis_name": axis_name, "tile_size": TILE}
+    return generalized_contrastive_loss(encode(weights, inputs), labels, **settings).mean()
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    inputs, labels, *_ = problem("teacher", 12)
+    weights = np.random.default_rng(12).normal(size=(DIM, DIM)).astype(np.float32)
+    expected = jax.jit(jax.value_and_grad(encoder_mean), static_argnums=1)(weights, None, inputs, labels)
+    return weights, inputs, labels, expected
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_gradients_of_replicated_parameters(encoder, num_devices):
+    weights, inputs, labels, (expected, expected_gradient) = encoder
+    everywhere, rows = PartitionSpec(), PartitionSpec("data")
+
+    @jax.jit
+    @functools.partial(
+        jax.shard_map, mesh=mesh_of(num_devices), in_specs=(everywhere, rows, rows), out_specs=(everywhere, everywhere)
+    )
+    def step(weights, inputs, labels):
+        return jax.value_and_grad(encoder_mean)(weights, "data", inputs, labels)
+
+    value, gradient = step(weights, inputs, labels)
+    assert_values_equal(value, expected)
+    assert_gradients_equal(gradient, expected_gradient)
+
+
+def test_without_check_vma(encoder):
+    weights, inputs, labels, (expected, expected_gradient) = encoder
+    everywhere, rows = PartitionSpec(), PartitionSpec("data")
+    shard = functools.partial(
+        jax.shard_map, mesh=mesh_of(8), in_specs=(everywhere, rows, rows), out_specs=everywhere, check_vma=False
+    )
+    outside = shard(lambda weights, inputs, labels: encoder_mean(weights, "data", inputs, labels))
+    value, gradient = jax.jit(jax.value_and_grad(outside))(weights, inputs, labels)
+    assert_values_equal(value, expected)
+    assert_gradients_equal(gradient, expected_gradient)
+
+    @shard
+    def inside(weights, inputs, labels):
+        # jax differentiates here the sum of what all devices return: the same mean, once a device.
+        return jax.lax.pmean(jax.grad(encoder_mean)(weights, "data", inputs, labels), "data")
+
+    assert_gradients_equal(jax.jit(inside)(weights, inputs, labels), expected_gradient)
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+def test_under_vmap_with_an_axis_name(num_contrasts):
+    arguments = problem("peaked", 9, num_contrasts=num_contrasts)
+    expected, expected_gradients = factored(*arguments, "similarity", TEMPERATURE)
+    split = jax.tree.map(lambda rows: rows.reshape(4, -1, *rows.shape[1:]), arguments)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def run(points):
+        sides = (points[0], split[1], points[1], split[3], split[4])
+        result, means = jax.vmap(lambda *local: (result := spread_loss(*local), result.mean()), axis_name="data")(
+            *sides
+        )
+        return means[0], (result, means)
+
+    (_, (result, means)), gradients = run((split[0], split[2]))
+    assert_values_equal(result.loss.ravel(), expected.loss)
+    assert_values_equal(means, np.full(4, expected.mean()))
+    assert_values_equal(result.mean(), expected.mean())
+    for actual, true in zip(gradients, expected_gradients, strict=True):
+        assert_gradients_equal(None if actual is None else actual.reshape(true.shape), true)
+
+
+# ---- what is handed back, bad input, memory
+
+
+def test_anchor_loss_is_a_tree_with_a_static_axis():
+    anchor_loss = AnchorLoss(jnp.array([1.0, 0.0, 3.0]), jnp.array([True, False, True]), "data")
+    returned = jax.jit(lambda tree: tree)(anchor_loss)
+    assert returned.axis_name == "data" and len(jax.tree.leaves(returned)) == 2
+    assert float(returned.mean()) == 2.0 and returned.loss.mean() == 4.0 / 3.0
+    loss, valid = returned
+    assert loss is returned.loss and valid is returned.valid
+    mean = jax.vmap(lambda tree: AnchorLoss(tree.loss, tree.valid).mean(axis_name="rows"), axis_name="rows")
+    stacked = AnchorLoss(jnp.stack([loss, 3.0 * loss]), jnp.stack([valid, valid]))
+    np.testing.assert_allclose(mean(stacked), [4.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"normalizer": "sum"}, ("'sum'", "similarity, count", "loss.normalizer")),
+        ({"temperature": 0.0}, ("0.0", "above 0", "loss.temperature")),
+        ({"temperature": -1}, ("-1", "above 0", "loss.temperature")),
+        ({"base_temperature": 0.0}, ("0.0", "above 0", "loss.base_temperature")),
+        ({"tile_size": 0}, ("0", "1 and more", "loss.tile_size")),
+        ({"contrasts": np.ones((3, 2), np.float32)}, ("None", "both or neither", "contrast_labels")),
+        ({"contrast_labels": np.ones((3, 2), np.float32)}, ("None", "both or neither", "contrasts")),
+        ({"contrast_mask": np.ones(3, bool)}, ("3", "4", "contrast_mask")),
+    ],
+)
+def test_bad_input_says_what_was_found_and_what_is_allowed(changes, words):
+    settings = {"temperature": 0.1} | changes
+    with pytest.raises(UserError) as raised:
+        generalized_contrastive_loss(np.ones((4, 2), np.float32), np.ones((4, 2)), **settings)
+    assert all(word in str(raised.value) for word in words) and "\n" not in str(raised.value)
+
+
+def test_bad_input_of_the_dense_form():
+    square = np.ones((2, 2), np.float32)
+    with pytest.raises(UserError, match=r"loss\.normalizer"):
+        dense_contrastive_loss(square, square, normalizer="mean")
+    with pytest.raises(UserError, match=r"loss\.temperature"):
+        latent_similarity(square, square, temperature=0.0)
+
+
+def temporary_bytes(anchor_loss_fn, num_anchors, num_classes):
+    def mean(anchors, labels):
+        return anchor_loss_fn(anchors, labels, None, None, None, "similarity", TEMPERATURE).mean()
+
+    shapes = [jax.ShapeDtypeStruct((num_anchors, width), jnp.float32) for width in (64, num_classes)]
+    return jax.jit(jax.value_and_grad(mean)).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_grows_with_the_anchors_not_with_their_square():
+    in_tiles = functools.partial(factored_anchor_loss, tile=64)
+    small, large = (temporary_bytes(in_tiles, num_anchors, 100) for num_anchors in (2048, 8192))
+    assert large < 5 * small
+    assert large < 8192 * 8192 * 4 / 8  # one matrix of the dense form
+    assert small < temporary_bytes(dense_anchor_loss, 2048, 100) / 4
+
+
+def test_contrasts_without_gradient_cost_nothing():
+    anchors, labels, contrasts, contrast_labels, _ = problem("hard", 0, num_contrasts=NUM_CONTRASTS)
+
+    def num_matmuls(num_devices, differentiated):
+        def mean(points, *rest):
+            sides = (
+                points[0],
+                rest[0],
+                points[1] if differentiated else jax.lax.stop_gradient(points[1]),
+                rest[1],
+                None,
+            )
+            return spread_loss(*sides).mean()
+
+        gradient = on_devices(num_devices, jax.grad(mean), PartitionSpec("data"))
+        return gradient.lower((anchors, contrasts), labels, contrast_labels).compile().as_text().count(" dot(")
+
+    # Left out are the logits and the product of the loop over the contrasts, and one product of the labels' part.
+    assert num_matmuls(8, differentiated=False) <= num_matmuls(8, differentiated=True) - 3

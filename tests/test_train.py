@@ -1,0 +1,161 @@
+"""A whole run: what it leaves behind, that it goes on where it stopped, and that it refuses what cannot work."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from gensupcon_jax import train
+from gensupcon_jax.errors import UserError
+from tests.tiny import tiny_config, tiny_dataset
+
+DEVICE = jax.devices()[:1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    results = train.train_and_evaluate(tiny_config(), folder, tiny_dataset(), devices=DEVICE, command="make tiny")
+    return folder, results
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_speed(rows):
+    return [{key: value for key, value in row.items() if key != "train/images_per_second"} for row in rows]
+
+
+def test_everything_is_left_behind(finished):
+    folder, _ = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.json", "dataset.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json", "report.html",
+    }  # fmt: skip
+
+
+def test_metrics_are_an_object_a_line(finished):
+    rows = rows_of(finished[0])
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 6]
+    for name in ("train/loss", "train/learning_rate", "train/images_per_second", "train/gradient_norm", "train/epoch"):
+        assert name in rows[1]
+    assert [row["step"] for row in rows if "knn/top1" in row] == [3, 6]  # every epoch of 3 steps
+
+
+def test_results_hold_all_final_numbers(finished):
+    folder, results = finished
+    assert json.loads((folder / "results.json").read_text()) == results
+    for name in ("linear_top1", "knn_top1", "raw_pixel_knn_top1", "linear_validation_top1", "knn_validation_top1"):
+        assert 0 <= results[name] <= 100
+    assert (results["seed"], results["steps"], results["num_test"], results["device"]) == (0, 6, 32, "cpu")
+    assert results["versions"]["jax"] == jax.__version__
+    assert results["seconds"] >= results["train_seconds"] > 0
+
+
+def test_the_report_shows_the_run(finished):
+    page = (finished[0] / "report.html").read_text()
+    assert "make tiny" in page
+    assert f"{finished[1]['linear_top1']:.1f}" in page
+
+
+def test_a_finished_run_is_not_run_again(finished, monkeypatch):
+    folder, results = finished
+    monkeypatch.setattr(train, "_train", None)
+    assert train.train_and_evaluate(tiny_config(), folder, tiny_dataset(), devices=DEVICE) == results
+
+
+@pytest.mark.parametrize("stop_after", [2, 5])
+def test_a_run_that_stopped_goes_on_to_the_same_end(finished, tmp_path, monkeypatch, stop_after):
+    real = train.train_batches
+
+    def stops(*args, **kwargs):
+        for number, batch in enumerate(real(*args, **kwargs)):
+            if number == stop_after:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(train, "train_batches", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_and_evaluate(tiny_config(), tmp_path, tiny_dataset(), devices=DEVICE)
+    monkeypatch.setattr(train, "train_batches", real)
+    results = train.train_and_evaluate(tiny_config(), tmp_path, tiny_dataset(), devices=DEVICE)
+    assert without_speed(rows_of(tmp_path)) == without_speed(rows_of(finished[0]))
+    same = [key for key in results if not key.endswith("seconds")]
+    assert {key: results[key] for key in same} == {key: finished[1][key] for key in same}
+
+
+def test_another_config_is_refused_and_nothing_changes(finished):
+    folder, _ = finished
+    before = (folder / "results.json").read_bytes()
+    with pytest.raises(UserError, match=r"loss.temperature \(0.1 there, 0.5 now\)"):
+        train.train_and_evaluate(tiny_config(**{"loss.temperature": 0.5}), folder, tiny_dataset(), devices=DEVICE)
+    with pytest.raises(UserError, match=r"different data: .*fingerprint"):
+        train.train_and_evaluate(tiny_config(), folder, tiny_dataset(seed=1), devices=DEVICE)
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_another_seed_is_another_run(finished, tmp_path):
+    train.train_and_evaluate(tiny_config(seed=1), tmp_path, tiny_dataset(), devices=DEVICE)
+    assert without_speed(rows_of(tmp_path)) != without_speed(rows_of(finished[0]))
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_more_devices_give_the_same_run(finished, tmp_path, devices):
+    train.train_and_evaluate(tiny_config(), tmp_path, tiny_dataset(), devices=jax.devices()[:devices])
+    for row, other in zip(rows_of(tmp_path), rows_of(finished[0]), strict=True):
+        assert row["train/loss"] == pytest.approx(other["train/loss"], rel=1e-4) if "train/loss" in row else True
+
+
+def test_colour_images_bfloat16_soft_labels_and_every_option_run(tmp_path):
+    dataset = tiny_dataset(channels=3, size=9)
+    config = tiny_config(
+        steps=2,
+        **{
+            "model.dtype": "bfloat16",
+            "model.head": "linear",
+            "model.batch_norm": "local",
+            "loss.mode": "one",
+            "loss.normalizer": "count",
+            "loss.base_temperature": None,
+            "loss.tile_size": 7,
+            "mix.per": "image",
+            "mix.views": "alike",
+            "augment.num_views": 3,
+            "evaluate.every_epochs": 0.0,
+        },
+    )
+    results = train.train_and_evaluate(config, tmp_path, dataset, devices=jax.devices()[:2])
+    assert [row["step"] for row in rows_of(tmp_path) if "knn/top1" in row] == [2]
+    assert np.isfinite([row["train/loss"] for row in rows_of(tmp_path)]).all()
+    assert results["num_devices"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "devices", "message"),
+    [
+        (
+            {"batch_size": 30, "mix.block": 1},
+            4,
+            "batch_size is 30, not divisible by 4 devices; set batch_size to 28 or 32",
+        ),
+        (
+            {"mix.block": 5},
+            1,
+            "mix.block is 5, which does not divide the 32 images of a device; allowed: 1, 2, 4, 8, 16, 32",
+        ),
+        ({"batch_size": 512}, 1, "batch_size is 512; allowed: 1 to 96"),
+        ({"loss.temperature": 0.0}, 1, "loss.temperature is 0.0; allowed: a number above 0"),
+        ({"mix.kind": "cutmx"}, 1, "mix.kind is 'cutmx'; allowed: none, mixup, cutmix, mixup_cutmix"),
+        ({"loss.normalizer": "sum", "loss.mode": "both"}, 1, "loss.mode is 'both'; allowed: all, one"),
+        ({"steps": None, "epochs": 0.5}, 1, "optimizer.warmup_epochs is 1; allowed: up to epochs (0.5)"),
+    ],
+)
+def test_settings_that_cannot_work_are_said_before_anything_is_written(tmp_path, changes, devices, message):
+    with pytest.raises(UserError) as error:
+        train.train_and_evaluate(
+            tiny_config(**changes), tmp_path / "run", tiny_dataset(), devices=jax.devices()[:devices]
+        )
+    assert message in str(error.value).splitlines()
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,106 @@
+"""A workdir belongs to one run: nothing in it is overwritten by another."""
+
+import json
+
+import pytest
+
+from gensupcon_jax import workdir
+from gensupcon_jax.errors import UserError
+
+CONFIG = {"seed": 0, "loss": {"temperature": 0.1, "mode": "all"}, "augment": {"crop_scale": (0.2, 1.0)}}
+DATASET = {"name": "digits", "fingerprint": "abc"}
+
+
+def test_a_new_folder_is_made_with_its_parents_and_claimed(tmp_path):
+    folder = tmp_path / "a" / "b"
+    workdir.claim(folder, CONFIG, DATASET)
+    assert json.loads((folder / "config.json").read_text()) == {**CONFIG, "augment": {"crop_scale": [0.2, 1.0]}}
+    assert json.loads((folder / "dataset.json").read_text()) == DATASET
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "dataset.json"]
+
+
+def test_the_same_run_may_come_again(tmp_path):
+    workdir.claim(tmp_path, CONFIG, DATASET)
+    workdir.claim(tmp_path, CONFIG, DATASET)
+
+
+def test_another_config_is_refused_and_the_fields_are_named(tmp_path):
+    workdir.claim(tmp_path, CONFIG, DATASET)
+    other = {**CONFIG, "seed": 1, "loss": {"temperature": 0.2, "mode": "all"}}
+    with pytest.raises(UserError) as error:
+        workdir.claim(tmp_path, other, DATASET)
+    assert "loss.temperature (0.1 there, 0.2 now), seed (0 there, 1 now)" in str(error.value)
+    assert "mode" not in str(error.value)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+
+
+def test_other_data_is_refused(tmp_path):
+    workdir.claim(tmp_path, CONFIG, DATASET)
+    with pytest.raises(UserError, match="different data: fingerprint"):
+        workdir.claim(tmp_path, CONFIG, {**DATASET, "fingerprint": "abd"})
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "results.json", "report.html", "checkpoints"])
+def test_results_of_unknown_origin_are_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=rf"holds {name}, which would be overwritten"):
+        workdir.claim(tmp_path, CONFIG, DATASET)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_folder_with_other_things_in_it_may_be_used(tmp_path):
+    (tmp_path / "job.log").write_text("")
+    workdir.claim(tmp_path, CONFIG, DATASET)
+
+
+def test_a_path_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written \(Not a directory\); set --workdir"):
+        workdir.claim(tmp_path / "file" / "run", CONFIG, DATASET)
+    with pytest.raises(UserError, match=r"cannot be written \(File exists\)"):
+        workdir.claim(tmp_path / "file", CONFIG, DATASET)
+
+
+def test_a_broken_config_file_is_said(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        workdir.claim(tmp_path, CONFIG, DATASET)
+
+
+def test_metrics_go_on_without_gap_repetition_or_torn_line(tmp_path):
+    writer = workdir.MetricsWriter(tmp_path, 0)
+    for step in (1, 2, 3):
+        writer.write(step, {"train/loss": 10.0 - step})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "train/lo')  # killed while writing
+
+    writer = workdir.MetricsWriter(tmp_path, 2)  # continues from a checkpoint of step 2
+    writer.write(3, {"train/loss": 7.0})
+    writer.write(4, {"train/loss": float("nan")})
+    writer.close()
+    expected = [{"step": step, "train/loss": value} for step, value in ((1, 9.0), (2, 8.0), (3, 7.0), (4, None))]
+    assert workdir.read_metrics(tmp_path) == expected
+
+
+def test_metrics_reach_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    writer = workdir.MetricsWriter(tmp_path, 0)
+    writer.write(5, {"train/loss": 2.5})
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    (event,) = events.Tensors("train/loss")
+    assert (event.step, make_ndarray(event.tensor_proto)) == (5, 2.5)
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+    workdir.write_json(tmp_path / "results.json", {"a": 1})
+    with pytest.raises(TypeError):
+        workdir.write_json(tmp_path / "results.json", {"a": object()})
+    assert json.loads((tmp_path / "results.json").read_text()) == {"a": 1}
+
+
+def test_flatten():
+    assert workdir.flatten({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}
