@@ -168,7 +168,7 @@ def check_combinations(config: ConfigDict, dataset: Dataset, num_devices: int) -
 
 def hint(name: str) -> str:
     """What to say after an unknown field's name: the nearest one, or where to look (ours)."""
-    close = difflib.get_close_matches(name, RULES, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, RULES, n=1, cutoff=0.75)
     return f"; did you mean {close[0]}?" if close else "; see configs/common.py for all fields"
 
 

@@ -28,8 +28,6 @@ def main(argv: list[str]) -> None:
     """Train and judge the config's encoder, and say where the report is."""
     if argv[1:]:
         raise UserError(f"unknown arguments {' '.join(argv[1:])}; allowed: --config, --workdir, --config.field=value")
-    if _CONFIG.value is None:
-        raise UserError("--config is missing; for example --config configs/digits.py")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells its whole life at INFO
     keep_compiled_programs()
@@ -79,8 +77,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise UserError(str(error)) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
+    if not flags.FLAGS["config"].present:
+        raise UserError("--config is missing; for example --config configs/digits.py")
     path = config_flags.get_config_filename(flags.FLAGS["config"])
-    if path is not None and not Path(path).is_file():
+    if not Path(path).is_file():
         raise UserError(f"--config is {path}, which is no file; for example --config configs/digits.py")
     return rest
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -154,9 +155,8 @@ def _build(
 
 
 def _initial_state(config: ConfigDict, dataset: datasets.Dataset, parts: Parts, mesh: Mesh) -> TrainState:
-    sample = np.zeros((1, *dataset.train.images.shape[1:]), np.float32)
-
     def create(key):
+        sample = jnp.zeros((1, *dataset.train.images.shape[1:]))
         return create_state(parts.objective.init(key, sample), parts.tx)
 
     return jax.jit(create, out_shardings=sharding.replicated(mesh))(_key(config, "init"))

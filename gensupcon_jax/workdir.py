@@ -104,7 +104,7 @@ class MetricsWriter:
 
         self._tensorboard = SummaryWriter(str(workdir / TENSORBOARD))
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: dict[str, float | int]) -> None:
         """One row; a value that is not finite is null in the file."""
         self._file.write(_line({"step": step, **values}))
         self._file.flush()

@@ -138,14 +138,15 @@ def test_colour_images_bfloat16_soft_labels_and_every_option_run(tmp_path):
         (
             {"batch_size": 30, "mix.block": 1},
             4,
-            "batch_size is 30, not divisible by 4 devices; set batch_size to 28 or 32",
+            "batch_size is 30, not divisible by 4 devices; set batch_size to 28 or 32, "
+            "or use another number of devices",
         ),
         (
             {"mix.block": 5},
             1,
             "mix.block is 5, which does not divide the 32 images of a device; allowed: 1, 2, 4, 8, 16, 32",
         ),
-        ({"batch_size": 512}, 1, "batch_size is 512; allowed: 1 to 96"),
+        ({"batch_size": 512}, 1, "batch_size is 512; allowed: 1 to 96, the number of training images"),
         ({"loss.temperature": 0.0}, 1, "loss.temperature is 0.0; allowed: a number above 0"),
         ({"mix.kind": "cutmx"}, 1, "mix.kind is 'cutmx'; allowed: none, mixup, cutmix, mixup_cutmix"),
         ({"loss.normalizer": "sum", "loss.mode": "both"}, 1, "loss.mode is 'both'; allowed: all, one"),
