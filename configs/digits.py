@@ -13,7 +13,7 @@ def get_config():
     config = common.get_config()
     config.dataset.name = "digits"
     config.batch_size = 256
-    config.epochs = 60
+    config.epochs = 120.0
     config.augment.crop_scale = (0.7, 1.0)
     config.augment.flip_probability = 0.0  # a mirrored digit is no digit
     config.mix.kind = "mixup_cutmix"
@@ -21,6 +21,6 @@ def get_config():
     config.model.name = "resnet_small"
     config.model.width = 16
     config.optimizer.warmup_epochs = 5.0
-    config.evaluate.every_epochs = 10.0
-    config.checkpoint.every_epochs = 20.0
+    config.evaluate.every_epochs = 20.0
+    config.checkpoint.every_epochs = 40.0
     return config

@@ -91,6 +91,9 @@ def run() -> None:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
         sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ class Progress:
     def __init__(self, *, start_step: int, end_step: int, batch_size: int):
         self._batch_size, self._end_step = batch_size, end_step
         self._notes: dict[str, str] = {}
-        self._started, self._start_step, self._last_line = time.monotonic(), start_step, 0.0
+        self._started, self._start_step, self._last_line = None, start_step, 0.0
         self._bar = tqdm(
             total=end_step * batch_size,
             initial=start_step * batch_size,
@@ -28,18 +28,18 @@ class Progress:
     def advance(self) -> None:
         """One more step is done."""
         self._bar.update(self._batch_size)
+        if self._started is None:  # the first step is mostly compilation: it says nothing about the time left
+            self._started, self._start_step = time.monotonic(), self._start_step + 1
 
     def show(self, step: int, *, force: bool = False, **notes: str) -> None:
         """Put notes such as loss="3.21" beside the bar, or print them as a line, at most one every few seconds."""
         self._notes |= notes
         if not self._bar.disable:
             self._bar.set_postfix(self._notes, refresh=False)
-        elif force or step == self._end_step or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+        elif force or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            self.say(
-                f"step {step}/{self._end_step}  {self._rate(step)}"
-                + "".join(f"  {k} {v}" for k, v in self._notes.items())
-            )
+            parts = [f"step {step}/{self._end_step}", *self._rate(step)]
+            self.say("  ".join(parts + [f"{name} {note}" for name, note in self._notes.items()]))
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
@@ -50,8 +50,10 @@ class Progress:
         """Leave the bar as it is."""
         self._bar.close()
 
-    def _rate(self, step: int) -> str:
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        steps_per_second = (step - self._start_step) / seconds
-        left = (self._end_step - step) / steps_per_second if steps_per_second else float("inf")
-        return f"{steps_per_second * self._batch_size:.0f} images/s  {tqdm.format_interval(left) if left < 1e8 else '?'} left"
+    def _rate(self, step: int) -> tuple[str, ...]:
+        done = step - self._start_step
+        if done <= 0:
+            return ()
+        steps_per_second = done / max(time.monotonic() - self._started, 1e-9)
+        left = tqdm.format_interval((self._end_step - step) / steps_per_second)
+        return f"{steps_per_second * self._batch_size:.0f} images/s", f"{left} left"

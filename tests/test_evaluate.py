@@ -87,6 +87,22 @@ def test_a_linear_probe_separates_what_is_linear():
     assert evaluate.top1(judged.test_predictions, split.classes) > 98
 
 
+def test_of_equally_accurate_probes_the_most_likely_is_taken():
+    rng = np.random.default_rng(0)
+    classes = np.arange(120) % 3
+    values = (4 * np.eye(3)[classes] + 0.3 * rng.standard_normal((120, 3))).astype(np.float32)
+    split = Features(values, classes)
+    judged = evaluate.judge_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-3))
+    assert (judged.setting, judged.validation_top1) == (1e-3, 100.0)
+
+
+def test_a_validation_class_that_training_lacks_is_wrong_but_no_error():
+    values = np.array([[0.0], [0.1], [1.0], [1.1]], np.float32)
+    train, validation = Features(values, np.array([0, 0, 1, 1])), Features(values, np.array([0, 0, 1, 2]))
+    judged = evaluate.judge_linear({"train": train, "validation": validation, "test": train}, penalties=(0.01,))
+    assert judged.validation_top1 == 75.0
+
+
 def test_top1_is_in_percent():
     assert evaluate.top1(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 0])) == 75.0
 
