@@ -71,8 +71,11 @@ def train_and_evaluate(
     started = time.monotonic()
     folder = Path(workdir_path)
     check_config(config)
+    config = config.copy_and_resolve_references()
     if dataset is None:
         dataset = datasets.load(config.dataset.name)
+    else:
+        config.dataset.name = "arrays"  # what the recipe named is not what is trained on
     mesh = sharding.make_mesh(devices)
     check_combinations(config, dataset, mesh.size)
     description = dataset.description()
@@ -200,7 +203,7 @@ def _train(
             jax.block_until_ready(in_flight.popleft())
         progress.advance()
 
-        row = {}
+        row, notes = {}, {}
         if step % config.log_steps == 0 or step in (1, end_step):
             row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
             rate = (step - rate_step) * config.batch_size / (time.monotonic() - rate_time)
@@ -210,7 +213,7 @@ def _train(
                 "train/images_per_second": rate,
                 "train/epoch": step / durations.per_epoch,
             }
-            progress.show(step, loss=f"{row['train/loss']:.4f}")
+            notes["loss"] = f"{row['train/loss']:.4f}"
         if step == end_step or (durations.evaluate_steps and step % durations.evaluate_steps == 0):
             paused = time.monotonic()
             features = evaluate.dataset_features(
@@ -220,9 +223,10 @@ def _train(
                 **_extraction_settings(config, mesh),
             )
             row["knn/neighbors"], row["knn/top1"] = evaluate.best_neighbors(features, **_knn_settings(config, dataset))
-            progress.show(step, force=True, **{"k-NN": f"{row['knn/top1']:.2f} %"})
+            notes["k-NN"] = f"{row['knn/top1']:.2f} %"
             rate_time += time.monotonic() - paused
         if row:
+            progress.show(step, force="k-NN" in notes, **notes)
             metrics_writer.write(step, row)
         if step == end_step or step % durations.checkpoint_steps == 0:
             checkpoints.save(step, saved_fields(state))

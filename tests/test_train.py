@@ -36,6 +36,12 @@ def test_everything_is_left_behind(finished):
     }  # fmt: skip
 
 
+def test_the_saved_config_is_what_ran(finished):
+    saved = json.loads((finished[0] / "config.json").read_text())
+    assert saved["dataset"]["name"] == "arrays"  # the recipe says digits, the caller handed over its own
+    assert saved["model"]["width"] == 4
+
+
 def test_metrics_are_an_object_a_line(finished):
     rows = rows_of(finished[0])
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 6]

@@ -7,7 +7,7 @@ from gensupcon_jax.report.values import number, whole
 
 ACCURACIES = (
     ("linear_top1", "Linear probe", "frozen encoder, one linear layer on top"),
-    ("knn_top1", "k-NN", "frozen encoder, vote of {neighbours} neighbours"),
+    ("knn_top1", "k-NN", "frozen encoder, nearest neighbours: {neighbours}"),
     ("raw_pixel_knn_top1", "Raw-pixel k-NN", "no encoder at all: the baseline to beat"),
 )
 
