@@ -15,16 +15,22 @@ def optional(default=None) -> FieldReference:
 def get_config() -> ConfigDict:
     """The authors' CIFAR recipe without a data set's particulars; `None` stands for "follows from the rest"."""
     config = ConfigDict()
+    config.objective = "contrastive"  # contrastive | cross_entropy (a teacher, the baseline) | linear_probe (2nd stage)
     config.seed = 0  # every random draw of the run follows from it
     config.batch_size = 1024  # images a step over all devices, before views [authors' code]
+    # Every duration stands three times: in epochs, in steps, in images. The first that is given of steps, images, epochs counts.
     config.epochs = 500.0  # passes over the training split [authors' code]
-    config.steps = optional()  # length in steps; where given, `epochs` is not used
+    config.steps = optional()  # length in steps; 0: only judge the encoder
+    config.images = optional()  # length in training images
     config.log_steps = 10  # steps between two rows of training metrics [ours]
     config.dataset = dataset()
     config.augment = augment()
     config.mix = mix()
     config.model = model()
+    config.classifier = classifier()
     config.loss = loss()
+    config.momentum_encoder = momentum_encoder()
+    config.teacher = teacher()
     config.optimizer = optimizer()
     config.evaluate = evaluate()
     config.checkpoint = checkpoint()
@@ -34,14 +40,19 @@ def get_config() -> ConfigDict:
 def dataset() -> ConfigDict:
     """Where images and labels come from; class count, image size, mean and standard deviation follow from the data."""
     group = ConfigDict()
-    group.name = "digits"  # digits | arrays (handed to `train_and_evaluate` from Python)
+    group.name = "digits"  # digits | tfds:<name> | arrays (handed to `train_and_evaluate` from Python)
+    group.folder = optional()  # where TFDS keeps its data sets; None: TFDS's own default
+    group.train_images = optional()  # use only so many training images, the same share of each class; None: all
     return group
 
 
 def augment() -> ConfigDict:
     """Random changes of each view, drawn image by image on the device [authors' code, after SimCLR]."""
     group = ConfigDict()
-    group.num_views = 2  # views of an image, 2 or more
+    group.num_views = 2  # views of an image; 2 or more for the contrastive objective, 1 for the others
+    # simclr: crop, flip, colour jitter, grey, blur | auto: crop, flip, AutoAugment | rand: crop, flip, RandAugment
+    # | cutout: crop, flip, a grey square | none: only normalised. Fields that a policy does not name are not read by it.
+    group.policy = "simclr"
     group.crop_scale = (0.2, 1.0)  # smallest and largest share of the area that a crop keeps
     group.crop_ratio = (3 / 4, 4 / 3)  # smallest and largest width / height of a crop before it is resized
     group.flip_probability = 0.5  # left-right flip
@@ -51,6 +62,14 @@ def augment() -> ConfigDict:
     group.saturation = 0.4  # factor drawn from 1 +- this; nothing happens to one-channel images
     group.hue = 0.1  # shift drawn from +- this, in turns of the colour circle, at most 0.5; not for one channel
     group.grey_probability = 0.2  # all colour removed; nothing happens to one-channel images
+    group.blur_probability = 0.0  # Gaussian blur [authors' code: none on CIFAR; MoCo v2: 0.5]
+    group.blur_sigma = (0.1, 2.0)  # smallest and largest width of the blur, in pixels of a 224-pixel image [MoCo v2]
+    group.auto_policy = "auto"  # cifar10 | svhn | imagenet | auto: by the data set [AutoAugment, arXiv 1805.09501]
+    group.rand_num_operations = 2  # operations an image [RandAugment, arXiv 1909.13719]
+    group.rand_magnitude = 9.0  # strength of each, 0 to 30 [RandAugment]
+    group.cutout_size = (
+        0.5  # side of the square as a share of the image's side [Cutout, arXiv 1708.04552: 16 of 32 pixels]
+    )
     return group
 
 
@@ -75,14 +94,26 @@ def model() -> ConfigDict:
     group.head_hidden_dim = optional()  # None: as wide as the features [authors' code: 2048]
     group.embedding_dim = 128  # size of the unit vectors that the loss compares [authors' code]
     group.dtype = "float32"  # float32 | bfloat16: of the computation; parameters, statistics, loss stay float32
+    group.weights = optional()  # start from: a workdir, or a .safetensors / .pth file; None: drawn from the seed
     group.batch_norm = "sync"  # sync: statistics over all devices | local: each device its own [authors' code]
+    return group
+
+
+def classifier() -> ConfigDict:
+    """One linear layer from features to classes: of cross_entropy and linear_probe, or beside the contrastive loss."""
+    group = ConfigDict()
+    group.label_smoothing = 0.0  # this share of each label is spread over all classes, 0 to below 1
+    group.beside = False  # contrastive only: train a classifier behind a stop-gradient in the same run
     return group
 
 
 def loss() -> ConfigDict:
     """The generalized supervised contrastive loss."""
     group = ConfigDict()
-    group.mode = "all"  # all: every view is anchor and contrast [authors' code] | one: first view against the others
+    # all: every view is anchor and contrast [authors' code] | one: first view against the others
+    # | momentum: queries against the momentum encoder's keys of this batch and of the queue [paper]
+    group.mode = "all"
+    group.symmetric = False  # momentum only: every view is a query once, not just the first
     group.temperature = 0.1  # divides the cosine similarity of embeddings, above 0 [authors' code]
     group.base_temperature = optional(
         0.07
@@ -94,22 +125,67 @@ def loss() -> ConfigDict:
     return group
 
 
+def momentum_encoder() -> ConfigDict:
+    """The key encoder of `loss.mode = "momentum"`: a moving average of the trained one, and the queue of its keys."""
+    group = ConfigDict()
+    group.momentum = 0.999  # the share of the old average that stays at a step, 0 to 1 [MoCo, arXiv 1911.05722]
+    group.schedule = "constant"  # constant | cosine: from `momentum` to 1 over the run [BYOL, arXiv 2006.07733]
+    group.queue_size = 0  # keys kept from earlier steps, a multiple of the batch; 0: only the keys of this batch
+    return group
+
+
+def teacher() -> ConfigDict:
+    """A trained classifier whose predictions are labels beside the true ones."""
+    group = ConfigDict()
+    group.kind = (
+        "none"  # none | workdir (of this program) | stablehlo | weights (.safetensors, .pth) | callable (Python)
+    )
+    group.path = optional()  # the workdir or the file
+    group.architecture = "resnet50"  # of kind weights: a name of `model.name`
+    group.image_size = optional()  # pixels that it was trained on; None: the workdir's, the artifact's, or the data's
+    group.mean = optional()  # of each channel, 0..1, that it was trained with; None: the workdir's, or the data's
+    group.std = optional()  # the same for the standard deviation
+    group.weight = (
+        1.0  # loss = loss of the labels + weight x loss of the predictions; inf: predictions only [authors' code]
+    )
+    group.temperature = 1.0  # its logits are divided by this before the softmax, above 0 [authors' code]
+    group.allow_poor = False  # go on although it is below twice chance on the validation split
+    return group
+
+
 def optimizer() -> ConfigDict:
     """SGD with momentum; warm-up, then a cosine, step by step [authors' code]."""
     group = ConfigDict()
+    group.name = "sgd"  # sgd | lars | rmsprop | adam | adamw
     group.learning_rate = 0.5  # the peak
-    group.warmup_epochs = 10.0  # epochs in which the rate rises in a line to the peak
+    group.schedule = "cosine"  # cosine | step (x decay_factor at decay_epochs) | constant
+    group.schedule_per = "step"  # step | epoch: the rate after the warm-up changes once an epoch [authors' code]
+    group.warmup_epochs = 10.0  # time in which the rate rises in a line to the peak
+    group.warmup_steps = optional()
+    group.warmup_images = optional()
     group.warmup_learning_rate = 0.01  # where the warm-up starts
     group.final_learning_rate = 5e-4  # where the cosine ends
-    group.momentum = 0.9
-    group.weight_decay = 1e-4  # coupled (added to the gradient), on every parameter
+    group.decay_epochs = (60, 75, 90)  # of the step schedule [authors' code, linear stage]
+    group.decay_factor = 0.2  # of the step schedule [authors' code, linear stage]
+    group.momentum = 0.9  # of sgd, lars and rmsprop; the first beta of adam and adamw
+    group.nesterov = False  # of sgd and lars
+    group.second_momentum = 0.999  # decay of the squared gradients: of rmsprop (0.9 there is usual), adam, adamw
+    group.trust_coefficient = 0.001  # of lars
+    group.weight_decay = 1e-4
+    group.weight_decay_mode = (
+        "coupled"  # coupled: added to the gradient | decoupled: added to the update (adamw: always)
+    )
+    group.exclude_bias_and_norm = False  # no weight decay, and no lars scaling, for biases and BatchNorm
     return group
 
 
 def evaluate() -> ConfigDict:
     """How frozen features are judged: settings are chosen on the validation split, test is reported once [ours]."""
     group = ConfigDict()
-    group.every_epochs = 5.0  # epochs between two k-NN evaluations on the validation split; 0: only at the end
+    group.every_epochs = 5.0  # time between two evaluations on the validation split; 0: only at the end
+    group.every_steps = optional()
+    group.every_images = optional()
+    group.linear_probe = True  # fit the probe of the frozen features at the end; False where they are too many for it
     group.batch_size = 512  # images at once over all devices
     group.neighbors = (1, 3, 5, 10, 20, 50, 200)  # the k of k-NN is one of these
     group.knn_temperature = 0.07  # a neighbour's vote weighs exp(cosine / this)
@@ -120,6 +196,8 @@ def evaluate() -> ConfigDict:
 def checkpoint() -> ConfigDict:
     """What is kept to continue from."""
     group = ConfigDict()
-    group.every_epochs = 5.0  # epochs between two checkpoints; the last step is always saved
+    group.every_epochs = 5.0  # time between two checkpoints; the last step is always saved
+    group.every_steps = optional()
+    group.every_images = optional()
     group.keep = 2  # newest checkpoints kept
     return group

@@ -1,4 +1,4 @@
-"""Random views of an image, on the device: crop, flip, colour jitter and grey for one image, vmapped over a batch."""
+"""Random views of an image, on the device: what a policy does to one image, vmapped over a batch."""
 
 import functools
 import math
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Key, UInt8
 
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.policies import AUTO_TABLES, MAX_MAGNITUDE, auto_augment, rand_augment
 
 Array = jax.Array | np.ndarray
 Number = float | int
@@ -22,9 +23,14 @@ Transform = Callable[[jax.Array, jax.Array], jax.Array]
 # The channels of an image, each [height, width].
 Planes = tuple[jax.Array, ...]
 
+POLICIES = ("simclr", "auto", "rand", "cutout", "none")
+AUTO_POLICIES = ("auto", *AUTO_TABLES)
+
 BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
 
 _CROP_ATTEMPTS = 10  # as torchvision
+_BLUR_IMAGE_SIZE = 224  # the width of the blur is in pixels of an image of this size (MoCo v2)
+_LARGEST_SMALL_IMAGE = 64  # above it images get ImageNet's AutoAugment policy (ours)
 _GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # ITU-R 601, as torchvision and dm_pix
 
 
@@ -46,42 +52,69 @@ def build_augment_fn(
     image_size: int,
     mean: Float[Array, "channel"],
     std: Float[Array, "channel"],
+    dataset_name: str = "",
     num_views: int,
+    policy: str,
     crop_scale: Sequence[Number],
     crop_ratio: Sequence[Number],
     flip_probability: Number,
+    jitter_probability: Number,
     brightness: Number,
     contrast: Number,
     saturation: Number,
     hue: Number,
-    jitter_probability: Number,
     grey_probability: Number,
+    blur_probability: Number,
+    blur_sigma: Sequence[Number],
+    auto_policy: str,
+    rand_num_operations: int,
+    rand_magnitude: Number,
+    cutout_size: Number,
 ) -> Callable[[jax.Array, Array], jax.Array]:
-    """augment_fn(keys [batch], images uint8 [batch, height, width, channel]) -> normalised views (SimCLR).
+    """augment_fn(keys [batch], images uint8 [batch, height, width, channel]) -> normalised views, by one of POLICIES.
 
     keys: a typed key for each image, see `per_image_keys`. Views are [batch, view, image_size, image_size, channel]
-    float32, each drawn on its own. mean, std [channel] on the scale 0..1; the other arguments are the config's
-    `augment` fields. What has probability or strength 0 is left out. Raises UserError for settings out of range.
+    float32, each drawn on its own. mean, std [channel] on the scale 0..1; dataset_name helps `auto_policy="auto"`; the
+    others are the config's `augment` fields. Probability or strength 0 leaves out. Raises UserError for bad settings.
     """
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    probabilities = {
+        "flip_probability": flip_probability,
+        "jitter_probability": jitter_probability,
+        "grey_probability": grey_probability,
+        "blur_probability": blur_probability,
+    }
     _check_number("num_views", num_views, 1)
-    _check_number("hue", hue, 0, 0.5)
-    for name in ("brightness", "contrast", "saturation"):
-        _check_number(name, strengths[name], 0)
-    _check_number("flip_probability", flip_probability, 0, 1)
-    _check_number("jitter_probability", jitter_probability, 0, 1)
-    _check_number("grey_probability", grey_probability, 0, 1)
+    _check_choice("policy", policy, POLICIES)
     _check_interval("crop_scale", crop_scale, 1)
     _check_interval("crop_ratio", crop_ratio)
-    transforms: list[Transform] = [
-        functools.partial(random_resized_crop, size=image_size, scale=crop_scale, ratio=crop_ratio)
+    for name, value in probabilities.items():
+        _check_number(name, value, 0, 1)
+    for name, value in strengths.items():
+        _check_number(name, value, 0, 0.5 if name == "hue" else math.inf)
+    _check_interval("blur_sigma", blur_sigma)
+    _check_choice("auto_policy", auto_policy, AUTO_POLICIES)
+    _check_number("rand_num_operations", rand_num_operations, 0)
+    _check_number("rand_magnitude", rand_magnitude, 0, MAX_MAGNITUDE)
+    _check_number("cutout_size", cutout_size, 0, 1)
+
+    crop = functools.partial(random_resized_crop, size=image_size, scale=crop_scale, ratio=crop_ratio)
+    jitter = functools.partial(color_jitter, **strengths, probability=jitter_probability)
+    auto_table = choose_auto_policy(auto_policy, dataset_name, image_size)
+    rand = functools.partial(rand_augment, num_operations=rand_num_operations, magnitude=rand_magnitude)
+    flip = _sometimes(random_flip, flip_probability)
+    colors = [
+        *([jitter] if jitter_probability and any(strengths.values()) else []),
+        *_sometimes(random_grey, grey_probability),
+        *_sometimes(functools.partial(random_blur, sigma=blur_sigma), blur_probability),
     ]
-    if flip_probability:
-        transforms.append(functools.partial(random_flip, probability=flip_probability))
-    if jitter_probability and any(strengths.values()):
-        transforms.append(functools.partial(color_jitter, **strengths, probability=jitter_probability))
-    if grey_probability:
-        transforms.append(functools.partial(random_grey, probability=grey_probability))
+    transforms = {
+        "simclr": [crop, *flip, *colors],
+        "auto": [crop, *flip, functools.partial(auto_augment, policy=auto_table)],
+        "rand": [crop, *flip, rand],
+        "cutout": [crop, *flip, functools.partial(random_cutout, size=cutout_size, fill=mean)],
+        "none": [functools.partial(whole_image, size=image_size)],
+    }[policy]
 
     def augment_fn(
         keys: Key[jax.Array, "batch"], images: UInt8[Array, "batch height width channel"]
@@ -89,6 +122,18 @@ def build_augment_fn(
         return normalize(make_views(keys, images, transforms=transforms, num_views=num_views), mean, std)
 
     return augment_fn
+
+
+def choose_auto_policy(auto_policy: str, dataset_name: str, image_size: int) -> str:
+    """The name of the AutoAugment table: auto_policy itself, or for "auto" the one that fits the data set (ours).
+
+    SVHN's for a data set of this name, else ImageNet's for images above 64 pixels, else CIFAR-10's.
+    """
+    if auto_policy != "auto":
+        return auto_policy
+    if "svhn" in dataset_name.lower():
+        return "svhn"
+    return "imagenet" if image_size > _LARGEST_SMALL_IMAGE else "cifar10"
 
 
 def per_image_keys(
@@ -187,7 +232,17 @@ def crop_and_resize(
     return jax.image.scale_and_translate(image, shape, (0, 1), zoom, -zoom * box[:2], "linear", antialias=True)
 
 
-# Flip, colour, grey
+def whole_image(
+    _key: jax.Array, image: Float[Array, "height width channel"], *, size: int
+) -> Float[jax.Array, "{size} {size} channel"]:
+    """The whole image, resized to size x size where it has another size (ours)."""
+    height, width, _ = image.shape
+    if (height, width) == (size, size):
+        return jnp.asarray(image)
+    return crop_and_resize(image, jnp.array([0, 0, height, width]), size=size)
+
+
+# Flip, colour, grey, blur, cutout
 
 
 def random_flip(
@@ -275,7 +330,64 @@ def random_grey(
     return jnp.where(jax.random.bernoulli(key, float(probability)), grey, image)
 
 
+def random_blur(
+    key: jax.Array, image: Float[Array, "height width channel"], *, sigma: Sequence[Number], probability: Number
+) -> Float[jax.Array, "height width channel"]:
+    """The image blurred with this probability, by a width uniform in sigma (SimCLR, MoCo v2).
+
+    sigma: smallest and largest, in pixels of an image 224 high: the same share of any image is blurred away.
+    """
+    scale = image.shape[0] / _BLUR_IMAGE_SIZE
+    draws = _uniform(key, 2)
+    radius = max(1, math.ceil(3 * sigma[1] * scale))  # where the widest kernel is down to 1 % of its middle
+    blurred = gaussian_blur(image, scale * _between(draws[0], *sigma), radius=radius)
+    return jnp.where(draws[1] < probability, blurred, image)
+
+
+def gaussian_blur(
+    image: Float[Array, "height width channel"], sigma: Float[Array, ""] | Number, *, radius: int
+) -> Float[jax.Array, "height width channel"]:
+    """The image under a Gaussian of 2 radius + 1 pixels, reflected at the border (torchvision's gaussian_blur).
+
+    A sum of shifted images for each axis. Not dm_pix.gaussian_blur, which pads with black: vmapped with a kernel an
+    image it becomes a grouped convolution.
+    """
+    places = jnp.arange(-radius, radius + 1)
+    weights = jax.nn.softmax(-0.5 * (places / sigma) ** 2)
+    image = jnp.asarray(image)
+    for axis in (0, 1):
+        size = image.shape[axis]
+        # Indices, not jnp.pad: a radius may be larger than a tiny image.
+        reflected = np.pad(np.arange(size), radius, mode="reflect" if size > 1 else "edge")
+        padded = image[reflected] if axis == 0 else image[:, reflected]
+        shifted = (jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in range(2 * radius + 1))
+        image = sum(weight * part for weight, part in zip(weights, shifted, strict=True))
+    return image
+
+
+def random_cutout(
+    key: jax.Array, image: Float[Array, "height width channel"], *, size: Number, fill: Float[Array, "channel"]
+) -> Float[jax.Array, "height width channel"]:
+    """The image with a square of the color `fill` (Cutout, arXiv 1708.04552).
+
+    size: side of the square as a share of the image's shorter side. Its middle is any pixel of the image, so that part
+    of the square may be outside.
+    """
+    height, width, _ = image.shape
+    side = round(size * min(height, width))
+    middle = jnp.floor(_uniform(key, 2) * jnp.array([height, width]))
+    top, left = middle - side // 2
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    is_hidden = (top <= rows) & (rows < top + side) & (left <= columns) & (columns < left + side)
+    return jnp.where(is_hidden[..., None], fill, image)
+
+
 # Parts
+
+
+def _sometimes(transform: Callable, probability: Number) -> list[Transform]:
+    """The transform with its probability, or nothing where that is 0."""
+    return [functools.partial(transform, probability=probability)] if probability else []
 
 
 def _apply_in_turn(transforms: Sequence[Transform], keys: jax.Array, image: jax.Array) -> jax.Array:
@@ -337,6 +449,11 @@ def _grey(planes: Planes) -> Float[jax.Array, "height width"]:
 
 
 # Settings
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(f"augment.{name} is {value!r}; allowed: {', '.join(choices)}")
 
 
 def _check_number(name: str, value: Number, low: Number, high: Number = math.inf) -> None:

@@ -7,13 +7,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from gensupcon_jax.augment import AUTO_POLICIES, POLICIES
 from gensupcon_jax.datasets import Dataset
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.input_pipeline import steps_per_epoch
 from gensupcon_jax.mixing import KINDS, PER, VIEWS
 from gensupcon_jax.models import BATCH_NORMS, DTYPES, HEADS, MODEL_NAMES, STEMS
-from gensupcon_jax.objectives import MODES
+from gensupcon_jax.objectives import MODES, MOMENTUM_SCHEDULES, OBJECTIVES
+from gensupcon_jax.optimizer import OPTIMIZERS, SCHEDULE_PER, SCHEDULES, WEIGHT_DECAY_MODES
+from gensupcon_jax.queue import num_slots
 from gensupcon_jax.sharding import local_batch_size
+from gensupcon_jax.teachers import KINDS as TEACHER_KINDS
 from gensupcon_jax.workdir import flatten
 
 # A rule says what is allowed when a value is not, and None when it is.
@@ -48,6 +52,33 @@ def _positive(value: Any) -> str | None:
     return None if _is_number(value) and value > 0 else "a number above 0"
 
 
+def _weight(value: Any) -> str | None:
+    fits = (_is_number(value) and value >= 0) or value == math.inf
+    return None if fits else "a number from 0, or inf"
+
+
+def _flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "True or False"
+
+
+def _path(value: Any) -> str | None:
+    return None if isinstance(value, str) and value.strip() else "the path of a file or folder"
+
+
+def _dataset_name(value: Any) -> str | None:
+    fits = isinstance(value, str) and (value in ("digits", "arrays") or (value.startswith("tfds:") and len(value) > 5))
+    return None if fits else "digits, tfds:<name>, arrays (from Python)"
+
+
+def _below_one(value: Any) -> str | None:
+    return None if _is_number(value) and 0 <= value < 1 else "a number from 0 to below 1"
+
+
+def _channels(value: Any) -> str | None:
+    fits = isinstance(value, tuple | list) and len(value) in (1, 3) and all(map(_is_number, value))
+    return None if fits else "1 or 3 numbers in parentheses, one for each channel"
+
+
 def _choice(*names: str) -> Rule:
     return lambda value: None if isinstance(value, str) and value in names else ", ".join(names)
 
@@ -80,13 +111,18 @@ def _several(rule: Rule) -> Rule:
 
 
 RULES: dict[str, Rule] = {
+    "objective": _choice(*OBJECTIVES),
     "seed": _integer(0, 2**32 - 1),
     "batch_size": _integer(1),
     "epochs": _positive,
-    "steps": _optional(_integer(1)),
+    "steps": _optional(_integer(0)),
+    "images": _optional(_integer(0)),
     "log_steps": _integer(1),
-    "dataset.name": _choice("digits", "arrays"),
-    "augment.num_views": _integer(2),
+    "dataset.name": _dataset_name,
+    "dataset.folder": _optional(_path),
+    "dataset.train_images": _optional(_integer(1)),
+    "augment.num_views": _integer(1),
+    "augment.policy": _choice(*POLICIES),
     "augment.crop_scale": _interval(0, 1),
     "augment.crop_ratio": _interval(0),
     "augment.flip_probability": _number(0, 1),
@@ -96,6 +132,12 @@ RULES: dict[str, Rule] = {
     "augment.saturation": _number(0),
     "augment.hue": _number(0, 0.5),
     "augment.grey_probability": _number(0, 1),
+    "augment.blur_probability": _number(0, 1),
+    "augment.blur_sigma": _interval(0),
+    "augment.auto_policy": _choice(*AUTO_POLICIES),
+    "augment.rand_num_operations": _integer(0),
+    "augment.rand_magnitude": _number(0, 30),
+    "augment.cutout_size": _number(0, 1),
     "mix.kind": _choice(*KINDS),
     "mix.alpha": _positive,
     "mix.per": _choice(*PER),
@@ -109,23 +151,56 @@ RULES: dict[str, Rule] = {
     "model.embedding_dim": _integer(1),
     "model.dtype": _choice(*DTYPES),
     "model.batch_norm": _choice(*BATCH_NORMS),
+    "model.weights": _optional(_path),
+    "classifier.label_smoothing": _below_one,
+    "classifier.beside": _flag,
     "loss.mode": _choice(*MODES),
+    "loss.symmetric": _flag,
     "loss.temperature": _positive,
     "loss.base_temperature": _optional(_positive),
     "loss.normalizer": _choice("similarity", "count"),
     "loss.tile_size": _optional(_integer(1)),
+    "momentum_encoder.momentum": _number(0, 1),
+    "momentum_encoder.schedule": _choice(*MOMENTUM_SCHEDULES),
+    "momentum_encoder.queue_size": _integer(0),
+    "teacher.kind": _choice(*TEACHER_KINDS),
+    "teacher.path": _optional(_path),
+    "teacher.architecture": _choice(*MODEL_NAMES),
+    "teacher.image_size": _optional(_integer(1)),
+    "teacher.mean": _optional(_channels),
+    "teacher.std": _optional(_channels),
+    "teacher.weight": _weight,
+    "teacher.temperature": _positive,
+    "teacher.allow_poor": _flag,
+    "optimizer.name": _choice(*OPTIMIZERS),
     "optimizer.learning_rate": _positive,
+    "optimizer.schedule": _choice(*SCHEDULES),
+    "optimizer.schedule_per": _choice(*SCHEDULE_PER),
     "optimizer.warmup_epochs": _number(0),
+    "optimizer.warmup_steps": _optional(_integer(0)),
+    "optimizer.warmup_images": _optional(_integer(0)),
     "optimizer.warmup_learning_rate": _number(0),
     "optimizer.final_learning_rate": _number(0),
+    "optimizer.decay_epochs": _several(_number(0)),
+    "optimizer.decay_factor": _number(0, 1),
     "optimizer.momentum": _number(0, 1),
+    "optimizer.nesterov": _flag,
+    "optimizer.second_momentum": _number(0, 1),
+    "optimizer.trust_coefficient": _positive,
     "optimizer.weight_decay": _number(0),
+    "optimizer.weight_decay_mode": _choice(*WEIGHT_DECAY_MODES),
+    "optimizer.exclude_bias_and_norm": _flag,
     "evaluate.every_epochs": _number(0),
+    "evaluate.every_steps": _optional(_integer(0)),
+    "evaluate.every_images": _optional(_integer(0)),
+    "evaluate.linear_probe": _flag,
     "evaluate.batch_size": _integer(1),
     "evaluate.neighbors": _several(_integer(1)),
     "evaluate.knn_temperature": _positive,
     "evaluate.probe_penalties": _several(_positive),
     "checkpoint.every_epochs": _positive,
+    "checkpoint.every_steps": _optional(_integer(1)),
+    "checkpoint.every_images": _optional(_integer(1)),
     "checkpoint.keep": _integer(1),
 }
 
@@ -159,11 +234,37 @@ def check_combinations(config: ConfigDict, dataset: Dataset, num_devices: int) -
         steps_per_epoch(len(dataset.train.images), config.batch_size)
     except UserError as error:
         problems.append(str(error))
-    if config.steps is None and config.optimizer.warmup_epochs > config.epochs:
+    problems += _objective_problems(config)
+    if config.steps is None and config.images is None and config.optimizer.warmup_epochs > config.epochs:
         problems.append(
             f"optimizer.warmup_epochs is {config.optimizer.warmup_epochs:g}; allowed: up to epochs ({config.epochs:g})"
         )
     _raise(problems)
+
+
+def _objective_problems(config: ConfigDict) -> list[str]:
+    problems = []
+    views, contrastive = config.augment.num_views, config.objective == "contrastive"
+    if contrastive and views < 2:
+        problems.append(f"augment.num_views is {views}; allowed with objective contrastive: 2 or more")
+    if contrastive and config.loss.mode == "momentum":
+        try:
+            num_slots(
+                config.momentum_encoder.queue_size, config.batch_size, views if config.loss.symmetric else views - 1
+            )
+        except UserError as error:
+            problems.append(str(error))
+    if config.teacher.kind != "none" and not contrastive:
+        problems.append(f"teacher.kind is {config.teacher.kind!r}; allowed with objective {config.objective}: none")
+    if config.teacher.kind in ("workdir", "stablehlo", "weights") and config.teacher.path is None:
+        problems.append(
+            f"teacher.path is None; allowed with teacher.kind {config.teacher.kind}: the path of the teacher"
+        )
+    if config.objective == "linear_probe" and config.model.weights is None:
+        problems.append(
+            "model.weights is None; allowed with objective linear_probe: the workdir or file of the encoder to judge"
+        )
+    return problems
 
 
 def hint(name: str) -> str:

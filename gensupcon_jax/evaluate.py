@@ -31,18 +31,18 @@ class Judgement(NamedTuple):
     test_predictions: Int[np.ndarray, "example"]
 
 
-def extract_features(
-    feature_fn: Callable,
+def extract(
+    output_fn: Callable,
     images: UInt8[np.ndarray, "example height width channel"],
     *,
     batch_size: int,
     sharding: jax.sharding.Sharding,
 ) -> Float[np.ndarray, "example dim"]:
-    """feature_fn over all images, each exactly once, in order (ours)."""
+    """output_fn (features or logits of a batch) over all images, each exactly once, in order (ours)."""
     parts = []
     for batch, num_real in padded_batches(images, batch_size, sharding):
         # Fetched at once: more than 32 unawaited calls on several CPU devices hang.
-        parts.append(np.asarray(feature_fn(batch), np.float32)[:num_real])
+        parts.append(np.asarray(output_fn(batch), np.float32)[:num_real])
     return np.concatenate(parts)
 
 
@@ -52,7 +52,7 @@ def dataset_features(
     """Features of the named splits (ours)."""
     return {
         name: Features(
-            extract_features(feature_fn, getattr(dataset, name).images, **settings),
+            extract(feature_fn, getattr(dataset, name).images, **settings),
             getattr(dataset, name).labels.argmax(1),
         )
         for name in splits
@@ -140,6 +140,7 @@ def judge_linear(features: dict[str, Features], *, penalties: tuple[Number, ...]
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     train = features["train"]
 
@@ -147,7 +148,9 @@ def judge_linear(features: dict[str, Features], *, penalties: tuple[Number, ...]
         solver = LogisticRegression(C=1 / (penalty * len(train.classes)), max_iter=2000)
         return make_pipeline(StandardScaler(), solver).fit(train.values, train.classes)
 
-    probes = {penalty: fit(penalty) for penalty in sorted(penalties, reverse=True)}
+    # The products are small: more threads wait for each other, 60 seconds in place of 3 beside XLA's own threads.
+    with threadpool_limits(1, user_api="blas"):
+        probes = {penalty: fit(penalty) for penalty in sorted(penalties, reverse=True)}
     validation = features["validation"]
 
     def score(probe):

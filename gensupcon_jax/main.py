@@ -1,9 +1,17 @@
 """The command line: python -m gensupcon_jax.main --config configs/digits.py [--workdir runs/digits] [--config.a.b=c]."""
 
+import importlib.util
+import inspect
 import os
+import re
 import shlex
 import sys
+import traceback
+from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 # Before anything imports TensorFlow: without both, it talks at start-up.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -14,7 +22,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from gensupcon_jax.config_check import RULES, hint
-from gensupcon_jax.errors import UserError
+from gensupcon_jax.errors import RunStopped, UserError
+from gensupcon_jax.workdir import flatten
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, for example configs/digits.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -23,21 +32,116 @@ _WORKDIR = flags.DEFINE_string(
     "Folder of this run; the same command goes on where it stopped. Default: runs/<name of the config>.",
 )
 
+_ACCURACIES = {
+    "classifier_top1": "classifier of this run",
+    "linear_top1": "linear probe on frozen features",
+    "knn_top1": "k-NN on frozen features",
+    "raw_pixel_knn_top1": "k-NN on raw pixels (baseline)",
+}
+
 
 def main(argv: list[str]) -> None:
     """Train and judge the config's encoder, and say where the report is."""
     if argv[1:]:
-        raise UserError(f"unknown arguments {' '.join(argv[1:])}; allowed: --config, --workdir, --config.field=value")
+        raise UserError(
+            f"unknown arguments {' '.join(argv[1:])}; allowed: --config, --workdir, --config.field=value (with =)"
+        )
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells its whole life at INFO
     keep_compiled_programs()
     # After the flags: a wrong one is said within a second, before this brings everything else along.
     from gensupcon_jax.train import train_and_evaluate
 
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    folder = Path(_WORKDIR.value or Path("runs") / name)
+    folder = Path(_WORKDIR.value or Path("runs") / _run_name(config_flags.get_config_filename(flags.FLAGS["config"])))
     command = shlex.join(["python", "-m", "gensupcon_jax.main", *sys.argv[1:]])
     print(summary(train_and_evaluate(_CONFIG.value, folder, command=command), folder))
+
+
+def read_recipe(argument: str) -> Any:
+    """The ConfigDict of a recipe's `get_config()`, or `get_config(variant)` for `file:variant`, locked (ours).
+
+    Raises UserError with the file, and the line where it is known, for every mistake in it.
+    """
+    path, colon, variant = argument.partition(":")
+    if not Path(path).is_file():
+        raise UserError(f"--config is {path or repr(path)}, which is no file; for example --config configs/digits.py")
+    arguments = (variant,) if colon else ()
+    try:
+        get_config = _get_config_of(_load_module(path), path)
+        _check_variant(get_config, arguments, path)
+        config = get_config(*arguments)
+        fields = flatten(config.to_dict()) if hasattr(config, "to_dict") else None
+    except UserError:
+        raise
+    except Exception as error:  # whatever somebody's recipe may raise
+        raise UserError(f"{_place(error, path)}: {_reason(error, path)}") from error
+    if fields is None:
+        raise UserError(
+            f"{path}: get_config returned {_one_line(repr(config))[:40]} ({type(config).__name__}); "
+            "allowed: the ConfigDict of common.get_config(), changed"
+        )
+    missing = [name for name in RULES if name not in fields]
+    if missing:
+        raise UserError(
+            f"{path}: get_config leaves out {len(missing)} fields, first {missing[0]}; start from common.get_config()"
+        )
+    return config.lock()
+
+
+def _load_module(path: str) -> ModuleType:
+    loader = SourceFileLoader("gensupcon_jax_recipe", path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    sys.modules[loader.name] = module  # a recipe's own classes look their module up
+    loader.exec_module(module)
+    return module
+
+
+def _get_config_of(recipe: ModuleType, path: str) -> Callable:
+    get_config = getattr(recipe, "get_config", None)
+    if not callable(get_config):
+        raise UserError(f"{path} has no function get_config; allowed: a recipe like configs/digits.py")
+    return get_config
+
+
+def _check_variant(get_config: Callable, arguments: tuple[str, ...], path: str) -> None:
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError as error:
+        allowed = f"{path}, without a variant" if arguments else f"{path}:<variant>"
+        found = "takes no variant" if arguments else "needs a variant"
+        raise UserError(
+            f"--config is {':'.join((path, *arguments))}, but its get_config {found}; allowed: {allowed}"
+        ) from error
+
+
+def _place(error: Exception, path: str) -> str:
+    """configs/mine.py, line 7: the last line of the recipe that the error came through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    if isinstance(error, SyntaxError) and error.filename == path:
+        lines = [error.lineno]
+    return f"{path}, line {lines[-1]}" if lines and lines[-1] else path
+
+
+def _reason(error: Exception, path: str) -> str:
+    """Type and message in one line, without what `_place` already says."""
+    if isinstance(error, SyntaxError) and error.filename == path:
+        message = error.msg
+    else:
+        message = error
+        # The str() of a KeyError has quotes around it, and ConfigDict's AttributeErrors hold a KeyError.
+        while isinstance(message, Exception) and len(message.args) == 1:
+            message = message.args[0]
+    return ": ".join(filter(None, (type(error).__name__, _one_line(str(message)))))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _run_name(config: str) -> str:
+    """configs/cifar10.py:supcon -> cifar10_supcon."""
+    path, _, variant = config.partition(":")
+    return "_".join(filter(None, (Path(path).stem, variant)))
 
 
 def keep_compiled_programs() -> None:
@@ -53,9 +157,7 @@ def summary(results: dict, folder: Path) -> str:
     """The last lines of a run (ours)."""
     lines = [
         f"test accuracy on {results['num_test']} images of {results['dataset']}, seed {results['seed']}:",
-        f"  linear probe on frozen features  {results['linear_top1']:6.2f} %",
-        f"  k-NN on frozen features          {results['knn_top1']:6.2f} %",
-        f"  k-NN on raw pixels (baseline)    {results['raw_pixel_knn_top1']:6.2f} %",
+        *(f"  {text:31}  {results[name]:6.2f} %" for name, text in _ACCURACIES.items() if name in results),
         f"results: {folder / 'results.json'}",
         f"report:  {folder / 'report.html'}",
     ]
@@ -64,25 +166,58 @@ def summary(results: dict, folder: Path) -> str:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parsing, with every mistake as one line (ours)."""
-    overrides = dict(arg.removeprefix("--config.").partition("=")[::2] for arg in argv if arg.startswith("--config."))
-    for name in overrides:
+    flags.FLAGS["config"].parser = _RecipeParser()
+    given = _overrides(argv)
+    for name, _ in given:
         if name not in RULES:
             raise UserError(f"{name} is no field of the config{hint(name)}")
     try:
         rest = flags.FLAGS(argv)
     except flags.IllegalFlagValueError as error:
-        for name, value in overrides.items():
-            if f"--config.{name}={value}" in str(error):
-                raise UserError(f"{name} is {value!r}; allowed: {RULES[name](object())}") from error
-        raise UserError(str(error)) from error
+        raise _wrong_value(error, given) from error
+    except flags.UnrecognizedFlagError as error:
+        found = UserError(_one_line(str(error)))
+        raise (_no_config() if given and not flags.FLAGS["config"].present else found) from error
     except flags.Error as error:
-        raise UserError(str(error)) from error
+        raise UserError(_one_line(str(error))) from error
     if not flags.FLAGS["config"].present:
-        raise UserError("--config is missing; for example --config configs/digits.py")
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    if not Path(path).is_file():
-        raise UserError(f"--config is {path}, which is no file; for example --config configs/digits.py")
+        raise _no_config()
+    if _WORKDIR.value is not None and not _WORKDIR.value.strip():
+        default = Path("runs") / _run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
+        raise UserError(
+            f"--workdir is {_WORKDIR.value!r}; allowed: the path of a folder, or leave it out for {default}"
+        )
     return rest
+
+
+class _RecipeParser(flags.ArgumentParser):
+    """In place of ml_collections' own, which hides where in a recipe a mistake is."""
+
+    def parse(self, argument: str) -> Any:
+        return read_recipe(argument)
+
+
+def _overrides(argv: list[str]) -> list[tuple[str, str]]:
+    """(field, value) of every --config.field=value, -config.field=value, --config.field value and --noconfig.field."""
+    found = (re.fullmatch(r"--?(?:no)?config\.([^=]*)(=.*)?", argument, re.DOTALL) for argument in argv)
+    return [
+        (match[1], match[2][1:] if match[2] else following)
+        for match, following in zip(found, [*argv[1:], ""], strict=True)
+        if match
+    ]
+
+
+def _wrong_value(error: flags.IllegalFlagValueError, given: list[tuple[str, str]]) -> UserError:
+    if isinstance(error.__context__, UserError):  # of the recipe; absl catches every ValueError
+        return UserError(str(error.__context__))
+    for name, value in given:
+        if str(error).startswith(f"flag --config.{name}={value}: "):
+            return UserError(f"{name} is {value!r}; allowed: {RULES[name](object())}")
+    return UserError(_one_line(str(error)))
+
+
+def _no_config() -> UserError:
+    return UserError("--config is missing; for example --config configs/digits.py")
 
 
 def run() -> None:
@@ -91,9 +226,10 @@ def run() -> None:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
         sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+    except RunStopped as stopped:
+        print(stopped, file=sys.stderr)
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
-        sys.exit(130)
+        sys.exit("\ninterrupted; the same command goes on from the newest checkpoint, if there is one")
 
 
 if __name__ == "__main__":

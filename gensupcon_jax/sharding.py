@@ -10,6 +10,7 @@ from gensupcon_jax.errors import UserError
 DATA_AXIS = "data"
 REPLICATED = PartitionSpec()
 BATCH = PartitionSpec(DATA_AXIS)
+QUEUE = PartitionSpec(None, DATA_AXIS)  # [slot, batch, ...]
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -7,10 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh, NamedSharding
+
+from gensupcon_jax.sharding import QUEUE, REPLICATED
+
+_FIELDS = ("step", "params", "opt_state", "batch_stats", "ema_params", "ema_batch_stats", "queue")
 
 
 class TrainState(flax.training.train_state.TrainState):
-    """Flax's step, parameters and optimiser state, and BatchNorm's running statistics.
+    """Flax's step, parameters and optimiser state, BatchNorm's running statistics, and the momentum encoder with its queue.
 
     `apply_fn` is None: an Objective holds the functions. Flax declares `step` and `params` more narrowly than jax fills
     them: specs, shapes and numpy arrays stand there too.
@@ -20,27 +25,35 @@ class TrainState(flax.training.train_state.TrainState):
     apply_fn: Any = struct.field(pytree_node=False)
     params: Any = struct.field(pytree_node=True)
     batch_stats: Any = struct.field(pytree_node=True)
+    ema_params: Any = None
+    ema_batch_stats: Any = None
+    queue: Any = None
 
 
 def create_state(variables: dict, tx: optax.GradientTransformation) -> TrainState:
-    """The state before the first step, from a network's `params` and `batch_stats` (ours)."""
-    state = TrainState.create(
-        apply_fn=None, params=variables["params"], tx=tx, batch_stats=variables.get("batch_stats", {})
-    )
+    """The state before the first step, from an objective's variables: `params` and other fields of the state (ours)."""
+    state = TrainState.create(apply_fn=None, tx=tx, **{"batch_stats": {}, **variables})
     # An array, so that the first and the second call of a jitted step have the same signature.
     return state.replace(step=jnp.zeros((), jnp.int32))
 
 
 def saved_fields(state: TrainState) -> dict:
-    """The arrays a checkpoint holds: everything but functions (ours)."""
-    return {
-        "step": state.step,
-        "params": state.params,
-        "opt_state": state.opt_state,
-        "batch_stats": state.batch_stats,
-    }
+    """The arrays a checkpoint holds: everything but functions, and fields that this run does not use (ours)."""
+    fields = {name: getattr(state, name) for name in _FIELDS}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def abstract(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Shapes, dtypes and sharding of a tree of arrays, for a restore (ours)."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+def partition_specs(state: TrainState) -> TrainState:
+    """How a state lies on the mesh, leaf by leaf: the queue spread along its batch axis, all else on every device (ours)."""
+    specs = jax.tree.map(lambda _: REPLICATED, state)
+    return specs.replace(queue=jax.tree.map(lambda _: QUEUE, state.queue))
+
+
+def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
+    """`partition_specs` on this mesh (ours)."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partition_specs(state))
+
+
+def abstract(tree: Any) -> Any:
+    """Shapes, dtypes and shardings of a tree of placed arrays, for a restore (ours)."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)

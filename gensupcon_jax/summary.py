@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gensupcon_jax import evaluate, losses
 from gensupcon_jax.datasets import Dataset
@@ -15,41 +15,66 @@ _HEAT_MAP_IMAGES = 64
 
 
 class Judged(NamedTuple):
-    """The three judgements of one encoder, and the test features they rest on."""
+    """The judgements of one network, and the test features they rest on; None: not asked for, or no classifier there."""
 
-    linear: evaluate.Judgement
+    linear: evaluate.Judgement | None
     knn: evaluate.Judgement
     raw_pixels: evaluate.Judgement
+    classifier: evaluate.Judgement | None
     test: evaluate.Features
+
+    def main_predictions(self) -> tuple[str, Int[np.ndarray, "example"]]:
+        """The test predictions that a report shows, and the name of their accuracy in the results."""
+        for name, judgement in (("linear_top1", self.linear), ("classifier_top1", self.classifier)):
+            if judgement is not None:
+                return name, judgement.test_predictions
+        return "knn_top1", self.knn.test_predictions
 
 
 def judge(
-    feature_fn: Callable, dataset: Dataset, *, knn: dict, penalties: tuple[float | int, ...], extraction: dict
+    predict_fn: Callable, dataset: Dataset, *, knn: dict, penalties: tuple[float | int, ...], extraction: dict
 ) -> Judged:
-    """k-NN and linear probe of the frozen features, and k-NN of the raw pixels beside them (ours)."""
-    features = evaluate.dataset_features(feature_fn, dataset, ("train", "validation", "test"), **extraction)
+    """k-NN and linear probe of the frozen features, k-NN of the raw pixels beside them, and the network's own classifier
+    where it has one (ours).
+
+    predict_fn: uint8 images -> objectives.Prediction.  penalties: of the probe; none: it is not fitted.
+    """
+    splits = ("train", "validation", "test")
+    features = evaluate.dataset_features(lambda images: predict_fn(images).features, dataset, splits, **extraction)
     return Judged(
-        linear=evaluate.judge_linear(features, penalties=penalties),
+        linear=evaluate.judge_linear(features, penalties=penalties) if penalties else None,
         knn=evaluate.judge_knn(features, **knn),
         raw_pixels=evaluate.judge_knn(evaluate.pixel_features(dataset), **knn),
+        classifier=_judge_classifier(predict_fn, dataset, extraction),
         test=features["test"],
     )
 
 
+def _judge_classifier(predict_fn: Callable, dataset: Dataset, extraction: dict) -> evaluate.Judgement | None:
+    def predictions(split):
+        return evaluate.extract(lambda images: predict_fn(images).logits, split.images, **extraction).argmax(1)
+
+    one_batch, _ = next(evaluate.padded_batches(dataset.test.images, extraction["batch_size"], extraction["sharding"]))
+    if predict_fn(one_batch).logits is None:
+        return None
+    validation = evaluate.top1(predictions(dataset.validation), dataset.validation.labels.argmax(1))
+    return evaluate.Judgement(0, validation, predictions(dataset.test))
+
+
 def accuracies(judged: Judged) -> dict[str, float | int]:
     """Top-1 of each judgement on test and on validation, in percent, and the settings that were chosen (ours)."""
-    classes = judged.test.classes
-    return {
-        "linear_top1": evaluate.top1(judged.linear.test_predictions, classes),
-        "knn_top1": evaluate.top1(judged.knn.test_predictions, classes),
-        "raw_pixel_knn_top1": evaluate.top1(judged.raw_pixels.test_predictions, classes),
-        "linear_validation_top1": judged.linear.validation_top1,
-        "knn_validation_top1": judged.knn.validation_top1,
-        "raw_pixel_knn_validation_top1": judged.raw_pixels.validation_top1,
-        "linear_penalty": judged.linear.setting,
-        "knn_neighbors": judged.knn.setting,
-        "raw_pixel_knn_neighbors": judged.raw_pixels.setting,
+    named = {
+        "linear": judged.linear,
+        "knn": judged.knn,
+        "raw_pixel_knn": judged.raw_pixels,
+        "classifier": judged.classifier,
     }
+    made = {name: judgement for name, judgement in named.items() if judgement is not None}
+    classes = judged.test.classes
+    results = {f"{name}_top1": evaluate.top1(judgement.test_predictions, classes) for name, judgement in made.items()}
+    results |= {f"{name}_validation_top1": judgement.validation_top1 for name, judgement in made.items()}
+    settings = {"linear": "linear_penalty", "knn": "knn_neighbors", "raw_pixel_knn": "raw_pixel_knn_neighbors"}
+    return results | {settings[name]: judgement.setting for name, judgement in made.items() if name in settings}
 
 
 def batch_pictures(

@@ -1,56 +1,47 @@
-"""The run: build, restore, loop, judge, report. The only room that sees the whole config."""
+"""The run: build, restore, loop, judge, report."""
 
 import collections
 import dataclasses
 import importlib.metadata
-import json
+import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from gensupcon_jax import __version__, datasets, evaluate, objectives, optimizer, report, sharding, summary, workdir
-from gensupcon_jax.augment import build_augment_fn, normalize
+from gensupcon_jax import (
+    __version__,
+    assemble,
+    datasets,
+    evaluate,
+    initial,
+    report,
+    sharding,
+    summary,
+    teachers,
+    workdir,
+)
+from gensupcon_jax.advice import Advisor
+from gensupcon_jax.assemble import DataShape, Lengths, Parts
 from gensupcon_jax.checkpoint import Checkpoints
 from gensupcon_jax.config_check import check_combinations, check_config
-from gensupcon_jax.input_pipeline import steps_per_epoch, train_batches
-from gensupcon_jax.mixing import build_mix_fn
-from gensupcon_jax.models import build_model
+from gensupcon_jax.errors import RunStopped, UserError
+from gensupcon_jax.input_pipeline import Batch, steps_per_epoch, train_batches
+from gensupcon_jax.objectives import MixedBatch
 from gensupcon_jax.progress import Progress
-from gensupcon_jax.state import TrainState, abstract, create_state, saved_fields
-from gensupcon_jax.train_step import build_train_step_fn, build_view_fn
+from gensupcon_jax.state import TrainState, abstract, saved_fields, state_shardings
+from gensupcon_jax.stopping import StopRequest, stop_requests
 
 # More than 32 unawaited steps with collectives hang on several CPU devices; 2 keep an accelerator busy.
 _STEPS_IN_FLIGHT = 2
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
-
-
-class Durations(NamedTuple):
-    """The lengths of a run, in steps."""
-
-    per_epoch: int
-    warmup_steps: int
-    total_steps: int
-    evaluate_steps: int
-    checkpoint_steps: int
-
-
-class Parts(NamedTuple):
-    """Everything that the loop calls."""
-
-    objective: objectives.Objective
-    tx: optax.GradientTransformation
-    schedule: optax.Schedule
-    view_fn: Callable
-    train_step_fn: Callable
-    predict_fn: Callable
 
 
 def train_and_evaluate(
@@ -59,12 +50,14 @@ def train_and_evaluate(
     dataset: datasets.Dataset | None = None,
     *,
     devices: Sequence[jax.Device] | None = None,
+    teacher_fn: Callable | None = None,
     command: str = "",
 ) -> dict[str, Any]:
     """Train the config's encoder, judge it, leave everything in the workdir; returns what results.json holds (ours).
 
     dataset: images and labels of your own (`datasets.from_arrays`); None: the one that `dataset.name` says.
-    devices: None is all of them.  command: what to type to repeat the run, for the report.
+    devices: None is all of them.  teacher_fn: the teacher of `teacher.kind = "callable"`, normalised images -> logits.
+    command: what to type to repeat the run, for the report.
     A workdir with the same config goes on where it stopped; a finished one gives its results again.
     Raises UserError, before anything compiles, for settings, data or a workdir that cannot work.
     """
@@ -73,96 +66,227 @@ def train_and_evaluate(
     check_config(config)
     config = config.copy_and_resolve_references()
     if dataset is None:
-        dataset = datasets.load(config.dataset.name)
+        dataset = datasets.load(config.dataset.name, folder=config.dataset.folder)
     else:
         config.dataset.name = "arrays"  # what the recipe named is not what is trained on
+    if config.dataset.train_images is not None:
+        dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)
     mesh = sharding.make_mesh(devices)
     check_combinations(config, dataset, mesh.size)
     description = dataset.description()
+    data = DataShape.of(description)
+    lengths = assemble.lengths(config, steps_per_epoch(len(dataset.train.images), config.batch_size))
+    teacher = _load_teacher(config, description, teacher_fn)
+    given = initial.read_weights(config.model.weights, assemble.encoder_of(config, data), data)
+    # Of what a run rests on, but does not save, it keeps the fingerprint.
+    identities = {"teacher": teacher and teacher.identity, "weights": given and given.identity}
+    description |= {name: identity for name, identity in identities.items() if identity}
     workdir.claim(folder, config.to_dict(), description)
-    if (folder / workdir.RESULTS).exists():
-        return json.loads((folder / workdir.RESULTS).read_text())
+    finished = workdir.read_results(folder)
+    if finished is not None:
+        return finished
 
-    mean, std = np.array(description["mean"], np.float32), np.array(description["std"], np.float32)
-    durations = _durations(config, steps_per_epoch(len(dataset.train.images), config.batch_size))
-    parts = _build(config, dataset, durations, mesh, mean, std)
-    state = _train(config, dataset, parts, durations, mesh, folder)
-    trained_seconds = time.monotonic() - started
+    if teacher is not None:
+        accuracy = teachers.teacher_accuracy(
+            teacher,
+            dataset.validation,
+            student_mean=data.mean,
+            student_std=data.std,
+            **_extraction_settings(config, mesh),
+        )
+        _say(teachers.judge_accuracy(accuracy, data.num_classes, config.teacher.allow_poor))
+    parts = assemble.build_parts(config, data, lengths, mesh, teacher)
+    frozen = _frozen(config, teacher, given, mesh)
+    state = _initial_state(config, parts, given, mesh)
+    batches_fn = _batches_fn(config, dataset, mesh)
+    pictured = _pictured_batch(config, parts, batches_fn)
+    chance_loss = assemble.chance_loss(config, pictured.mixed.labels)
+    train_started = time.monotonic()
+    with stop_requests() as stop_request:
+        state = _train(
+            config, dataset, parts, lengths, mesh, folder, state, frozen, batches_fn, chance_loss, stop_request
+        )
+    trained_seconds, judge_started = _trained_seconds(folder, lengths.total_steps), time.monotonic()
 
     judged = summary.judge(
-        lambda images: parts.predict_fn(state, images).features,
+        lambda images: parts.predict_fn(state, frozen, images),
         dataset,
         knn=_knn_settings(config, dataset),
-        penalties=tuple(config.evaluate.probe_penalties),
+        penalties=tuple(config.evaluate.probe_penalties) if config.evaluate.linear_probe else (),
         extraction=_extraction_settings(config, mesh),
     )
     results = summary.accuracies(judged) | {
+        "objective": config.objective,
         "dataset": dataset.name,
         "num_train": len(dataset.train.images),
         "num_validation": len(dataset.validation.images),
         "num_test": len(dataset.test.images),
         "seed": config.seed,
-        "steps": durations.total_steps,
-        "epochs": durations.total_steps / durations.per_epoch,
+        "steps": lengths.total_steps,
+        "epochs": lengths.total_steps / lengths.per_epoch,
+        "chance_loss": chance_loss,
         "device": mesh.devices.flat[0].device_kind,
         "num_devices": mesh.size,
         "versions": {"gensupcon_jax": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "train_seconds": trained_seconds,
-        "seconds": time.monotonic() - started,
+        "seconds": trained_seconds + time.monotonic() - judge_started + train_started - started,
     }
-    data = _report_data(config, dataset, parts, state, judged, results, folder, mean, std)
-    report.write_report(folder / workdir.REPORT, dataclasses.replace(data, command=command))
+    embed_fn = jax.jit(lambda images: _embeddings(parts.objective.predict(state, frozen, images)))
+    test_embeddings = evaluate.extract(
+        lambda images: _embeddings(parts.predict_fn(state, frozen, images)),
+        dataset.test.images,
+        **_extraction_settings(config, mesh),
+    )
+    page = _report_data(config, dataset, data, judged, results, folder, pictured, embed_fn, test_embeddings)
+    report.write_report(folder / workdir.REPORT, dataclasses.replace(page, command=command))
     # Last: where it exists, all of the run exists.
     workdir.write_json(folder / workdir.RESULTS, results)
     return results
 
 
-def _durations(config: ConfigDict, per_epoch: int) -> Durations:
-    total_steps = config.steps if config.steps is not None else max(1, round(config.epochs * per_epoch))
-    evaluate_steps = round(config.evaluate.every_epochs * per_epoch)
-    return Durations(
-        per_epoch=per_epoch,
-        warmup_steps=min(round(config.optimizer.warmup_epochs * per_epoch), total_steps),
-        total_steps=total_steps,
-        evaluate_steps=evaluate_steps if config.evaluate.every_epochs == 0 else max(1, evaluate_steps),
-        checkpoint_steps=max(1, round(config.checkpoint.every_epochs * per_epoch)),
-    )
+def _train(
+    config: ConfigDict,
+    dataset: datasets.Dataset,
+    parts: Parts,
+    lengths: Lengths,
+    mesh: Mesh,
+    folder: Path,
+    state: TrainState,
+    frozen: dict[str, Any],
+    batches_fn: Callable,
+    chance_loss: float | None,
+    stop_request: StopRequest,
+) -> TrainState:
+    """The loop, from the newest checkpoint to the last step; RunStopped when a signal ended it earlier, all saved."""
+    end_step = lengths.total_steps
+    seed_key = jax.device_put(_key(config, "step"), sharding.replicated(mesh))
+    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=config.checkpoint.keep)
+    start_step = checkpoints.latest_step() or 0
+    if start_step:
+        state = state.replace(**checkpoints.restore(start_step, abstract(saved_fields(state))))
+    metrics_writer = workdir.MetricsWriter(folder, start_step)
+    progress = Progress(start_step=start_step, end_step=end_step, batch_size=config.batch_size)
+    progress.say(_opening(folder, dataset, state, lengths, start_step, mesh))
+    advisor = _advisor(config, dataset, chance_loss, state)
+
+    in_flight = collections.deque()
+    started, earlier_seconds = time.monotonic(), _trained_seconds(folder, start_step)
+    rate_step, rate_time = start_step, started
+    for step, batch in enumerate(batches_fn(start_step, end_step), start=start_step + 1):
+        if len(in_flight) == _STEPS_IN_FLIGHT:
+            jax.block_until_ready(in_flight.popleft())
+        state, metrics = parts.train_step_fn(state, frozen, batch, seed_key)
+        in_flight.append(metrics)
+        progress.advance()
+
+        row, notes = {}, {}
+        saves = step == end_step or step % lengths.checkpoint_steps == 0 or stop_request.signal_name is not None
+        if saves or step % config.log_steps == 0 or step == 1:
+            row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+            _check_finite(step, row, folder, checkpoints)
+            rate = (step - rate_step) * config.batch_size / (time.monotonic() - rate_time)
+            rate_step, rate_time = step, time.monotonic()
+            row |= {
+                "train/learning_rate": float(parts.schedule(step - 1)),
+                "train/images_per_second": rate,
+                "train/epoch": step / lengths.per_epoch,
+                "train/seconds": earlier_seconds + time.monotonic() - started,
+            }
+            notes["loss"] = f"{row['train/loss']:.4f}"
+            for sentence in advisor.sentences(step, row):
+                progress.say(sentence)
+        if step == end_step or (lengths.evaluate_steps and step % lengths.evaluate_steps == 0):
+            paused = time.monotonic()
+            scores = _validation_scores(config, dataset, parts, state, frozen, mesh)
+            row |= {name: value for name, (value, _) in scores.items()}
+            notes |= {label: f"{value:.2f} %" for value, label in scores.values() if label}
+            rate_time += time.monotonic() - paused
+        if row:
+            progress.show(step, force=len(notes) > 1, **notes)
+            metrics_writer.write(step, row)
+        if saves:
+            checkpoints.save(step, saved_fields(state))
+        if stop_request.signal_name is not None and step < end_step:
+            break
+    checkpoints.close()
+    metrics_writer.close()
+    progress.close()
+    if start_step < end_step and step < end_step:
+        raise RunStopped(
+            f"{stop_request.signal_name}: saved step {step} of {end_step}; the same command goes on from there"
+        )
+    return state
 
 
-def _build(
-    config: ConfigDict, dataset: datasets.Dataset, durations: Durations, mesh: Mesh, mean: np.ndarray, std: np.ndarray
-) -> Parts:
-    model = build_model(image_size=dataset.image_size, **config.model.to_dict())
-    objective = objectives.contrastive(model, **config.loss.to_dict())
-    schedule = optimizer.warmup_cosine(
-        peak=config.optimizer.learning_rate,
-        start=config.optimizer.warmup_learning_rate,
-        final=config.optimizer.final_learning_rate,
-        warmup_steps=durations.warmup_steps,
-        total_steps=durations.total_steps,
-    )
-    augment_fn = build_augment_fn(image_size=dataset.image_size, mean=mean, std=std, **config.augment.to_dict())
-    view_fn = build_view_fn(augment_fn, build_mix_fn(**config.mix.to_dict()))
-
-    def predict(state, images):
-        return objective.predict(state, None, normalize(images, mean, std))
-
-    return Parts(
-        objective=objective,
-        tx=optimizer.sgd(schedule, momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay),
-        schedule=schedule,
-        view_fn=view_fn,
-        train_step_fn=build_train_step_fn(objective, view_fn, mesh),
-        predict_fn=jax.jit(predict, out_shardings=sharding.replicated(mesh)),
-    )
+def _trained_seconds(folder: Path, step: int) -> float:
+    """How long the steps up to this one took, over all starts of the run."""
+    seconds = [
+        row["train/seconds"] for row in workdir.read_metrics(folder) if row["step"] <= step and "train/seconds" in row
+    ]
+    return seconds[-1] if seconds else 0.0
 
 
-def _initial_state(config: ConfigDict, dataset: datasets.Dataset, parts: Parts, mesh: Mesh) -> TrainState:
-    def create(key):
-        sample = jnp.zeros((1, *dataset.train.images.shape[1:]))
-        return create_state(parts.objective.init(key, sample), parts.tx)
+def _check_finite(step: int, row: dict[str, float], folder: Path, checkpoints: Checkpoints) -> None:
+    """UserError for a loss or gradient that is not finite, before its parameters are saved (ours)."""
+    bad = [name for name in ("train/loss", "train/gradient_norm") if not math.isfinite(row[name])]
+    if bad:
+        kept = checkpoints.latest_step()
+        raise UserError(
+            f"{' and '.join(bad)} of step {step} is not finite; likely causes: optimizer.learning_rate is too high, "
+            "loss.temperature too low, or optimizer.warmup_epochs too short. "
+            + (f"The newest checkpoint in {folder} is of step {kept}" if kept else f"No step was saved in {folder}")
+            + "; start again with other settings in another --workdir"
+        )
 
-    return jax.jit(create, out_shardings=sharding.replicated(mesh))(_key(config, "init"))
+
+def _validation_scores(
+    config: ConfigDict, dataset: datasets.Dataset, parts: Parts, state: TrainState, frozen: dict, mesh: Mesh
+) -> dict[str, tuple[float | int, str]]:
+    """Metric name -> (value, its name beside the progress bar): of the classifier where there is one, and of k-NN."""
+    settings, scores = _extraction_settings(config, mesh), {}
+    if config.objective != "contrastive" or config.classifier.beside:
+        logits = evaluate.extract(
+            lambda images: parts.predict_fn(state, frozen, images).logits, dataset.validation.images, **settings
+        )
+        accuracy = evaluate.top1(logits.argmax(1), dataset.validation.labels.argmax(1))
+        scores["classifier/top1"] = (accuracy, "classifier")
+    if config.objective == "contrastive":
+        features = evaluate.dataset_features(
+            lambda images: parts.predict_fn(state, frozen, images).features,
+            dataset,
+            ("train", "validation"),
+            **settings,
+        )
+        neighbors, accuracy = evaluate.best_neighbors(features, **_knn_settings(config, dataset))
+        scores |= {"knn/neighbors": (neighbors, ""), "knn/top1": (accuracy, "k-NN")}
+    return scores
+
+
+def _load_teacher(config: ConfigDict, description: dict, function: Callable | None) -> teachers.Teacher | None:
+    fields = {
+        name: value for name, value in config.teacher.items() if name not in ("weight", "temperature", "allow_poor")
+    }
+    teacher = teachers.load_teacher(**fields, dataset_description=description, function=function)
+    if teacher is not None:
+        teachers.check_classes(teacher, len(description["class_names"]))
+    return teacher
+
+
+def _frozen(config: ConfigDict, teacher: teachers.Teacher | None, given, mesh: Mesh) -> dict[str, Any]:
+    frozen = {}
+    if teacher is not None and config.teacher.weight > 0:
+        frozen["teacher"] = teacher.variables
+    if config.objective == "linear_probe":
+        frozen["encoder"] = given.backbone_variables()
+    return jax.device_put(frozen, sharding.replicated(mesh))
+
+
+def _initial_state(config: ConfigDict, parts: Parts, given, mesh: Mesh) -> TrainState:
+    shardings = state_shardings(assemble.abstract_state(parts), mesh)
+    state = jax.jit(parts.initial_state_fn, out_shardings=shardings)(_key(config, "init"))
+    if given is None or config.objective == "linear_probe":
+        return state
+    return jax.device_put(given.into(state), shardings)
 
 
 def _key(config: ConfigDict, purpose: str) -> jax.Array:
@@ -170,79 +294,67 @@ def _key(config: ConfigDict, purpose: str) -> jax.Array:
     return {"init": init_key, "step": step_key}[purpose]
 
 
-def _train(
-    config: ConfigDict, dataset: datasets.Dataset, parts: Parts, durations: Durations, mesh: Mesh, folder: Path
-) -> TrainState:
-    """The loop, from the newest checkpoint to the last step."""
-    everywhere = sharding.replicated(mesh)
-    end_step = durations.total_steps
-    state = _initial_state(config, dataset, parts, mesh)
-    seed_key = jax.device_put(_key(config, "step"), everywhere)
-    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=config.checkpoint.keep)
-    start_step = checkpoints.latest_step() or 0
-    if start_step:
-        state = state.replace(**checkpoints.restore(start_step, abstract(saved_fields(state), everywhere)))
-    metrics_writer = workdir.MetricsWriter(folder, start_step)
-    progress = Progress(start_step=start_step, end_step=end_step, batch_size=config.batch_size)
-    progress.say(_opening(folder, dataset, state, durations, start_step, mesh))
+def _batches_fn(config: ConfigDict, dataset: datasets.Dataset, mesh: Mesh) -> Callable:
+    def batches(start_step: int, end_step: int, placement=None):
+        return train_batches(
+            dataset.train,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            start_step=start_step,
+            end_step=end_step,
+            sharding=placement or sharding.batch_sharding(mesh),
+        )
 
-    batches = train_batches(
-        dataset.train,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        start_step=start_step,
-        end_step=end_step,
-        sharding=sharding.batch_sharding(mesh),
+    return batches
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pictured:
+    """One batch as training sees it, on one device."""
+
+    batch: Batch
+    mixed: MixedBatch
+
+
+def _pictured_batch(config: ConfigDict, parts: Parts, batches_fn: Callable) -> _Pictured:
+    one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    (batch,) = batches_fn(0, 1, one_device)
+    return _Pictured(batch, jax.jit(parts.view_fn)(_key(config, "step"), batch.images, batch.labels, 0))
+
+
+def _embeddings(prediction) -> jax.Array:
+    """What the report compares: unit embeddings, or the features of a network without a head, at unit length."""
+    if prediction.embeddings is not None:
+        return prediction.embeddings
+    return prediction.features / jax.numpy.maximum(
+        jax.numpy.linalg.norm(prediction.features, axis=1, keepdims=True), 1e-12
     )
-    in_flight = collections.deque()
-    rate_step, rate_time = start_step, time.monotonic()
-    for step, batch in enumerate(batches, start=start_step + 1):
-        state, metrics = parts.train_step_fn(state, None, batch, seed_key)
-        in_flight.append(metrics)
-        if len(in_flight) > _STEPS_IN_FLIGHT:
-            jax.block_until_ready(in_flight.popleft())
-        progress.advance()
 
-        row, notes = {}, {}
-        if step % config.log_steps == 0 or step in (1, end_step):
-            row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
-            rate = (step - rate_step) * config.batch_size / (time.monotonic() - rate_time)
-            rate_step, rate_time = step, time.monotonic()
-            row |= {
-                "train/learning_rate": float(parts.schedule(step - 1)),
-                "train/images_per_second": rate,
-                "train/epoch": step / durations.per_epoch,
-            }
-            notes["loss"] = f"{row['train/loss']:.4f}"
-        if step == end_step or (durations.evaluate_steps and step % durations.evaluate_steps == 0):
-            paused = time.monotonic()
-            features = evaluate.dataset_features(
-                lambda images, state=state: parts.predict_fn(state, images).features,
-                dataset,
-                ("train", "validation"),
-                **_extraction_settings(config, mesh),
-            )
-            row["knn/neighbors"], row["knn/top1"] = evaluate.best_neighbors(features, **_knn_settings(config, dataset))
-            notes["k-NN"] = f"{row['knn/top1']:.2f} %"
-            rate_time += time.monotonic() - paused
-        if row:
-            progress.show(step, force="k-NN" in notes, **notes)
-            metrics_writer.write(step, row)
-        if step == end_step or step % durations.checkpoint_steps == 0:
-            checkpoints.save(step, saved_fields(state))
-    checkpoints.close()
-    metrics_writer.close()
-    progress.close()
-    return state
+
+def _advisor(config: ConfigDict, dataset: datasets.Dataset, chance_loss: float | None, state: TrainState) -> Advisor:
+    momentum = config.loss.mode == "momentum"
+    return Advisor(
+        objective=config.objective,
+        chance_loss=chance_loss,
+        num_classes=dataset.num_classes,
+        normalizer=config.loss.normalizer,
+        learning_rate=config.optimizer.learning_rate,
+        mode=config.loss.mode,
+        batch_size=config.batch_size,
+        queue_size=config.momentum_encoder.queue_size if momentum else 0,
+        has_teacher=config.teacher.kind != "none",
+        optimizer=config.optimizer.name,
+        parameter_norm=float(optax.global_norm(state.params)),
+    )
 
 
 def _opening(
-    folder: Path, dataset: datasets.Dataset, state: TrainState, durations: Durations, start_step: int, mesh: Mesh
+    folder: Path, dataset: datasets.Dataset, state: TrainState, lengths: Lengths, start_step: int, mesh: Mesh
 ) -> str:
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     begin = f"goes on at step {start_step} of" if start_step else "trains for"
     return (
-        f"{folder} {begin} {durations.total_steps} steps ({durations.per_epoch} an epoch): "
+        f"{folder} {begin} {lengths.total_steps} steps ({lengths.per_epoch} an epoch): "
         f"{len(dataset.train.images)} training images of {dataset.name}, {dataset.num_classes} classes, "
         f"{num_parameters:,} parameters, {mesh.size} x {mesh.devices.flat[0].device_kind}"
     )
@@ -265,40 +377,34 @@ def _extraction_settings(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
 def _report_data(
     config: ConfigDict,
     dataset: datasets.Dataset,
-    parts: Parts,
-    state: TrainState,
+    data: DataShape,
     judged: summary.Judged,
     results: dict[str, Any],
     folder: Path,
-    mean: np.ndarray,
-    std: np.ndarray,
+    pictured: _Pictured,
+    embed_fn: Callable,
+    test_embeddings: np.ndarray,
 ) -> report.ReportData:
-    first_batch = next(
-        train_batches(
-            dataset.train,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            start_step=0,
-            end_step=1,
-            sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]),
-        )
-    )
-    mixed = jax.jit(parts.view_fn)(_key(config, "step"), first_batch.images, first_batch.labels, 0)
-    embed_fn = jax.jit(lambda images: parts.objective.predict(state, None, images).embeddings)
-    pictures = summary.batch_pictures(mixed, embed_fn, mean=mean, std=std)
+    pictures = summary.batch_pictures(pictured.mixed, embed_fn, mean=data.mean, std=data.std)
     num_sheet = len(pictures["view_images"])
+    predictor, predictions = judged.main_predictions()
     return report.ReportData(
         title=folder.name,
         dataset=dataset.name,
         results=results,
         metrics=workdir.read_metrics(folder),
-        chance_loss=objectives.chance_loss(mixed.labels, **config.loss.to_dict()),
+        chance_loss=results["chance_loss"],
         class_names=dataset.class_names,
-        test_embeddings=judged.test.values,
+        test_embeddings=test_embeddings,
         test_labels=judged.test.classes,
-        test_predictions=judged.linear.test_predictions,
-        original_images=np.asarray(first_batch.images[:num_sheet]),
-        original_labels=np.asarray(first_batch.labels[:num_sheet]).argmax(1),
+        test_predictions=predictions,
+        predictor=predictor,
+        original_images=np.asarray(pictured.batch.images[:num_sheet]),
+        original_labels=np.asarray(pictured.batch.labels[:num_sheet]).argmax(1),
         config=config.to_dict(),
         **pictures,
     )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

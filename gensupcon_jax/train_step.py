@@ -12,7 +12,7 @@ from gensupcon_jax.augment import per_image_keys
 from gensupcon_jax.input_pipeline import Batch
 from gensupcon_jax.objectives import MixedBatch, Objective
 from gensupcon_jax.sharding import BATCH, DATA_AXIS, REPLICATED, make_replicated
-from gensupcon_jax.state import TrainState
+from gensupcon_jax.state import TrainState, partition_specs
 
 
 def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
@@ -37,7 +37,7 @@ def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
 def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh) -> Callable:
     """train_step_fn(state, frozen, batch, seed_key) -> (state, metrics), jitted, the state donated (ours).
 
-    state, frozen and seed_key lie on every device, the batch is spread over them; metrics are scalars.
+    state, frozen and seed_key lie on every device, the batch and the state's queue are spread; metrics are scalars.
     """
 
     def train_step(state: TrainState, frozen: Any, batch: Batch, seed_key: jax.Array) -> tuple[TrainState, dict]:
@@ -55,7 +55,13 @@ def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh) -> 
         metrics = make_replicated(aux.metrics) | {"gradient_norm": optax.global_norm(gradients)}
         return state.apply_gradients(grads=gradients, **aux.updates), metrics
 
-    sharded = jax.shard_map(
-        train_step, mesh=mesh, in_specs=(REPLICATED, REPLICATED, BATCH, REPLICATED), out_specs=(REPLICATED, REPLICATED)
-    )
+    def sharded(state, frozen, batch, seed_key):
+        state_specs = partition_specs(state)
+        return jax.shard_map(
+            train_step,
+            mesh=mesh,
+            in_specs=(state_specs, REPLICATED, BATCH, REPLICATED),
+            out_specs=(state_specs, REPLICATED),
+        )(state, frozen, batch, seed_key)
+
     return jax.jit(sharded, donate_argnums=0)

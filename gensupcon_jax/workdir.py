@@ -20,22 +20,36 @@ TENSORBOARD = "tensorboard"
 def claim(workdir: Path, config: dict, dataset: dict) -> None:
     """Make the folder this run's own: config.json and dataset.json, or the same ones found there (ours).
 
+    A kill may leave only one of the two: where it is the same and nothing else is there, the other is written.
     Raises UserError when the folder cannot be written, holds a run with other settings or other data (the differing
-    fields are named), or holds results without a config.json.
+    fields are named), or holds results without saying what they are of.
     """
     _make_writable(workdir)
-    if not (workdir / CONFIG).exists():
-        found = [name for name in (METRICS, RESULTS, REPORT, CHECKPOINTS, DATASET) if (workdir / name).exists()]
-        if found:
-            raise UserError(
-                f"workdir {workdir} has no {CONFIG} but holds {', '.join(found)}, which would be overwritten; "
-                "choose another --workdir"
-            )
-        write_json(workdir / DATASET, dataset)
-        write_json(workdir / CONFIG, config)
-        return
-    _refuse_differences(workdir, CONFIG, config, "config fields")
-    _refuse_differences(workdir, DATASET, dataset, "data")
+    missing = [name for name in (CONFIG, DATASET) if not (workdir / name).exists()]
+    results = [name for name in (METRICS, RESULTS, REPORT, CHECKPOINTS) if (workdir / name).exists()]
+    if missing and results:
+        raise UserError(
+            f"workdir {workdir} has no {' and no '.join(missing)} but holds {', '.join(results)}, "
+            "which would be overwritten; choose another --workdir"
+        )
+    claims = {CONFIG: (config, "config fields"), DATASET: (dataset, "data")}
+    for name, (wanted, what) in claims.items():
+        if name not in missing:
+            _refuse_differences(workdir, name, wanted, what)
+    for name in missing:
+        write_json(workdir / name, claims[name][0])
+
+
+def read_results(workdir: Path) -> dict[str, Any] | None:
+    """What results.json of a finished run holds; None where it or the report is missing: the run is not over (ours).
+
+    Raises UserError when results.json is damaged.
+    """
+    if not ((workdir / RESULTS).exists() and (workdir / REPORT).exists()):
+        return None
+    return _read_object(
+        workdir / RESULTS, "move it away to judge the trained encoder again, or choose another --workdir"
+    )
 
 
 def _make_writable(workdir: Path) -> None:
@@ -51,10 +65,7 @@ def _make_writable(workdir: Path) -> None:
 
 
 def _refuse_differences(workdir: Path, name: str, wanted: dict, what: str) -> None:
-    try:
-        found = json.loads((workdir / name).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir / name} cannot be read ({error}); choose another --workdir") from error
+    found = _read_object(workdir / name, "put it back from a copy, or choose another --workdir")
     wanted, found = flatten(json.loads(json.dumps(wanted))), flatten(found)
     differing = [key for key in sorted(wanted | found) if wanted.get(key, "absent") != found.get(key, "absent")]
     if differing:
@@ -64,6 +75,16 @@ def _refuse_differences(workdir: Path, name: str, wanted: dict, what: str) -> No
         raise UserError(
             f"workdir {workdir} holds a run with different {what}: {listed}; choose another --workdir, or the same settings"
         )
+
+
+def _read_object(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} cannot be read (it holds {type(found).__name__}, no JSON object); {remedy}")
+    return found
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
@@ -82,12 +103,30 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def read_metrics(workdir: Path) -> list[dict]:
-    """The rows of metrics.jsonl, oldest first; a torn last line, left by a kill, is not a row (ours)."""
+    """The rows of metrics.jsonl, oldest first; a torn last line, left by a kill, is not a row (ours).
+
+    Raises UserError, with the number of the line, for any other line that is no row.
+    """
     path = workdir / METRICS
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]  # what follows the last newline was never finished
+    try:
+        lines = path.read_text().split("\n")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); move it away, or choose another --workdir") from error
+    finished = lines[:-1]  # what follows the last newline was never finished
+    return [_row(line, f"{path}, line {number}") for number, line in enumerate(finished, start=1) if line]
+
+
+def _row(line: str, where: str) -> dict:
+    remedy = "remove this line, or choose another --workdir"
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}, cannot be read ({error}); {remedy}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise UserError(f"{where}, is no row of metrics with its step; {remedy}")
+    return row
 
 
 class MetricsWriter:

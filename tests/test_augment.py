@@ -1,10 +1,11 @@
-"""A view is cropped, mirrored and recoloured as torchvision does, and follows from its image's key alone."""
+"""A view is made as torchvision and the papers do, by each policy, and follows from its image's key alone."""
 
 import colorsys
 import functools
 import itertools
 import math
 
+import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,12 +27,14 @@ MEAN, STD = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.25, 0.3])
 # Jitted: operation by operation the tests took three times as long, nearly all of it to compile.
 adjust_colors = jax.jit(augment.adjust_colors)
 crop_and_resize = jax.jit(augment.crop_and_resize, static_argnames="size")
+gaussian_blur = jax.jit(augment.gaussian_blur, static_argnames="radius")
 color_jitter = jax.jit(augment.color_jitter, static_argnames=("brightness", "contrast", "saturation", "hue"))
 SETTINGS = {
     "image_size": 8,
     "mean": MEAN,
     "std": STD,
     "num_views": 2,
+    "policy": "simclr",
     "crop_scale": (0.2, 1.0),
     "crop_ratio": (3 / 4, 4 / 3),
     "flip_probability": 0.5,
@@ -41,6 +44,12 @@ SETTINGS = {
     "hue": 0.1,
     "jitter_probability": 0.8,
     "grey_probability": 0.2,
+    "blur_probability": 0.5,
+    "blur_sigma": (5.0, 56.0),  # 0.2 to 2 pixels of 8
+    "auto_policy": "auto",
+    "rand_num_operations": 2,
+    "rand_magnitude": 9.0,
+    "cutout_size": 0.5,
 }
 OFF = {
     "crop_scale": (1.0, 1.0),
@@ -48,6 +57,7 @@ OFF = {
     "flip_probability": 0.0,
     "jitter_probability": 0.0,
     "grey_probability": 0.0,
+    "blur_probability": 0.0,
 }
 
 
@@ -287,6 +297,85 @@ def test_jitter_stays_in_range_and_may_leave_an_image_alone():
     assert unchanged == pytest.approx(0.5, abs=0.1)
 
 
+# Blur
+
+
+def high_frequencies(image):
+    return np.abs(np.diff(image, axis=0)).mean() + np.abs(np.diff(image, axis=1)).mean()
+
+
+def test_blur_takes_away_high_frequencies_and_keeps_the_mean():
+    image = RNG.random((24, 20, 3), np.float32)
+    roughness = [high_frequencies(image)]
+    for sigma in (0.5, 1.0, 2.0):
+        blurred = np.asarray(gaussian_blur(image, sigma, radius=6))
+        assert blurred.shape == image.shape
+        np.testing.assert_allclose(blurred.mean(axis=(0, 1)), image.mean(axis=(0, 1)), atol=0.01)
+        roughness.append(high_frequencies(blurred))
+    assert roughness[1] < 0.75 * roughness[0] and roughness[2] < 0.6 * roughness[1] and roughness[3] < roughness[2]
+    np.testing.assert_allclose(gaussian_blur(image, 1e-3, radius=2), image, atol=1e-6)
+    np.testing.assert_allclose(gaussian_blur(np.full_like(image, 0.3), 1.5, radius=3), 0.3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.7])
+def test_blur_is_dm_pixs_with_reflected_borders(sigma):
+    image = RNG.random((9, 7, 3), np.float32)
+    padded = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="reflect")
+    expected = dm_pix.gaussian_blur(padded, sigma, 7, padding="VALID")
+    np.testing.assert_allclose(gaussian_blur(image, sigma, radius=3), expected, atol=1e-6)
+
+
+def test_a_blurred_line_is_the_gaussian():
+    line = np.zeros((1, 7, 1), np.float32)
+    line[0, 3] = 1
+    weights = np.exp(-0.5 * (np.arange(-2, 3) / 0.8) ** 2)
+    blurred = gaussian_blur(line, 0.8, radius=2)[0, :, 0]
+    np.testing.assert_allclose(blurred, [0, *weights / weights.sum(), 0], atol=1e-6)
+
+
+def test_the_width_of_the_blur_is_of_an_image_of_224_pixels():
+    image = RNG.random((28, 28, 1), np.float32)
+    blurred = augment.random_blur(KEYS[0], image, sigma=(8.0, 8.0), probability=1.0)
+    np.testing.assert_allclose(blurred, gaussian_blur(image, 1.0, radius=3), atol=1e-6)
+
+
+def test_blur_has_its_probability():
+    image = RNG.random((4, 4, 1), np.float32)
+    blur_fn = functools.partial(augment.random_blur, image=image, sigma=(50.0, 60.0), probability=0.3)
+    blurred = np.asarray(jax.jit(jax.vmap(blur_fn))(KEYS))
+    assert (blurred != image).any(axis=(1, 2, 3)).mean() == pytest.approx(0.3, abs=0.03)
+
+
+# Cutout
+
+
+def test_a_square_is_cut_out_around_a_pixel_of_the_image():
+    image, fill = np.zeros((6, 6, 2), np.float32), np.float32([0.25, 1.0])
+    cut_fn = functools.partial(augment.random_cutout, image=image, size=0.5, fill=fill)
+    cut = np.asarray(jax.jit(jax.vmap(cut_fn))(KEYS))
+    hidden = cut[..., 1] == 1
+    np.testing.assert_array_equal(cut, hidden[..., None] * fill)
+    covered = {(image.any(axis=1).sum(), image.any(axis=0).sum()) for image in hidden}
+    assert covered == {(height, width) for height in (2, 3) for width in (2, 3)}  # a side of 3, clipped by the border
+    assert all(image.sum() == image.any(axis=0).sum() * image.any(axis=1).sum() for image in hidden)  # a rectangle
+    assert len({image.tobytes() for image in hidden}) == 36
+
+
+@pytest.mark.parametrize(("size", "image_size"), [(0.5, 32), (0.25, 8), (1.0, 8)])
+def test_cutout_covers_the_expected_share(size, image_size):
+    side = int(size * image_size)
+    middles = np.arange(image_size)
+    ends = np.minimum(middles - side // 2 + side, image_size), np.maximum(middles - side // 2, 0)
+    expected = (np.mean(ends[0] - ends[1]) / image_size) ** 2
+    image, fill = np.zeros((image_size, image_size, 1), np.float32), np.float32([1.0])
+    cut_fn = functools.partial(augment.random_cutout, image=image, size=size, fill=fill)
+    assert jax.jit(jax.vmap(cut_fn))(KEYS[:1024]).mean() == pytest.approx(expected, abs=0.02)
+
+
+def test_no_cutout():
+    np.testing.assert_array_equal(augment.random_cutout(KEYS[0], GREY, size=0, fill=np.float32([1.0])), GREY)
+
+
 # The whole
 
 
@@ -300,18 +389,34 @@ def test_normalize():
 
 
 @functools.cache
-def full_augment_fn():
-    return jax.jit(augment.build_augment_fn(**SETTINGS))
+def full_augment_fn(policy, channels=3):
+    """Compiled; for one channel with the first of the means."""
+    statistics = {"mean": MEAN[:channels], "std": STD[:channels]}
+    return jax.jit(augment.build_augment_fn(**SETTINGS | statistics | {"policy": policy}))
 
 
-def test_views_differ_between_views_and_images_and_repeat_with_the_key():
+every_policy = pytest.mark.parametrize("policy", augment.POLICIES)
+random_policies = pytest.mark.parametrize("policy", [policy for policy in augment.POLICIES if policy != "none"])
+
+
+@random_policies
+def test_views_differ_between_views_and_images_and_repeat_with_the_key(policy):
     keys = augment.per_image_keys(jax.random.key(3), 0, 8)
-    views = np.asarray(full_augment_fn()(keys, np.repeat(IMAGES[:1], 8, axis=0)))
+    images = np.repeat(IMAGES[:1], 8, axis=0)
+    views = np.asarray(full_augment_fn(policy)(keys, images))
     assert views.shape == (8, 2, 8, 8, 3)
     assert views.dtype == np.float32
     assert np.isfinite(views).all()
     assert len({view.tobytes() for view in views.reshape(16, -1)}) == 16
-    np.testing.assert_array_equal(views, full_augment_fn()(keys, np.repeat(IMAGES[:1], 8, axis=0)))
+    np.testing.assert_array_equal(views, full_augment_fn(policy)(keys, images))
+
+
+@pytest.mark.parametrize("policy", ["simclr", "auto", "cutout"])
+def test_one_channel(policy):
+    views = full_augment_fn(policy, channels=1)(KEYS[:4], IMAGES[:4, ..., :1])
+    assert views.shape == (4, 2, 8, 8, 1)
+    pixels = views * STD[0] + MEAN[0]
+    assert (pixels > -1e-5).all() and (pixels < 1 + 1e-5).all()
 
 
 def test_a_key_follows_from_the_place_in_the_global_batch():
@@ -320,9 +425,10 @@ def test_a_key_follows_from_the_place_in_the_global_batch():
     assert len(np.unique(jax.random.key_data(keys), axis=0)) == 8
 
 
-def test_views_are_the_same_on_one_and_on_four_devices():
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
-    augment_fn = augment.build_augment_fn(**SETTINGS)
+@every_policy
+def test_views_are_the_same_on_one_and_on_eight_devices(policy):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    augment_fn = augment.build_augment_fn(**SETTINGS | {"policy": policy})
 
     def local(key, images):
         first_index = jax.lax.axis_index("data") * images.shape[0]
@@ -331,8 +437,60 @@ def test_views_are_the_same_on_one_and_on_four_devices():
     spread, everywhere = PartitionSpec("data"), PartitionSpec()
     sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(everywhere, spread), out_specs=spread))
     key = jax.random.key(5)
-    expected = full_augment_fn()(augment.per_image_keys(key, 0, 8), IMAGES)
+    expected = full_augment_fn(policy)(augment.per_image_keys(key, 0, 8), IMAGES)
     np.testing.assert_allclose(sharded(key, IMAGES), expected, atol=1e-5)
+
+
+@every_policy
+def test_views_are_the_same_in_one_and_in_two_batches(policy):
+    views = full_augment_fn(policy)(KEYS[:8], IMAGES)
+    halves = [full_augment_fn(policy)(KEYS[:8][half], IMAGES[half]) for half in (slice(4), slice(4, 8))]
+    np.testing.assert_allclose(np.concatenate(halves), views, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_views", [1, 3])
+def test_policy_none_only_normalises(num_views):
+    augment_fn = augment.build_augment_fn(**SETTINGS | {"policy": "none", "num_views": num_views})
+    views = jax.jit(augment_fn)(KEYS[:8], IMAGES)
+    expected = augment.normalize(IMAGES, MEAN, STD)
+    np.testing.assert_allclose(views, np.repeat(expected[:, None], num_views, axis=1), atol=1e-6)
+
+
+def test_policy_none_resizes_to_the_size_asked_for():
+    augment_fn = augment.build_augment_fn(**SETTINGS | {"policy": "none", "image_size": 4})
+    views = jax.jit(augment_fn)(KEYS[:8], IMAGES)
+    assert views.shape == (8, 2, 4, 4, 3)
+    halved = [np.asarray(Image.fromarray(image).resize((4, 4), Image.Resampling.BILINEAR)) for image in IMAGES]
+    np.testing.assert_allclose(views[:, 0], augment.normalize(np.stack(halved), MEAN, STD), atol=0.02)
+
+
+def test_cutout_hides_with_the_mean():
+    augment_fn = augment.build_augment_fn(**SETTINGS | OFF | {"policy": "cutout", "num_views": 1})
+    views = np.asarray(jax.jit(augment_fn)(KEYS[:8], IMAGES)[:, 0])
+    is_hidden = np.isclose(views, augment.normalize(IMAGES, MEAN, STD), atol=1e-6).all(axis=-1) == 0
+    np.testing.assert_allclose(views[is_hidden], 0, atol=1e-6)
+    assert is_hidden.any(axis=(1, 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("auto_policy", "dataset_name", "image_size", "chosen"),
+    [
+        ("auto", "", 32, "cifar10"),
+        ("auto", "tfds:fashion_mnist", 28, "cifar10"),
+        ("auto", "tfds:stl10", 64, "cifar10"),
+        ("auto", "tfds:imagenette", 65, "imagenet"),
+        ("auto", "tfds:SVHN_cropped", 32, "svhn"),
+        ("imagenet", "tfds:svhn_cropped", 32, "imagenet"),
+    ],
+)
+def test_the_auto_policy_fits_the_data_set(auto_policy, dataset_name, image_size, chosen):
+    assert augment.choose_auto_policy(auto_policy, dataset_name, image_size) == chosen
+
+
+def test_the_name_of_the_data_set_reaches_auto_augment():
+    settings = SETTINGS | {"policy": "auto", "dataset_name": "tfds:svhn_cropped"}
+    views = jax.jit(augment.build_augment_fn(**settings))(KEYS[:8], IMAGES)
+    assert not np.allclose(views, full_augment_fn("auto")(KEYS[:8], IMAGES))
 
 
 def test_everything_off_is_the_normalised_image():
@@ -357,6 +515,13 @@ def test_a_single_pixel_of_one_channel():
         ("grey_probability", float("nan"), "a number from 0 to 1"),
         ("brightness", -1, "a number from 0"),
         ("hue", 0.6, "a number from 0 to 0.5"),
+        ("policy", "autoaugment", "simclr, auto, rand, cutout, none"),
+        ("auto_policy", "cifar100", "auto, cifar10, svhn, imagenet"),
+        ("blur_probability", 2, "a number from 0 to 1"),
+        ("blur_sigma", (0.0, 2.0), "two numbers above 0, the smaller first"),
+        ("rand_num_operations", -1, "a number from 0"),
+        ("rand_magnitude", 31, "a number from 0 to 30"),
+        ("cutout_size", 1.1, "a number from 0 to 1"),
         ("crop_scale", (0.0, 1.0), "two numbers above 0, the smaller first, up to 1"),
         ("crop_scale", (0.5, 1.1), "two numbers above 0, the smaller first, up to 1"),
         ("crop_ratio", (2.0, 1.0), "two numbers above 0, the smaller first"),

@@ -8,6 +8,12 @@ from gensupcon_jax.config_check import RULES, check_config, hint
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.workdir import flatten
 
+PATHS = {"dataset.folder", "model.weights", "teacher.path"}
+FLAGS = {
+    "classifier.beside", "loss.symmetric", "teacher.allow_poor", "optimizer.nesterov", "optimizer.exclude_bias_and_norm",
+    "evaluate.linear_probe",
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("recipe", [common, digits])
 def test_the_recipes_fit_their_rules(recipe):
@@ -20,7 +26,19 @@ def test_every_field_has_a_rule_and_every_rule_a_field():
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_refuses_nonsense_and_says_what_is_allowed(name):
-    for nonsense in ("nonsense", object(), float("nan"), -1, (), True, b""):
+    is_path, is_flag = RULES[name]("some/path") is None, RULES[name](True) is None
+    assert is_path == (name in PATHS)
+    assert is_flag == (name in FLAGS)
+    for nonsense in (
+        "",
+        object(),
+        float("nan"),
+        -1,
+        (),
+        b"",
+        *(() if is_path else ("nonsense",)),
+        *(() if is_flag else (True,)),
+    ):
         assert RULES[name](nonsense), nonsense
 
 
@@ -45,13 +63,17 @@ def test_all_problems_are_said_at_once_a_line_each():
     [
         ("seed", 0, -1),
         ("batch_size", 1, 2.0),
-        ("steps", None, 0),
+        ("steps", 0, -1),
         ("epochs", 0.5, float("inf")),
         ("augment.crop_scale", (0.2, 1.0), (0.0, 1.0)),
         ("augment.crop_scale", [0.5, 0.5], (0.6, 0.5)),
         ("augment.crop_ratio", (1, 2), (1,)),
         ("augment.hue", 0.5, 0.51),
-        ("augment.num_views", 3, 1),
+        ("augment.num_views", 1, 0),
+        ("teacher.weight", float("inf"), -1.0),
+        ("classifier.label_smoothing", 0.1, 1.0),
+        ("teacher.mean", (0.5,), (0.5, 0.5)),
+        ("dataset.name", "tfds:cifar10", "tfds:"),
         ("evaluate.neighbors", (1,), ()),
         ("optimizer.momentum", 0, 1.01),
         ("loss.base_temperature", None, 0),

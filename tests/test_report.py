@@ -182,7 +182,7 @@ def test_verdict(linear, raw, count, words):
 
 def test_verdict_without_a_probe_speaks_of_knn():
     page = page_of(ReportData(title="x", results={"knn_top1": 80.0, "raw_pixel_knn_top1": 70.0}))
-    assert "The k-NN on the embeddings is above the raw-pixel baseline by 10.0 points." in page.text
+    assert "The k-NN is above the raw-pixel baseline by 10.0 points." in page.text
 
 
 def test_every_picture_decodes(good):

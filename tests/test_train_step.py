@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from gensupcon_jax import losses, objectives, optimizer, sharding
+from gensupcon_jax import losses, objectives, sharding
 from gensupcon_jax.augment import build_augment_fn
 from gensupcon_jax.input_pipeline import train_batches
 from gensupcon_jax.mixing import build_mix_fn
@@ -22,14 +23,15 @@ def parts(batch_norm="sync", mode="all", num_views=2, **mix):
     config = tiny_config()
     augment = {**config.augment.to_dict(), "num_views": num_views, "flip_probability": 0.5}
     mix = {**config.mix.to_dict(), **mix}
-    model = build_model(image_size=8, **{**config.model.to_dict(), "batch_norm": batch_norm})
+    fields = {name: value for name, value in config.model.to_dict().items() if name != "weights"}
+    model = build_model(image_size=8, **{**fields, "batch_norm": batch_norm})
     objective = objectives.contrastive(model, mode=mode, temperature=0.1, base_temperature=0.07)
     augment_fn = build_augment_fn(image_size=8, mean=np.float32([0.3]), std=np.float32([0.2]), **augment)
     return model, objective, build_view_fn(augment_fn, build_mix_fn(**mix))
 
 
 def fresh_state(objective, mesh):
-    tx = optimizer.sgd(lambda step: 0.1, momentum=0.9, weight_decay=1e-4)
+    tx = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
     variables = objective.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
     return jax.device_put(create_state(variables, tx), sharding.replicated(mesh))
 

@@ -61,10 +61,106 @@ def test_a_path_that_cannot_be_written_is_said(tmp_path):
         workdir.claim(tmp_path / "file", CONFIG, DATASET)
 
 
-def test_a_broken_config_file_is_said(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config\.json cannot be read"):
-        workdir.claim(tmp_path, CONFIG, DATASET)
+DAMAGED = [b"", b"{", b'{"seed": 0, "lin', b"[1]", b"5", b"\xff\xfe\x00", b"\x00" * 20]
+
+
+def message_of(function, *arguments):
+    with pytest.raises(UserError) as error:
+        function(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+@pytest.mark.parametrize("name", ["config.json", "dataset.json"])
+def test_a_damaged_file_of_the_run_is_said_and_kept(tmp_path, name, content):
+    workdir.claim(tmp_path, CONFIG, DATASET)
+    (tmp_path / name).write_bytes(content)
+    message = message_of(workdir.claim, tmp_path, CONFIG, DATASET)
+    assert message.startswith(f"{tmp_path / name} cannot be read (")
+    assert message.endswith("); put it back from a copy, or choose another --workdir")
+    assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["config.json", "dataset.json"])
+def test_a_kill_between_the_two_files_leaves_a_folder_that_goes_on(tmp_path, name):
+    workdir.claim(tmp_path, CONFIG, DATASET)
+    (tmp_path / name).unlink()
+    (tmp_path / f".{name}.1").write_text("{")  # what the kill left of the file that it hit
+    workdir.claim(tmp_path, CONFIG, DATASET)
+    workdir.claim(tmp_path, CONFIG, DATASET)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+    assert json.loads((tmp_path / "dataset.json").read_text()) == DATASET
+
+
+def test_the_config_is_written_first(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(workdir, "write_json", lambda path, content: written.append(path.name))
+    workdir.claim(tmp_path, CONFIG, DATASET)
+    assert written == ["config.json", "dataset.json"]
+
+
+def test_one_file_of_another_run_is_refused_and_nothing_is_written(tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps({**DATASET, "fingerprint": "abd"}))
+    assert "different data: fingerprint ('abd' there, 'abc' now)" in message_of(
+        workdir.claim, tmp_path, CONFIG, DATASET
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "dataset.json"])
+def test_results_beside_only_one_file_are_not_overwritten(tmp_path, name):
+    workdir.claim(tmp_path, CONFIG, DATASET)
+    (tmp_path / name).unlink()
+    (tmp_path / "metrics.jsonl").write_text("")
+    message = message_of(workdir.claim, tmp_path, CONFIG, DATASET)
+    assert f"has no {name} but holds metrics.jsonl, which would be overwritten" in message
+    assert not (tmp_path / name).exists()
+
+
+def test_results_are_those_of_a_run_that_is_over(tmp_path):
+    assert workdir.read_results(tmp_path) is None
+    workdir.write_json(tmp_path / "results.json", {"seed": 0})
+    assert workdir.read_results(tmp_path) is None
+    (tmp_path / "report.html").write_text("")
+    assert workdir.read_results(tmp_path) == {"seed": 0}
+    (tmp_path / "results.json").unlink()
+    assert workdir.read_results(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_damaged_results_are_said_and_kept(tmp_path, content):
+    (tmp_path / "report.html").write_text("")
+    (tmp_path / "results.json").write_bytes(content)
+    message = message_of(workdir.read_results, tmp_path)
+    assert message.startswith(f"{tmp_path / 'results.json'} cannot be read (")
+    assert "; move it away to judge the trained encoder again" in message
+    assert (tmp_path / "results.json").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('{"step": 2, "train/lo', "cannot be read (Unterminated string"),
+        ("\x00\x00", "cannot be read (Expecting value"),
+        ("[2]", "is no row of metrics with its step"),
+        ('{"train/loss": 1.0}', "is no row of metrics with its step"),
+        ('{"step": "2"}', "is no row of metrics with its step"),
+    ],
+)
+def test_a_bad_line_amid_the_metrics_is_said_and_kept(tmp_path, line, found):
+    content = '{"step": 1}\n\n' + line + '\n{"step": 3}\n'
+    (tmp_path / "metrics.jsonl").write_text(content)
+    message = message_of(workdir.read_metrics, tmp_path)
+    assert message.startswith(f"{tmp_path / 'metrics.jsonl'}, line 3, {found}")
+    assert message.endswith("; remove this line, or choose another --workdir")
+    assert message_of(workdir.MetricsWriter, tmp_path, 2) == message
+    assert (tmp_path / "metrics.jsonl").read_text() == content
+
+
+def test_metrics_that_are_no_text_are_said(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\n")
+    assert "metrics.jsonl cannot be read ('utf-8' codec" in message_of(workdir.read_metrics, tmp_path)
 
 
 def test_metrics_go_on_without_gap_repetition_or_torn_line(tmp_path):

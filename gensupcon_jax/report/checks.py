@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gensupcon_jax.report.curves import curve
-from gensupcon_jax.report.data import ReportData, class_names
+from gensupcon_jax.report.data import PREDICTORS, ReportData, class_names
 from gensupcon_jax.report.scatter import SCATTER_POINTS, unit_rows
 from gensupcon_jax.report.similarity import similarity_correlation, similarity_missing, sorted_batch
 from gensupcon_jax.report.values import clean, is_number, number, short
@@ -105,15 +105,16 @@ def _check_predictions(data: ReportData) -> Check:
     labels, predictions = data.test_labels, data.test_predictions
     if labels is None or predictions is None or not len(labels):
         return Check("unknown", name, "No test predictions.", section)
-    percent, stated = 100 * float((labels == predictions).mean()), number(data.results.get("linear_top1"))
+    percent, stated = 100 * float((labels == predictions).mean()), number(data.results.get(data.predictor))
     if abs(percent - stated) > 0.06:
         return Check("look", name, f"They give {percent:.1f} %, but the results say {stated:.1f} %.", section)
     forgotten = np.setdiff1d(labels, predictions)
     if forgotten.size:
         some = ", ".join(short(class_names(data)[index]) for index in forgotten[:3])
         more = f" and {forgotten.size - 3} more" if forgotten.size > 3 else ""
-        return Check("look", name, f"The linear probe never says {some}{more}.", section)
-    return Check("ok", name, f"The linear probe uses all {np.unique(labels).size} classes of the test split.", section)
+        return Check("look", name, f"The {PREDICTORS[data.predictor]} never says {some}{more}.", section)
+    uses = f"uses all {np.unique(labels).size} classes of the test split."
+    return Check("ok", name, f"The {PREDICTORS[data.predictor]} {uses}", section)
 
 
 def _check_labels(data: ReportData) -> Check:

@@ -1,4 +1,4 @@
-"""Section 4, what does it mix up: the confusion matrix of the linear probe."""
+"""Section 4, what does it mix up: the confusion matrix of the test predictions."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Integer
 
-from gensupcon_jax.report.data import ReportData, class_names
+from gensupcon_jax.report.data import PREDICTORS, ReportData, class_names
 from gensupcon_jax.report.drawing import GRID, INK, NAMED_CLASSES, drawable_name, new_figure, png
 from gensupcon_jax.report.values import short
 
@@ -15,7 +15,7 @@ from gensupcon_jax.report.values import short
 def confusion_section(data: ReportData) -> dict[str, Any] | str:
     """The matrix and its most frequent mistakes, or why there is nothing to show."""
     if data.test_labels is None or data.test_predictions is None or not len(data.test_labels):
-        return "The run handed over no test predictions of the linear probe."
+        return "The run handed over no test predictions."
     names = class_names(data)
     counts = confusion_counts(data.test_labels, data.test_predictions, len(names))
     drawn = [drawable_name(name, index) for index, name in enumerate(names)]
@@ -23,6 +23,7 @@ def confusion_section(data: ReportData) -> dict[str, Any] | str:
     wrong = int(counts.sum() - np.trace(counts))
     block = math.ceil(len(names) / 200)
     return {
+        "predictor": PREDICTORS[data.predictor],
         "picture": _small_confusion_picture(counts, drawn) if small else _large_confusion_picture(counts, block),
         "pairs": confused_pairs(counts, names, 8 if small else 9),
         "small": small,

@@ -9,6 +9,9 @@ from jaxtyping import Float, Integer, UInt8
 
 from gensupcon_jax.report.values import clean
 
+# Whose test predictions can be shown: their key in the results, and what they are called.
+PREDICTORS = {"linear_top1": "linear probe", "classifier_top1": "classifier", "knn_top1": "k-NN"}
+
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
@@ -33,10 +36,11 @@ class ReportData:
     label_similarity: Float[np.ndarray, "anchor anchor"] | None = None
     latent_similarity: Float[np.ndarray, "anchor anchor"] | None = None
     batch_labels: Float[np.ndarray, "anchor _"] | None = None
-    # The test split in one order; predictions are the linear probe's.
+    # The test split in one order; predictions are those of `predictor`, a key of PREDICTORS.
     test_embeddings: Float[np.ndarray, "test _"] | None = None
     test_labels: Integer[np.ndarray, " test"] | None = None
     test_predictions: Integer[np.ndarray, " test"] | None = None
+    predictor: str = "linear_top1"
     # Some training images, and the views of them as the network saw them, de-normalised and clipped to 0..255.
     original_images: UInt8[np.ndarray, "image _ _ _"] | None = None
     original_labels: Integer[np.ndarray, " image"] | None = None

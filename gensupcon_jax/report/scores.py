@@ -3,9 +3,12 @@
 import math
 from typing import Any
 
+from gensupcon_jax.report.data import PREDICTORS
 from gensupcon_jax.report.values import number, whole
 
+OPTIONAL = ("classifier_top1",)  # of runs that train one
 ACCURACIES = (
+    ("classifier_top1", "Classifier", "trained in this run"),
     ("linear_top1", "Linear probe", "frozen encoder, one linear layer on top"),
     ("knn_top1", "k-NN", "frozen encoder, nearest neighbours: {neighbours}"),
     ("raw_pixel_knn_top1", "Raw-pixel k-NN", "no encoder at all: the baseline to beat"),
@@ -17,7 +20,8 @@ def score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     neighbours = whole(results.get("knn_neighbors")) or "the nearest"
     low, high = _ruler(results)
     rows = []
-    for key, name, note in ACCURACIES:
+    shown = [entry for entry in ACCURACIES if entry[0] in results or entry[0] not in OPTIONAL]
+    for key, name, note in shown:
         percent, interval = _score(results, key)
         row = {"name": name, "note": note.format(neighbours=neighbours), "percent": None, "interval": None}
         if percent is not None:
@@ -69,9 +73,8 @@ def wilson_interval(percent: float, count: int) -> tuple[float, float]:
 
 def verdict(results: dict[str, Any]) -> dict[str, str]:
     """The outcome in words: the learned features against the raw pixels, and whether it could be luck."""
-    name, key = "linear probe", "linear_top1"
-    if _score(results, key)[0] is None:
-        name, key = "k-NN on the embeddings", "knn_top1"
+    ranked = [(name, key) for key, name in PREDICTORS.items() if _score(results, key)[0] is not None]
+    name, key = ranked[0] if ranked else ("", "linear_top1")
     percent, interval = _score(results, key)
     baseline, baseline_interval = _score(results, "raw_pixel_knn_top1")
     if percent is None:
