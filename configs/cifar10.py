@@ -17,11 +17,16 @@ from configs import common, variants
 
 
 def get_config(variant="genscl"):
-    """The recipe of one variant; all values that `common.py` does not hold are named here or in `variants.py`."""
+    """The recipe of one variant."""
+    return recipe("cifar10", variant)
+
+
+def recipe(data_set, variant):
+    """The recipe of CIFAR-10 and CIFAR-100; values that `common.py` does not hold are named here or in `variants.py`."""
     config = common.get_config()
-    config.dataset.name = "tfds:cifar10"
+    config.dataset.name = f"tfds:{data_set}"
     config.optimizer.schedule_per = "epoch"  # authors' code
     config.mix.block = 128  # ours: partners come from the whole batch of a device of 8
     if variant == "cross_entropy":
         config.optimizer.learning_rate = 0.8  # ours, as SupContrast's main_ce.py
-    return variants.apply(config, variant, data_set="cifar10")
+    return variants.apply(config, variant, data_set=data_set)
