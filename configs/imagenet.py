@@ -1,5 +1,8 @@
 r"""ImageNet with ResNet-50, Momentum Contrast and a queue of labelled keys. For TPU pods and GPUs.
 
+Not yet: images that differ in size, as ImageNet's do, are not read from TFDS; the run says so. The step itself is built and
+traced at full size in the tests, and `train_and_evaluate` takes arrays of images that you resized.
+
 Stages, in order:
 
     python -m gensupcon_jax.main --config configs/imagenet.py:teacher         --workdir runs/imagenet_teacher

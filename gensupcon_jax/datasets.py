@@ -1,9 +1,10 @@
 """Labelled images in memory: the embedded digits, TFDS sets, or anyone's arrays, checked and split."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -99,20 +100,26 @@ def tfds_dataset(name: str, *, folder: str | None = None, validation_fraction: f
     """
     import tensorflow_datasets as tfds
 
-    try:
+    with _tfds_reasons(name):
         builder = tfds.builder(name, data_dir=folder)
-        builder.download_and_prepare()
-    except Exception as error:  # TFDS has a dozen kinds, from an unknown name to a refused download
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    features = builder.info.features
+    # Before gigabytes are fetched for nothing.
+    if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
         raise UserError(
-            f"dataset.name is 'tfds:{name}', which TFDS cannot give ({reason}); "
-            "see tensorflow.org/datasets/catalog for names, and dataset.folder for where prepared sets lie"
-        ) from error
-    features, splits = builder.info.features, builder.info.splits
-    if not {"image", "label"} <= set(features) or None in features["image"].shape:
-        raise UserError(f"dataset.name is 'tfds:{name}'; allowed: sets with `image` of one size and `label`")
-    if not hasattr(features["label"], "names") or "train" not in splits:
-        raise UserError(f"dataset.name is 'tfds:{name}'; allowed: sets with a train split and classes as `label`")
+            f"dataset.name is 'tfds:{name}', with {sorted(features)}; allowed: sets with `image` and classes as `label`"
+        )
+    if None in features["image"].shape:
+        raise UserError(
+            f"dataset.name is 'tfds:{name}', whose images differ in size; allowed: sets whose images have one size "
+            "(reading others is not built yet), or dataset=from_arrays(...) from Python with images that you resized"
+        )
+    with _tfds_reasons(name):
+        builder.download_and_prepare()
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise UserError(
+            f"dataset.name is 'tfds:{name}', with the splits {sorted(splits)}; allowed: sets with a train split"
+        )
 
     def arrays(split):
         read = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
@@ -128,6 +135,19 @@ def tfds_dataset(name: str, *, folder: str | None = None, validation_fraction: f
         name=name,
         validation_fraction=validation_fraction,
     )
+
+
+@contextlib.contextmanager
+def _tfds_reasons(name: str) -> Iterator[None]:
+    """TFDS has a dozen kinds of errors, from an unknown name to a refused download: one line for each."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(
+            f"dataset.name is 'tfds:{name}', which TFDS cannot give ({reason}); "
+            "see tensorflow.org/datasets/catalog for names, and dataset.folder for where prepared sets lie"
+        ) from error
 
 
 def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:

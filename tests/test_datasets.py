@@ -281,3 +281,56 @@ def test_unknown_names_say_what_is_allowed():
         datasets.load("mnits")
     with pytest.raises(UserError, match="from_arrays"):
         datasets.load("arrays")
+
+
+@pytest.fixture(scope="module")
+def small_tfds(tmp_path_factory):
+    """A TFDS set of 60 grey images, written here: no download."""
+    import tensorflow_datasets as tfds
+
+    class Shades(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(8, 8, 1)),
+                "label": tfds.features.ClassLabel(names=["dark", "light"]),
+            }
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(40), "test": self._generate_examples(20)}
+
+        def _generate_examples(self, num):
+            for index in range(num):
+                yield index, {"image": np.full((8, 8, 1), 200 * (index % 2) + index, np.uint8), "label": index % 2}
+
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    Shades(data_dir=folder).download_and_prepare()
+    return folder
+
+
+def test_a_set_of_tfds_is_read_with_its_class_names_and_splits(small_tfds):
+    dataset = datasets.load("tfds:shades", folder=small_tfds)
+    assert dataset.class_names == ("dark", "light")
+    assert [len(split.images) for split in (dataset.train, dataset.validation, dataset.test)] == [36, 4, 20]
+    assert dataset.train.images.dtype == np.uint8
+    assert ((dataset.test.images.max((1, 2, 3)) > 150) == dataset.test.labels.argmax(1)).all()
+
+
+def test_fewer_images_keep_the_share_of_each_class(small_tfds):
+    dataset = datasets.load("tfds:shades", folder=small_tfds)
+    fewer = datasets.with_fewer_images(dataset, 10)
+    assert fewer.train.labels.sum(0).tolist() == [5, 5]
+    assert len(fewer.test.images) == 20
+
+
+def test_a_set_that_tfds_does_not_have_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^dataset.name is 'tfds:no_such_set', which TFDS cannot give \([^\n]*$"):
+        datasets.load("tfds:no_such_set", folder=str(tmp_path))
+
+
+def test_images_that_differ_in_size_are_refused_before_anything_is_fetched(tmp_path):
+    with pytest.raises(UserError, match=r"'tfds:imagenet2012', whose images differ in size"):
+        datasets.load("tfds:imagenet2012", folder=str(tmp_path))
+    assert not any(tmp_path.iterdir())
