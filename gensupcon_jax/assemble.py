@@ -149,10 +149,13 @@ def build_objective(
     )
 
 
-def chance_loss(config: ConfigDict, labels: Any) -> float | None:
-    """The loss of a contrastive config at chance level, from one batch's labels [image, view, class]; else None (ours)."""
+def chance_loss(config: ConfigDict, labels: Any) -> float:
+    """The loss at chance level, of the labels alone, from one batch's [image, view, class] (ours).
+
+    Contrastive: embeddings all alike. Otherwise: every class equally likely.
+    """
     if config.objective != "contrastive":
-        return None
+        return float(np.log(labels.shape[-1]))
     momentum = config.loss.mode == "momentum"
     return objectives.chance_loss(
         labels,

@@ -235,10 +235,17 @@ def check_combinations(config: ConfigDict, dataset: Dataset, num_devices: int) -
     except UserError as error:
         problems.append(str(error))
     problems += _objective_problems(config)
-    if config.steps is None and config.images is None and config.optimizer.warmup_epochs > config.epochs:
-        problems.append(
-            f"optimizer.warmup_epochs is {config.optimizer.warmup_epochs:g}; allowed: up to epochs ({config.epochs:g})"
-        )
+    own = config.optimizer
+    if (config.steps, config.images, own.warmup_steps, own.warmup_images) == (
+        None,
+    ) * 4 and own.warmup_epochs > config.epochs:
+        problems.append(f"optimizer.warmup_epochs is {own.warmup_epochs:g}; allowed: up to epochs ({config.epochs:g})")
+    if config.steps is not None and own.warmup_steps is not None and own.warmup_steps > config.steps:
+        problems.append(f"optimizer.warmup_steps is {own.warmup_steps}; allowed: up to steps ({config.steps})")
+    if own.name in ("adam", "adamw", "rmsprop"):
+        for field in ("second_momentum", *(("momentum",) if own.name != "rmsprop" else ())):
+            if own[field] >= 1:
+                problems.append(f"optimizer.{field} is {own[field]:g}; allowed with {own.name}: from 0 to below 1")
     _raise(problems)
 
 

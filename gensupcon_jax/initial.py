@@ -1,10 +1,12 @@
 """Weights to start from, or to judge: a workdir of this program or a file of another's."""
 
+import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from gensupcon_jax import weights
@@ -55,8 +57,12 @@ def read_weights(path: str | None, model: Encoder, data: DataShape) -> GivenWeig
     if Path(path).is_dir():
         variables = weights.load_run(path, need="backbone").variables
     else:
-        blank = {kind: {"backbone": tree["backbone"]} for kind, tree in expected.items()}
-        variables = weights.fill(blank, weights.read_file(path), where=path, parts=("backbone",))
+        named = weights.read_file(path)
+        variables = weights.fill(expected, named, where=path, parts=("backbone",))
+        if "head" in weights.recognise(named, where=path).parts:
+            with contextlib.suppress(UserError):  # a head of other sizes is left out, as one that is not there
+                variables = weights.fill(expected, named, where=path, parts=("backbone", "head"))
+        variables = jax.tree.map(np.asarray, _only_arrays(variables))
     for kind, tree in expected.items():
         _check_same_shapes(tree["backbone"], variables[kind]["backbone"], path)
     if not _same_shapes(expected["params"]["head"], variables["params"].get("head")):
@@ -65,6 +71,18 @@ def read_weights(path: str | None, model: Encoder, data: DataShape) -> GivenWeig
         kind: {part: tree for part, tree in parts.items() if part != "classifier"} for kind, parts in variables.items()
     }
     return GivenWeights(kept, str(path), weights.identity(kept))
+
+
+def _only_arrays(variables: dict[str, Any]) -> dict[str, Any]:
+    """Without the parts that are shapes only, because nothing filled them."""
+    return {
+        kind: {
+            part: tree
+            for part, tree in parts.items()
+            if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))
+        }
+        for kind, parts in variables.items()
+    }
 
 
 def _same_shapes(expected: Any, found: Any) -> bool:

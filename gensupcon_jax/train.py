@@ -81,11 +81,10 @@ def train_and_evaluate(
     # Of what a run rests on, but does not save, it keeps the fingerprint.
     identities = {"teacher": teacher and teacher.identity, "weights": given and given.identity}
     description |= {name: identity for name, identity in identities.items() if identity}
-    workdir.claim(folder, config.to_dict(), description)
+    workdir.check(folder, config.to_dict(), description)
     finished = workdir.read_results(folder)
     if finished is not None:
         return finished
-
     if teacher is not None:
         accuracy = teachers.teacher_accuracy(
             teacher,
@@ -94,7 +93,9 @@ def train_and_evaluate(
             student_std=data.std,
             **_extraction_settings(config, mesh),
         )
+        # Before the workdir is claimed: what the message advises is another config.
         _say(teachers.judge_accuracy(accuracy, data.num_classes, config.teacher.allow_poor))
+    workdir.claim(folder, config.to_dict(), description)
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
     frozen = _frozen(config, teacher, given, mesh)
     state = _initial_state(config, parts, given, mesh)
@@ -154,20 +155,22 @@ def _train(
     state: TrainState,
     frozen: dict[str, Any],
     batches_fn: Callable,
-    chance_loss: float | None,
+    chance_loss: float,
     stop_request: StopRequest,
 ) -> TrainState:
     """The loop, from the newest checkpoint to the last step; RunStopped when a signal ended it earlier, all saved."""
     end_step = lengths.total_steps
     seed_key = jax.device_put(_key(config, "step"), sharding.replicated(mesh))
+    advisor = _advisor(config, dataset, chance_loss, state)
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=config.checkpoint.keep)
     start_step = checkpoints.latest_step() or 0
     if start_step:
         state = state.replace(**checkpoints.restore(start_step, abstract(saved_fields(state))))
     metrics_writer = workdir.MetricsWriter(folder, start_step)
     progress = Progress(start_step=start_step, end_step=end_step, batch_size=config.batch_size)
-    progress.say(_opening(folder, dataset, state, lengths, start_step, mesh))
-    advisor = _advisor(config, dataset, chance_loss, state)
+    progress.say(_opening(folder, dataset, state, lengths, start_step, mesh) + f", chance-level loss {chance_loss:.4f}")
+    for row in workdir.read_metrics(folder):
+        advisor.sentences(row["step"], row)  # said by an earlier start
 
     in_flight = collections.deque()
     started, earlier_seconds = time.monotonic(), _trained_seconds(folder, start_step)
@@ -193,21 +196,26 @@ def _train(
                 "train/seconds": earlier_seconds + time.monotonic() - started,
             }
             notes["loss"] = f"{row['train/loss']:.4f}"
+            if "train/contrastive_accuracy" in row:
+                notes["accuracy"] = f"{100 * row['train/contrastive_accuracy']:.0f} %"
             for sentence in advisor.sentences(step, row):
                 progress.say(sentence)
-        if step == end_step or (lengths.evaluate_steps and step % lengths.evaluate_steps == 0):
+        evaluates = step == end_step or (lengths.evaluate_steps > 0 and step % lengths.evaluate_steps == 0)
+        if evaluates:
             paused = time.monotonic()
             scores = _validation_scores(config, dataset, parts, state, frozen, mesh)
             row |= {name: value for name, (value, _) in scores.items()}
             notes |= {label: f"{value:.2f} %" for value, label in scores.values() if label}
             rate_time += time.monotonic() - paused
         if row:
-            progress.show(step, force=len(notes) > 1, **notes)
+            progress.show(step, force=evaluates, **notes)
             metrics_writer.write(step, row)
         if saves:
             checkpoints.save(step, saved_fields(state))
         if stop_request.signal_name is not None and step < end_step:
             break
+    if end_step == 0:
+        checkpoints.save(0, saved_fields(state))  # what was judged can be exported, probed, or teach
     checkpoints.close()
     metrics_writer.close()
     progress.close()
@@ -331,8 +339,8 @@ def _embeddings(prediction) -> jax.Array:
     )
 
 
-def _advisor(config: ConfigDict, dataset: datasets.Dataset, chance_loss: float | None, state: TrainState) -> Advisor:
-    momentum = config.loss.mode == "momentum"
+def _advisor(config: ConfigDict, dataset: datasets.Dataset, chance_loss: float, state: TrainState) -> Advisor:
+    momentum = config.objective == "contrastive" and config.loss.mode == "momentum"
     return Advisor(
         objective=config.objective,
         chance_loss=chance_loss,

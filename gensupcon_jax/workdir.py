@@ -17,10 +17,10 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 
 
-def claim(workdir: Path, config: dict, dataset: dict) -> None:
-    """Make the folder this run's own: config.json and dataset.json, or the same ones found there (ours).
+def check(workdir: Path, config: dict, dataset: dict) -> dict[str, dict]:
+    """The files, name -> content, that the folder still lacks to be this run's own; the folder is made (ours).
 
-    A kill may leave only one of the two: where it is the same and nothing else is there, the other is written.
+    A kill may leave only one of config.json and dataset.json: where it is the same and nothing else is there, that is fine.
     Raises UserError when the folder cannot be written, holds a run with other settings or other data (the differing
     fields are named), or holds results without saying what they are of.
     """
@@ -36,8 +36,13 @@ def claim(workdir: Path, config: dict, dataset: dict) -> None:
     for name, (wanted, what) in claims.items():
         if name not in missing:
             _refuse_differences(workdir, name, wanted, what)
-    for name in missing:
-        write_json(workdir / name, claims[name][0])
+    return {name: claims[name][0] for name in missing}
+
+
+def claim(workdir: Path, config: dict, dataset: dict) -> None:
+    """Make the folder this run's own: config.json and dataset.json, or the same ones found there; errors of `check` (ours)."""
+    for name, content in check(workdir, config, dataset).items():
+        write_json(workdir / name, content)
 
 
 def read_results(workdir: Path) -> dict[str, Any] | None:

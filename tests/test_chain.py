@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from gensupcon_jax import objectives, train
+from gensupcon_jax import assemble, initial, objectives, runs, train, weights
 from gensupcon_jax.errors import UserError
 from tests.test_train import rows_of
 from tests.tiny import tiny_config, tiny_dataset
@@ -88,6 +88,8 @@ def test_a_run_starts_from_given_weights_and_0_steps_only_judge_them(student, tm
     results, rows = run(tmp_path, steps=0, **{"model.weights": str(student[0])})
     assert rows == []
     assert results["linear_top1"] == student[1]["linear_top1"]
+    again, _ = run(tmp_path / "again", steps=0, **{"model.weights": str(tmp_path)})  # what was judged was saved
+    assert again["linear_top1"] == results["linear_top1"]
 
 
 def test_a_classifier_beside_the_contrastive_loss_is_judged(tmp_path):
@@ -109,6 +111,57 @@ def test_a_callable_is_a_teacher(tmp_path):
     assert "train/teacher_loss" in rows_of(tmp_path)[-1]
 
 
+def test_a_poor_teacher_stops_the_run_and_the_advice_can_be_followed(teacher, tmp_path):
+    taught = {"teacher.kind": "workdir", "teacher.path": str(teacher[0]), "steps": 2}
+    wrong = {"teacher.mean": (0.0,), "teacher.std": (0.001,)}
+    with pytest.raises(UserError, match=r"teacher: .* of the validation images are right .*teacher.allow_poor to True"):
+        run(tmp_path, **taught, **wrong)
+    results, _ = run(tmp_path, **taught, **wrong, **{"teacher.allow_poor": True})
+    assert results["steps"] == 2
+
+
+def test_a_file_gives_backbone_and_head(student, tmp_path):
+    named = weights.to_timm(runs.read_run(student[0]).variables, parts=("backbone", "head"))
+    weights.write_safetensors(tmp_path / "student.safetensors", named, {})
+    data = assemble.DataShape.of(DATASET.description())
+    for width, parts in ((8, {"backbone", "head"}), (16, {"backbone"})):  # the second head has another size
+        model = assemble.encoder_of(tiny_config(**{"model.embedding_dim": width}), data)
+        given = initial.read_weights(str(tmp_path / "student.safetensors"), model, data)
+        assert set(given.variables["params"]) == parts
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("lars", {"optimizer.exclude_bias_and_norm": True}),
+        ("rmsprop", {"optimizer.second_momentum": 0.9, "optimizer.learning_rate": 1e-3}),
+        ("adamw", {"optimizer.learning_rate": 1e-3, "optimizer.schedule_per": "epoch"}),
+    ],
+)
+def test_every_optimizer_trains(tmp_path, name, settings):
+    _, rows = run(tmp_path, steps=4, images=32, **{"optimizer.name": name}, **settings)
+    assert np.isfinite([row["train/loss"] for row in rows]).all()
+
+
+@pytest.mark.parametrize("policy", ["auto", "rand", "cutout", "none"])
+def test_every_policy_is_drawn_on_the_sheet(tmp_path, policy):
+    run(tmp_path, tiny_dataset(channels=3), steps=1, **{"augment.policy": policy, "mix.kind": "none"})
+    page = (tmp_path / "report.html").read_text()
+    assert "5. Are the inputs sane?" in page
+    assert page.count("view 2") >= 12
+
+
+def test_the_report_compares_the_labels_loss_with_chance(student):
+    page = (student[0] / "report.html").read_text()
+    assert "train/label_loss" in page or "entropy of the teacher" in page
+    assert "chance-level loss" in page
+    assert student[1]["chance_loss"] == pytest.approx(rows_of(student[0])[0]["train/chance_loss"], rel=0.01)
+
+
+def test_a_classifier_at_chance_has_the_loss_of_equal_classes(teacher):
+    assert teacher[1]["chance_loss"] == pytest.approx(math.log(4))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -127,6 +180,11 @@ def test_a_callable_is_a_teacher(tmp_path):
         (
             {"loss.mode": "momentum", "momentum_encoder.queue_size": 100},
             "momentum_encoder.queue_size is 100; allowed: 0 or a multiple of batch_size (32) from 32; nearest: 96 or 128",
+        ),
+        ({"steps": 5, "optimizer.warmup_steps": 6}, "optimizer.warmup_steps is 6; allowed: up to steps (5)"),
+        (
+            {"optimizer.name": "adam", "optimizer.second_momentum": 1.0},
+            "optimizer.second_momentum is 1; allowed with adam: from 0 to below 1",
         ),
         ({"momentum_encoder.momentum": 1.5}, "momentum_encoder.momentum is 1.5; allowed: a number from 0 to 1"),
     ],

@@ -105,6 +105,44 @@ def test_another_config_is_refused_and_nothing_changes(finished):
     assert (folder / "results.json").read_bytes() == before
 
 
+def test_a_warm_up_in_steps_overrides_the_one_in_epochs(tmp_path):
+    config = tiny_config(steps=None, epochs=1.0, **{"optimizer.warmup_epochs": 10.0, "optimizer.warmup_steps": 0})
+    results = train.train_and_evaluate(config, tmp_path, tiny_dataset(), devices=DEVICE)
+    assert results["steps"] == 3
+
+
+def test_what_was_said_is_not_said_again_by_a_run_that_goes_on(tmp_path, monkeypatch, capsys):
+    collapses = tiny_config(
+        steps=70,
+        log_steps=1,
+        **{"optimizer.learning_rate": 50.0, "optimizer.schedule": "constant", "checkpoint.every_steps": 60},
+    )
+    real = train.train_batches
+
+    def stops(*args, **kwargs):
+        for number, batch in enumerate(real(*args, **kwargs)):
+            if number == 65:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(train, "train_batches", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_and_evaluate(collapses, tmp_path, tiny_dataset(), devices=DEVICE)
+    assert capsys.readouterr().err.count("learning rate too large: ") == 1
+    monkeypatch.setattr(train, "train_batches", real)
+    train.train_and_evaluate(collapses, tmp_path, tiny_dataset(), devices=DEVICE)
+    assert capsys.readouterr().err.count("learning rate too large: ") == 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path):
+    diverges = tiny_config(steps=20, log_steps=1, **{"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0.0})
+    with pytest.raises(
+        UserError, match=r"of step \d+ is not finite; likely causes: optimizer.learning_rate is too high"
+    ):
+        train.train_and_evaluate(diverges, tmp_path, tiny_dataset(), devices=DEVICE)
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_another_seed_is_another_run(finished, tmp_path):
     train.train_and_evaluate(tiny_config(seed=1), tmp_path, tiny_dataset(), devices=DEVICE)
     assert without_speed(rows_of(tmp_path)) != without_speed(rows_of(finished[0]))

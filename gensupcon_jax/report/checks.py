@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gensupcon_jax.report.curves import curve
+from gensupcon_jax.report.curves import curve, training_loss
 from gensupcon_jax.report.data import PREDICTORS, ReportData, class_names
 from gensupcon_jax.report.scatter import SCATTER_POINTS, unit_rows
 from gensupcon_jax.report.similarity import similarity_correlation, similarity_missing, sorted_batch
@@ -56,7 +56,7 @@ def _check_finite(metrics: Sequence[dict[str, Any]]) -> Check:
 
 def _check_loss(data: ReportData) -> Check:
     name, section = "Training loss", "curves"
-    _, values = curve(data.metrics, "train/loss")
+    _, values = curve(data.metrics, training_loss(data.metrics))
     finite = values[np.isfinite(values)]
     if finite.size < 1 + (data.chance_loss is None):
         return Check("unknown", name, "Too few logged values to judge.", section)

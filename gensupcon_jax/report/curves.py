@@ -15,7 +15,9 @@ Curve = tuple[np.ndarray, np.ndarray]  # steps, values
 
 def curves_section(data: ReportData) -> dict[str, Any] | str:
     """The curves, or why there is nothing to show."""
-    losses = {key: curve(data.metrics, key) for key in _curve_keys(data.metrics, "loss")}
+    drawn = training_loss(data.metrics)
+    keys = [drawn if key == "train/loss" else key for key in _curve_keys(data.metrics, "loss")]
+    losses = {key: curve(data.metrics, key) for key in keys}
     accuracies = {key: curve(data.metrics, key) for key in _curve_keys(data.metrics, "top1")}
     if not losses and not accuracies:
         return "The run logged neither a loss nor an accuracy."
@@ -25,6 +27,11 @@ def curves_section(data: ReportData) -> dict[str, Any] | str:
         "has_chance": data.chance_loss is not None and bool(losses),
         "has_accuracy": bool(accuracies),
     }
+
+
+def training_loss(metrics: Sequence[dict[str, Any]]) -> str:
+    """The loss that the chance level is of: with a teacher the labels' part, as the sum of both has another one."""
+    return "train/label_loss" if any("train/label_loss" in row for row in metrics) else "train/loss"
 
 
 def _curve_keys(metrics: Sequence[dict[str, Any]], ending: str) -> list[str]:
