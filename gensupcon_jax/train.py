@@ -183,7 +183,8 @@ def _train(
         progress.advance()
 
         row, notes = {}, {}
-        saves = step == end_step or step % lengths.checkpoint_steps == 0 or stop_request.signal_name is not None
+        stops = stop_request.signal_name is not None  # read once: a signal that comes later waits for the next step
+        saves = stops or step == end_step or step % lengths.checkpoint_steps == 0
         if saves or step % config.log_steps == 0 or step == 1:
             row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
             _check_finite(step, row, folder, checkpoints)
@@ -212,7 +213,7 @@ def _train(
             metrics_writer.write(step, row)
         if saves:
             checkpoints.save(step, saved_fields(state))
-        if stop_request.signal_name is not None and step < end_step:
+        if stops:
             break
     if end_step == 0:
         checkpoints.save(0, saved_fields(state))  # what was judged can be exported, probed, or teach
