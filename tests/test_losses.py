@@ -1,6 +1,7 @@
 """The loss: by hand, against a float64 loop, the authors' numbers, its dense definition, and on 1, 2 and 8 devices."""
 
 import functools
+import inspect
 from pathlib import Path
 
 import jax
@@ -301,6 +302,65 @@ def test_tiny_similarities_keep_their_precision():
     assert_gradients_equal(gradients[0], true_gradients(*arguments)[0])
 
 
+# ---- converged embeddings: the precision that the docstring promises
+
+LOSS_ROUNDING = 1.2e-6  # of the largest logit
+GRADIENT_ROUNDING = 4e-7  # of the largest logit, times the gradient of the attraction
+
+
+def converged(kind, temperature, seed=0):
+    """-> the arguments of the loss: images close to the centre of their class, 128 dimensions."""
+    num_rows, num_classes = 192, {"simclr": 96, "four views": 48, "supcon": 10, "smoothed": 10}[kind]
+    rng = np.random.default_rng(seed)
+    classes = np.arange(num_rows) % num_classes
+    spread = 0.1 if num_classes == 10 else 0.02
+    anchors = unit(unit(rng.normal(size=(num_classes, 128)))[classes] + unit(rng.normal(size=(num_rows, 128))) * spread)
+    labels = np.eye(num_classes, dtype=np.float32)[classes]
+    labels = np.float32(0.9) * labels + np.float32(0.1 / num_classes) if kind == "smoothed" else labels
+    return anchors, labels, None, None, None, "similarity", np.float32(temperature)
+
+
+def largest_attraction(anchors, labels, temperature):
+    """The largest entry of the gradient of the attraction alone."""
+    directions = np.float64(labels) / np.linalg.norm(labels, axis=1, keepdims=True)
+    pairs = directions @ directions.T * (1.0 - np.eye(len(labels)))
+    pairs /= pairs.sum(axis=1, keepdims=True)
+    return np.abs((pairs + pairs.T) @ anchors).max() / (temperature * len(anchors))
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.07, 0.03, 0.005])
+@pytest.mark.parametrize("kind", ["simclr", "four views", "supcon", "smoothed"])
+def test_converged_embeddings_to_the_stated_precision(kind, temperature):
+    arguments = converged(kind, temperature)
+    anchors, labels, *_ = arguments
+    expected, _ = loop_loss(*arguments)
+    of_anchors, _ = true_gradients(*arguments)
+    # Unit vectors: no logit is larger than 1 / temperature.
+    of_attraction = GRADIENT_ROUNDING / temperature * largest_attraction(anchors, labels, temperature)
+    for result, gradients in (dense(*arguments), factored(*arguments, 64)):
+        assert result.valid.all() and np.all(result.loss >= 0.0)
+        assert np.all(np.abs(result.loss - expected) <= np.maximum(1e-5 * expected, LOSS_ROUNDING / temperature))
+        tolerance = max(5e-5 * np.abs(of_anchors).max(), of_attraction)
+        np.testing.assert_allclose(gradients[0], of_anchors, rtol=0.0, atol=tolerance)
+
+
+def test_the_softmax_keeps_its_precision_where_one_contrast_is_nearly_all_of_it():
+    # From a log_sum_exp, rounded like the logit of 200 that it is, the softmax would be wrong by 1e-5.
+    arguments = converged("simclr", 0.005)
+    of_anchors, _ = true_gradients(*arguments)
+    _, (gradient, _) = factored(*arguments)
+    tolerance = 1e-6 * largest_attraction(*arguments[:2], 0.005)
+    np.testing.assert_allclose(gradient, of_anchors, rtol=0.0, atol=tolerance)
+
+
+def test_collapsed_embeddings_and_many_equal_similarities():
+    # 4096 equal pulls of 1000 smoothed classes: a long float32 sum of equal numbers rounds each addition the same way.
+    labels = np.float32(0.9) * np.eye(1000, dtype=np.float32)[np.arange(4096) % 1000] + np.float32(1e-4)
+    anchors = np.tile(unit(np.random.default_rng(0).normal(size=(1, 128))), (4096, 1))
+    loss = jax.jit(functools.partial(generalized_contrastive_loss, temperature=0.005))(anchors, labels).loss
+    np.testing.assert_allclose(loss, np.full(4096, np.log(4095.0)), rtol=1e-5)
+
+
 # ---- the authors, SupCon, SimCLR
 
 
@@ -445,11 +505,86 @@ def test_any_numeric_labels_and_numbers_as_mask(dtype):
     np.testing.assert_array_equal(result.loss, expected.loss)
 
 
-def test_labels_need_not_sum_to_one():
-    anchors, labels, _, _, mask = problem("teacher", 6)
-    expected, _ = factored(anchors, labels, None, None, mask, "similarity", TEMPERATURE)
-    result, _ = factored(anchors, 1e-25 * labels, None, None, mask, "similarity", TEMPERATURE)
-    np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-5)
+@pytest.mark.parametrize("scale", [1e-35, 1e-25, 3e38])
+def test_labels_need_not_sum_to_one(scale):
+    anchors, labels, _, _, mask = problem("smoothed" if scale < 1e-30 else "teacher", 6)
+    for run in (dense, factored):
+        expected, _ = run(anchors, labels, None, None, mask, "similarity", TEMPERATURE)
+        result, _ = run(anchors, np.float32(scale) * labels, None, None, mask, "similarity", TEMPERATURE)
+        assert expected.valid.all() and result.valid.all()
+        np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("run", [dense, factored])
+@pytest.mark.parametrize("broken", ["anchors", "labels"])
+def test_nan_is_seen(run, broken):
+    anchors, *_ = problem("hard", 7)
+    labels = np.eye(NUM_ANCHORS // 2, dtype=np.float32)[np.arange(NUM_ANCHORS) // 2]
+    (anchors if broken == "anchors" else labels)[3, 0] = np.nan
+    result, (gradient, _) = run(anchors, labels, None, None, None, "similarity", TEMPERATURE)
+    assert np.isnan(result.mean()) and np.isnan(gradient).any()
+    if broken == "anchors":
+        assert np.isnan(result.loss).all()  # also where it is only one of many that are not similar
+
+
+@pytest.mark.parametrize("run", [dense, factored])
+@pytest.mark.parametrize(("num_anchors", "num_contrasts"), [(0, None), (0, 3), (4, 0), (0, 0)])
+def test_nobody_gives_nothing_valid(run, num_anchors, num_contrasts):
+    anchors, labels, *_ = problem("hard", 7)
+    others = (None, None) if num_contrasts is None else (anchors[:num_contrasts], labels[:num_contrasts])
+    arguments = (anchors[:num_anchors], labels[:num_anchors], *others)
+    result, gradients = run(*arguments, None, "similarity", TEMPERATURE)
+    assert result.loss.shape == result.valid.shape == (num_anchors,)
+    assert result.mean() == 0.0 and not result.valid.any() and not result.loss.any()
+    for gradient, points in zip(gradients, arguments[::2], strict=True):
+        assert points is None or (gradient.shape == points.shape and not gradient.any())
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+def test_a_second_derivative_is_refused(num_contrasts):
+    anchors, labels, contrasts, contrast_labels, _ = problem("teacher", 3, num_contrasts=num_contrasts)
+
+    def mean(anchor_loss_fn, points, temperature):
+        arguments = (points[0], labels, points[1], contrast_labels, None, "similarity", temperature)
+        return anchor_loss_fn(*arguments).mean()
+
+    def steepness(anchor_loss_fn, points):
+        gradients = jax.grad(functools.partial(mean, anchor_loss_fn))(points, TEMPERATURE)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients))
+
+    points = (anchors, contrasts)
+    of_factored = functools.partial(steepness, factored_anchor_loss)
+    of_temperature = functools.partial(mean, factored_anchor_loss, points)
+    for refused in (jax.grad(of_factored), jax.jit(jax.grad(jax.jit(of_factored)))):
+        with pytest.raises(UserError, match=r"second derivative.*dense_contrastive_loss"):
+            refused(points)
+    with pytest.raises(UserError, match="second derivative"):
+        jax.grad(jax.grad(of_temperature))(TEMPERATURE)
+    of_dense = jax.jit(jax.value_and_grad(functools.partial(steepness, dense_anchor_loss)))
+    value, second = of_dense(points)
+    np.testing.assert_allclose(jax.jit(of_factored)(points), value, rtol=1e-4)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(second))
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+def test_gradients_under_checkpoint_scan_and_vmap(num_contrasts):
+    *sides, mask = problem("teacher", 3, num_contrasts=num_contrasts)
+    _, expected = factored(*sides, mask, "similarity", TEMPERATURE)
+
+    def gradients_of(points, wrap=lambda function: function):
+        def mean(points):
+            arguments = (points[0], sides[1], points[1], sides[3], mask, "similarity", TEMPERATURE)
+            return factored_anchor_loss(*arguments).mean()
+
+        return jax.grad(wrap(mean))(points)
+
+    points = (sides[0], sides[2])
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), points)
+    under_checkpoint = jax.jit(functools.partial(gradients_of, wrap=jax.checkpoint))(points)
+    _, under_scan = jax.lax.scan(lambda carry, points: (carry, gradients_of(points)), 0, stacked)
+    under_vmap = jax.jit(jax.vmap(gradients_of))(stacked)
+    for found in (under_checkpoint, *(jax.tree.map(lambda leaf: leaf[1], each) for each in (under_scan, under_vmap))):
+        jax.tree.map(assert_gradients_equal, found, jax.tree.map(np.asarray, expected))
 
 
 @pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS])
@@ -511,6 +646,28 @@ def test_devices_give_what_one_gives(num_devices, num_contrasts):
         assert_values_equal(result.mean(), expected.mean())  # the array is global here
         for actual, true in zip(gradients, expected_gradients, strict=True):
             assert_gradients_equal(actual, true)
+
+
+@pytest.mark.parametrize("num_contrasts", [None, 0], ids=["no anchor", "no contrast"])
+def test_nobody_on_any_device(num_contrasts):
+    anchors, labels, *_ = problem("hard", 9)
+    sides = (
+        (anchors[:0], labels[:0], None, None) if num_contrasts is None else (anchors, labels, anchors[:0], labels[:0])
+    )
+
+    def mean(*local):
+        result = spread_loss(*local, None)
+        return result, result.mean()
+
+    result, average = on_devices(8, mean, (PartitionSpec("data"), PartitionSpec()))(*sides)
+    assert average == 0.0 and result.valid.shape == (len(sides[0]),) and not result.valid.any()
+
+
+def test_a_second_derivative_is_refused_on_devices():
+    anchors, labels, *_ = problem("hard", 9)
+    mean = on_devices(8, lambda *local: spread_loss(*local, None, None, None).mean(), PartitionSpec())
+    with pytest.raises(UserError, match="second derivative"):
+        jax.grad(lambda points: jnp.sum(jax.grad(mean)(points, labels) ** 2))(anchors)
 
 
 def encode(weights, inputs):
@@ -612,6 +769,11 @@ def test_anchor_loss_is_a_tree_with_a_static_axis():
         ({"temperature": 0.0}, ("0.0", "above 0", "loss.temperature")),
         ({"temperature": -1}, ("-1", "above 0", "loss.temperature")),
         ({"base_temperature": 0.0}, ("0.0", "above 0", "loss.base_temperature")),
+        ({"temperature": np.array(0.0)}, ("0.0", "above 0", "loss.temperature")),
+        ({"temperature": jnp.float32(-1.0)}, ("-1.0", "above 0", "loss.temperature")),
+        ({"temperature": np.float32(np.nan)}, ("nan", "above 0", "loss.temperature")),
+        ({"temperature": np.ones(3)}, ("[1. 1. 1.]", "one number above 0", "loss.temperature")),
+        ({"base_temperature": jnp.float32(0.0)}, ("0.0", "above 0", "loss.base_temperature")),
         ({"tile_size": 0}, ("0", "1 and more", "loss.tile_size")),
         ({"contrasts": np.ones((3, 2), np.float32)}, ("None", "both or neither", "contrast_labels")),
         ({"contrast_labels": np.ones((3, 2), np.float32)}, ("None", "both or neither", "contrasts")),
@@ -625,12 +787,58 @@ def test_bad_input_says_what_was_found_and_what_is_allowed(changes, words):
     assert all(word in str(raised.value) for word in words) and "\n" not in str(raised.value)
 
 
+# The shape checks of the tests stand before the house's own: these look behind them.
+unchecked_loss = inspect.unwrap(generalized_contrastive_loss)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"anchor_labels": np.arange(4)}, ("[4]", "[anchor, class]", "jax.nn.one_hot", "anchor_labels")),
+        ({"contrast_labels": np.arange(3)}, ("[3]", "[contrast, class]", "jax.nn.one_hot", "contrast_labels")),
+        ({"anchors": np.ones((4, 2, 2), np.float32)}, ("[4, 2, 2]", "[anchor, dim]", "change anchors")),
+        ({"contrasts": np.ones((3, 5), np.float32)}, ("5 columns", "allowed: 2", "change contrasts")),
+        ({"contrast_labels": np.ones((3, 5))}, ("5 columns", "allowed: 6", "change contrast_labels")),
+        ({"anchor_labels": np.ones((5, 6))}, ("5 rows", "allowed: 4", "change anchor_labels")),
+        ({"contrast_mask": np.ones((4, 3))}, ("[4, 3]", "[contrast]", "change contrast_mask")),
+        ({"tile_size": 2.5}, ("2.5", "without a fraction", "loss.tile_size")),
+        ({"temperature": "low"}, ("low", "above 0", "loss.temperature")),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(changes, words):
+    arguments = {
+        "anchors": np.ones((4, 2), np.float32),
+        "anchor_labels": np.ones((4, 6)),
+        "contrasts": np.ones((3, 2), np.float32),
+        "contrast_labels": np.ones((3, 6)),
+        "temperature": 0.1,
+    }
+    with pytest.raises(UserError) as raised:
+        unchecked_loss(**arguments | changes)
+    assert all(word in str(raised.value) for word in words) and "\n" not in str(raised.value)
+
+
+def test_shapes_of_the_matrices():
+    with pytest.raises(UserError, match=r"\[anchor, class\].*one_hot"):
+        inspect.unwrap(label_similarity)(np.arange(4), np.arange(4))
+    with pytest.raises(UserError, match="3 columns; allowed: 2"):
+        inspect.unwrap(latent_similarity)(np.ones((4, 2)), np.ones((4, 3)), temperature=0.1)
+
+
+def test_a_traced_temperature_cannot_be_looked_at():
+    anchors, labels, *_ = problem("hard", 7)
+    loss = jax.jit(lambda temperature: generalized_contrastive_loss(anchors, labels, temperature=temperature).mean())
+    assert np.isfinite(loss(0.1)) and np.isnan(loss(-0.1))
+
+
 def test_bad_input_of_the_dense_form():
     square = np.ones((2, 2), np.float32)
     with pytest.raises(UserError, match=r"loss\.normalizer"):
         dense_contrastive_loss(square, square, normalizer="mean")
     with pytest.raises(UserError, match=r"loss\.temperature"):
         latent_similarity(square, square, temperature=0.0)
+    with pytest.raises(UserError, match=r"loss\.temperature"):
+        latent_similarity(square, square, temperature=jnp.float32(0.0))
 
 
 def temporary_bytes(anchor_loss_fn, num_anchors, num_classes):

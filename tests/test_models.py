@@ -174,15 +174,44 @@ def test_embeddings_have_unit_length():
     np.testing.assert_allclose(jnp.linalg.norm(embeddings, axis=-1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("vector", [[3.0, 4.0], [3e-9, 4e-9], [3e12, 4e12]])
-def test_unit_normalize_keeps_the_direction(vector):
-    np.testing.assert_allclose(unit_normalize(jnp.array([vector])), [[0.6, 0.8]], rtol=1e-6)
+def directed_sum(vectors):
+    return (unit_normalize(vectors) * jnp.array([1.0, 2.0])).sum()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e-11, 1e12, 1e25, 8e37])
+def test_unit_normalize_keeps_the_direction(scale):
+    vectors = jnp.array([[3.0, 4.0]]) * scale
+    for run in (unit_normalize, jax.jit(unit_normalize)):
+        np.testing.assert_allclose(run(vectors), [[0.6, 0.8]], rtol=1e-6)
+    # As below; the gradient goes with 1 / length, and what float32 cannot hold of that is 0.
+    expected = np.array([[-0.064, 0.048]]) / scale
+    np.testing.assert_allclose(jax.grad(directed_sum)(vectors), expected, rtol=1e-5, atol=1.2e-38)
+
+
+@pytest.mark.parametrize("entry", [np.nan, np.inf])
+def test_unit_normalize_lets_divergence_be_seen(entry):
+    vectors = jnp.array([[entry, 1.0], [3.0, 4.0]])
+    for run in (unit_normalize, jax.jit(unit_normalize)):
+        found = run(vectors)
+        assert np.isnan(found[0]).all()
+        np.testing.assert_allclose(found[1], [0.6, 0.8], rtol=1e-6)
+    gradient = jax.grad(directed_sum)(vectors)
+    assert np.isnan(gradient[0]).all() and np.isfinite(gradient[1]).all()
+
+
+def test_unit_normalize_has_the_gradient_of_its_slope():
+    vectors, weights = jax.random.normal(jax.random.key(3), (2, 5, 8))
+    gradient = jax.grad(lambda vectors: (unit_normalize(vectors) * weights).sum())(vectors)
+    exact, weights = np.float64(vectors), np.float64(weights)
+    length = np.linalg.norm(exact, axis=1, keepdims=True)
+    unit_vectors = exact / length
+    expected = (weights - (weights * unit_vectors).sum(axis=1, keepdims=True) * unit_vectors) / length
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
 
 
 def test_zero_embedding_stays_zero_with_finite_gradient():
     vectors = jnp.array([[0.0, 0.0], [3.0, 4.0]])
-    weights = jnp.array([[1.0, 2.0], [1.0, 2.0]])
-    value, gradient = jax.value_and_grad(lambda vectors: (unit_normalize(vectors) * weights).sum())(vectors)
+    value, gradient = jax.value_and_grad(directed_sum)(vectors)
     np.testing.assert_allclose(value, 2.2, rtol=1e-6)
     # d/dv of w . v / |v| is (w - (w . u) u) / |v|, u = v / |v|.
     np.testing.assert_allclose(gradient, [[0, 0], [-0.064, 0.048]], atol=1e-6)

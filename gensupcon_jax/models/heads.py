@@ -8,17 +8,24 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-SHORTEST_NORM = 1e-12  # As torch.nn.functional.normalize.
+SHORTEST = 1e-12  # As the smallest norm of torch.nn.functional.normalize.
 
 
 def unit_normalize(vectors: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
-    """Scale each vector to length 1 in float32; a zero vector has no direction and stays zero, with zero gradient."""
+    """Scale each vector to length 1 in float32; NaN and infinity become NaN, so that divergence is seen.
+
+    A vector without an entry above 1e-12 has no direction and becomes zero, with zero gradient.
+    """
     vectors = vectors.astype(jnp.float32)
-    squared_norm = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    has_direction = squared_norm > SHORTEST_NORM**2
+    largest = jax.lax.stop_gradient(jnp.abs(vectors).max(axis=-1, keepdims=True, initial=0.0))
+    has_direction = ~(largest <= SHORTEST)  # True for NaN
+    # In units of the largest entry no square overflows or vanishes, and the direction does not depend on the unit. Two
+    # roots, as XLA may divide by way of 1 / largest, which is flushed to zero for the largest floats.
+    inverse_root = jax.lax.rsqrt(jnp.where(has_direction, largest, 1.0))
     # Both wheres are needed: the inner one keeps 1/0 out of the branch that is not taken, whose gradient would be NaN.
-    scale = jax.lax.rsqrt(jnp.where(has_direction, squared_norm, 1.0))
-    return jnp.where(has_direction, vectors * scale, 0.0)
+    scaled = jnp.where(has_direction, vectors, 1.0) * inverse_root * inverse_root
+    unit_vectors = scaled * jax.lax.rsqrt(jnp.sum(scaled**2, axis=-1, keepdims=True))
+    return jnp.where(has_direction, unit_vectors, 0.0)
 
 
 def linear(features: int, inputs: Float[Array, "batch dim"], *, name: str) -> Float[Array, "batch new_dim"]:
