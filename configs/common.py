@@ -40,9 +40,27 @@ def get_config() -> ConfigDict:
 def dataset() -> ConfigDict:
     """Where images and labels come from; class count, image size, mean and standard deviation follow from the data."""
     group = ConfigDict()
-    group.name = "digits"  # digits | tfds:<name> | arrays (handed to `train_and_evaluate` from Python)
+    # digits | tfds:<name>[:version] | folder:<path> of <split>/<class>/<image> | arrays (handed to `train_and_evaluate`)
+    group.name = "digits"
     group.folder = optional()  # where TFDS keeps its data sets; None: TFDS's own default
     group.train_images = optional()  # use only so many training images, the same share of each class; None: all
+    group.train_split = optional()  # name of the split, "train[:90%]" in TFDS's syntax; None: the usual one
+    group.validation_split = optional()  # the same; None: the usual one, or cut from training
+    group.test_split = optional()  # the same; None: the usual one, else the validation split, else cut from training
+    group.validation_fraction = 0.1  # share of the training images that is cut off where there is no validation split
+    group.test_fraction = 0.2  # the same for a test split; both are stratified and always the same images
+    group.image_size = optional()  # pixels of what the network sees; None: the images' own, or 32 to 224 by their sizes
+    group.center_share = 0.875  # of the shorter side: what an evaluation keeps of an encoded image [usual: 224 of 256]
+    group.memory_limit = (
+        2048.0  # MiB; sets with images of one size up to this are kept in memory, cropped on the device
+    )
+    group.num_threads = optional()  # that decode images; None: one for each core
+    group.remainder = "drop"  # images that fill no batch: drop (others in each epoch) | carry (into the next epoch)
+    group.skip_damaged = False  # leave out images that cannot be decoded, and list them in the workdir
+    group.max_damaged_share = 0.01  # more damaged images than this share are an error all the same
+    group.input_bound_share = (
+        0.1  # say that a run waits for its images where it does so for more than this share of its time
+    )
     return group
 
 

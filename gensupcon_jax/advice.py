@@ -32,7 +32,8 @@ class RunFacts:
 
     chance_loss: of the labels, without a teacher's part, for rows that have no `train/chance_loss`; None: not judged.
     learning_rate: the peak. parameter_norm: global norm of the initial parameters; without it, or with another optimizer
-    than sgd, the size of the updates is not judged.
+    than sgd, the size of the updates is not judged. input_bound_share: of the time, from which waiting for images is said;
+    decoding_threads: that decode images on the host; 0: the images are in memory.
     """
 
     objective: str
@@ -46,6 +47,8 @@ class RunFacts:
     has_teacher: bool = False
     optimizer: str = "sgd"
     parameter_norm: float | None = None
+    input_bound_share: float | int = 0.1
+    decoding_threads: int = 0
 
 
 class Advisor:
@@ -59,6 +62,7 @@ class Advisor:
         self._said: set[str] = set()
         self._rate_was_high = False
         self._settled = collections.deque(maxlen=_NUM_ROWS)
+        self._waits = collections.deque(maxlen=_NUM_ROWS)
 
     def sentences(self, step: int, row: Mapping[str, Any]) -> list[str]:
         """What is newly wrong with the row logged at this step, each as "name: what, why, what to change" (ours).
@@ -72,7 +76,15 @@ class Advisor:
         numbers["step"] = step
         if self._facts.chance_loss is not None:
             numbers.setdefault("chance_loss", self._facts.chance_loss)
-        return self._new([check(self._facts, numbers) for check in _AT_ONCE] + self._when_settled(numbers))
+        found = [check(self._facts, numbers) for check in _AT_ONCE] + self._when_settled(numbers)
+        return self._new([*found, self._input_bound(numbers)])
+
+    def _input_bound(self, numbers: dict[str, float]) -> str | None:
+        if numbers["step"] > 1:  # the first step waits for the first batch and compiles
+            self._waits.append(numbers["input_wait"])
+        if len(self._waits) < _NUM_ROWS or not statistics.fmean(self._waits) > self._facts.input_bound_share:
+            return None
+        return _input_sentence(self._facts, statistics.fmean(self._waits), numbers["step"])
 
     def _when_settled(self, numbers: dict[str, float]) -> list[str | None]:
         self._rate_was_high |= not numbers["learning_rate"] < self._facts.learning_rate / 2
@@ -154,6 +166,16 @@ def _one_hot_teacher(facts: RunFacts, numbers: Mapping[str, float]) -> str | Non
         f"teacher nearly one-hot: its predictions have an entropy of {numbers['teacher_entropy']:.4f} nats and add "
         "nothing to hard labels. Raise teacher.temperature"
     )
+
+
+def _input_sentence(facts: RunFacts, share: float, step: float | int) -> str:
+    change = (
+        "The images are in memory, so the host itself is busy: run less beside it, or raise batch_size"
+        if facts.decoding_threads == 0
+        else f"{facts.decoding_threads} threads decode images: raise dataset.num_threads where the host has more cores, "
+        "use a host with more of them, or store the images smaller (JPEGs near twice dataset.image_size)"
+    )
+    return f"input-bound: the devices waited {share:.0%} of the time for images, up to step {step:g}. {change}"
 
 
 # ---- what several rows tell, once the network had time to learn

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from gensupcon_jax import diagnostics, objectives, optimizer, sharding, teachers
-from gensupcon_jax.augment import build_augment_fn, normalize
+from gensupcon_jax.augment import build_augment_fn, normalize, resize
 from gensupcon_jax.durations import duration_steps
 from gensupcon_jax.input_pipeline import Batch
 from gensupcon_jax.mixing import build_mix_fn
@@ -22,7 +22,10 @@ from gensupcon_jax.train_step import build_train_step_fn, build_view_fn
 
 
 class DataShape(NamedTuple):
-    """What the functions must know of the data: sizes and the training split's statistics, channel by channel, 0..1."""
+    """What the functions must know of the data: sizes and the training split's statistics, channel by channel, 0..1.
+
+    stored_size: of images in memory, where the network sees another size; is_encoded: the host decodes and crops them.
+    """
 
     image_size: int
     num_channels: int
@@ -30,13 +33,16 @@ class DataShape(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
     name: str = ""
+    stored_size: int | None = None
+    is_encoded: bool = False
 
     @classmethod
     def of(cls, description: dict) -> "DataShape":
         """From a data set's description, `dataset.json`."""
         size, _, channels = description["image_shape"]
         mean, std = (np.array(description[key], np.float32) for key in ("mean", "std"))
-        return cls(size, channels, len(description["class_names"]), mean, std, description["name"])
+        classes, stored = len(description["class_names"]), description.get("stored_size")
+        return cls(size, channels, classes, mean, std, description["name"], stored, bool(description.get("encoded")))
 
 
 class Lengths(NamedTuple):
@@ -99,7 +105,7 @@ def build_parts(
     view_fn = build_view_fn(augment_fn, build_mix_fn(**config.mix.to_dict()))
 
     def predict(state, frozen, images):
-        return objective.predict(state, frozen, normalize(images, data.mean, data.std))
+        return objective.predict(state, frozen, normalize(resize(images, data.image_size), data.mean, data.std))
 
     def initial_state(key):
         sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
@@ -166,7 +172,9 @@ def chance_loss(config: ConfigDict, labels: Any) -> float:
 
 def abstract_batch(config: ConfigDict, data: DataShape) -> Batch:
     """Shapes of one step's batch (ours)."""
-    images = (config.batch_size, data.image_size, data.image_size, data.num_channels)
+    size = data.image_size if data.is_encoded else data.stored_size or data.image_size
+    views = (config.augment.num_views,) if data.is_encoded else ()
+    images = (config.batch_size, *views, size, size, data.num_channels)
     return Batch(
         jax.ShapeDtypeStruct(images, jnp.uint8),
         jax.ShapeDtypeStruct((config.batch_size, data.num_classes), jnp.float32),

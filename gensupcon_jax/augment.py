@@ -75,7 +75,8 @@ def build_augment_fn(
 
     keys: a typed key for each image, see `per_image_keys`. Views are [batch, view, image_size, image_size, channel]
     float32, each drawn on its own. mean, std [channel] on the scale 0..1; dataset_name helps `auto_policy="auto"`; the
-    others are the config's `augment` fields. Probability or strength 0 leaves out. Raises UserError for bad settings.
+    others are the config's `augment` fields. Probability or strength 0 leaves out. Images [batch, view, image_size,
+    image_size, channel] are views whose crops the host has taken: all but the crop is done. Raises UserError for bad settings.
     """
     strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
     probabilities = {
@@ -117,8 +118,11 @@ def build_augment_fn(
     }[policy]
 
     def augment_fn(
-        keys: Key[jax.Array, "batch"], images: UInt8[Array, "batch height width channel"]
+        keys: Key[jax.Array, "batch"],
+        images: UInt8[Array, "batch height width channel"] | UInt8[Array, "batch view size size channel"],
     ) -> Float[jax.Array, "batch view size size channel"]:
+        if images.ndim == 5:
+            return normalize(change_views(keys, images, transforms=transforms[1:]), mean, std)
         return normalize(make_views(keys, images, transforms=transforms, num_views=num_views), mean, std)
 
     return augment_fn
@@ -161,6 +165,23 @@ def make_views(
         return jax.vmap(functools.partial(_apply_in_turn, transforms), in_axes=(0, None))(keys, image)
 
     return jax.vmap(views_of_one)(keys, _unit_range(images))
+
+
+def change_views(
+    keys: Key[jax.Array, "batch"],
+    views: UInt8[Array, "batch view size size channel"],
+    *,
+    transforms: Sequence[Transform],
+) -> Float[jax.Array, "batch view size size channel"]:
+    """Each of the views of an image changed on its own, in 0..1, float32; all randomness of an image is in its key (ours)."""
+    if not transforms:
+        return _unit_range(views)
+
+    def change_one(key: jax.Array, views_of_one: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, (views_of_one.shape[0], len(transforms)))
+        return jax.vmap(functools.partial(_apply_in_turn, transforms))(keys, views_of_one)
+
+    return jax.vmap(change_one)(keys, _unit_range(views))
 
 
 def normalize(
@@ -240,6 +261,14 @@ def whole_image(
     if (height, width) == (size, size):
         return jnp.asarray(image)
     return crop_and_resize(image, jnp.array([0, 0, height, width]), size=size)
+
+
+def resize(images: Array, size: int) -> jax.Array:
+    """Images [image, height, width, channel] at size x size, uint8 where they were; those of that size as they are (ours)."""
+    if images.shape[1:3] == (size, size):
+        return jnp.asarray(images)
+    resized = jax.vmap(functools.partial(whole_image, None, size=size))(_unit_range(images))
+    return jnp.round(resized * 255).astype(jnp.uint8) if images.dtype == jnp.uint8 else resized
 
 
 # Flip, colour, grey, blur, cutout

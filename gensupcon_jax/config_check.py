@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from gensupcon_jax.augment import AUTO_POLICIES, POLICIES
 from gensupcon_jax.datasets import Dataset
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.input_pipeline import steps_per_epoch
+from gensupcon_jax.input_pipeline import REMAINDERS, steps_per_epoch
 from gensupcon_jax.mixing import KINDS, PER, VIEWS
 from gensupcon_jax.models import BATCH_NORMS, DTYPES, HEADS, MODEL_NAMES, STEMS
 from gensupcon_jax.objectives import MODES, MOMENTUM_SCHEDULES, OBJECTIVES
@@ -65,9 +65,27 @@ def _path(value: Any) -> str | None:
     return None if isinstance(value, str) and value.strip() else "the path of a file or folder"
 
 
+def _split_name(value: Any) -> str | None:
+    return None if isinstance(value, str) and value.strip() else "the name of a split"
+
+
 def _dataset_name(value: Any) -> str | None:
-    fits = isinstance(value, str) and (value in ("digits", "arrays") or (value.startswith("tfds:") and len(value) > 5))
-    return None if fits else "digits, tfds:<name>, arrays (from Python)"
+    prefixed = isinstance(value, str) and any(
+        value.startswith(prefix) and value.removeprefix(prefix).strip() for prefix in ("tfds:", "folder:")
+    )
+    return (
+        None
+        if prefixed or value in ("digits", "arrays")
+        else "digits, tfds:<name>, folder:<path>, arrays (from Python)"
+    )
+
+
+def _fraction(value: Any) -> str | None:
+    return None if _is_number(value) and 0 < value < 1 else "a number above 0 and below 1"
+
+
+def _share(value: Any) -> str | None:
+    return None if _is_number(value) and 0 < value <= 1 else "a number above 0 up to 1"
 
 
 def _below_one(value: Any) -> str | None:
@@ -121,6 +139,19 @@ RULES: dict[str, Rule] = {
     "dataset.name": _dataset_name,
     "dataset.folder": _optional(_path),
     "dataset.train_images": _optional(_integer(1)),
+    "dataset.train_split": _optional(_split_name),
+    "dataset.validation_split": _optional(_split_name),
+    "dataset.test_split": _optional(_split_name),
+    "dataset.validation_fraction": _fraction,
+    "dataset.test_fraction": _fraction,
+    "dataset.image_size": _optional(_integer(1)),
+    "dataset.center_share": _share,
+    "dataset.memory_limit": _number(0),
+    "dataset.num_threads": _optional(_integer(1)),
+    "dataset.remainder": _choice(*REMAINDERS),
+    "dataset.skip_damaged": _flag,
+    "dataset.max_damaged_share": _number(0, 1),
+    "dataset.input_bound_share": _number(0, 1),
     "augment.num_views": _integer(1),
     "augment.policy": _choice(*POLICIES),
     "augment.crop_scale": _interval(0, 1),
@@ -231,7 +262,7 @@ def check_combinations(config: ConfigDict, dataset: Dataset, num_devices: int) -
     except UserError as error:
         problems.append(str(error))
     try:
-        steps_per_epoch(len(dataset.train.images), config.batch_size)
+        steps_per_epoch(dataset.train.num_images, config.batch_size)
     except UserError as error:
         problems.append(str(error))
     problems += _objective_problems(config)

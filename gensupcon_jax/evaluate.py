@@ -7,13 +7,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from gensupcon_jax.datasets import Dataset
 from gensupcon_jax.input_pipeline import padded_batches
+from gensupcon_jax.splits import AnySplit, EncodedSplit
 
 Array = jax.Array | np.ndarray
 Number = float | int
+
+_PIXEL_SIDE = 32
+_MOST_PIXELS = 2**29  # 2 GiB of float32
 
 
 class Features(NamedTuple):
@@ -33,16 +37,19 @@ class Judgement(NamedTuple):
 
 def extract(
     output_fn: Callable,
-    images: UInt8[np.ndarray, "example height width channel"],
+    split: AnySplit,
     *,
     batch_size: int,
     sharding: jax.sharding.Sharding,
 ) -> Float[np.ndarray, "example dim"]:
-    """output_fn (features or logits of a batch) over all images, each exactly once, in order (ours)."""
+    """output_fn (features or logits of a batch) over all images, each exactly once, in order (ours).
+
+    output_fn gives the rows of the whole batch on every device; with several hosts each of them gets all rows.
+    """
     parts = []
-    for batch, num_real in padded_batches(images, batch_size, sharding):
+    for batch, is_real in padded_batches(split, batch_size, sharding):
         # Fetched at once: more than 32 unawaited calls on several CPU devices hang.
-        parts.append(np.asarray(output_fn(batch), np.float32)[:num_real])
+        parts.append(np.asarray(output_fn(batch), np.float32)[is_real])
     return np.concatenate(parts)
 
 
@@ -52,20 +59,35 @@ def dataset_features(
     """Features of the named splits (ours)."""
     return {
         name: Features(
-            extract(feature_fn, getattr(dataset, name).images, **settings),
-            getattr(dataset, name).labels.argmax(1),
+            extract(feature_fn, getattr(dataset, name), **settings),
+            getattr(dataset, name).classes,
         )
         for name in splits
     }
 
 
-def pixel_features(dataset: Dataset) -> dict[str, Features]:
-    """The raw pixels as features, 0..1: the baseline that an encoder has to beat (ours)."""
-    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
-    return {
-        name: Features(split.images.reshape(len(split.images), -1) / np.float32(255), split.labels.argmax(1))
-        for name, split in splits.items()
-    }
+def pixel_features(dataset: Dataset, **settings) -> dict[str, Features] | None:
+    """The raw pixels as features, 0..1: the baseline that an encoder has to beat (ours).
+
+    Encoded images are averaged down to 32 x 32; None where even so the training images are too many to compare with.
+    """
+    if not isinstance(dataset.train, EncodedSplit):
+        splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+        return {
+            name: Features(split.images.reshape(split.num_images, -1) / np.float32(255), split.classes)
+            for name, split in splits.items()
+        }
+    side = min(dataset.image_size, _PIXEL_SIDE)
+    if dataset.train.num_images * side * side * dataset.num_channels > _MOST_PIXELS:
+        return None
+    everywhere = jax.sharding.NamedSharding(settings["sharding"].mesh, jax.sharding.PartitionSpec())
+    pixels_fn = jax.jit(functools.partial(_small_pixels, side=side), out_shardings=everywhere)
+    return dataset_features(pixels_fn, dataset, ("train", "validation", "test"), **settings)
+
+
+def _small_pixels(images: jax.Array, side: int) -> jax.Array:
+    small = jax.image.resize(images / 255, (images.shape[0], side, side, images.shape[3]), "linear", antialias=True)
+    return small.reshape(len(small), -1)
 
 
 def knn_predictions(

@@ -10,16 +10,16 @@ from gensupcon_jax import evaluate, losses
 from gensupcon_jax.datasets import Dataset
 from gensupcon_jax.objectives import MixedBatch
 
-_SHEET_IMAGES = 12
+SHEET_IMAGES = 12
 _HEAT_MAP_IMAGES = 64
 
 
 class Judged(NamedTuple):
-    """The judgements of one network, and the test features they rest on; None: not asked for, or no classifier there."""
+    """The judgements of one network, and the test features they rest on; None: not asked for, too large, or not there."""
 
     linear: evaluate.Judgement | None
     knn: evaluate.Judgement
-    raw_pixels: evaluate.Judgement
+    raw_pixels: evaluate.Judgement | None
     classifier: evaluate.Judgement | None
     test: evaluate.Features
 
@@ -41,10 +41,11 @@ def judge(
     """
     splits = ("train", "validation", "test")
     features = evaluate.dataset_features(lambda images: predict_fn(images).features, dataset, splits, **extraction)
+    pixels = evaluate.pixel_features(dataset, **extraction)
     return Judged(
         linear=evaluate.judge_linear(features, penalties=penalties) if penalties else None,
         knn=evaluate.judge_knn(features, **knn),
-        raw_pixels=evaluate.judge_knn(evaluate.pixel_features(dataset), **knn),
+        raw_pixels=None if pixels is None else evaluate.judge_knn(pixels, **knn),
         classifier=_judge_classifier(predict_fn, dataset, extraction),
         test=features["test"],
     )
@@ -52,12 +53,12 @@ def judge(
 
 def _judge_classifier(predict_fn: Callable, dataset: Dataset, extraction: dict) -> evaluate.Judgement | None:
     def predictions(split):
-        return evaluate.extract(lambda images: predict_fn(images).logits, split.images, **extraction).argmax(1)
+        return evaluate.extract(lambda images: predict_fn(images).logits, split, **extraction).argmax(1)
 
-    one_batch, _ = next(evaluate.padded_batches(dataset.test.images, extraction["batch_size"], extraction["sharding"]))
+    one_batch, _ = next(evaluate.padded_batches(dataset.test, extraction["batch_size"], extraction["sharding"]))
     if predict_fn(one_batch).logits is None:
         return None
-    validation = evaluate.top1(predictions(dataset.validation), dataset.validation.labels.argmax(1))
+    validation = evaluate.top1(predictions(dataset.validation), dataset.validation.classes)
     return evaluate.Judgement(0, validation, predictions(dataset.test))
 
 
@@ -91,8 +92,8 @@ def batch_pictures(
         "label_similarity": np.asarray(losses.label_similarity(anchor_labels, anchor_labels)),
         "latent_similarity": np.asarray(losses.latent_similarity(embeddings, embeddings, temperature=1.0)),
         "batch_labels": anchor_labels,
-        "view_images": _visible(views[:_SHEET_IMAGES], mean, std),
-        "view_labels": labels[:_SHEET_IMAGES],
+        "view_images": _visible(views[:SHEET_IMAGES], mean, std),
+        "view_labels": labels[:SHEET_IMAGES],
     }
 
 

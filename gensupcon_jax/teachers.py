@@ -16,12 +16,12 @@ from jaxtyping import Float
 
 from gensupcon_jax import weights
 from gensupcon_jax.augment import normalize
-from gensupcon_jax.datasets import Split
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.input_pipeline import padded_batches
 from gensupcon_jax.models import Classifier, build_backbone
 from gensupcon_jax.runs import run_backbone
 from gensupcon_jax.sharding import BATCH, REPLICATED, replicated
+from gensupcon_jax.splits import AnySplit
 
 Array = jax.Array | np.ndarray
 Number = float | int
@@ -166,7 +166,7 @@ def _varying_like(array: jax.Array, other: jax.Array) -> jax.Array:
 
 def check_teacher(
     teacher: Teacher,
-    split: Split,
+    split: AnySplit,
     *,
     student_mean: Float[Array, "channel"],
     student_std: Float[Array, "channel"],
@@ -178,7 +178,7 @@ def check_teacher(
 
     Raises UserError for another number of classes, before anything compiles, and for a teacher below twice chance.
     """
-    num_classes = split.labels.shape[1]
+    num_classes = split.num_classes
     check_classes(teacher, num_classes)
     accuracy = teacher_accuracy(
         teacher, split, student_mean=student_mean, student_std=student_std, batch_size=batch_size, sharding=sharding
@@ -218,7 +218,7 @@ def predicted_classes(teacher: Teacher) -> int:
 
 def teacher_accuracy(
     teacher: Teacher,
-    split: Split,
+    split: AnySplit,
     *,
     student_mean: Float[Array, "channel"],
     student_std: Float[Array, "channel"],
@@ -241,10 +241,10 @@ def teacher_accuracy(
     variables = jax.device_put(teacher.variables, everywhere)
     predictions = [
         # Fetched at once: more than 32 unawaited calls on several CPU devices hang.
-        np.asarray(predict_fn(variables, images))[:num_real]
-        for images, num_real in padded_batches(split.images, batch_size, sharding)
+        np.asarray(predict_fn(variables, images))[is_real]
+        for images, is_real in padded_batches(split, batch_size, sharding)
     ]
-    return 100.0 * float(np.mean(np.concatenate(predictions) == split.labels.argmax(1)))
+    return 100.0 * float(np.mean(np.concatenate(predictions) == split.classes))
 
 
 def judge_accuracy(accuracy: Number, num_classes: int, allow_poor: bool) -> str:

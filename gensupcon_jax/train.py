@@ -1,9 +1,11 @@
 """The run: build, restore, loop, judge, report."""
 
 import collections
+import contextlib
 import dataclasses
 import importlib.metadata
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -33,7 +35,15 @@ from gensupcon_jax.assemble import DataShape, Lengths, Parts
 from gensupcon_jax.checkpoint import Checkpoints
 from gensupcon_jax.config_check import check_combinations, check_config
 from gensupcon_jax.errors import RunStopped, UserError
-from gensupcon_jax.input_pipeline import Batch, steps_per_epoch, train_batches
+from gensupcon_jax.input_pipeline import (
+    Batch,
+    HostCrops,
+    Prefetched,
+    centered_images,
+    epoch_order,
+    steps_per_epoch,
+    train_batches,
+)
 from gensupcon_jax.objectives import MixedBatch
 from gensupcon_jax.progress import Progress
 from gensupcon_jax.state import TrainState, abstract, saved_fields, state_shardings
@@ -65,17 +75,12 @@ def train_and_evaluate(
     folder = Path(workdir_path)
     check_config(config)
     config = config.copy_and_resolve_references()
-    if dataset is None:
-        dataset = datasets.load(config.dataset.name, folder=config.dataset.folder)
-    else:
-        config.dataset.name = "arrays"  # what the recipe named is not what is trained on
-    if config.dataset.train_images is not None:
-        dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)
+    dataset = _dataset(config, folder, dataset)
     mesh = sharding.make_mesh(devices)
     check_combinations(config, dataset, mesh.size)
     description = dataset.description()
     data = DataShape.of(description)
-    lengths = assemble.lengths(config, steps_per_epoch(len(dataset.train.images), config.batch_size))
+    lengths = assemble.lengths(config, _steps_per_epoch(config, dataset))
     teacher = _load_teacher(config, description, teacher_fn)
     given = initial.read_weights(config.model.weights, assemble.encoder_of(config, data), data)
     # Of what a run rests on, but does not save, it keeps the fingerprint.
@@ -96,16 +101,21 @@ def train_and_evaluate(
         # Before the workdir is claimed: what the message advises is another config.
         _say(teachers.judge_accuracy(accuracy, data.num_classes, config.teacher.allow_poor))
     workdir.claim(folder, config.to_dict(), description)
+    workdir.write_lines(folder / workdir.DAMAGED, dataset.damaged)
+    for note in dataset.notes:
+        _say(note)
+    if dataset.damaged:
+        _say(f"{len(dataset.damaged)} damaged images were left out; they are listed in {folder / workdir.DAMAGED}")
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
     frozen = _frozen(config, teacher, given, mesh)
     state = _initial_state(config, parts, given, mesh)
     batches_fn = _batches_fn(config, dataset, mesh)
-    pictured = _pictured_batch(config, parts, batches_fn)
+    pictured = _pictured_batch(config, dataset, parts, batches_fn)
     chance_loss = assemble.chance_loss(config, pictured.mixed.labels)
     train_started = time.monotonic()
-    with stop_requests() as stop_request:
+    with stop_requests() as stop_request, contextlib.ExitStack() as opened:
         state = _train(
-            config, dataset, parts, lengths, mesh, folder, state, frozen, batches_fn, chance_loss, stop_request
+            config, dataset, parts, lengths, mesh, folder, state, frozen, batches_fn, chance_loss, stop_request, opened
         )
     trained_seconds, judge_started = _trained_seconds(folder, lengths.total_steps), time.monotonic()
 
@@ -119,9 +129,9 @@ def train_and_evaluate(
     results = summary.accuracies(judged) | {
         "objective": config.objective,
         "dataset": dataset.name,
-        "num_train": len(dataset.train.images),
-        "num_validation": len(dataset.validation.images),
-        "num_test": len(dataset.test.images),
+        "num_train": dataset.train.num_images,
+        "num_validation": dataset.validation.num_images,
+        "num_test": dataset.test.num_images,
         "seed": config.seed,
         "steps": lengths.total_steps,
         "epochs": lengths.total_steps / lengths.per_epoch,
@@ -135,7 +145,7 @@ def train_and_evaluate(
     embed_fn = jax.jit(lambda images: _embeddings(parts.objective.predict(state, frozen, images)))
     test_embeddings = evaluate.extract(
         lambda images: _embeddings(parts.predict_fn(state, frozen, images)),
-        dataset.test.images,
+        dataset.test,
         **_extraction_settings(config, mesh),
     )
     page = _report_data(config, dataset, data, judged, results, folder, pictured, embed_fn, test_embeddings)
@@ -157,6 +167,7 @@ def _train(
     batches_fn: Callable,
     chance_loss: float,
     stop_request: StopRequest,
+    opened: contextlib.ExitStack,
 ) -> TrainState:
     """The loop, from the newest checkpoint to the last step; RunStopped when a signal ended it earlier, all saved."""
     end_step = lengths.total_steps
@@ -174,8 +185,9 @@ def _train(
 
     in_flight = collections.deque()
     started, earlier_seconds = time.monotonic(), _trained_seconds(folder, start_step)
-    rate_step, rate_time = start_step, started
-    for step, batch in enumerate(batches_fn(start_step, end_step), start=start_step + 1):
+    rate_step, rate_time, rate_waited = start_step, started, 0.0
+    batches = opened.enter_context(Prefetched(batches_fn(start_step, end_step)))
+    for step, batch in enumerate(batches, start=start_step + 1):
         if len(in_flight) == _STEPS_IN_FLIGHT:
             jax.block_until_ready(in_flight.popleft())
         state, metrics = parts.train_step_fn(state, frozen, batch, seed_key)
@@ -188,9 +200,12 @@ def _train(
         if saves or step % config.log_steps == 0 or step == 1:
             row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
             _check_finite(step, row, folder, checkpoints)
-            rate = (step - rate_step) * config.batch_size / (time.monotonic() - rate_time)
-            rate_step, rate_time = step, time.monotonic()
+            seconds = time.monotonic() - rate_time
+            rate = (step - rate_step) * config.batch_size / seconds
+            input_wait = (batches.waited_seconds - rate_waited) / seconds
+            rate_step, rate_time, rate_waited = step, time.monotonic(), batches.waited_seconds
             row |= {
+                "train/input_wait": min(1.0, input_wait),
                 "train/learning_rate": float(parts.schedule(step - 1)),
                 "train/images_per_second": rate,
                 "train/epoch": step / lengths.per_epoch,
@@ -255,9 +270,9 @@ def _validation_scores(
     settings, scores = _extraction_settings(config, mesh), {}
     if config.objective != "contrastive" or config.classifier.beside:
         logits = evaluate.extract(
-            lambda images: parts.predict_fn(state, frozen, images).logits, dataset.validation.images, **settings
+            lambda images: parts.predict_fn(state, frozen, images).logits, dataset.validation, **settings
         )
-        accuracy = evaluate.top1(logits.argmax(1), dataset.validation.labels.argmax(1))
+        accuracy = evaluate.top1(logits.argmax(1), dataset.validation.classes)
         scores["classifier/top1"] = (accuracy, "classifier")
     if config.objective == "contrastive":
         features = evaluate.dataset_features(
@@ -303,7 +318,27 @@ def _key(config: ConfigDict, purpose: str) -> jax.Array:
     return {"init": init_key, "step": step_key}[purpose]
 
 
+def _dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | None) -> datasets.Dataset:
+    """What the config names, or what was handed over, with as many training images as are asked for."""
+    if given is None:
+        reading = {name: config.dataset[name] for name in datasets.Reading._fields if name in config.dataset}
+        dataset = datasets.load(config.dataset.name, cache_folder=folder.parent / workdir.DATA_CACHE, **reading)
+    else:
+        config.dataset.name = "arrays"  # what the recipe named is not what is trained on
+        dataset = datasets.seen_at(given, config.dataset.image_size)
+    if config.dataset.train_images is not None:
+        dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)
+    return dataset
+
+
+def _steps_per_epoch(config: ConfigDict, dataset: datasets.Dataset) -> int:
+    return steps_per_epoch(dataset.train.num_images, config.batch_size, config.dataset.remainder)
+
+
 def _batches_fn(config: ConfigDict, dataset: datasets.Dataset, mesh: Mesh) -> Callable:
+    scale = None if config.augment.policy == "none" else tuple(config.augment.crop_scale)
+    crops = HostCrops(config.augment.num_views, scale, tuple(config.augment.crop_ratio))
+
     def batches(start_step: int, end_step: int, placement=None):
         return train_batches(
             dataset.train,
@@ -312,6 +347,8 @@ def _batches_fn(config: ConfigDict, dataset: datasets.Dataset, mesh: Mesh) -> Ca
             start_step=start_step,
             end_step=end_step,
             sharding=placement or sharding.batch_sharding(mesh),
+            remainder=config.dataset.remainder,
+            crops=crops,
         )
 
     return batches
@@ -323,12 +360,15 @@ class _Pictured:
 
     batch: Batch
     mixed: MixedBatch
+    originals: np.ndarray
 
 
-def _pictured_batch(config: ConfigDict, parts: Parts, batches_fn: Callable) -> _Pictured:
+def _pictured_batch(config: ConfigDict, dataset: datasets.Dataset, parts: Parts, batches_fn: Callable) -> _Pictured:
     one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     (batch,) = batches_fn(0, 1, one_device)
-    return _Pictured(batch, jax.jit(parts.view_fn)(_key(config, "step"), batch.images, batch.labels, 0))
+    shown = epoch_order(config.seed, 0, dataset.train.num_images)[: min(summary.SHEET_IMAGES, config.batch_size)]
+    mixed = jax.jit(parts.view_fn)(_key(config, "step"), batch.images, batch.labels, 0)
+    return _Pictured(batch, mixed, centered_images(dataset.train, shown))
 
 
 def _embeddings(prediction) -> jax.Array:
@@ -354,6 +394,8 @@ def _advisor(config: ConfigDict, dataset: datasets.Dataset, chance_loss: float, 
         has_teacher=config.teacher.kind != "none",
         optimizer=config.optimizer.name,
         parameter_norm=float(optax.global_norm(state.params)),
+        input_bound_share=config.dataset.input_bound_share,
+        decoding_threads=(config.dataset.num_threads or os.cpu_count() or 1) if dataset.is_encoded else 0,
     )
 
 
@@ -364,7 +406,7 @@ def _opening(
     begin = f"goes on at step {start_step} of" if start_step else "trains for"
     return (
         f"{folder} {begin} {lengths.total_steps} steps ({lengths.per_epoch} an epoch): "
-        f"{len(dataset.train.images)} training images of {dataset.name}, {dataset.num_classes} classes, "
+        f"{dataset.train.num_images} training images of {dataset.name}, {dataset.num_classes} classes, "
         f"{num_parameters:,} parameters, {mesh.size} x {mesh.devices.flat[0].device_kind}"
     )
 
@@ -408,7 +450,7 @@ def _report_data(
         test_labels=judged.test.classes,
         test_predictions=predictions,
         predictor=predictor,
-        original_images=np.asarray(pictured.batch.images[:num_sheet]),
+        original_images=pictured.originals[:num_sheet],
         original_labels=np.asarray(pictured.batch.labels[:num_sheet]).argmax(1),
         config=config.to_dict(),
         **pictures,

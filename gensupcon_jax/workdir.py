@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ RESULTS = "results.json"
 REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
+DAMAGED = "damaged_images.txt"
+DATA_CACHE = ".data_cache"  # beside the workdir: runs on the same data share it
 
 
 def check(workdir: Path, config: dict, dataset: dict) -> dict[str, dict]:
@@ -105,6 +108,14 @@ def write_json(path: Path, content: dict) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(path)
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """The lines as a text file, the whole or nothing; no file for no lines (ours)."""
+    if lines:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text("".join(f"{line}\n" for line in lines))
+        temporary.replace(path)
 
 
 def read_metrics(workdir: Path) -> list[dict]:

@@ -8,8 +8,16 @@ from gensupcon_jax.config_check import RULES, check_config, hint
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.workdir import flatten
 
-PATHS = {"dataset.folder", "model.weights", "teacher.path"}
+PATHS = {
+    "dataset.folder",
+    "dataset.train_split",
+    "dataset.validation_split",
+    "dataset.test_split",
+    "model.weights",
+    "teacher.path",
+}
 FLAGS = {
+    "dataset.skip_damaged",
     "classifier.beside", "loss.symmetric", "teacher.allow_poor", "optimizer.nesterov", "optimizer.exclude_bias_and_norm",
     "evaluate.linear_probe",
 }  # fmt: skip

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from gensupcon_jax import sharding
-from gensupcon_jax.datasets import Split
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.input_pipeline import epoch_order, padded_batches, steps_per_epoch, train_batches
+from gensupcon_jax.splits import Split
 
 NUM = 23
 SPLIT = Split(
@@ -75,7 +75,7 @@ def test_a_batch_larger_than_the_data_is_refused():
 @pytest.mark.parametrize("num", [1, 7, 8, 9, 23])
 def test_evaluation_covers_every_image_once_in_order(num):
     mesh = sharding.make_mesh(jax.devices()[:4])
-    batches = list(padded_batches(SPLIT.images[:num], 8, sharding.batch_sharding(mesh)))
+    batches = list(padded_batches(SPLIT.subset(np.arange(num)), 8, sharding.batch_sharding(mesh)))
     assert all(batch.shape == (8, 2, 2, 1) for batch, _ in batches)
-    seen = np.concatenate([np.asarray(batch)[:num_real, 0, 0, 0] for batch, num_real in batches])
+    seen = np.concatenate([np.asarray(batch)[is_real, 0, 0, 0] for batch, is_real in batches])
     assert seen.tolist() == list(range(num))

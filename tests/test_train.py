@@ -26,7 +26,11 @@ def rows_of(folder):
 
 def without_speed(rows):
     return [
-        {key: value for key, value in row.items() if key not in ("train/images_per_second", "train/seconds")}
+        {
+            key: value
+            for key, value in row.items()
+            if key not in ("train/images_per_second", "train/seconds", "train/input_wait")
+        }
         for row in rows
     ]
 
