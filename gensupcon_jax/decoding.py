@@ -143,11 +143,16 @@ def crop_batches(
     import tensorflow as tf  # here: 4 seconds that those with images in memory need not wait for
 
     under_way: collections.deque[np.ndarray] = collections.deque()
+    own_errors: list[Exception] = []  # of Python within tf.data, which would make one long text of them
 
     def generate() -> Iterator[tuple]:
-        for indices, plan in batches:
-            under_way.append(indices)
-            yield (indices, *plan)
+        try:
+            for indices, plan in batches:
+                under_way.append(indices)
+                yield (indices, *plan)
+        except Exception as error:
+            own_errors.append(error)
+            raise
 
     def read(indices):
         return np.array(split.sources(indices), object)
@@ -180,6 +185,8 @@ def crop_batches(
         except StopIteration:
             return
         except tf.errors.OpError as error:
+            if own_errors:
+                raise own_errors[0] from error
             raise UserError(_whats_damaged(split, under_way[0], error)) from error
         yield under_way.popleft(), crops
 

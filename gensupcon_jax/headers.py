@@ -53,8 +53,8 @@ def read_header(encoded: bytes | Any) -> Header:
     return Header(height, width, orientation, image.format in _JPEG, is_grey)
 
 
-def join_headers(headers: Iterable[Header]) -> tuple[Headers, list[str | None]]:
-    """Headers of many images as arrays, and their problems (ours)."""
+def join_headers(headers: Iterable) -> tuple[Headers, list[str | None]]:
+    """Many `Header`s as arrays, and their problems (ours)."""
     rows = list(headers)
     sizes = np.array([(row.height, row.width) for row in rows], np.int32).reshape(-1, 2)
     orientations = np.array([row.orientation for row in rows], np.int8)

@@ -77,13 +77,15 @@ class EpochOrders:
         first = step * self._batch_size
         numbers = np.arange(first, first + self._batch_size)
         epochs = numbers // self._num_examples
-        parts = [self._order(epoch)[numbers[epochs == epoch] % self._num_examples] for epoch in np.unique(epochs)]
+        parts = [
+            self._order(epoch)[numbers[epochs == epoch] % self._num_examples] for epoch in np.unique(epochs).tolist()
+        ]
         return np.concatenate(parts)
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
             kept = {number: order for number, order in self._orders.items() if number == epoch - 1}
-            self._orders = kept | {epoch: epoch_order(self._seed, int(epoch), self._num_examples)}
+            self._orders = kept | {epoch: epoch_order(self._seed, epoch, self._num_examples)}
         return self._orders[epoch]
 
 

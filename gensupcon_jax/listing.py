@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
-from gensupcon_jax.headers import Header, join_headers
+from gensupcon_jax.headers import join_headers
 from gensupcon_jax.splits import EncodedSplit, Headers
 
 _BAR_FROM = 20_000  # fewer are read in seconds
@@ -42,7 +42,7 @@ class Listing(NamedTuple):
         )
 
 
-def headers_as_arrays(headers: Iterable[Header]) -> dict[str, np.ndarray]:
+def headers_as_arrays(headers: Iterable) -> dict[str, np.ndarray]:
     """What `headers_from_arrays` takes back, for the cache (ours)."""
     arrays, problems = join_headers(headers)
     return arrays._asdict() | {"problems": np.array([problem or "" for problem in problems], str)}

@@ -23,7 +23,7 @@ def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
 
     def view_fn(
         step_key: jax.Array,
-        images: UInt8[Array, "batch height width channel"],
+        images: UInt8[Array, "batch height width channel"] | UInt8[Array, "batch view size size channel"],
         labels: Float[Array, "batch class"],
         first_index: Any,
     ) -> MixedBatch:

@@ -291,3 +291,19 @@ def test_from_embeddings_to_words(collapsed):
     values |= {"train/loss": chance if collapsed else 0.7 * chance, "train/valid_anchors": 1.0}
     expected = ["loss at chance level", "collapsed embeddings"] if collapsed else []
     assert names(said_by(advisor(chance_loss=chance, num_classes=4), values)) == expected
+
+
+# ---- waiting for images
+
+
+def test_a_run_that_waits_for_its_images_is_told_what_to_change():
+    run = advisor(decoding_threads=8, input_bound_share=0.1)
+    assert said_by(run, steps=(1, 2, 3), input_wait=0.5) == []  # the first step waits for the first batch
+    (sentence,) = said_by(run, steps=(4, 5, 6), input_wait=0.5)
+    assert sentence == (
+        "input-bound: the devices waited 50% of the time for images, up to step 4. 8 threads decode images: raise "
+        "dataset.num_threads where the host has more cores, use a host with more of them, or store the images smaller "
+        "(JPEGs near twice dataset.image_size)"
+    )
+    assert said_by(advisor(input_bound_share=0.6), steps=range(2, 9), input_wait=0.5) == []
+    assert "The images are in memory" in said_by(advisor(), steps=(2, 3, 4), input_wait=0.5)[0]
