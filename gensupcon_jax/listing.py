@@ -1,5 +1,6 @@
 """The encoded images of one split as their source lists them: where each is, its class, and what its header says."""
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ from tqdm import tqdm
 from gensupcon_jax.headers import join_headers
 from gensupcon_jax.splits import EncodedSplit, Headers
 
-_BAR_FROM = 20_000  # fewer are read in seconds
+_BAR_FROM = 5_000  # fewer are read in seconds
+_SECONDS_BETWEEN_LINES = 15.0
 
 
 class Listing(NamedTuple):
@@ -55,5 +57,7 @@ def headers_from_arrays(arrays: dict[str, np.ndarray]) -> tuple[Headers, list[st
 
 
 def with_progress(items: Iterable, total: int, text: str) -> Iterable:
-    """A bar on standard error while many items are gone through; none for a few (ours)."""
-    return tqdm(items, total=total, desc=text, unit=" images", unit_scale=True, disable=total < _BAR_FROM, leave=False)
+    """A bar on standard error while many items are gone through, a line now and then outside of a terminal (ours)."""
+    often = {} if sys.stderr.isatty() else {"mininterval": _SECONDS_BETWEEN_LINES, "ascii": True}
+    settings = {"total": total, "desc": text, "unit": " images", "unit_scale": True, "leave": False} | often
+    return tqdm(items, disable=total < _BAR_FROM, **settings)

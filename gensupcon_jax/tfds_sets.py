@@ -16,6 +16,7 @@ from gensupcon_jax.headers import read_header
 from gensupcon_jax.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
 
 _READERS = 16  # threads that wait for the disk
+_SCANNED_AT_ONCE = 256
 _TFRECORD_HEADER, _TFRECORD_FOOTER = 12, 4  # length and its checksum; checksum of the data
 
 
@@ -123,6 +124,10 @@ def read_arrays(builder: Any, keys: Keys, split: str) -> tuple[np.ndarray, np.nd
     """All images and class numbers of a split, in the order of its files (ours)."""
     import tensorflow_datasets as tfds
 
+    if builder.info.file_format.value == "array_record":  # which as_dataset does not read
+        records = builder.as_data_source(split=split)
+        images, labels = zip(*((record[keys.image], record[keys.label]) for record in records), strict=True)
+        return np.stack(images), np.array(labels)
     read = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
     return read[keys.image], read[keys.label]
 
@@ -142,11 +147,12 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
         index = _tfrecord_index(instructions, name) if file_format == "tfrecord" else None
         records = _records(instructions, file_format, index, name)
         classes, headers = [], []
-        numbers = with_progress(range(records.num_records), records.num_records, f"reading {name} {split} once")
-        for number in numbers:
-            record = _parse(records.read_fn(np.array([number]))[0], keys)
-            classes.append(record[1])
-            headers.append(read_header(record[0]))
+        for number in with_progress(range(records.num_records), records.num_records, f"reading {name} {split} once"):
+            if number % _SCANNED_AT_ONCE == 0:
+                block = records.read_fn(np.arange(number, min(number + _SCANNED_AT_ONCE, records.num_records)))
+            image, label = _parse(block[number % _SCANNED_AT_ONCE], keys)
+            classes.append(label)
+            headers.append(read_header(image))
         arrays = headers_as_arrays(headers) | {"classes": np.array(classes, np.int32)}
         return arrays if index is None else arrays | {"index": index}
 
