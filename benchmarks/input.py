@@ -1,0 +1,170 @@
+"""How fast the host feeds encoded images: two crops an image, against decoding alone on the same cores, in one run.
+
+    python -m benchmarks.input [--images 600] [--threads 2] [--folder FOLDER]
+
+JPEGs of 500 x 375 are generated (about 107 kB each), or those of a folder are taken. Rounds alternate, the best of each counts.
+"Decoding alone" is tf.data with `tf.io.decode_jpeg` and nothing else, in a process of its own, as TensorFlow comes.
+"""
+
+import argparse
+import json
+import multiprocessing
+import multiprocessing.connection
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+SIZE, VIEWS, BATCH = 224, 2, 64
+ROUNDS = 5
+
+
+def natural_image(rng: np.random.Generator, height: int = 375, width: int = 500) -> np.ndarray:
+    """Noise of all scales, as photographs have it."""
+    import cv2
+
+    image = np.zeros((height, width, 3), np.float32)
+    for scale in (4, 8, 16, 32, 64, 128):
+        small = rng.standard_normal((height // scale + 2, width // scale + 2, 3)).astype(np.float32)
+        image += cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC) * scale**0.6
+    image += rng.standard_normal((height, width, 1)) * 9
+    image = (image - image.mean()) / image.std() * 55 + 120
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def write_images(folder: Path, num: int) -> None:
+    """<folder>/train/<class>/<number>.jpg."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(num):
+        place = folder / "train" / f"class_{number % 10}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(natural_image(rng)).save(place / f"{number:05}.jpg", quality=90)
+
+
+def measured(step_fn: Callable[[], int]) -> dict[str, float]:
+    """Images a second and CPU milliseconds an image of a function that gives how many images it went through."""
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    num = step_fn()
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"images_per_second": num / seconds, "cpu_milliseconds": 1000 * cpu / num}
+
+
+def resident_mib() -> float:
+    """Memory of this process now, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def decode_alone(connection, files: list[str], threads: int) -> None:
+    """A process that decodes all files once for each message."""
+    import tensorflow as tf
+
+    def decode(path):
+        return tf.shape(tf.io.decode_jpeg(tf.io.read_file(path), channels=3))[0]
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads + 2
+
+    def once() -> int:
+        data = tf.data.Dataset.from_tensor_slices(files).map(decode, num_parallel_calls=threads)
+        return sum(len(batch) for batch in data.batch(BATCH).with_options(options))
+
+    once()
+    while connection.recv():
+        connection.send(measured(once))
+
+
+def input_alone(connection, folder: str, threads: int, views: int) -> None:
+    """A process that makes an epoch of training batches for each message; sends its memory too."""
+    import jax
+
+    from gensupcon_jax import datasets
+    from gensupcon_jax.input_pipeline import HostCrops, train_batches
+
+    settings = {"image_size": SIZE, "num_threads": threads, "validation_fraction": 0.1, "test_fraction": 0.1}
+    split = datasets.load(f"folder:{folder}", **settings).train
+    per_epoch = split.num_images // BATCH
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    crops = HostCrops(views, (0.2, 1.0), (3 / 4, 4 / 3))
+    epoch = 0
+
+    def once() -> int:
+        steps = {"start_step": epoch * per_epoch, "end_step": (epoch + 1) * per_epoch}
+        batches = train_batches(split, seed=0, batch_size=BATCH, sharding=place, crops=crops, **steps)
+        return sum(len(batch.labels) for batch in batches)
+
+    once()
+    while connection.recv():
+        epoch += 1
+        connection.send(measured(once) | {"mib": resident_mib()})
+
+
+def start(target: Callable, *arguments) -> multiprocessing.connection.Connection:
+    """The near end of a pipe to a new process."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    multiprocessing.get_context("spawn").Process(target=target, args=(theirs, *arguments), daemon=True).start()
+    return ours
+
+
+def ask(connection) -> dict[str, float]:
+    """One round of a process."""
+    connection.send(True)
+    return connection.recv()
+
+
+def report(rounds: dict[str, list[dict[str, float]]], threads: int) -> dict:
+    """The best rate and the least CPU time of each, and the shares of the stages."""
+    best = {name: max(found["images_per_second"] for found in rows) for name, rows in rounds.items()}
+    cpu = {name: min(found["cpu_milliseconds"] for found in rows) for name, rows in rounds.items()}
+    two, one, alone = cpu["2 crops"], cpu["1 crop"], cpu["decoding alone"]
+    return {
+        "images_per_second": best,
+        "cpu_milliseconds_an_image": cpu,
+        "rate_of_decoding_alone": best["2 crops"] / best["decoding alone"],
+        "images_per_second_a_core": best["2 crops"] / threads,
+        "share_of_the_second_crop": (two - one) / two,
+        "share_of_all_but_decoding": max(0.0, (two - alone) / two),
+        "mib_by_epoch": [round(found["mib"]) for found in rounds["2 crops"]],
+    }
+
+
+def main() -> None:
+    """Print the figures of one run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", help="of own images, <folder>/train/<class>/<image>.jpg")
+    parser.add_argument("--needed", type=float, help="images a second that a host must deliver, from the plan")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.folder or temporary)
+        if options.folder is None:
+            write_images(folder, options.images)
+        files = sorted(str(path) for path in folder.glob("train/*/*.jpg"))
+        sizes = [Path(file).stat().st_size for file in files]
+        processes = {
+            "decoding alone": start(decode_alone, files, options.threads),
+            "2 crops": start(input_alone, str(folder), options.threads, VIEWS),
+            "1 crop": start(input_alone, str(folder), options.threads, 1),
+        }
+        rounds: dict[str, list] = {name: [] for name in processes}
+        for _ in range(ROUNDS):
+            for name, connection in processes.items():
+                rounds[name].append(ask(connection))
+        for connection in processes.values():
+            connection.send(False)
+    found = {"images": len(files), "kilobytes": sum(sizes) / len(sizes) / 1000, "threads": options.threads}
+    found |= report(rounds, options.threads)
+    if options.needed:
+        found["cores_needed"] = options.needed / found["images_per_second_a_core"]
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
