@@ -267,7 +267,8 @@ def resize(images: Array, size: int) -> jax.Array:
     """Images [image, height, width, channel] at size x size, uint8 where they were; those of that size as they are (ours)."""
     if images.shape[1:3] == (size, size):
         return jnp.asarray(images)
-    resized = jax.vmap(functools.partial(whole_image, None, size=size))(_unit_range(images))
+    box = jnp.array([0, 0, *images.shape[1:3]])
+    resized = jax.vmap(functools.partial(crop_and_resize, box=box, size=size))(_unit_range(images))
     return jnp.round(resized * 255).astype(jnp.uint8) if images.dtype == jnp.uint8 else resized
 
 
