@@ -205,6 +205,7 @@ def evaluate() -> ConfigDict:
     group.every_images = optional()
     group.linear_probe = True  # fit the probe of the frozen features at the end; False where they are too many for it
     group.batch_size = 512  # images at once over all devices
+    group.train_images = optional()  # so many training images are compared with by k-NN and probe; None: all
     group.neighbors = (1, 3, 5, 10, 20, 50, 200)  # the k of k-NN is one of these
     group.knn_temperature = 0.07  # a neighbour's vote weighs exp(cosine / this)
     group.probe_penalties = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # the linear probe's L2 weight is one of these

@@ -1,7 +1,8 @@
 r"""ImageNet with ResNet-50, Momentum Contrast and a queue of labelled keys. For TPU pods and GPUs.
 
-Not yet: images that differ in size, as ImageNet's do, are not read from TFDS; the run says so. The step itself is built and
-traced at full size in the tests, and `train_and_evaluate` takes arrays of images that you resized.
+Two files of ImageNet must be fetched by hand, and are then prepared once; this says which, and where to put them:
+
+    python -m gensupcon_jax.prepare --config configs/imagenet.py
 
 Stages, in order:
 
@@ -25,6 +26,8 @@ def get_config(variant="genscl"):
     """The recipe of one variant."""
     config = common.get_config()
     config.dataset.name = "tfds:imagenet2012"
+    config.dataset.image_size = 224  # ours, as is usual
+    config.dataset.validation_fraction = 0.01  # ours: 12,812 training images; the test is ImageNet's validation split
     config.epochs = 200.0  # ours, as MoCo v2
     config.model.dtype = "bfloat16"  # ours
     config.mix.block = 32  # ours
@@ -35,6 +38,7 @@ def get_config(variant="genscl"):
     config.momentum_encoder.queue_size = 65536  # ours, as MoCo
     config.optimizer.final_learning_rate = 0.0  # ours
     config.evaluate.every_epochs = 10.0  # ours
+    config.evaluate.train_images = 100_000  # ours: the features of all would be 10 GB
     config.evaluate.linear_probe = (
         False  # ours: 1.28 million features are too many for it; the linear_probe stage judges
     )

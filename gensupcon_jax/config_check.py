@@ -226,6 +226,7 @@ RULES: dict[str, Rule] = {
     "evaluate.every_images": _optional(_integer(0)),
     "evaluate.linear_probe": _flag,
     "evaluate.batch_size": _integer(1),
+    "evaluate.train_images": _optional(_integer(2)),
     "evaluate.neighbors": _several(_integer(1)),
     "evaluate.knn_temperature": _positive,
     "evaluate.probe_penalties": _several(_positive),

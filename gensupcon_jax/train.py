@@ -121,7 +121,7 @@ def train_and_evaluate(
 
     judged = summary.judge(
         lambda images: parts.predict_fn(state, frozen, images),
-        dataset,
+        _compared(config, dataset),
         knn=_knn_settings(config, dataset),
         penalties=tuple(config.evaluate.probe_penalties) if config.evaluate.linear_probe else (),
         extraction=_extraction_settings(config, mesh),
@@ -277,13 +277,22 @@ def _validation_scores(
     if config.objective == "contrastive":
         features = evaluate.dataset_features(
             lambda images: parts.predict_fn(state, frozen, images).features,
-            dataset,
+            _compared(config, dataset),
             ("train", "validation"),
             **settings,
         )
         neighbors, accuracy = evaluate.best_neighbors(features, **_knn_settings(config, dataset))
         scores |= {"knn/neighbors": (neighbors, ""), "knn/top1": (accuracy, "k-NN")}
     return scores
+
+
+def _compared(config: ConfigDict, dataset: datasets.Dataset) -> datasets.Dataset:
+    """With the training images that k-NN and probe compare with: all, or so many, always the same ones."""
+    num = config.evaluate.train_images
+    if num is None or num >= dataset.train.num_images:
+        return dataset
+    chosen = np.sort(epoch_order(0, 0, dataset.train.num_images)[:num])
+    return dataclasses.replace(dataset, train=dataset.train.subset(chosen))
 
 
 def _load_teacher(config: ConfigDict, description: dict, function: Callable | None) -> teachers.Teacher | None:
