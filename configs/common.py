@@ -193,6 +193,9 @@ def optimizer() -> ConfigDict:
     group.weight_decay_mode = (
         "coupled"  # coupled: added to the gradient | decoupled: added to the update (adamw: always)
     )
+    group.max_skipped_steps = (
+        0  # steps that may be skipped because something is not finite, before the run stops [ours]
+    )
     group.exclude_bias_and_norm = False  # no weight decay, and no lars scaling, for biases and BatchNorm
     return group
 
@@ -218,5 +221,5 @@ def checkpoint() -> ConfigDict:
     group.every_epochs = 5.0  # time between two checkpoints; the last step is always saved
     group.every_steps = optional()
     group.every_images = optional()
-    group.keep = 2  # newest checkpoints kept
+    group.keep = 2  # newest checkpoints kept; the best by validation is kept beside them
     return group

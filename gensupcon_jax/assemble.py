@@ -90,6 +90,7 @@ def build_parts(
     """The functions of a run (ours)."""
     objective = build_objective(config, data, durations, teacher)
     settings = {name: value for name, value in config.optimizer.items() if not name.startswith("warmup_")}
+    max_skipped_steps = settings.pop("max_skipped_steps")
     rate_fields = ("schedule", "schedule_per", "learning_rate", "final_learning_rate", "decay_epochs", "decay_factor")
     schedule = optimizer.build_schedule(
         **{name: settings.pop(name) for name in rate_fields},
@@ -116,7 +117,7 @@ def build_parts(
         tx=tx,
         schedule=schedule,
         view_fn=view_fn,
-        train_step_fn=build_train_step_fn(objective, view_fn, mesh),
+        train_step_fn=build_train_step_fn(objective, view_fn, mesh, max_skipped_steps),
         predict_fn=jax.jit(predict, out_shardings=sharding.replicated(mesh)),
         initial_state_fn=initial_state,
     )

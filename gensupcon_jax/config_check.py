@@ -221,6 +221,7 @@ RULES: dict[str, Rule] = {
     "optimizer.weight_decay": _number(0),
     "optimizer.weight_decay_mode": _choice(*WEIGHT_DECAY_MODES),
     "optimizer.exclude_bias_and_norm": _flag,
+    "optimizer.max_skipped_steps": _integer(0),
     "evaluate.every_epochs": _number(0),
     "evaluate.every_steps": _optional(_integer(0)),
     "evaluate.every_images": _optional(_integer(0)),

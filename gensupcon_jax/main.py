@@ -21,6 +21,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from gensupcon_jax import processes
 from gensupcon_jax.config_check import RULES, hint
 from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.workdir import flatten
@@ -30,6 +31,23 @@ _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
     "Folder of this run; the same command goes on where it stopped. Default: runs/<name of the config>.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "Several processes: host:port of process 0; every process gets the same one."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes: how many in all.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", lower_bound=0)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Several processes, taken from the cluster: TPU pod, SLURM, GKE, Open MPI."
+)
+_JOIN_TIMEOUT = flags.DEFINE_float(
+    "join_timeout", 50.0, "Several processes: seconds until all must have come.", lower_bound=1.0
+)
+_WATCHDOG = flags.DEFINE_float(
+    "watchdog_seconds",
+    1800.0,
+    "Seconds that a step may take before the run says where it hangs, and ends; 0: any.",
+    lower_bound=0.0,
 )
 
 _ACCURACIES = {
@@ -49,12 +67,34 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells its whole life at INFO
     keep_compiled_programs()
+    join_processes()
     # After the flags: a wrong one is said within a second, before this brings everything else along.
     from gensupcon_jax.train import train_and_evaluate
 
     folder = Path(_WORKDIR.value or Path("runs") / _run_name(config_flags.get_config_filename(flags.FLAGS["config"])))
     command = shlex.join(["python", "-m", "gensupcon_jax.main", *sys.argv[1:]])
-    print(summary(train_and_evaluate(_CONFIG.value, folder, command=command), folder))
+    results = train_and_evaluate(_CONFIG.value, folder, command=command, watchdog_seconds=_WATCHDOG.value)
+    if processes.is_first():
+        print(summary(results, folder))
+    processes.finish()
+
+
+def join_processes() -> None:
+    """Become one of several processes, where the flags say so (ours)."""
+    explicit = {"coordinator_address": _COORDINATOR, "num_processes": _NUM_PROCESSES, "process_id": _PROCESS_ID}
+    given = [name for name, flag in explicit.items() if flag.value is not None]
+    if _DISTRIBUTED.value and given:
+        raise UserError(f"--distributed takes everything from the cluster; leave out it, or --{', --'.join(given)}")
+    if given and len(given) < len(explicit):
+        missing = [name for name in explicit if name not in given]
+        raise UserError(
+            f"--{', --'.join(missing)} is missing beside --{', --'.join(given)}; several processes need all three"
+        )
+    if _DISTRIBUTED.value:
+        processes.join(processes.member_of_cluster(), timeout=_JOIN_TIMEOUT.value)
+    elif given:
+        member = processes.Member(*(flag.value for flag in explicit.values()))
+        processes.join(member, timeout=_JOIN_TIMEOUT.value)
 
 
 def read_recipe(argument: str) -> Any:
@@ -225,11 +265,22 @@ def run() -> None:
     try:
         app.run(main, flags_parser=parse_flags)
     except UserError as error:
-        sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+        lines = str(error).splitlines()
+        processes.leave(1, "\n".join(f"error: {line}" for line in lines), reason=lines[0])
     except RunStopped as stopped:
-        print(stopped, file=sys.stderr)
+        processes.leave(0, str(stopped), reason="it was asked to stop")
+    except SystemExit as done:
+        # Of absl, when all is over; from anywhere else it would leave the other processes waiting.
+        if processes.is_waited_for():
+            processes.leave(
+                done.code if isinstance(done.code, int) and done.code else processes.LOST, "", reason="it left early"
+            )
+        raise
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on from the newest checkpoint, if there is one")
+        message = "\ninterrupted; the same command goes on from the newest checkpoint, if there is one"
+        processes.leave(1, message, reason="it was interrupted")
+    except Exception as error:
+        processes.leave_after_crash(error)
 
 
 if __name__ == "__main__":

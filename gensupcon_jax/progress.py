@@ -9,9 +9,10 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class Progress:
-    """Images a second, loss, last k-NN accuracy and time left, on standard error (ours)."""
+    """Images a second, loss, last k-NN accuracy and time left, on standard error; nothing where it is not shown (ours)."""
 
-    def __init__(self, *, start_step: int, end_step: int, batch_size: int):
+    def __init__(self, *, start_step: int, end_step: int, batch_size: int, is_shown: bool = True):
+        self._is_shown = is_shown
         self._batch_size, self._end_step = batch_size, end_step
         self._notes: dict[str, str] = {}
         self._started, self._start_step, self._last_line = None, start_step, 0.0
@@ -20,7 +21,7 @@ class Progress:
             initial=start_step * batch_size,
             unit=" images",
             unit_scale=True,
-            disable=not sys.stderr.isatty(),
+            disable=not (is_shown and sys.stderr.isatty()),
             dynamic_ncols=True,
             desc="training",
         )
@@ -43,8 +44,9 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
-        tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()
+        if self._is_shown:
+            tqdm.write(text, file=sys.stderr)
+            sys.stderr.flush()
 
     def close(self) -> None:
         """Leave the bar as it is."""

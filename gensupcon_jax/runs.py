@@ -4,12 +4,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
-import numpy as np
-import orbax.checkpoint as ocp
 
-from gensupcon_jax import workdir
+from gensupcon_jax import checkpoint, workdir
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import ResNet, build_backbone, choose_stem
 
@@ -123,37 +120,11 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _read_checkpoint(folder: Path) -> tuple[int, dict[str, Any]]:
-    """Step and network of the newest checkpoint, as numpy, whatever devices it was written on; nothing else is read."""
-    checkpoints = folder / workdir.CHECKPOINTS
-    if not checkpoints.is_dir():
+    """Step and network of the newest good checkpoint, as numpy, whatever devices it was written on; nothing else is read."""
+    restored = checkpoint.read_newest(folder / workdir.CHECKPOINTS, COLLECTIONS)
+    if restored is None:
         raise UserError(f"{folder} holds no checkpoint; train it first, or choose another workdir")
-    manager = ocp.CheckpointManager(
-        checkpoints.absolute(),
-        options=ocp.CheckpointManagerOptions(create=False),
-        item_handlers=ocp.PyTreeCheckpointHandler(),
-    )
-    try:
-        step = manager.latest_step()
-        if step is None:
-            raise UserError(f"{folder} holds no checkpoint; train it first, or choose another workdir")
-        return step, _restore_network(manager, step, checkpoints)
-    finally:
-        manager.close()
-
-
-def _restore_network(manager: ocp.CheckpointManager, step: int, folder: Path) -> dict[str, Any]:
-    try:
-        saved = manager.item_metadata(step)
-        wanted = jax.tree.map(lambda _: 0, {name: saved[name] for name in COLLECTIONS if saved.get(name)})
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
-        return {name: {} for name in COLLECTIONS} | dict(manager.restore(step, args=arguments))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"the checkpoint of step {step} in {folder} cannot be read ({reason}); "
-            f"remove the folder {folder / str(step)} to use the one before, or choose another workdir"
-        ) from error
+    return restored.step, {name: {} for name in COLLECTIONS} | restored.fields
 
 
 def _check_part(run: Run, part: str, remedy: str) -> None:

@@ -1,8 +1,10 @@
 """The mesh of all devices, and what lies where on it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gensupcon_jax.errors import UserError
@@ -14,10 +16,20 @@ QUEUE = PartitionSpec(None, DATA_AXIS)  # [slot, batch, ...]
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """One axis, `data`, over the given devices or all of them (ours)."""
+    """One axis, `data`, over the given devices or all devices of all processes, those of a process side by side (ours)."""
     devices = list(devices) if devices is not None else jax.devices()
+    # Not jax.make_mesh, which may reorder: process p reads the p-th share of a batch, so its devices must hold that share.
+    ordered = np.array(sorted(devices, key=lambda device: device.process_index), object)
     # jax 0.10 makes Explicit axes by default; the step's own code says where arrays lie.
-    return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    return Mesh(ordered, (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """The tree's arrays, the same on every process, on the devices of all of them (ours).
+
+    `jax.device_put` sends nothing to the devices of other processes.
+    """
+    return jax.jit(lambda arrays: arrays, out_shardings=shardings)(tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -11,11 +11,13 @@ from jax.sharding import Mesh, NamedSharding
 
 from gensupcon_jax.sharding import QUEUE, REPLICATED
 
-_FIELDS = ("step", "params", "opt_state", "batch_stats", "ema_params", "ema_batch_stats", "queue")
+_FIELDS = ("step", "params", "opt_state", "batch_stats", "ema_params", "ema_batch_stats", "queue", "skipped_steps")
 
 
 class TrainState(flax.training.train_state.TrainState):
     """Flax's step, parameters and optimiser state, BatchNorm's running statistics, and the momentum encoder with its queue.
+
+    `skipped_steps`: how many steps changed nothing because something in them was not finite.
 
     `apply_fn` is None: an Objective holds the functions. Flax declares `step` and `params` more narrowly than jax fills
     them: specs, shapes and numpy arrays stand there too.
@@ -25,6 +27,7 @@ class TrainState(flax.training.train_state.TrainState):
     apply_fn: Any = struct.field(pytree_node=False)
     params: Any = struct.field(pytree_node=True)
     batch_stats: Any = struct.field(pytree_node=True)
+    skipped_steps: Any = 0
     ema_params: Any = None
     ema_batch_stats: Any = None
     queue: Any = None
@@ -34,7 +37,7 @@ def create_state(variables: dict, tx: optax.GradientTransformation) -> TrainStat
     """The state before the first step, from an objective's variables: `params` and other fields of the state (ours)."""
     state = TrainState.create(apply_fn=None, tx=tx, **{"batch_stats": {}, **variables})
     # An array, so that the first and the second call of a jitted step have the same signature.
-    return state.replace(step=jnp.zeros((), jnp.int32))
+    return state.replace(step=jnp.zeros((), jnp.int32), skipped_steps=jnp.zeros((), jnp.int32))
 
 
 def saved_fields(state: TrainState) -> dict:

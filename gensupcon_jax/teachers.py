@@ -20,7 +20,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.input_pipeline import padded_batches
 from gensupcon_jax.models import Classifier, build_backbone
 from gensupcon_jax.runs import run_backbone
-from gensupcon_jax.sharding import BATCH, REPLICATED, replicated
+from gensupcon_jax.sharding import BATCH, REPLICATED, place, replicated
 from gensupcon_jax.splits import AnySplit
 
 Array = jax.Array | np.ndarray
@@ -238,7 +238,7 @@ def teacher_accuracy(
 
     sharded = jax.shard_map(predicted, mesh=sharding.mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH)
     predict_fn = jax.jit(sharded, out_shardings=everywhere)
-    variables = jax.device_put(teacher.variables, everywhere)
+    variables = place(teacher.variables, everywhere)
     predictions = [
         # Fetched at once: more than 32 unawaited calls on several CPU devices hang.
         np.asarray(predict_fn(variables, images))[is_real]

@@ -3,14 +3,16 @@
 import collections
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import importlib.metadata
-import math
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -22,8 +24,10 @@ from gensupcon_jax import (
     __version__,
     assemble,
     datasets,
+    divergence,
     evaluate,
     initial,
+    processes,
     report,
     sharding,
     summary,
@@ -48,6 +52,7 @@ from gensupcon_jax.objectives import MixedBatch
 from gensupcon_jax.progress import Progress
 from gensupcon_jax.state import TrainState, abstract, saved_fields, state_shardings
 from gensupcon_jax.stopping import StopRequest, stop_requests
+from gensupcon_jax.watchdog import Watchdog
 
 # More than 32 unawaited steps with collectives hang on several CPU devices; 2 keep an accelerator busy.
 _STEPS_IN_FLIGHT = 2
@@ -62,17 +67,31 @@ def train_and_evaluate(
     devices: Sequence[jax.Device] | None = None,
     teacher_fn: Callable | None = None,
     command: str = "",
+    watchdog_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Train the config's encoder, judge it, leave everything in the workdir; returns what results.json holds (ours).
 
     dataset: images and labels of your own (`datasets.from_arrays`); None: the one that `dataset.name` says.
     devices: None is all of them.  teacher_fn: the teacher of `teacher.kind = "callable"`, normalised images -> logits.
-    command: what to type to repeat the run, for the report.
+    command: what to type to repeat the run, for the report.  watchdog_seconds: that a step may take; 0: any.
     A workdir with the same config goes on where it stopped; a finished one gives its results again.
-    Raises UserError, before anything compiles, for settings, data or a workdir that cannot work.
+    Raises UserError, before anything compiles, for settings, data or a workdir that cannot work, RunStopped after a signal.
     """
+    with stop_requests() as stop_request, Watchdog(watchdog_seconds) as watchdog:
+        return _run(config, Path(workdir_path), dataset, devices, teacher_fn, command, stop_request, watchdog)
+
+
+def _run(
+    config: ConfigDict,
+    folder: Path,
+    dataset: datasets.Dataset | None,
+    devices: Sequence[jax.Device] | None,
+    teacher_fn: Callable | None,
+    command: str,
+    stop_request: StopRequest,
+    watchdog: Watchdog,
+) -> dict[str, Any]:
     started = time.monotonic()
-    folder = Path(workdir_path)
     check_config(config)
     config = config.copy_and_resolve_references()
     dataset = _dataset(config, folder, dataset)
@@ -87,7 +106,8 @@ def train_and_evaluate(
     identities = {"teacher": teacher and teacher.identity, "weights": given and given.identity}
     description |= {name: identity for name, identity in identities.items() if identity}
     workdir.check(folder, config.to_dict(), description)
-    finished = workdir.read_results(folder)
+    # Process 0 decides for all: the others may see a shared folder a little later.
+    finished = processes.share(workdir.read_results(folder) if processes.is_first() else None)
     if finished is not None:
         return finished
     if teacher is not None:
@@ -100,8 +120,9 @@ def train_and_evaluate(
         )
         # Before the workdir is claimed: what the message advises is another config.
         _say(teachers.judge_accuracy(accuracy, data.num_classes, config.teacher.allow_poor))
-    workdir.claim(folder, config.to_dict(), description)
-    workdir.write_lines(folder / workdir.DAMAGED, dataset.damaged)
+    if processes.is_first():
+        workdir.claim(folder, config.to_dict(), description)
+        workdir.write_lines(folder / workdir.DAMAGED, dataset.damaged)
     for note in dataset.notes:
         _say(note)
     if dataset.damaged:
@@ -113,9 +134,23 @@ def train_and_evaluate(
     pictured = _pictured_batch(config, dataset, parts, batches_fn)
     chance_loss = assemble.chance_loss(config, pictured.mixed.labels)
     train_started = time.monotonic()
-    with stop_requests() as stop_request, contextlib.ExitStack() as opened:
-        state = _train(
-            config, dataset, parts, lengths, mesh, folder, state, frozen, batches_fn, chance_loss, stop_request, opened
+    record = _record(config, identities)
+    with contextlib.ExitStack() as opened:
+        state, trained = _train(
+            config,
+            dataset,
+            parts,
+            lengths,
+            mesh,
+            folder,
+            state,
+            frozen,
+            batches_fn,
+            chance_loss,
+            record,
+            stop_request,
+            watchdog,
+            opened,
         )
     trained_seconds, judge_started = _trained_seconds(folder, lengths.total_steps), time.monotonic()
 
@@ -138,21 +173,24 @@ def train_and_evaluate(
         "chance_loss": chance_loss,
         "device": mesh.devices.flat[0].device_kind,
         "num_devices": mesh.size,
-        "versions": {"gensupcon_jax": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "best_step": (trained["best"] or {}).get("step"),
+        "skipped_steps": int(state.skipped_steps),
+        "versions": record["versions"],
         "train_seconds": trained_seconds,
         "seconds": trained_seconds + time.monotonic() - judge_started + train_started - started,
     }
-    embed_fn = jax.jit(lambda images: _embeddings(parts.objective.predict(state, frozen, images)))
     test_embeddings = evaluate.extract(
         lambda images: _embeddings(parts.predict_fn(state, frozen, images)),
         dataset.test,
         **_extraction_settings(config, mesh),
     )
-    page = _report_data(config, dataset, data, judged, results, folder, pictured, embed_fn, test_embeddings)
-    report.write_report(folder / workdir.REPORT, dataclasses.replace(page, command=command))
-    # Last: where it exists, all of the run exists.
-    workdir.write_json(folder / workdir.RESULTS, results)
-    return results
+    if processes.is_first():
+        embed_fn = _embed_fn(parts, state, frozen)
+        page = _report_data(config, dataset, data, judged, results, folder, pictured, embed_fn, test_embeddings)
+        report.write_report(folder / workdir.REPORT, dataclasses.replace(page, command=command))
+        # Last: where it exists, all of the run exists.
+        workdir.write_json(folder / workdir.RESULTS, results)
+    return processes.share(results)
 
 
 def _train(
@@ -166,80 +204,152 @@ def _train(
     frozen: dict[str, Any],
     batches_fn: Callable,
     chance_loss: float,
+    record: dict[str, Any],
     stop_request: StopRequest,
+    watchdog: Watchdog,
     opened: contextlib.ExitStack,
-) -> TrainState:
-    """The loop, from the newest checkpoint to the last step; RunStopped when a signal ended it earlier, all saved."""
+) -> tuple[TrainState, dict[str, Any]]:
+    """The loop, from the newest checkpoint to the last step: the state, and what is recorded beside its checkpoint.
+
+    RunStopped when a signal ended it earlier, all saved; UserError when it diverged, the last good state saved.
+    """
     end_step = lengths.total_steps
-    seed_key = jax.device_put(_key(config, "step"), sharding.replicated(mesh))
+    seed_key = sharding.place(_key(config, "step"), sharding.replicated(mesh))
     advisor = _advisor(config, dataset, chance_loss, state)
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=config.checkpoint.keep)
-    start_step = checkpoints.latest_step() or 0
-    if start_step:
-        state = state.replace(**checkpoints.restore(start_step, abstract(saved_fields(state))))
-    metrics_writer = workdir.MetricsWriter(folder, start_step)
-    progress = Progress(start_step=start_step, end_step=end_step, batch_size=config.batch_size)
+    restored = checkpoints.restore_newest(abstract(saved_fields(state)))
+    start_step = 0
+    if restored is not None:
+        start_step, state = restored.step, state.replace(**restored.fields)
+        record |= _continued(record, restored.record, folder)
+    metrics_writer = workdir.MetricsWriter(folder, start_step) if processes.is_first() else None
+    progress = Progress(
+        start_step=start_step, end_step=end_step, batch_size=config.batch_size, is_shown=processes.is_first()
+    )
     progress.say(_opening(folder, dataset, state, lengths, start_step, mesh) + f", chance-level loss {chance_loss:.4f}")
     for row in workdir.read_metrics(folder):
         advisor.sentences(row["step"], row)  # said by an earlier start
 
     in_flight = collections.deque()
     started, earlier_seconds = time.monotonic(), _trained_seconds(folder, start_step)
-    rate_step, rate_time, rate_waited = start_step, started, 0.0
-    batches = opened.enter_context(Prefetched(batches_fn(start_step, end_step)))
-    for step, batch in enumerate(batches, start=start_step + 1):
-        if len(in_flight) == _STEPS_IN_FLIGHT:
-            jax.block_until_ready(in_flight.popleft())
-        state, metrics = parts.train_step_fn(state, frozen, batch, seed_key)
-        in_flight.append(metrics)
-        progress.advance()
+    rate_step, rate_time, rate_waited, stall_seconds = start_step, started, 0.0, 0.0
+    has_diverged = stops = False
+    step = start_step
+    with stop_request.deferred():
+        watchdog.watch(f"step {start_step + 1}")
+        batches = opened.enter_context(Prefetched(batches_fn(start_step, end_step)))
+        for step, batch in enumerate(batches, start=start_step + 1):
+            if len(in_flight) == _STEPS_IN_FLIGHT and float(in_flight.popleft()["diverged"]):
+                has_diverged = True
+                break
+            state, metrics = parts.train_step_fn(state, frozen, batch, seed_key)
+            in_flight.append(metrics)
+            progress.advance()
 
-        row, notes = {}, {}
-        stops = stop_request.signal_name is not None  # read once: a signal that comes later waits for the next step
-        saves = stops or step == end_step or step % lengths.checkpoint_steps == 0
-        if saves or step % config.log_steps == 0 or step == 1:
-            row = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
-            _check_finite(step, row, folder, checkpoints)
-            seconds = time.monotonic() - rate_time
-            rate = (step - rate_step) * config.batch_size / seconds
-            input_wait = (batches.waited_seconds - rate_waited) / seconds
-            rate_step, rate_time, rate_waited = step, time.monotonic(), batches.waited_seconds
-            row |= {
-                "train/input_wait": min(1.0, input_wait),
-                "train/learning_rate": float(parts.schedule(step - 1)),
-                "train/images_per_second": rate,
-                "train/epoch": step / lengths.per_epoch,
-                "train/seconds": earlier_seconds + time.monotonic() - started,
-            }
-            notes["loss"] = f"{row['train/loss']:.4f}"
-            if "train/contrastive_accuracy" in row:
-                notes["accuracy"] = f"{100 * row['train/contrastive_accuracy']:.0f} %"
-            for sentence in advisor.sentences(step, row):
-                progress.say(sentence)
-        evaluates = step == end_step or (lengths.evaluate_steps > 0 and step % lengths.evaluate_steps == 0)
-        if evaluates:
-            paused = time.monotonic()
-            scores = _validation_scores(config, dataset, parts, state, frozen, mesh)
-            row |= {name: value for name, (value, _) in scores.items()}
-            notes |= {label: f"{value:.2f} %" for value, label in scores.values() if label}
-            rate_time += time.monotonic() - paused
-        if row:
-            progress.show(step, force=evaluates, **notes)
-            metrics_writer.write(step, row)
-        if saves:
-            checkpoints.save(step, saved_fields(state))
-        if stops:
-            break
-    if end_step == 0:
-        checkpoints.save(0, saved_fields(state))  # what was judged can be exported, probed, or teach
-    checkpoints.close()
-    metrics_writer.close()
-    progress.close()
-    if start_step < end_step and step < end_step:
-        raise RunStopped(
-            f"{stop_request.signal_name}: saved step {step} of {end_step}; the same command goes on from there"
-        )
-    return state
+            row, notes = {}, {}
+            stops = stop_request.is_due(step)  # asked once: a signal that comes later waits for the next step
+            evaluates = step == end_step or (lengths.evaluate_steps > 0 and step % lengths.evaluate_steps == 0)
+            saves = stops or step == end_step or step % lengths.checkpoint_steps == 0
+            if saves or evaluates or step % config.log_steps == 0 or step == 1:
+                metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                if metrics.pop("diverged"):
+                    has_diverged = True
+                    break
+            if saves or step % config.log_steps == 0 or step == 1:
+                seconds = time.monotonic() - rate_time
+                rate = (step - rate_step) * config.batch_size / seconds
+                input_wait = (batches.waited_seconds - rate_waited) / seconds
+                rate_step, rate_time, rate_waited = step, time.monotonic(), batches.waited_seconds
+                row = {f"train/{name}": value for name, value in metrics.items()} | {
+                    "train/input_wait": min(1.0, input_wait),
+                    "train/learning_rate": float(parts.schedule(step - 1)),
+                    "train/images_per_second": rate,
+                    "train/epoch": step / lengths.per_epoch,
+                    "train/seconds": earlier_seconds + time.monotonic() - started,
+                    "train/stall_seconds": stall_seconds,
+                }
+                stall_seconds = 0.0
+                notes["loss"] = f"{row['train/loss']:.4f}"
+                if "train/contrastive_accuracy" in row:
+                    notes["accuracy"] = f"{100 * row['train/contrastive_accuracy']:.0f} %"
+                for sentence in advisor.sentences(step, row):
+                    progress.say(sentence)
+            if evaluates:
+                watchdog.pause()
+                paused = time.monotonic()
+                # Process 0's scores count for all: they decide which checkpoint is kept.
+                scores = processes.share(_validation_scores(config, dataset, parts, state, frozen, mesh))
+                row |= {name: value for name, (value, _) in scores.items()}
+                notes |= {label: f"{value:.2f} %" for value, label in scores.values() if label}
+                is_best, record["best"] = _best(record["best"], scores, step)
+                saves = saves or is_best
+                rate_time += time.monotonic() - paused
+            if row and metrics_writer:
+                metrics_writer.write(step, row)
+            if row:
+                progress.show(step, force=evaluates, **notes)
+            if saves:
+                stall_seconds += checkpoints.save(step, saved_fields(state), record)
+            watchdog.watch(f"step {step + 1}")
+            if stops:
+                break
+        watchdog.pause()
+        if has_diverged:
+            progress.close()
+            _refuse_divergence(config, parts, mesh, folder, state, frozen, batches_fn, seed_key, checkpoints, record)
+        if end_step == 0:
+            checkpoints.save(0, saved_fields(state), record)  # what was judged can be exported, probed, or teach
+        checkpoints.close()
+        if metrics_writer:
+            metrics_writer.close()
+        progress.close()
+        if stops and step < end_step:
+            processes.finish()  # all have saved
+            raise RunStopped(
+                f"{stop_request.signal_name}: saved step {step} of {end_step}; the same command goes on from there"
+            )
+    return state, record
+
+
+def _record(config: ConfigDict, identities: dict[str, str | None]) -> dict[str, Any]:
+    """What is kept beside the arrays of every checkpoint: what the run rests on, and the best step so far.
+
+    The position in the data is a function of the step: input_pipeline.
+    """
+    content = json.loads(json.dumps(config.to_dict()))
+    return {
+        "config": content,
+        "config_hash": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        "versions": {"gensupcon_jax": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "identities": identities,
+        "best": None,
+    }
+
+
+def _continued(record: dict[str, Any], saved: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What goes on from a checkpoint's record; UserError when it is of another config, a warning for other versions."""
+    for name, what in (("config_hash", "config"), ("identities", "teacher or weights")):
+        if saved[name] != record[name]:
+            raise UserError(
+                f"the checkpoint of step {saved['step']} in {folder} was saved with another {what} than the one in "
+                f"{folder / workdir.CONFIG}; put that file back, or choose another --workdir"
+            )
+    changed = [
+        f"{name} {saved['versions'].get(name)} -> {version}"
+        for name, version in record["versions"].items()
+        if saved["versions"].get(name) != version
+    ]
+    if changed:
+        _say(f"warning: saved with other versions ({', '.join(changed)}): what follows may differ in its last digits")
+    return {"best": saved["best"]}
+
+
+def _best(best: dict[str, Any] | None, scores: dict[str, tuple], step: int) -> tuple[bool, dict[str, Any]]:
+    """Whether this step is the best by validation so far, of equals the first, and the one that is."""
+    metric = next(name for name in ("knn/top1", "classifier/top1") if name in scores)
+    value = scores[metric][0]
+    is_best = best is None or value > best["value"]
+    return is_best, {"step": step, "metric": metric, "value": value} if is_best else best
 
 
 def _trained_seconds(folder: Path, step: int) -> float:
@@ -250,17 +360,32 @@ def _trained_seconds(folder: Path, step: int) -> float:
     return seconds[-1] if seconds else 0.0
 
 
-def _check_finite(step: int, row: dict[str, float], folder: Path, checkpoints: Checkpoints) -> None:
-    """UserError for a loss or gradient that is not finite, before its parameters are saved (ours)."""
-    bad = [name for name in ("train/loss", "train/gradient_norm") if not math.isfinite(row[name])]
-    if bad:
-        kept = checkpoints.latest_step()
-        raise UserError(
-            f"{' and '.join(bad)} of step {step} is not finite; likely causes: optimizer.learning_rate is too high, "
-            "loss.temperature too low, or optimizer.warmup_epochs too short. "
-            + (f"The newest checkpoint in {folder} is of step {kept}" if kept else f"No step was saved in {folder}")
-            + "; start again with other settings in another --workdir"
-        )
+def _refuse_divergence(
+    config: ConfigDict,
+    parts: Parts,
+    mesh: Mesh,
+    folder: Path,
+    state: TrainState,
+    frozen: dict[str, Any],
+    batches_fn: Callable,
+    seed_key: jax.Array,
+    checkpoints: Checkpoints,
+    record: dict[str, Any],
+) -> NoReturn:
+    """Save the last good state, which the step has kept, and raise UserError that says what happened (ours)."""
+    # Its count as it was before the step: started again, the step gets another chance.
+    state = state.replace(skipped_steps=state.skipped_steps - 1)
+    good_step, skipped = int(state.step), int(state.skipped_steps)
+    checkpoints.save(good_step, saved_fields(state), record)
+    (batch,) = batches_fn(good_step, good_step + 1)
+    found = divergence.first_bad_value(parts.objective, parts.view_fn, mesh, state, frozen, batch, seed_key)
+    checkpoints.close()
+    raise UserError(
+        f"step {good_step + 1} is not finite: {found}"
+        + (f"; {skipped} such steps were skipped before it (optimizer.max_skipped_steps)" if skipped else "")
+        + f". {divergence.likely_causes(config.objective)}. The last good state, of step {good_step}, is saved in {folder}; "
+        "start again with other settings in another --workdir"
+    )
 
 
 def _validation_scores(
@@ -311,7 +436,7 @@ def _frozen(config: ConfigDict, teacher: teachers.Teacher | None, given, mesh: M
         frozen["teacher"] = teacher.variables
     if config.objective == "linear_probe":
         frozen["encoder"] = given.backbone_variables()
-    return jax.device_put(frozen, sharding.replicated(mesh))
+    return sharding.place(frozen, sharding.replicated(mesh))
 
 
 def _initial_state(config: ConfigDict, parts: Parts, given, mesh: Mesh) -> TrainState:
@@ -319,7 +444,7 @@ def _initial_state(config: ConfigDict, parts: Parts, given, mesh: Mesh) -> Train
     state = jax.jit(parts.initial_state_fn, out_shardings=shardings)(_key(config, "init"))
     if given is None or config.objective == "linear_probe":
         return state
-    return jax.device_put(given.into(state), shardings)
+    return sharding.place(given.into(state), shardings)
 
 
 def _key(config: ConfigDict, purpose: str) -> jax.Array:
@@ -378,6 +503,13 @@ def _pictured_batch(config: ConfigDict, dataset: datasets.Dataset, parts: Parts,
     shown = epoch_order(config.seed, 0, dataset.train.num_images)[: min(summary.SHEET_IMAGES, config.batch_size)]
     mixed = jax.jit(parts.view_fn)(_key(config, "step"), batch.images, batch.labels, 0)
     return _Pictured(batch, mixed, centered_images(dataset.train, shown))
+
+
+def _embed_fn(parts: Parts, state: TrainState, frozen: dict) -> Callable:
+    """Normalised images -> what the report compares, on one device of this process alone."""
+    variables = jax.device_get((state.replace(opt_state=None, queue=None), frozen))
+    embed_fn = jax.jit(lambda variables, images: _embeddings(parts.objective.predict(*variables, images)))
+    return functools.partial(embed_fn, variables)
 
 
 def _embeddings(prediction) -> jax.Array:
@@ -467,4 +599,5 @@ def _report_data(
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if processes.is_first():
+        print(text, file=sys.stderr, flush=True)

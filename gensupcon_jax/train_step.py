@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from gensupcon_jax.augment import per_image_keys
 from gensupcon_jax.input_pipeline import Batch
@@ -34,17 +35,27 @@ def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
     return view_fn
 
 
-def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh) -> Callable:
+def step_inputs(
+    view_fn: Callable, state: TrainState, batch: Batch, seed_key: jax.Array
+) -> tuple[MixedBatch, jax.Array]:
+    """Inside `shard_map`: what the network sees in this state's step, and the key of the loss (ours)."""
+    step_key = jax.random.fold_in(seed_key, state.step)
+    view_key, loss_key = jax.random.split(step_key)
+    first_index = jax.lax.axis_index(DATA_AXIS) * batch.images.shape[0]
+    return view_fn(view_key, batch.images, batch.labels, first_index), loss_key
+
+
+def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh, max_skipped_steps: int = 0) -> Callable:
     """train_step_fn(state, frozen, batch, seed_key) -> (state, metrics), jitted, the state donated (ours).
 
     state, frozen and seed_key lie on every device, the batch and the state's queue are spread; metrics are scalars.
+    A step in which the loss, a gradient, the update or BatchNorm's statistics are not finite is skipped: it changes nothing
+    but `step` and `skipped_steps`. One more than max_skipped_steps of them, and no step changes anything any more, `step`
+    included: metrics["diverged"] is 1, and the state stays the last good one however late somebody looks.
     """
 
     def train_step(state: TrainState, frozen: Any, batch: Batch, seed_key: jax.Array) -> tuple[TrainState, dict]:
-        step_key = jax.random.fold_in(seed_key, state.step)
-        view_key, loss_key = jax.random.split(step_key)
-        first_index = jax.lax.axis_index(DATA_AXIS) * batch.images.shape[0]
-        mixed = view_fn(view_key, batch.images, batch.labels, first_index)
+        mixed, loss_key = step_inputs(view_fn, state, batch, seed_key)
 
         def loss_fn(params):
             return objective.loss(params, state, frozen, mixed, loss_key)
@@ -52,8 +63,22 @@ def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh) -> 
         # The loss is a mean over all devices and the parameters lie on all of them, so shard_map's own
         # bookkeeping (check_vma) sums the gradients: a psum here would count them twice.
         (_, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        metrics = make_replicated(aux.metrics) | {"gradient_norm": optax.global_norm(gradients)}
-        return state.apply_gradients(grads=gradients, **aux.updates), metrics
+        updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
+        update_norm, gradient_norm = optax.global_norm(updates), optax.global_norm(gradients)
+        metrics = make_replicated(aux.metrics) | {
+            "gradient_norm": gradient_norm,
+            "update_ratio": update_norm / jnp.maximum(optax.global_norm(state.params), 1e-12),
+        }
+        candidate = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            **aux.updates,
+        )
+        statistics = sum(map(jnp.sum, jax.tree.leaves(candidate.batch_stats)), jnp.zeros(()))
+        is_finite = jnp.isfinite(metrics["loss"] + gradient_norm + update_norm + statistics)
+        state, guarded = _guarded(state, candidate, is_finite, max_skipped_steps)
+        return state, metrics | guarded
 
     def sharded(state, frozen, batch, seed_key):
         state_specs = partition_specs(state)
@@ -65,3 +90,18 @@ def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh) -> 
         )(state, frozen, batch, seed_key)
 
     return jax.jit(sharded, donate_argnums=0)
+
+
+def _guarded(
+    state: TrainState, candidate: TrainState, is_finite: Bool[Array, ""], max_skipped_steps: int
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """The candidate where it is finite, else the old state; and what to log of it."""
+    had_diverged = state.skipped_steps > max_skipped_steps
+    skipped_steps = state.skipped_steps + jnp.where(is_finite | had_diverged, 0, 1)
+    has_diverged = skipped_steps > max_skipped_steps
+    kept = jax.tree.map(lambda new, old: jnp.where(is_finite & ~had_diverged, new, old), candidate, state)
+    kept = kept.replace(step=jnp.where(has_diverged, state.step, candidate.step), skipped_steps=skipped_steps)
+    return kept, {
+        "skipped_steps": skipped_steps.astype(jnp.float32),
+        "diverged": has_diverged.astype(jnp.float32),
+    }

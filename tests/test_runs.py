@@ -13,6 +13,7 @@ from gensupcon_jax.checkpoint import Checkpoints
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import Classifier, build_backbone
 from gensupcon_jax.runs import read_run, run_backbone
+from tests.running import flip_a_bit
 from tests.tiny import tiny_config, tiny_dataset
 
 DATASET = tiny_dataset()
@@ -45,7 +46,7 @@ def make_run(folder, *, variables=None, steps=(2, 4), description=None, **change
     for step in steps:
         saved = variables if step == max(steps) else jax.tree.map(np.zeros_like, variables)
         others = {"step": np.int32(step), "opt_state": {"trace": np.ones(3, np.float32)}}
-        checkpoints.save(step, others | {"ema_params": {"unused": np.ones(2, np.float32)}} | saved)
+        checkpoints.save(step, others | {"ema_params": {"unused": np.ones(2, np.float32)}} | saved, {})
     checkpoints.close()
     return folder
 
@@ -185,14 +186,16 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path):
     assert "holds no checkpoint; train it first" in error_of(folder)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path):
+def test_of_a_damaged_checkpoint_the_one_before_is_read_with_a_warning(tmp_path, capsys):
     folder = make_run(tmp_path / "run")
-    for path in (folder / workdir.CHECKPOINTS / "4").rglob("*"):
-        if path.is_file() and path.parent.name == "d":
-            path.unlink()
-    message = error_of(folder)
-    assert "checkpoint of step 4" in message
-    assert "remove the folder" in message
+    flip_a_bit(folder / workdir.CHECKPOINTS / "4" / "state")
+    assert runs.read_run(folder).step == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: the checkpoint of step 4 in {folder / workdir.CHECKPOINTS} is damaged (")
+    assert "; that of step 2 is used in its place" in said
+    assert (folder / workdir.CHECKPOINTS / "4").is_dir()  # somebody else's run is only read
+    (folder / workdir.CHECKPOINTS / "2" / "record" / "metadata").unlink()
+    assert "no checkpoint in" in error_of(folder)
 
 
 def test_a_missing_part_is_named_with_what_there_is(tmp_path):

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gensupcon_jax.errors import RunStopped
+from gensupcon_jax.stopping import stop_requests
+
 ROOT = Path(__file__).parent.parent
 SHORT = [
     "--config.steps=120", "--config.log_steps=1", "--config.batch_size=32", "--config.model.width=4", "--config.mix.block=8",
@@ -50,3 +53,19 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     assert "report:" in printed
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 121))  # no gap, none twice
+
+
+def test_the_second_sigint_stops_at_once():
+    with stop_requests() as request, request.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.is_due(1)
+        assert request.signal_name == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_nothing_is_unsaved_ends_the_run_at_once(number):
+    with pytest.raises(RunStopped, match="nothing is lost; the same command goes on"), stop_requests():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -114,7 +114,7 @@ def write_run(folder, variables, **description):
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     (folder / "dataset.json").write_text(json.dumps(DESCRIPTION | description))
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
-    checkpoints.save(3, {"step": np.int32(3), "opt_state": {"trace": np.zeros(2, np.float32)}, **variables})
+    checkpoints.save(3, {"step": np.int32(3), "opt_state": {"trace": np.zeros(2, np.float32)}, **variables}, {})
     checkpoints.close()
     return folder
 

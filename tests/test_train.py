@@ -29,7 +29,7 @@ def without_speed(rows):
         {
             key: value
             for key, value in row.items()
-            if key not in ("train/images_per_second", "train/seconds", "train/input_wait")
+            if key not in ("train/images_per_second", "train/seconds", "train/input_wait", "train/stall_seconds")
         }
         for row in rows
     ]
@@ -136,15 +136,6 @@ def test_what_was_said_is_not_said_again_by_a_run_that_goes_on(tmp_path, monkeyp
     monkeypatch.setattr(train, "train_batches", real)
     train.train_and_evaluate(collapses, tmp_path, tiny_dataset(), devices=DEVICE)
     assert capsys.readouterr().err.count("learning rate too large: ") == 0
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path):
-    diverges = tiny_config(steps=20, log_steps=1, **{"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0.0})
-    with pytest.raises(
-        UserError, match=r"of step \d+ is not finite; likely causes: optimizer.learning_rate is too high"
-    ):
-        train.train_and_evaluate(diverges, tmp_path, tiny_dataset(), devices=DEVICE)
-    assert not (tmp_path / "results.json").exists()
 
 
 def test_another_seed_is_another_run(finished, tmp_path):

@@ -1,0 +1,86 @@
+"""Real training processes on the digits, small and with shared compiled programs: for tests that kill, stop and join them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SHORT = {
+    "steps": 12,
+    "log_steps": 1,
+    "batch_size": 32,
+    "model.width": 4,
+    "model.embedding_dim": 8,
+    "mix.block": 8,
+    "evaluate.probe_penalties": "(0.1,)",
+    "evaluate.every_epochs": 0,
+    "checkpoint.every_epochs": 1000,
+}
+_VARYING = ("train/images_per_second", "train/seconds", "train/input_wait", "train/stall_seconds")
+
+
+def command(folder, changes=None, flags=(), *, recipe="configs/digits.py"):
+    """What a user would type; changes are config fields beside those of SHORT."""
+    fields = [f"--config.{name}={value}" for name, value in (SHORT | (changes or {})).items()]
+    return [sys.executable, "-m", "gensupcon_jax.main", "--config", recipe, "--workdir", str(folder), *fields, *flags]
+
+
+def start(folder, changes=None, flags=(), *, devices=1, environment=None, recipe="configs/digits.py", **options):
+    """A process that trains; its two outputs are pipes."""
+    surrounding = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    surrounding["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the small programs are many
+    surrounding["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    return subprocess.Popen(
+        command(folder, changes, flags, recipe=recipe), cwd=ROOT, env=surrounding | (environment or {}), **streams
+    )
+
+
+def start_several(folder, changes=None, flags=(), *, num=2, devices=2, **options):
+    """`num` processes with so many devices each, as one run."""
+    address = f"127.0.0.1:{free_port()}"
+    several = [f"--coordinator_address={address}", f"--num_processes={num}"]
+    return [
+        start(folder, changes, [*flags, *several, f"--process_id={number}"], devices=devices, **options)
+        for number in range(num)
+    ]
+
+
+def ended(processes, timeout=240):
+    """[(status, stdout, stderr)] of processes, all waited for; a process that hangs is killed and fails the test."""
+    try:
+        outputs = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def flip_a_bit(folder, position=0.5):
+    """Of the largest file, the arrays: what orbax alone restores as if nothing was wrong."""
+    path = max((path for path in folder.rglob("*") if path.parent.name == "d"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * position)] ^= 1
+    path.write_bytes(content)
+
+
+def free_port():
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def rows_of(folder):
+    """The rows of metrics.jsonl without the measured times."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in _VARYING} for row in rows]
+
+
+def results_of(folder):
+    """results.json without the measured times."""
+    results = json.loads((folder / "results.json").read_text())
+    return {name: value for name, value in results.items() if not name.endswith("seconds")}
