@@ -239,14 +239,22 @@ RULES: dict[str, Rule] = {
 
 
 def check_config(config: ConfigDict) -> None:
-    """UserError with a line for each field that is unknown, missing or not allowed (ours)."""
+    """UserError with a line for each field that is unknown, missing or not allowed, and for each combination that is not (ours).
+
+    A combination is looked at when each of its fields alone is allowed.
+    """
     fields = flatten(config.to_dict())
     problems = [f"{name} is no field of the config{hint(name)}" for name in fields if name not in RULES]
     problems += [f"{name} is missing; start from configs/common.py" for name in RULES if name not in fields]
+    bad = {name for name in RULES if name not in fields}
     for name, rule in RULES.items():
         allowed = rule(fields[name]) if name in fields else None
         if allowed:
+            bad.add(name)
             problems.append(f"{name} is {fields[name]!r}; allowed: {allowed}")
+    for names, combination in COMBINATIONS:
+        if not bad.intersection(names):
+            problems += combination(config)
     _raise(problems)
 
 
@@ -267,44 +275,80 @@ def check_combinations(config: ConfigDict, dataset: Dataset, num_devices: int) -
         steps_per_epoch(dataset.train.num_images, config.batch_size)
     except UserError as error:
         problems.append(str(error))
-    problems += _objective_problems(config)
-    own = config.optimizer
-    if (config.steps, config.images, own.warmup_steps, own.warmup_images) == (
-        None,
-    ) * 4 and own.warmup_epochs > config.epochs:
-        problems.append(f"optimizer.warmup_epochs is {own.warmup_epochs:g}; allowed: up to epochs ({config.epochs:g})")
-    if config.steps is not None and own.warmup_steps is not None and own.warmup_steps > config.steps:
-        problems.append(f"optimizer.warmup_steps is {own.warmup_steps}; allowed: up to steps ({config.steps})")
-    if own.name in ("adam", "adamw", "rmsprop"):
-        for field in ("second_momentum", *(("momentum",) if own.name != "rmsprop" else ())):
-            if own[field] >= 1:
-                problems.append(f"optimizer.{field} is {own[field]:g}; allowed with {own.name}: from 0 to below 1")
     _raise(problems)
 
 
-def _objective_problems(config: ConfigDict) -> list[str]:
-    problems = []
-    views, contrastive = config.augment.num_views, config.objective == "contrastive"
-    if contrastive and views < 2:
-        problems.append(f"augment.num_views is {views}; allowed with objective contrastive: 2 or more")
-    if contrastive and config.loss.mode == "momentum":
-        try:
-            num_slots(
-                config.momentum_encoder.queue_size, config.batch_size, views if config.loss.symmetric else views - 1
-            )
-        except UserError as error:
-            problems.append(str(error))
-    if config.teacher.kind != "none" and not contrastive:
-        problems.append(f"teacher.kind is {config.teacher.kind!r}; allowed with objective {config.objective}: none")
-    if config.teacher.kind in ("workdir", "stablehlo", "weights") and config.teacher.path is None:
-        problems.append(
-            f"teacher.path is None; allowed with teacher.kind {config.teacher.kind}: the path of the teacher"
-        )
-    if config.objective == "linear_probe" and config.model.weights is None:
-        problems.append(
-            "model.weights is None; allowed with objective linear_probe: the workdir or file of the encoder to judge"
-        )
+def _views(config: ConfigDict) -> list[str]:
+    views = config.augment.num_views
+    if config.objective != "contrastive" or views >= 2:
+        return []
+    return [f"augment.num_views is {views}; allowed with objective contrastive: 2 or more"]
+
+
+def _queue(config: ConfigDict) -> list[str]:
+    views = config.augment.num_views
+    if config.objective != "contrastive" or config.loss.mode != "momentum" or views < 2:
+        return []
+    try:
+        num_slots(config.momentum_encoder.queue_size, config.batch_size, views if config.loss.symmetric else views - 1)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _teacher(config: ConfigDict) -> list[str]:
+    problems, kind = [], config.teacher.kind
+    if kind != "none" and config.objective != "contrastive":
+        problems.append(f"teacher.kind is {kind!r}; allowed with objective {config.objective}: none")
+    if kind in ("workdir", "stablehlo", "weights") and config.teacher.path is None:
+        problems.append(f"teacher.path is None; allowed with teacher.kind {kind}: the path of the teacher")
     return problems
+
+
+def _probe(config: ConfigDict) -> list[str]:
+    if config.objective != "linear_probe" or config.model.weights is not None:
+        return []
+    return ["model.weights is None; allowed with objective linear_probe: the workdir or file of the encoder to judge"]
+
+
+def _warmup(config: ConfigDict) -> list[str]:
+    own = config.optimizer
+    in_epochs = (config.steps, config.images, own.warmup_steps, own.warmup_images) == (None,) * 4
+    if in_epochs and own.warmup_epochs > config.epochs:
+        return [f"optimizer.warmup_epochs is {own.warmup_epochs:g}; allowed: up to epochs ({config.epochs:g})"]
+    if config.steps is not None and own.warmup_steps is not None and own.warmup_steps > config.steps:
+        return [f"optimizer.warmup_steps is {own.warmup_steps}; allowed: up to steps ({config.steps})"]
+    return []
+
+
+def _averages(config: ConfigDict) -> list[str]:
+    own = config.optimizer
+    if own.name not in ("adam", "adamw", "rmsprop"):
+        return []
+    return [
+        f"optimizer.{field} is {own[field]:g}; allowed with {own.name}: from 0 to below 1"
+        for field in ("second_momentum", *(("momentum",) if own.name != "rmsprop" else ()))
+        if own[field] >= 1
+    ]
+
+
+# Which fields a combination is of, and what is wrong with it.
+COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], ...] = (
+    (("objective", "augment.num_views"), _views),
+    (
+        ("objective", "augment.num_views", "loss.mode", "loss.symmetric", "momentum_encoder.queue_size", "batch_size"),
+        _queue,
+    ),
+    (("objective", "teacher.kind", "teacher.path"), _teacher),
+    (("objective", "model.weights"), _probe),
+    (
+        (
+            "epochs", "steps", "images", "optimizer.warmup_epochs", "optimizer.warmup_steps", "optimizer.warmup_images",
+        ),
+        _warmup,
+    ),
+    (("optimizer.name", "optimizer.momentum", "optimizer.second_momentum"), _averages),
+)  # fmt: skip
 
 
 def hint(name: str) -> str:

@@ -52,6 +52,11 @@ def read_weights(path: str | None, model: Encoder, data: DataShape) -> GivenWeig
     """
     if path is None:
         return None
+    with weights.naming_the_field("model.weights"):
+        return _read(path, model, data)
+
+
+def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
     sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
     expected = jax.eval_shape(lambda key: model.init(key, sample, train=False), jax.random.key(0))
     if Path(path).is_dir():
@@ -93,7 +98,7 @@ def _check_same_shapes(expected: Any, found: Any, path: str) -> None:
     differences = _differences(expected, found)
     if differences:
         raise UserError(
-            f"model.weights: the backbone in {path} does not fit this network: {'; '.join(differences[:5])} "
+            f"the backbone in {path} does not fit this network: {'; '.join(differences[:5])} "
             f"({len(differences)} in all); set model.name, model.width and model.stem to those it was trained with"
         )
 

@@ -1,8 +1,7 @@
 """A trained classifier, wherever it comes from, as one function: the student's images -> class probabilities."""
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -281,7 +280,7 @@ class Network(nn.Module):
 
 
 def _from_workdir(path: Path) -> Teacher:
-    with _naming_the_field():
+    with weights.naming_the_field("teacher.path"):
         run = weights.load_run(path, need="classifier")
     image_size, _, num_channels = run.description["image_shape"]
     variables = {
@@ -302,7 +301,7 @@ def _from_workdir(path: Path) -> Teacher:
 
 def _from_weights(path: Path, architecture: str) -> Teacher:
     """Width, stem, channels and classes follow from the shapes in the file."""
-    with _naming_the_field():
+    with weights.naming_the_field("teacher.path"):
         named = weights.read_file(path)
     stem_shape, classifier_shape = (_shape_in(named, name, path) for name in ("conv1.weight", "fc.weight"))
     width, num_channels, kernel_size = stem_shape[:3]
@@ -315,7 +314,7 @@ def _from_weights(path: Path, architecture: str) -> Teacher:
     )
     network = Network(backbone, Classifier(classifier_shape[0]))
     expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, num_channels)))
-    with _naming_the_field():
+    with weights.naming_the_field("teacher.path"):
         variables = weights.fill(expected, named, where=str(path))
     return Teacher(
         variables, network.apply, None, num_channels, None, None, weights.identity(variables), f"teacher {path}"
@@ -472,15 +471,6 @@ def _function_identity(teacher: Teacher) -> str:
     """Of a function, the program with all its constants stands for the weights; another jax may write it otherwise."""
     images = jax.ShapeDtypeStruct((1, teacher.image_size, teacher.image_size, teacher.num_channels), jnp.float32)
     return _identity(jax.jit(teacher.logits_fn).lower({}, images).as_text().encode())
-
-
-@contextlib.contextmanager
-def _naming_the_field() -> Iterator[None]:
-    """What is wrong with a run or a file of weights is said of `teacher.path`."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"teacher.path: {error}") from error
 
 
 def _existing_file(path: str | Path) -> Path:

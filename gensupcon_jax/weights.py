@@ -5,11 +5,12 @@ python -m gensupcon_jax.weights show x.safetensors
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -435,3 +436,12 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+
+
+@contextlib.contextmanager
+def naming_the_field(field: str) -> Iterator[None]:
+    """What is wrong with a run or a file of weights is said of this field of the config (ours)."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error

@@ -74,37 +74,41 @@ def killed_run(starter, folder, changes, *, num_kills, rng, seconds):
     """Kill so many times, at random instants or inside a save, then let it end; returns where each kill fell."""
     fell = []
     while len(fell) < num_kills:
+        before = _unfinished_saves(folder)  # what earlier kills left
         pid = starter.start(folder, changes)
-        how = rng.choice(("anywhere", "save", "save", "row"))
-        _wait_for(how, folder, rng, seconds)
-        during_save = _is_saving(folder)
+        how = rng.choice(("anywhere", "save", "row"))
+        _wait_for(how, folder, rng, seconds, before)
+        during_save = bool(_unfinished_saves(folder) - before)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         status = starter.wait()
         if status == 0:
             return fell  # it was quicker
         assert status == -signal.SIGKILL, f"the run failed by itself, status {status}"
-        fell.append("save" if during_save else how)
+        fell.append("inside a save" if during_save else {"save": "after a save"}.get(how, how))
     starter.start(folder, changes)
     assert starter.wait() == 0
     return fell
 
 
-def _wait_for(how, folder, rng, seconds):
+def _wait_for(how, folder, rng, seconds, before):
     """Until the instant of a kill: any, the middle of a save, or a row of metrics."""
     end = time.monotonic() + (rng.uniform(0, seconds) if how == "anywhere" else 3 * seconds)
     rows = _num_rows(folder) + rng.randint(1, 8)
     while time.monotonic() < end:
-        if how == "save" and _is_saving(folder):
-            time.sleep(rng.uniform(0, 0.1))
+        if how == "save" and _unfinished_saves(folder) - before:
+            time.sleep(rng.choice((0, 0.02, 0.05)) * rng.random())
             return
         if how == "row" and _num_rows(folder) >= rows:
             return
         time.sleep(0.002)
 
 
-def _is_saving(folder):
-    return any((folder / "checkpoints").glob("*.orbax-checkpoint-tmp"))
+def _unfinished_saves(folder):
+    """Name and inode, both of the folder's own entry: the save itself may be renamed at any time."""
+    path = folder / "checkpoints"
+    entries = os.scandir(path) if path.is_dir() else ()
+    return {(entry.name, entry.inode()) for entry in entries if entry.name.endswith(".orbax-checkpoint-tmp")}
 
 
 def _num_rows(folder):
