@@ -157,12 +157,26 @@ class MetricsWriter:
         # Imported here: it brings TensorFlow along, 4 seconds and 600 MiB.
         from clu.metric_writers import SummaryWriter
 
+        # Written anew: a kill loses what was buffered there, and readers show what came after the step twice.
+        earlier = list((workdir / TENSORBOARD).glob("events.out.tfevents.*"))
         self._tensorboard = SummaryWriter(str(workdir / TENSORBOARD))
+        for row in kept:
+            values = {name: value for name, value in row.items() if name != "step" and value is not None}
+            self._tensorboard.write_scalars(row["step"], values)
+        self._tensorboard.flush()
+        for path in earlier:
+            path.unlink()
 
     def write(self, step: int, values: dict[str, float | int]) -> None:
         """One row; a value that is not finite is null in the file."""
-        self._file.write(_line({"step": step, **values}))
-        self._file.flush()
+        try:
+            self._file.write(_line({"step": step, **values}))
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"{self._file.name} cannot be written ({error.strerror}); free some space and start the same command again: "
+                "it goes on from the newest checkpoint"
+            ) from error
         self._tensorboard.write_scalars(step, values)
 
     def close(self) -> None:

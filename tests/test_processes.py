@@ -13,8 +13,8 @@ from gensupcon_jax import checkpoint
 from tests.killing import outcome
 from tests.running import ROOT, ended, free_port, results_of, rows_of, start, start_several
 
-# Real training: 300 steps, so that a signal (jax needs a second to agree on a step) comes before the end.
-LONG = {"steps": 300, "evaluate.every_steps": 150, "checkpoint.every_steps": 50}
+# Real training: long enough for a signal (jax needs a second to agree on a step) to come before the end.
+LONG = {"steps": 30, "evaluate.every_steps": 15, "checkpoint.every_steps": 5}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_two_processes_give_the_run_of_one_with_the_same_devices(untouched, tmp_
     (alone,) = ended([start(tmp_path / "one", LONG, devices=4)])
     assert alone[0] == 0, alone[2]
     one, two = rows_of(tmp_path / "one"), rows_of(folder)
-    assert [row["step"] for row in two] == list(range(1, 301))
+    assert [row["step"] for row in two] == list(range(1, 31))
     for row, other in zip(one[:12], two[:12], strict=True):
         assert other["train/loss"] == pytest.approx(row["train/loss"], rel=1e-5)
     assert two[0]["train/gradient_norm"] == pytest.approx(one[0]["train/gradient_norm"], rel=1e-4)
@@ -40,7 +40,7 @@ def test_two_processes_give_the_run_of_one_with_the_same_devices(untouched, tmp_
     assert found["num_devices"] == 4
     assert (folder / "report.html").exists()
 
-    assert "step 300/300" in first[2]
+    assert "step 30/30" in first[2]
     assert "linear probe on frozen features" in first[1]
     assert second[2] == ""  # only process 0 speaks
     assert "linear probe" not in second[1]
@@ -53,12 +53,12 @@ def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouch
     both[1].send_signal(signal.SIGTERM)  # to one of them
     outcomes = ended(both)
     assert [status for status, _, _ in outcomes] == [0, 0], outcomes
-    steps = [re.search(r"^SIGTERM: saved step (\d+) of 300", said, re.MULTILINE)[1] for _, _, said in outcomes]
+    steps = [re.search(r"^SIGTERM: saved step (\d+) of 30", said, re.MULTILINE)[1] for _, _, said in outcomes]
     assert steps[0] == steps[1]
-    assert checkpoint.saved_steps(folder / "checkpoints")[-1] == int(steps[0]) < 300
+    assert checkpoint.saved_steps(folder / "checkpoints")[-1] == int(steps[0]) < 30
 
     both = start_several(folder, LONG, num=2, devices=2)
-    wait_for_rows(folder, int(steps[0]) + 5)
+    wait_for_rows(folder, int(steps[0]) + 3)
     both[1].kill()
     began = time.monotonic()
     (status, _, said), _ = ended(both)

@@ -1,6 +1,7 @@
 """A whole run: what it leaves behind, that it goes on where it stopped, and that it refuses what cannot work."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -97,6 +98,116 @@ def test_a_run_that_stopped_goes_on_to_the_same_end(finished, tmp_path, monkeypa
     assert without_speed(rows_of(tmp_path)) == without_speed(rows_of(finished[0]))
     same = [key for key in results if not key.endswith("seconds")]
     assert {key: results[key] for key in same} == {key: finished[1][key] for key in same}
+
+
+def stopped_after(step, folder, monkeypatch, config, devices=DEVICE):
+    """A run that was interrupted after a step; saved every step."""
+    real = train.train_batches
+
+    def stops(*args, **kwargs):
+        for number, batch in enumerate(real(*args, **kwargs)):
+            if number == step:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "train_batches", stops)
+        with pytest.raises(KeyboardInterrupt):
+            train.train_and_evaluate(config, folder, tiny_dataset(), devices=devices)
+
+
+def losses_of(folder):
+    return [row["train/loss"] for row in rows_of(folder) if "train/loss" in row]
+
+
+MOMENTUM = {
+    "log_steps": 1, "checkpoint.every_steps": 1, "loss.mode": "momentum", "momentum_encoder.queue_size": 64,
+    "classifier.beside": True, "optimizer.name": "adamw", "optimizer.learning_rate": 1e-3,
+}  # fmt: skip
+
+
+def test_encoder_average_queue_labels_and_adam_go_on_bit_for_bit_and_nothing_else_does(tmp_path, monkeypatch):
+    config = tiny_config(**MOMENTUM)
+    train.train_and_evaluate(config, tmp_path / "whole", tiny_dataset(), devices=DEVICE)
+    stopped_after(3, tmp_path / "stopped", monkeypatch, config)
+    shutil.copytree(tmp_path / "stopped", tmp_path / "wrong")
+    shutil.copytree(tmp_path / "stopped", tmp_path / "on_two")
+    train.train_and_evaluate(config, tmp_path / "stopped", tiny_dataset(), devices=DEVICE)
+    assert without_speed(rows_of(tmp_path / "stopped")) == without_speed(rows_of(tmp_path / "whole"))
+    assert bits_of(tmp_path / "stopped", 6) == bits_of(tmp_path / "whole", 6)
+    assert any(name.startswith("queue/labels") for name in bits_of(tmp_path / "whole", 6))
+
+    # Negative control: a resume that starts the data anew is another run.
+    real = train.train_batches
+
+    def from_the_start(*args, start_step, end_step, **kwargs):
+        return real(*args, start_step=0, end_step=end_step - start_step, **kwargs)
+
+    monkeypatch.setattr(train, "train_batches", from_the_start)
+    train.train_and_evaluate(config, tmp_path / "wrong", tiny_dataset(), devices=DEVICE)
+    assert losses_of(tmp_path / "wrong")[:2] == losses_of(tmp_path / "whole")[:2]  # the third save may be lost
+    assert losses_of(tmp_path / "wrong")[3:] != losses_of(tmp_path / "whole")[3:]
+    monkeypatch.setattr(train, "train_batches", real)
+
+    # On another number of devices the same images follow; only the order of the sums differs.
+    train.train_and_evaluate(config, tmp_path / "on_two", tiny_dataset(), devices=jax.devices()[:2])
+    assert losses_of(tmp_path / "on_two") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
+
+
+def bits_of(folder, step):
+    return json.loads((folder / "checkpoints" / str(step) / "record" / "metadata").read_text())["bits"]
+
+
+def test_a_checkpoint_holds_config_versions_and_the_best_step(finished):
+    folder, results = finished
+    record = json.loads((folder / "checkpoints" / "6" / "record" / "metadata").read_text())
+    assert record["config"]["model"]["width"] == 4
+    assert len(record["config_hash"]) == 64
+    assert record["versions"]["jax"] == jax.__version__
+    assert record["identities"] == {"teacher": None, "weights": None}
+    scores = {row["step"]: row["knn/top1"] for row in rows_of(folder) if "knn/top1" in row}
+    best = max(sorted(scores), key=scores.get)
+    assert record["best"] == {"step": best, "metric": "knn/top1", "value": scores[best]}
+    assert results["best_step"] == best
+    assert (folder / "checkpoints" / str(best)).is_dir()
+
+
+def test_the_time_that_training_stood_still_for_saves_is_logged(finished):
+    rows = [row for row in rows_of(finished[0]) if "train/stall_seconds" in row]
+    assert all(row["train/stall_seconds"] >= 0 for row in rows)
+    assert any(row["train/stall_seconds"] > 0 for row in rows)  # of the save before the row
+
+
+def test_at_most_two_steps_are_in_flight(tmp_path, monkeypatch):
+    most, waiting = 0, []
+
+    class Metric:
+        """A number that somebody has to wait for."""
+
+        def __float__(self):
+            if self in waiting:
+                waiting.remove(self)
+            return 0.0
+
+    real = train.assemble.build_parts
+
+    def build_parts(*args, **kwargs):
+        parts = real(*args, **kwargs)
+
+        def step_fn(state, *inputs):
+            nonlocal most
+            state, metrics = parts.train_step_fn(state, *inputs)
+            waiting.append(Metric())
+            most = max(most, len(waiting))
+            return state, metrics | {"diverged": waiting[-1]}
+
+        return parts._replace(train_step_fn=step_fn)
+
+    monkeypatch.setattr(train.assemble, "build_parts", build_parts)
+    monkeypatch.setattr(train.jax, "device_get", lambda tree: tree)
+    config = tiny_config(log_steps=100, **{"evaluate.every_epochs": 0.0, "checkpoint.every_steps": 100})
+    train.train_and_evaluate(config, tmp_path, tiny_dataset(), devices=DEVICE)
+    assert most == 2
 
 
 def test_another_config_is_refused_and_nothing_changes(finished):
