@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from gensupcon_jax.augment import per_image_keys
 from gensupcon_jax.input_pipeline import Batch
@@ -64,21 +64,14 @@ def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh, max
         # bookkeeping (check_vma) sums the gradients: a psum here would count them twice.
         (_, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
-        update_norm, gradient_norm = optax.global_norm(updates), optax.global_norm(gradients)
-        metrics = make_replicated(aux.metrics) | {
-            "gradient_norm": gradient_norm,
-            "update_ratio": update_norm / jnp.maximum(optax.global_norm(state.params), 1e-12),
-        }
         candidate = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             opt_state=opt_state,
             **aux.updates,
         )
-        statistics = sum(map(jnp.sum, jax.tree.leaves(candidate.batch_stats)), jnp.zeros(()))
-        is_finite = jnp.isfinite(metrics["loss"] + gradient_norm + update_norm + statistics)
-        state, guarded = _guarded(state, candidate, is_finite, max_skipped_steps)
-        return state, metrics | guarded
+        metrics = make_replicated(aux.metrics) | {"gradient_norm": optax.global_norm(gradients)}
+        return _guarded(state, candidate, updates, metrics, max_skipped_steps)
 
     def sharded(state, frozen, batch, seed_key):
         state_specs = partition_specs(state)
@@ -93,15 +86,19 @@ def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh, max
 
 
 def _guarded(
-    state: TrainState, candidate: TrainState, is_finite: Bool[Array, ""], max_skipped_steps: int
+    state: TrainState, candidate: TrainState, updates: Any, metrics: dict[str, Float[Array, ""]], max_skipped_steps: int
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """The candidate where it is finite, else the old state; and what to log of it."""
+    """The candidate where all of its step is finite, else the old state; and what to log."""
+    update_norm = optax.global_norm(updates)
+    statistics = sum(map(jnp.sum, jax.tree.leaves(candidate.batch_stats)), jnp.zeros(()))
+    is_finite = jnp.isfinite(metrics["loss"] + metrics["gradient_norm"] + update_norm + statistics)
     had_diverged = state.skipped_steps > max_skipped_steps
     skipped_steps = state.skipped_steps + jnp.where(is_finite | had_diverged, 0, 1)
     has_diverged = skipped_steps > max_skipped_steps
     kept = jax.tree.map(lambda new, old: jnp.where(is_finite & ~had_diverged, new, old), candidate, state)
     kept = kept.replace(step=jnp.where(has_diverged, state.step, candidate.step), skipped_steps=skipped_steps)
-    return kept, {
+    return kept, metrics | {
+        "update_ratio": update_norm / jnp.maximum(optax.global_norm(state.params), 1e-12),
         "skipped_steps": skipped_steps.astype(jnp.float32),
         "diverged": has_diverged.astype(jnp.float32),
     }
