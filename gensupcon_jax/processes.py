@@ -133,7 +133,7 @@ def leave(status: int, message: str, *, reason: str) -> NoReturn:
 
     status: 0 was asked to stop, 1 a mistake of the user (starting again is no help), LOST anything else; the others end with it.
     """
-    if isinstance(_group, Group):
+    if is_waited_for():
         _group.leave(status, message, {"reason": reason, "status": status})
     print(message, file=sys.stderr)
     sys.exit(status)

@@ -35,6 +35,8 @@ class StopRequest:
             yield
         finally:
             self._is_deferred = False
+            if processes.group().num_processes > 1 and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, self.remember)  # there are no more steps for jax to agree on
 
     def remember(self, number: int, frame: object) -> None:
         """The handler of both signals."""

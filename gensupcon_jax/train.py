@@ -303,7 +303,8 @@ def _train(
         if metrics_writer:
             metrics_writer.close()
         progress.close()
-        if stops and step < end_step:
+        # A signal that came after the last step was looked at ends the run too: nothing has been judged yet.
+        if stops or (stop_request.signal_name and processes.group().num_processes == 1):
             processes.finish()  # all have saved
             raise RunStopped(
                 f"{stop_request.signal_name}: saved step {step} of {end_step}; the same command goes on from there"
