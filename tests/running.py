@@ -49,7 +49,7 @@ def start_several(folder, changes=None, flags=(), *, num=2, devices=2, **options
     ]
 
 
-def ended(processes, timeout=240):
+def ended(processes, timeout=600):
     """[(status, stdout, stderr)] of processes, all waited for; a process that hangs is killed and fails the test."""
     try:
         outputs = [process.communicate(timeout=timeout) for process in processes]

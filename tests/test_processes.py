@@ -73,7 +73,7 @@ def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouch
 
 
 def wait_for_rows(folder, num):
-    end = time.monotonic() + 240
+    end = time.monotonic() + 600
     while len(rows_of(folder) if (folder / "metrics.jsonl").exists() else ()) < num:
         assert time.monotonic() < end
         time.sleep(0.05)
