@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gensupcon_jax.errors import UserError
 
@@ -20,12 +20,17 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def abstract_mesh(num_devices: int) -> AbstractMesh:
+    """The same axis over so many devices that are not here, to trace and lower for (ours)."""
+    return AbstractMesh((num_devices,), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, REPLICATED)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The first axis spread over the devices."""
     return NamedSharding(mesh, BATCH)
 

@@ -77,7 +77,7 @@ def train_and_evaluate(
     config = config.copy_and_resolve_references()
     dataset = _dataset(config, folder, dataset)
     mesh = sharding.make_mesh(devices)
-    check_combinations(config, dataset, mesh.size)
+    check_combinations(config, dataset.train.num_images, mesh.size)
     description = dataset.description()
     data = DataShape.of(description)
     lengths = assemble.lengths(config, _steps_per_epoch(config, dataset))

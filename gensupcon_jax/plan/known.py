@@ -1,0 +1,47 @@
+"""Sizes of data sets that a plan needs and must not download."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gensupcon_jax.assemble import DataShape
+from gensupcon_jax.errors import UserError
+
+
+class DataSizes(NamedTuple):
+    """Pixels of a side, as the network sees it, channels, classes, and training images beside the validation split."""
+
+    image_size: int
+    num_channels: int
+    num_classes: int
+    num_images: int
+
+    def shape(self, name: str) -> DataShape:
+        """What `assemble` must know; the statistics are stand-ins, which change no cost."""
+        middle = np.full(self.num_channels, 0.5, np.float32)
+        return DataShape(self.image_size, self.num_channels, self.num_classes, middle, middle / 2, name)
+
+
+# The published training split without the tenth that becomes the validation split.
+KNOWN = {
+    "digits": DataSizes(8, 1, 10, 1_077),
+    "tfds:mnist": DataSizes(28, 1, 10, 54_000),
+    "tfds:fashion_mnist": DataSizes(28, 1, 10, 54_000),
+    "tfds:cifar10": DataSizes(32, 3, 10, 45_000),
+    "tfds:cifar100": DataSizes(32, 3, 100, 45_000),
+    "tfds:svhn_cropped": DataSizes(32, 3, 10, 65_932),
+    "tfds:imagenet2012": DataSizes(224, 3, 1000, 1_153_051),
+}
+
+
+def data_sizes(name: str, **given: int | None) -> DataSizes:
+    """The sizes of the data set of this name, with those that were given instead; UserError where one is not known (ours)."""
+    known = KNOWN.get(name)
+    fields = {field: given.get(field) or (getattr(known, field) if known else None) for field in DataSizes._fields}
+    missing = [field for field, value in fields.items() if value is None]
+    if missing:
+        raise UserError(
+            f"dataset.name is {name!r}, whose sizes are not known here; known: {', '.join(KNOWN)}; give "
+            + ", ".join(f"--{field}" for field in missing)
+        )
+    return DataSizes(**fields)
