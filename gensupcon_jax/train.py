@@ -299,7 +299,9 @@ def _load_teacher(config: ConfigDict, description: dict, function: Callable | No
     fields = {
         name: value for name, value in config.teacher.items() if name not in ("weight", "temperature", "allow_poor")
     }
-    teacher = teachers.load_teacher(**fields, dataset_description=description, function=function)
+    teacher = teachers.load_teacher(
+        **fields, dataset_description=description, function=function, dtype=config.model.dtype
+    )
     if teacher is not None:
         teachers.check_classes(teacher, len(description["class_names"]))
     return teacher

@@ -44,6 +44,7 @@ FLOORS = {
     "cache": 0,
     "cuts": 0,
     "splits": 0,
+    "cpu_flags": 0,
     "policies": 0,
     "losses": 0,
     "queue": 0,

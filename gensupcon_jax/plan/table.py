@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from gensupcon_jax.plan.chips import CHIPS
 from gensupcon_jax.plan.figures import DOES_NOT_FIT, FITS, Figures, Group, gib
 
 _BOUNDS = {
@@ -23,6 +24,13 @@ def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) 
             title = f"{plan.topology}, batch {plan.batch_size:,}: where the work and the traffic are, an image"
             parts.append(title + "\n" + _aligned(_group_rows(plan.groups)))
     parts += [_verdict(plan) for plan in plans]
+    sources = {
+        chip.name: chip.source
+        for chip in CHIPS.values()
+        if any(plan.topology.startswith(chip.name + ":") for plan in plans)
+    }
+    if sources:
+        parts.append("Chips: " + ", ".join(f"{name} {source}" for name, source in sources.items()) + ".")
     parts += [f"Taken for granted: {sentence}." for sentence in dict.fromkeys(_assumptions(plans))]
     parts.append(
         "FLOPs, bytes and memory are what the TPU compiler says of the program that training runs; nothing was run.\n"
@@ -77,9 +85,9 @@ def _main_rows(plans: Sequence[Figures], price: float | None) -> Rows:
     row("  together", lambda plan: gib(sum(plan.memory.values())))
     row("  of", lambda plan: gib(plan.hbm_bytes), known=lambda plan: plan.hbm_bytes > 0)
     row("  verdict", lambda plan: plan.verdict)
-    row("GFLOP an image", lambda plan: f"{plan.flops_an_image / 1e9:.2f}", known=lambda plan: plan.flops_an_image > 0)
-    fitting("MB an image, all memories", lambda plan: f"{plan.bytes_an_image / 1e6:.1f}")
-    fitting("MB an image, HBM alone", lambda plan: f"{plan.hbm_bytes_an_image / 1e6:.1f}")
+    row("GFLOP an image", lambda plan: _number(plan.flops_an_image / 1e9), known=lambda plan: plan.flops_an_image > 0)
+    fitting("MB an image, all memories", lambda plan: _number(plan.bytes_an_image / 1e6))
+    fitting("MB an image, HBM alone", lambda plan: _number(plan.hbm_bytes_an_image / 1e6))
     rows.append(("collectives a step, a chip", *("" for _ in plans)))
     for kind in sorted({kind.kind for plan in plans for kind in plan.traffic}):
         row(f"  {kind}", lambda plan, kind=kind: _traffic(plan, kind))
@@ -89,30 +97,30 @@ def _main_rows(plans: Sequence[Figures], price: float | None) -> Rows:
     fitting("  compiler's own cycle estimate", lambda plan: _compiler(plan))
     fitting("images/s, at most", lambda plan: f"{plan.images_per_second:,.0f}")
     fitting("  input: images/s a host", lambda plan: f"{plan.images_per_second / plan.num_hosts:,.0f}")
-    fitting("hours for the recipe, at least", lambda plan: f"{plan.hours:,.1f}")
+    fitting("hours for the recipe, at least", lambda plan: _number(plan.hours))
     fitting("  by the compiler's estimate", lambda plan: _compiler_hours(plan))
     if price is not None:
-        fitting(f"cost at {price:g} a chip-hour, at least", lambda plan: f"{plan.hours * plan.num_chips * price:,.0f}")
+        fitting(f"cost at {price:g} a chip-hour, at least", lambda plan: _number(plan.hours * plan.num_chips * price))
     row("compiled (gpu: lowered) here in, s", lambda plan: f"{plan.compile_seconds:.0f}")
     return rows
 
 
 def _traffic(plan: Figures, kind: str) -> str:
     found = [part for part in plan.traffic if part.kind == kind]
-    return f"{found[0].num_bytes / 1e6:.1f} MB in {found[0].count}" if found else "none"
+    return f"{_number(found[0].num_bytes / 1e6)} MB in {found[0].count}" if found else "none"
 
 
 def _milliseconds(plan: Figures, bound: str) -> str:
     mark = " <- binds" if bound == plan.binding else ""
-    return f"{1e3 * plan.bounds[bound]:.1f}{mark}"
+    return f"{_number(1e3 * plan.bounds[bound])}{mark}"
 
 
 def _compiler(plan: Figures) -> str:
-    return "-" if plan.compiler_seconds is None else f"{1e3 * plan.compiler_seconds:.1f}"
+    return "-" if plan.compiler_seconds is None else _number(1e3 * plan.compiler_seconds)
 
 
 def _compiler_hours(plan: Figures) -> str:
-    return "-" if plan.compiler_seconds is None else f"{plan.total_steps * plan.compiler_seconds / 3600:,.1f}"
+    return "-" if plan.compiler_seconds is None else _number(plan.total_steps * plan.compiler_seconds / 3600)
 
 
 def _group_rows(groups: Sequence[Group]) -> Rows:
@@ -124,7 +132,15 @@ def _group_rows(groups: Sequence[Group]) -> Rows:
 
 
 def _group_values(flops: float, num_bytes: float, hbm_bytes: float) -> tuple[str, str, str]:
-    return f"{flops / 1e9:.3f}", f"{num_bytes / 1e6:.2f}", f"{hbm_bytes / 1e6:.2f}"
+    return _number(flops / 1e9), _number(num_bytes / 1e6), _number(hbm_bytes / 1e6)
+
+
+def _number(value: float) -> str:
+    """Four digits that count, more before the point: 12,345, 371.1, 0.0123."""
+    if value == 0:
+        return "0"
+    digits = max(0, min(6, 3 - math.floor(math.log10(abs(value)))))
+    return f"{value:,.{digits}f}"
 
 
 def _verdict(plan: Figures) -> str:
