@@ -39,7 +39,8 @@ def test_what_the_user_set_stays(tmp_path):
 
 def test_jax_knows_the_flags_and_starts_in_silence():
     program = (
-        "import os, pathlib, jax; from gensupcon_jax import cpu_flags; cpu_flags.set_for_this_machine(os.environ, pathlib.Path('/no/devices'));"
+        "import os, pathlib, jax; from gensupcon_jax import cpu_flags;"
+        "cpu_flags.set_for_this_machine(os.environ, pathlib.Path('/no/devices'));"
         "print(jax.jit(lambda x: x @ x)(jax.numpy.ones((2, 2))).sum(), os.environ['XLA_FLAGS'])"
     )
     environ = {"PATH": "/usr/bin:/bin"}  # of pytest's own, nothing
