@@ -181,7 +181,7 @@ def change_views(
         keys = jax.random.split(key, (views_of_one.shape[0], len(transforms)))
         return jax.vmap(functools.partial(_apply_in_turn, transforms))(keys, views_of_one)
 
-    return jax.vmap(change_one)(keys, _unit_range(views))
+    return _unit_range(jax.vmap(change_one)(keys, views))
 
 
 def normalize(
@@ -276,8 +276,11 @@ def resize(images: Array, size: int) -> jax.Array:
 
 
 def random_flip(
-    key: jax.Array, image: Float[Array, "height width channel"], *, probability: Number
-) -> Float[jax.Array, "height width channel"]:
+    key: jax.Array,
+    image: UInt8[Array, "height width channel"] | Float[Array, "height width channel"],
+    *,
+    probability: Number,
+) -> UInt8[jax.Array, "height width channel"] | Float[jax.Array, "height width channel"]:
     """The image mirrored left to right with this probability (dm_pix)."""
     return dm_pix.random_flip_left_right(key, jnp.asarray(image), probability=float(probability))
 
@@ -443,7 +446,9 @@ def _sometimes(transform: Callable, probability: Number) -> list[Transform]:
 
 def _apply_in_turn(transforms: Sequence[Transform], keys: jax.Array, image: jax.Array) -> jax.Array:
     for transform, key in zip(transforms, keys, strict=True):
-        image = transform(key, image)
+        # A flip moves pixels as they are: uint8 is a quarter of the bytes.
+        moves_only = getattr(transform, "func", transform) is random_flip
+        image = transform(key, image if moves_only else _unit_range(image))
     return image
 
 

@@ -9,17 +9,23 @@ from gensupcon_jax.errors import UserError
 
 
 class DataSizes(NamedTuple):
-    """Pixels of a side, as the network sees it, channels, classes, and training images beside the validation split."""
+    """Pixels of a side, as the network sees it, channels, classes, and training images beside the validation split.
+
+    is_encoded: files of any size, which the host decodes and crops: the views come to the device at their size.
+    """
 
     image_size: int
     num_channels: int
     num_classes: int
     num_images: int
+    is_encoded: bool = False
 
     def shape(self, name: str) -> DataShape:
         """What `assemble` must know; the statistics are stand-ins, which change no cost."""
         middle = np.full(self.num_channels, 0.5, np.float32)
-        return DataShape(self.image_size, self.num_channels, self.num_classes, middle, middle / 2, name)
+        return DataShape(
+            self.image_size, self.num_channels, self.num_classes, middle, middle / 2, name, is_encoded=self.is_encoded
+        )
 
 
 # The published training split without the tenth that becomes the validation split.
@@ -30,18 +36,22 @@ KNOWN = {
     "tfds:cifar10": DataSizes(32, 3, 10, 45_000),
     "tfds:cifar100": DataSizes(32, 3, 100, 45_000),
     "tfds:svhn_cropped": DataSizes(32, 3, 10, 65_932),
-    "tfds:imagenet2012": DataSizes(224, 3, 1000, 1_153_051),
+    "tfds:imagenet2012": DataSizes(224, 3, 1000, 1_153_051, is_encoded=True),
 }
 
 
 def data_sizes(name: str, **given: int | None) -> DataSizes:
     """The sizes of the data set of this name, with those that were given instead; UserError where one is not known (ours)."""
     known = KNOWN.get(name)
-    fields = {field: given.get(field) or (getattr(known, field) if known else None) for field in DataSizes._fields}
+    fields = {field: value or (getattr(known, field) if known else None) for field, value in _asked(given).items()}
     missing = [field for field, value in fields.items() if value is None]
     if missing:
         raise UserError(
             f"dataset.name is {name!r}, whose sizes are not known here; known: {', '.join(KNOWN)}; give "
             + ", ".join(f"--{field}" for field in missing)
         )
-    return DataSizes(**fields)
+    return DataSizes(**fields, is_encoded=known.is_encoded if known else True)
+
+
+def _asked(given: dict[str, int | None]) -> dict[str, int | None]:
+    return {field: given.get(field) for field in ("image_size", "num_channels", "num_classes", "num_images")}
