@@ -117,6 +117,14 @@ def test_the_state_a_device_holds_is_counted_exactly():
     assert memory["batch of images"] == 32 / 8 * (8 * 8 * 1 + 4 * 4)
 
 
+def test_training_images_are_what_the_validation_split_leaves():
+    assert known.data_sizes("tfds:imagenet2012").num_train_images(0.01, None) == 1_268_355
+    assert known.data_sizes("tfds:cifar10").num_train_images(0.1, None) == 45_000
+    assert known.data_sizes("tfds:cifar10").num_train_images(0.1, 500) == 500
+    assert known.data_sizes("digits").num_train_images(0.1, None) == 1_077
+    assert known.data_sizes("tfds:cifar10", num_images=123).num_train_images(0.1, None) == 123
+
+
 def test_a_teacher_is_planned_without_its_file():
     config = imagenet.get_config("genscl_teacher")
     mesh = sharding.abstract_mesh(16)

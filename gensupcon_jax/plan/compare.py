@@ -25,7 +25,8 @@ def plan(
     sizes: fields of known.DataSizes where the data set is not a known one.  say_fn: hears what is compiled now.
     Raises UserError, with all that is wrong and before anything compiles, for slices, batches or fields that cannot be.
     """
-    known = data_sizes(config.dataset.name, **(sizes or {}))
+    given = {name: value for name, value in (sizes or {}).items() if value is not None}
+    known = data_sizes(config.dataset.name, **{"image_size": config.dataset.image_size} | given)
     places = [_place(name) for name in topologies]
     cases = [(place, _with_batch(config, batch_size)) for place in places for batch_size in batch_sizes]
     _check_all(cases, known)

@@ -9,9 +9,10 @@ from gensupcon_jax.errors import UserError
 
 
 class DataSizes(NamedTuple):
-    """Pixels of a side, as the network sees it, channels, classes, and training images beside the validation split.
+    """Pixels of a side, as the network sees it, channels, classes and training images.
 
     is_encoded: files of any size, which the host decodes and crops: the views come to the device at their size.
+    is_whole: the images are the published training split, of which `dataset.validation_fraction` is cut off.
     """
 
     image_size: int
@@ -19,6 +20,12 @@ class DataSizes(NamedTuple):
     num_classes: int
     num_images: int
     is_encoded: bool = False
+    is_whole: bool = False
+
+    def num_train_images(self, validation_fraction: float, train_images: int | None) -> int:
+        """Those that are trained on, of them all or of the `dataset.train_images` first."""
+        cut = round(self.num_images * validation_fraction) if self.is_whole else 0
+        return min(self.num_images - cut, train_images or self.num_images)
 
     def shape(self, name: str) -> DataShape:
         """What `assemble` must know; the statistics are stand-ins, which change no cost."""
@@ -28,15 +35,14 @@ class DataSizes(NamedTuple):
         )
 
 
-# The published training split without the tenth that becomes the validation split.
 KNOWN = {
     "digits": DataSizes(8, 1, 10, 1_077),
-    "tfds:mnist": DataSizes(28, 1, 10, 54_000),
-    "tfds:fashion_mnist": DataSizes(28, 1, 10, 54_000),
-    "tfds:cifar10": DataSizes(32, 3, 10, 45_000),
-    "tfds:cifar100": DataSizes(32, 3, 100, 45_000),
-    "tfds:svhn_cropped": DataSizes(32, 3, 10, 65_932),
-    "tfds:imagenet2012": DataSizes(224, 3, 1000, 1_153_051, is_encoded=True),
+    "tfds:mnist": DataSizes(28, 1, 10, 60_000, is_whole=True),
+    "tfds:fashion_mnist": DataSizes(28, 1, 10, 60_000, is_whole=True),
+    "tfds:cifar10": DataSizes(32, 3, 10, 50_000, is_whole=True),
+    "tfds:cifar100": DataSizes(32, 3, 100, 50_000, is_whole=True),
+    "tfds:svhn_cropped": DataSizes(32, 3, 10, 73_257, is_whole=True),
+    "tfds:imagenet2012": DataSizes(224, 3, 1000, 1_281_167, is_encoded=True, is_whole=True),
 }
 
 
@@ -50,7 +56,8 @@ def data_sizes(name: str, **given: int | None) -> DataSizes:
             f"dataset.name is {name!r}, whose sizes are not known here; known: {', '.join(KNOWN)}; give "
             + ", ".join(f"--{field}" for field in missing)
         )
-    return DataSizes(**fields, is_encoded=known.is_encoded if known else True)
+    is_whole = known is not None and known.is_whole and not given.get("num_images")
+    return DataSizes(**fields, is_encoded=known.is_encoded if known else True, is_whole=is_whole)
 
 
 def _asked(given: dict[str, int | None]) -> dict[str, int | None]:

@@ -42,8 +42,8 @@ def check(config: ConfigDict, sizes: DataSizes, num_devices: int) -> None:
 
 
 def num_train_images(config: ConfigDict, sizes: DataSizes) -> int:
-    """Those of the data set, or what `dataset.train_images` leaves of them."""
-    return min(config.dataset.train_images or sizes.num_images, sizes.num_images)
+    """How many images an epoch has (ours)."""
+    return sizes.num_train_images(config.dataset.validation_fraction, config.dataset.train_images)
 
 
 def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -> PlannedStep:
