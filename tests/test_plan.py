@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import imagenet
@@ -44,9 +45,9 @@ def test_arrays_take_whole_tiles():
 
 def test_a_fusion_reads_its_operands_and_writes_its_result():
     whole = 8 * 128 * 4
-    assert works_of("fusion", "num_bytes") == [3 * whole]
-    assert works_of("fusion", "hbm_bytes") == [2 * whole]  # the other operand lies on the chip
-    assert works_of("fusion", "cycles") == [50]
+    assert works_of("fusion", "num_bytes")[0] == 3 * whole
+    assert works_of("fusion", "hbm_bytes")[0] == 2 * whole  # the other operand lies on the chip
+    assert works_of("fusion", "cycles")[0] == 50
 
 
 def test_fetching_ahead_is_traffic_of_whom_it_serves():
@@ -67,8 +68,9 @@ def test_a_convolution_counts_only_pixels_that_are_there():
 
 
 def test_collectives_are_found_with_what_crosses():
-    gather, reduce = hlo.collectives(hlo.parse(PROGRAM))
+    gather, spread, reduce = hlo.collectives(hlo.parse(PROGRAM))
     assert (gather.kind, gather.input_bytes, gather.output_bytes, gather.group_size) == ("all-gather", 1600, 6400, 4)
+    assert (spread.kind, spread.output_bytes) == ("all-gather", 6400)  # one, though it stands in two fusions
     assert (reduce.kind, reduce.input_bytes, reduce.group_size) == ("all-reduce", 3200, 4)
 
 
@@ -98,9 +100,29 @@ def test_scopes_are_sorted_into_parts():
 
 
 def test_what_the_compiler_refuses_is_read():
+    gib = 2.0**30
     message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.28G of 15.75G hbm. Exceeded ..."
-    assert figures.refused_bytes(message) == (21.28 * 2**30, 15.75 * 2**30)
-    assert figures.refused_bytes("something else") == (0.0, 0.0)
+    assert figures.refused_bytes(message, gib) == (21.28 * gib, 15.75 * gib)
+    message = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (33.54G) exceeds "
+        "available HBM (15.75G)."
+    )
+    assert figures.refused_bytes(message, gib) == (34.54 * gib, 15.75 * gib)
+    assert figures.refused_bytes("something else", gib) == (0.0, 0.0)
+
+
+def test_a_program_that_is_too_large_is_a_verdict(monkeypatch):
+    pytest.importorskip("libtpu")
+
+    def lower_something_large(planned):
+        huge = jax.ShapeDtypeStruct((60_000, 60_000), jnp.float32, sharding=planned.seed_key.sharding)
+        return jax.jit(lambda matrix: (matrix @ matrix) @ matrix).lower(huge)
+
+    monkeypatch.setattr(step.PlannedStep, "lower", lower_something_large)
+    (plan,) = tpu_plan()
+    assert plan.verdict == figures.DOES_NOT_FIT
+    assert "of the 15.75 GiB that the compiler may use" in plan.reason
+    assert "DOES NOT FIT" in table.text([plan]) and "try --batch_size=" in table.text([plan])
 
 
 # Shapes

@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # the slices are described, not opened; a TPU of this machine is left alone
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
     """Print the plan of the config on every slice with every batch, and write the figures beside it."""
     if argv[1:]:
         raise UserError(f"unknown arguments {' '.join(argv[1:])}; see --help")
+    jax.config.update("jax_enable_compilation_cache", False)  # jax cannot read back what it compiled for other devices
     from gensupcon_jax.plan import compare, table  # after the flags: a wrong one is said at once
 
     if not _TOPOLOGY.value:

@@ -277,9 +277,9 @@ def _memory(planned: PlannedStep, analysis: Any) -> dict[str, float]:
 
 
 def _that_does_not_fit(planned: PlannedStep, refusal: str, common: dict[str, Any]) -> Figures:
-    used, limit = refused_bytes(refusal)
     parts = state_memory(planned)
     fixed = sum(parts.values())
+    used, limit = refused_bytes(refusal, fixed)
     parts["activations, workspace and program"] = max(0.0, used - fixed)
     said = f"{gib(used)} of the {gib(limit)} GiB that the compiler may use" if limit else refusal.splitlines()[0]
     return Figures(
@@ -293,13 +293,18 @@ def _that_does_not_fit(planned: PlannedStep, refusal: str, common: dict[str, Any
     )
 
 
-def refused_bytes(message: str) -> tuple[float, float]:
-    """Used and allowed bytes of the compiler's "Used 21.28G of 15.75G hbm"; (0, 0) where it says something else."""
-    match = re.search(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", message)
-    if match is None:
-        return 0.0, 0.0
-    units = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30}
-    return float(match[1]) * units[match[2]], float(match[3]) * units[match[4]]
+def refused_bytes(message: str, fixed: float) -> tuple[float, float]:
+    """Needed and allowed bytes in what the compiler says of a program that is too large; (0, 0) where it says neither (ours).
+
+    fixed: bytes of the arguments, which "HLO temporaries (33.54G) exceeds available HBM (15.75G)" leaves out and
+    "Used 21.28G of 15.75G hbm" counts.
+    """
+    for pattern, extra in ((r"{0} of {0} hbm", 0.0), (r"\({0}\) exceeds available HBM \({0}\)", fixed)):
+        match = re.search(pattern.format(r"([\d.]+)([KMG]?)"), message)
+        if match:
+            units = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30}
+            return float(match[1]) * units[match[2]] + extra, float(match[3]) * units[match[4]]
+    return 0.0, 0.0
 
 
 def _advice(planned: PlannedStep, used: float, limit: float, fixed: float, num_chips: int) -> str:
@@ -307,7 +312,8 @@ def _advice(planned: PlannedStep, used: float, limit: float, fixed: float, num_c
     changes = "model.dtype=bfloat16, more chips, or chips with more memory"
     if not limit or fixed >= limit:
         return f"try {changes}"
-    images = int(planned.images_per_device * (limit - fixed) / (used - fixed) * 0.95) // 8 * 8
+    images = int(planned.images_per_device * (limit - fixed) / (used - fixed) * 0.95)
+    images = images // 8 * 8 or images
     if images < 1:
         return f"try {changes}"
     return f"try --batch_size={images * num_chips} ({images} images a chip; an estimate), {changes}"

@@ -190,22 +190,34 @@ def works(program: Program) -> Iterator[Work]:
 
 
 def collectives(program: Program) -> list[Collective]:
-    """What crosses from chip to chip, in the order of the program (ours)."""
-    found = []
-    for computation, instruction, times in _running(program, into_async=True):
-        kind = instruction.opcode.removesuffix("-start")
-        if kind not in COLLECTIVES:
-            continue
-        inputs = sum(array.size * _width(array) for array in _arrays_of(computation, instruction.operands))
-        outputs = instruction.outputs
-        if instruction.opcode.endswith("-start") and len(outputs) > len(instruction.operands):
-            outputs = outputs[len(instruction.operands) :]  # operands, then results, then what the hardware needs
-        if kind in ("all-reduce", "all-to-all", "collective-permute"):
-            output_bytes = inputs
-        else:
-            output_bytes = sum(array.size * _width(array) for array in outputs if array.shape)
-        found.append(Collective(kind, instruction.scope, inputs, output_bytes, _group_size(instruction), times))
+    """What crosses from chip to chip, in the order of the program (ours).
+
+    A TPU may spread one collective over many fusions, which compute in the meantime: those share a `chain_id`.
+    """
+    found, chains = [], set()
+    for outer, instruction, times in _running(program):
+        for computation, part in _with_fused(program, outer, instruction):
+            kind = part.opcode.removesuffix("-start")
+            if kind not in COLLECTIVES:
+                continue
+            chain = re.search(r'chain_id="(\d+)"', part.attributes)
+            if chain and (kind, chain[1]) in chains:
+                continue
+            chains |= {(kind, chain[1])} if chain else set()
+            found.append(_collective(kind, computation, part, times))
     return found
+
+
+def _collective(kind: str, computation: Computation, instruction: Instruction, times: int) -> Collective:
+    inputs = sum(array.size * _width(array) for array in _arrays_of(computation, instruction.operands))
+    outputs = instruction.outputs
+    if instruction.opcode.endswith("-start") and len(outputs) > len(instruction.operands):
+        outputs = outputs[len(instruction.operands) :]  # operands, then results, then what the hardware needs
+    if kind in ("all-reduce", "all-to-all", "collective-permute"):
+        output_bytes = inputs
+    else:
+        output_bytes = sum(array.size * _width(array) for array in outputs if array.shape)
+    return Collective(kind, instruction.scope, inputs, output_bytes, _group_size(instruction), times)
 
 
 def _parse_instruction(line: str) -> Instruction | None:
@@ -252,21 +264,21 @@ def _parse_arrays(shape: str) -> Iterator[Array]:
 
 
 def _running(
-    program: Program, computation: str | None = None, times: int = 1, into_async: bool = False
+    program: Program, computation: str | None = None, times: int = 1
 ) -> Iterator[tuple[Computation, Instruction, int]]:
     """Instructions that run, from the entry on, and how often; the inside of a fusion is part of it."""
     instructions = program.computations[computation or program.entry]
     for instruction in instructions.values():
         if instruction.opcode == "while":
             for inner in instruction.called("body", "condition"):
-                yield from _running(program, inner, times * instruction.trip_count, into_async)
+                yield from _running(program, inner, times * instruction.trip_count)
         elif instruction.opcode == "conditional":
             branches = instruction.called("branch_computations", "true_computation", "false_computation")
             for inner in branches[:1]:  # they are alternatives
-                yield from _running(program, inner, times, into_async)
-        elif instruction.opcode == "call" or (into_async and instruction.opcode == "async-start"):
+                yield from _running(program, inner, times)
+        elif instruction.opcode == "call":
             for inner in instruction.called("to_apply", "calls", "called_computation"):
-                yield from _running(program, inner, times, into_async)
+                yield from _running(program, inner, times)
         else:
             yield instructions, instruction, times
 
