@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 digits: $(VENV)/.installed  ## Train on real images, judge the encoder, write a report.
 	$(RUN) -m gensupcon_jax.main --config configs/digits.py --workdir runs/digits
 
-test: $(VENV)/.installed  ## All tests.
+test: $(VENV)/.installed $(VENV)/.planned  ## All tests.
 	$(RUN) -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed  ## Style and common mistakes.
@@ -23,6 +23,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; found " + sys.version.split()[0] + ". Say which one to use: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[test,dev]"
+	touch $@
+
+# The TPU compiler, some 170 MB: only the tests of `plan` need it.
+$(VENV)/.planned: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[plan]"
 	touch $@
 
 clean:  ## Remove what was installed and built; runs stay.

@@ -159,7 +159,7 @@ def teacher() -> ConfigDict:
         "none"  # none | workdir (of this program) | stablehlo | weights (.safetensors, .pth) | callable (Python)
     )
     group.path = optional()  # the workdir or the file
-    group.architecture = "resnet50"  # of kind weights: a name of `model.name`
+    group.architecture = "resnet50"  # of kind weights: a name of `model.name`; it computes in `model.dtype`
     group.image_size = optional()  # pixels that it was trained on; None: the workdir's, the artifact's, or the data's
     group.mean = optional()  # of each channel, 0..1, that it was trained with; None: the workdir's, or the data's
     group.std = optional()  # the same for the standard deviation

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from gensupcon_jax import diagnostics, objectives, optimizer, sharding, teachers
@@ -85,7 +85,11 @@ def lengths(config: ConfigDict, per_epoch: int) -> Lengths:
 
 
 def build_parts(
-    config: ConfigDict, data: DataShape, durations: Lengths, mesh: Mesh, teacher: teachers.Teacher | None = None
+    config: ConfigDict,
+    data: DataShape,
+    durations: Lengths,
+    mesh: Mesh | AbstractMesh,
+    teacher: teachers.Teacher | None = None,
 ) -> Parts:
     """The functions of a run (ours)."""
     objective = build_objective(config, data, durations, teacher)

@@ -181,7 +181,7 @@ def change_views(
         keys = jax.random.split(key, (views_of_one.shape[0], len(transforms)))
         return jax.vmap(functools.partial(_apply_in_turn, transforms))(keys, views_of_one)
 
-    return jax.vmap(change_one)(keys, _unit_range(views))
+    return _unit_range(jax.vmap(change_one)(keys, views))
 
 
 def normalize(
@@ -276,8 +276,11 @@ def resize(images: Array, size: int) -> jax.Array:
 
 
 def random_flip(
-    key: jax.Array, image: Float[Array, "height width channel"], *, probability: Number
-) -> Float[jax.Array, "height width channel"]:
+    key: jax.Array,
+    image: UInt8[Array, "height width channel"] | Float[Array, "height width channel"],
+    *,
+    probability: Number,
+) -> UInt8[jax.Array, "height width channel"] | Float[jax.Array, "height width channel"]:
     """The image mirrored left to right with this probability (dm_pix)."""
     return dm_pix.random_flip_left_right(key, jnp.asarray(image), probability=float(probability))
 
@@ -338,15 +341,27 @@ def adjust_colors(
     # Under vmap a switch computes all its branches: 4 slots of 4 operations would cost 16 of them, 4 of them the dear
     # hue. Instead the three blends run once before the hue and once after it, and those whose turn it is not
     # have factor 1, which changes nothing: 6 cheap blends and a single hue give every order.
-    factors = change.factors[change.order]
+    factors, places = change.factors[change.order], jnp.arange(change.order.shape[0])
+    contrast_place = jnp.sum(jnp.where(change.order == CONTRAST, places, 0))
     # One array a channel: with the channels as the innermost axis the blends take 3 times as long on a CPU.
     planes = jnp.unstack(jnp.asarray(image), axis=-1)
-    if change.hue_shift is None:
-        return jnp.stack(_blend_in_turn(planes, factors, change.order), axis=-1)
-    is_before = jnp.arange(len(factors)) < change.hue_place
-    planes = _blend_in_turn(planes, jnp.where(is_before, factors, 1.0), change.order)
-    planes = jnp.unstack(jnp.clip(dm_pix.adjust_hue(jnp.stack(planes), change.hue_shift, channel_axis=0), 0.0, 1.0))
-    return jnp.stack(_blend_in_turn(planes, jnp.where(is_before, 1.0, factors), change.order), axis=-1)
+
+    def changed(factors, hue_shift, contrast_grey):
+        blend = functools.partial(_blend_in_turn, operations=change.order, contrast_grey=contrast_grey)
+        if change.hue_shift is None:
+            return blend(planes, factors)
+        is_before = places < change.hue_place
+        turned = blend(planes, jnp.where(is_before, factors, 1.0))
+        return blend(_turn_hue(turned, hue_shift), jnp.where(is_before, 1.0, factors))
+
+    # Contrast needs the mean grey of the image as it is when its turn comes. It is taken once, of an image that is never
+    # written: taken in every slot it would part the blends into six passes over memory, on a TPU most of the augmentation.
+    come_first = places < contrast_place
+    hue_first = (
+        None if change.hue_shift is None else jnp.where(contrast_place >= change.hue_place, change.hue_shift, 0.0)
+    )
+    earlier = changed(jnp.where(come_first, factors, 1.0), hue_first, 0.0)
+    return jnp.stack(changed(factors, change.hue_shift, _grey(earlier).mean()), axis=-1)
 
 
 def random_grey(
@@ -379,20 +394,29 @@ def gaussian_blur(
 ) -> Float[jax.Array, "height width channel"]:
     """The image under a Gaussian of 2 radius + 1 pixels, reflected at the border (torchvision's gaussian_blur).
 
-    A sum of shifted images for each axis. Not dm_pix.gaussian_blur, which pads with black: vmapped with a kernel an
-    image it becomes a grouped convolution.
+    A product with a band matrix for each axis: every pixel is read and written once for each. Sums of shifted images
+    move as many times as many bytes; dm_pix.gaussian_blur pads with black, and vmapped with a kernel an image it becomes a
+    grouped convolution.
     """
-    places = jnp.arange(-radius, radius + 1)
-    weights = jax.nn.softmax(-0.5 * (places / sigma) ** 2)
     image = jnp.asarray(image)
-    for axis in (0, 1):
-        size = image.shape[axis]
-        # Indices, not jnp.pad: a radius may be larger than a tiny image.
-        reflected = np.pad(np.arange(size), radius, mode="reflect" if size > 1 else "edge")
-        padded = image[reflected] if axis == 0 else image[:, reflected]
-        shifted = (jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in range(2 * radius + 1))
-        image = sum(weight * part for weight, part in zip(weights, shifted, strict=True))
-    return image
+    rows, columns = (_band_matrix(sigma, radius, size) for size in image.shape[:2])
+    return jnp.einsum("yh,xw,hwc->yxc", rows, columns, image, precision=jax.lax.Precision.HIGHEST)
+
+
+def _band_matrix(sigma: Float[Array, ""] | Number, radius: int, size: int) -> Float[jax.Array, "{size} {size}"]:
+    """What pixel j gives to the blurred pixel i of a line, the line reflected at its ends. Rows sum to 1."""
+    if size == 1:
+        return jnp.ones((1, 1))
+    own, given = np.arange(size)[:, None], np.arange(size)
+    period, matrix = 2 * (size - 1), jnp.zeros((size, size))
+    # Pixel j stands at j, its mirror images at -j, and both again every period; at the ends the two are one.
+    for shift in range(-(radius // period) - 1, radius // period + 2):
+        for place, is_there in ((given, given >= 0), (-given, (given > 0) & (given < size - 1))):
+            distance = own - place - shift * period
+            near = is_there & (np.abs(distance) <= radius)
+            if near.any():
+                matrix += jnp.where(near, jnp.exp(-0.5 * (distance / sigma) ** 2), 0.0)
+    return matrix / matrix.sum(axis=1, keepdims=True)
 
 
 def random_cutout(
@@ -422,7 +446,9 @@ def _sometimes(transform: Callable, probability: Number) -> list[Transform]:
 
 def _apply_in_turn(transforms: Sequence[Transform], keys: jax.Array, image: jax.Array) -> jax.Array:
     for transform, key in zip(transforms, keys, strict=True):
-        image = transform(key, image)
+        # A flip moves pixels as they are: uint8 is a quarter of the bytes.
+        moves_only = getattr(transform, "func", transform) is random_flip
+        image = transform(key, image if moves_only else _unit_range(image))
     return image
 
 
@@ -452,20 +478,39 @@ def _uniform(key: jax.Array, num: int) -> Float[jax.Array, "{num}"]:
     return jax.random.uniform(key, (power_of_two,))[:num]
 
 
-def _blend_in_turn(planes: Planes, factors: jax.Array, operations: jax.Array) -> Planes:
+def _blend_in_turn(
+    planes: Planes, factors: jax.Array, operations: jax.Array, contrast_grey: jax.Array | float
+) -> Planes:
     for slot in range(operations.shape[0]):
-        planes = _blend(planes, factors[slot], operations[slot])
+        planes = _blend(planes, factors[slot], operations[slot], contrast_grey)
     return planes
 
 
-def _blend(planes: Planes, factor: jax.Array, operation: jax.Array) -> Planes:
+def _blend(planes: Planes, factor: jax.Array, operation: jax.Array, contrast_grey: jax.Array | float) -> Planes:
     """All three are blends, with black, the mean grey or the pixel's own grey: a select picks which (torchvision).
 
     dm_pix adds brightness, takes each channel's own mean for contrast and moves saturation in HSV: other operations.
     """
-    grey = _grey(planes)
-    other = jnp.where(operation == BRIGHTNESS, 0.0, jnp.where(operation == CONTRAST, grey.mean(), grey))
+    other = jnp.where(operation == BRIGHTNESS, 0.0, jnp.where(operation == CONTRAST, contrast_grey, _grey(planes)))
     return tuple(jnp.clip(factor * plane + (1 - factor) * other, 0.0, 1.0) for plane in planes)
+
+
+def _turn_hue(planes: Planes, shift: jax.Array) -> Planes:
+    """Red, green and blue with the hue moved by `shift` turns of the colour circle, in 0..1 (torchvision).
+
+    The arithmetic of dm_pix.adjust_hue, without the stack of the channels around it: on a TPU that parts what comes before
+    and after the hue into passes over memory.
+    """
+    red, green, blue = planes
+    largest = jnp.maximum(jnp.maximum(red, green), blue)
+    smallest = jnp.minimum(jnp.minimum(red, green), blue)
+    extent = largest - smallest
+    scale = 1 / (6 * jnp.where(extent > 0, extent, 1.0))
+    hue = jnp.where(largest == green, scale * (blue - red) + 2 / 6, scale * (red - green) + 4 / 6)
+    hue = jnp.where(largest == red, scale * (green - blue), hue)
+    sixths = (jnp.where(extent > 0, hue, 0.0) + shift) % 1.0 * 6
+    shares = jnp.abs(sixths - 3) - 1, 2 - jnp.abs(sixths - 2), 2 - jnp.abs(sixths - 4)
+    return tuple(jnp.clip(smallest + extent * jnp.clip(share, 0.0, 1.0), 0.0, 1.0) for share in shares)
 
 
 def _grey(planes: Planes) -> Float[jax.Array, "height width"]:

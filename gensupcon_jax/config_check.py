@@ -8,7 +8,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gensupcon_jax.augment import AUTO_POLICIES, POLICIES
-from gensupcon_jax.datasets import Dataset
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.input_pipeline import REMAINDERS, steps_per_epoch
 from gensupcon_jax.mixing import KINDS, PER, VIEWS
@@ -258,8 +257,8 @@ def check_config(config: ConfigDict) -> None:
     _raise(problems)
 
 
-def check_combinations(config: ConfigDict, dataset: Dataset, num_devices: int) -> None:
-    """UserError with a line for each pair of fields that do not go together, with this data and these devices (ours)."""
+def check_combinations(config: ConfigDict, num_train_images: int, num_devices: int) -> None:
+    """UserError with a line for each pair of fields that do not go together, with so many images and devices (ours)."""
     problems = []
     try:
         local = local_batch_size(config.batch_size, num_devices)
@@ -272,7 +271,7 @@ def check_combinations(config: ConfigDict, dataset: Dataset, num_devices: int) -
     except UserError as error:
         problems.append(str(error))
     try:
-        steps_per_epoch(dataset.train.num_images, config.batch_size)
+        steps_per_epoch(num_train_images, config.batch_size)
     except UserError as error:
         problems.append(str(error))
     _raise(problems)

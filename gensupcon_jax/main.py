@@ -21,7 +21,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from gensupcon_jax import processes
+from gensupcon_jax import cpu_flags, processes
 from gensupcon_jax.config_check import RULES, hint
 from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.workdir import flatten
@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
         )
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells its whole life at INFO
+    cpu_flags.set_for_this_machine(os.environ)
     keep_compiled_programs()
     join_processes()
     # After the flags: a wrong one is said within a second, before this brings everything else along.

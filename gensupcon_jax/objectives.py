@@ -148,19 +148,22 @@ def contrastive(
         features, embeddings, batch_stats = encode(params, state.batch_stats, query_images)
         values = {"embeddings": embeddings, "labels": batch.labels}
         if teacher:
-            probabilities = teacher.probabilities_fn(frozen["teacher"], _join(batch.images))
+            with jax.named_scope("teacher"):
+                probabilities = teacher.probabilities_fn(frozen["teacher"], _join(batch.images))
             values["probabilities"] = probabilities.reshape(batch.labels.shape)
         updates = {"batch_stats": batch_stats}
         queued, filled = {}, None
         if has_momentum:
             share = momentum.at(state.step)
-            ema_params = jax.tree.map(
-                lambda old, new: share * old + (1 - share) * new,
-                state.ema_params,
-                jax.lax.stop_gradient(_without_classifier(params)),
-            )
+            with jax.named_scope("ema"):
+                ema_params = jax.tree.map(
+                    lambda old, new: share * old + (1 - share) * new,
+                    state.ema_params,
+                    jax.lax.stop_gradient(_without_classifier(params)),
+                )
             key_images = batch.images if momentum.symmetric else batch.images[:, 1:]
-            _, keys, ema_batch_stats = encode(ema_params, state.ema_batch_stats, key_images)
+            with jax.named_scope("key_encoder"):
+                _, keys, ema_batch_stats = encode(ema_params, state.ema_batch_stats, key_images)
             values["keys"] = jax.lax.stop_gradient(keys)
             updates |= {"ema_params": ema_params, "ema_batch_stats": make_replicated(ema_batch_stats)}
             if slots:
@@ -168,20 +171,24 @@ def contrastive(
                 new_keys = {name: value[:, -num_key_views:] for name, value in values.items() if name != "embeddings"}
                 new_keys["embeddings"] = new_keys.pop("keys")
                 # After the contents were taken: no query meets the keys of its own batch twice.
-                updates["queue"] = enqueue(state.queue, new_keys, state.step)
+                with jax.named_scope("queue"):
+                    updates["queue"] = enqueue(state.queue, new_keys, state.step)
 
         pairs = _pairs(values, queued, mode=mode, symmetric=has_momentum and momentum.symmetric)
         mask_fn = functools.partial(_contrast_mask, filled=filled)
-        of_labels = _loss_of(pairs, "labels", mask_fn, settings)
-        value = of_labels.mean()
+        with jax.named_scope("loss"):
+            of_labels = _loss_of(pairs, "labels", mask_fn, settings)
+            value = of_labels.mean()
         metrics = {"valid_anchors": of_labels.valid.mean()}
         if teacher:
-            of_teacher = _loss_of(pairs, "probabilities", mask_fn, settings).mean()
+            with jax.named_scope("loss"):
+                of_teacher = _loss_of(pairs, "probabilities", mask_fn, settings).mean()
             metrics |= {"label_loss": value, "teacher_loss": of_teacher}
             value = of_teacher if math.isinf(teacher.weight) else value + teacher.weight * of_teacher
         metrics["loss"] = value
         if diagnose_fn is not None:
-            metrics |= diagnose_fn(pairs, mask_fn, axis_name)
+            with jax.named_scope("diagnostics"):
+                metrics |= diagnose_fn(pairs, mask_fn, axis_name)
         total = value
         if classifier is not None:
             logits = classifier.apply({"params": params["classifier"]}, jax.lax.stop_gradient(features))
@@ -343,10 +350,11 @@ def _cross_entropy(
     logits: Float[Array, "image class"], labels: Float[Array, "image class"], label_smoothing, axis_name: str | None
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean cross-entropy and the share of images whose most likely class is the label's, over all devices."""
-    smoothed = optax.smooth_labels(labels, label_smoothing)
-    value = optax.softmax_cross_entropy(logits, smoothed).mean()
-    accuracy = jnp.mean(logits.argmax(1) == labels.argmax(1))
-    return (value, accuracy) if axis_name is None else jax.lax.pmean((value, accuracy), axis_name)
+    with jax.named_scope("loss"):
+        smoothed = optax.smooth_labels(labels, label_smoothing)
+        value = optax.softmax_cross_entropy(logits, smoothed).mean()
+        accuracy = jnp.mean(logits.argmax(1) == labels.argmax(1))
+        return (value, accuracy) if axis_name is None else jax.lax.pmean((value, accuracy), axis_name)
 
 
 def _without_classifier(params: dict) -> dict:

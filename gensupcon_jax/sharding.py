@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gensupcon_jax.errors import UserError
 
@@ -32,12 +32,17 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.jit(lambda arrays: arrays, out_shardings=shardings)(tree)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def abstract_mesh(num_devices: int) -> AbstractMesh:
+    """The same axis over so many devices that are not here, to trace and lower for (ours)."""
+    return AbstractMesh((num_devices,), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, REPLICATED)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The first axis spread over the devices."""
     return NamedSharding(mesh, BATCH)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from gensupcon_jax.sharding import QUEUE, REPLICATED
 
@@ -52,7 +52,7 @@ def partition_specs(state: TrainState) -> TrainState:
     return specs.replace(queue=jax.tree.map(lambda _: QUEUE, state.queue))
 
 
-def state_shardings(state: TrainState, mesh: Mesh) -> TrainState:
+def state_shardings(state: TrainState, mesh: Mesh | AbstractMesh) -> TrainState:
     """`partition_specs` on this mesh (ours)."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partition_specs(state))
 

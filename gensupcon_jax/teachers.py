@@ -71,11 +71,13 @@ def load_teacher(
     mean: Sequence[Number] | np.ndarray | None = None,
     std: Sequence[Number] | np.ndarray | None = None,
     function: Callable | None = None,
+    dtype: str = "float32",
 ) -> Teacher | None:
     """The teacher of the config's `teacher` fields, None for kind "none"; nothing is compiled, nothing unpickled (ours).
 
     dataset_description: of the student's data, `dataset.json`; it fills in what neither the fields nor the teacher say.
     function: of kind "callable", images -> logits; it sees as many channels as `mean` has, or as the data.
+    dtype: of kind "weights", what its network computes in; a workdir has its own, the others are as they are.
     Raises UserError for a missing, damaged or unfitting teacher.
     """
     if kind not in KINDS:
@@ -96,7 +98,7 @@ def load_teacher(
     elif kind == "stablehlo":
         teacher = _from_stablehlo(_existing_file(path), image_size)
     else:
-        teacher = _from_weights(_existing_file(path), architecture)
+        teacher = _from_weights(_existing_file(path), architecture, dtype)
     teacher = _completed(teacher, image_size=image_size, mean=mean, std=std, dataset_description=dataset_description)
     predicted_classes(teacher)
     return teacher._replace(identity=_function_identity(teacher)) if kind == "callable" else teacher
@@ -299,7 +301,7 @@ def _from_workdir(path: Path) -> Teacher:
     )
 
 
-def _from_weights(path: Path, architecture: str) -> Teacher:
+def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
     """Width, stem, channels and classes follow from the shapes in the file."""
     with weights.naming_the_field("teacher.path"):
         named = weights.read_file(path)
@@ -310,6 +312,7 @@ def _from_weights(path: Path, architecture: str) -> Teacher:
         image_size=1,  # only the automatic choice of a stem would read it
         stem="imagenet" if kernel_size == 7 else "cifar",
         width=width,
+        dtype=dtype,
         batch_norm="local",
     )
     network = Network(backbone, Classifier(classifier_shape[0]))

@@ -96,7 +96,7 @@ def _run(
     config = config.copy_and_resolve_references()
     dataset = _dataset(config, folder, dataset)
     mesh = sharding.make_mesh(devices)
-    check_combinations(config, dataset, mesh.size)
+    check_combinations(config, dataset.train.num_images, mesh.size)
     description = dataset.description()
     data = DataShape.of(description)
     lengths = assemble.lengths(config, _steps_per_epoch(config, dataset))
@@ -425,7 +425,9 @@ def _load_teacher(config: ConfigDict, description: dict, function: Callable | No
     fields = {
         name: value for name, value in config.teacher.items() if name not in ("weight", "temperature", "allow_poor")
     }
-    teacher = teachers.load_teacher(**fields, dataset_description=description, function=function)
+    teacher = teachers.load_teacher(
+        **fields, dataset_description=description, function=function, dtype=config.model.dtype
+    )
     if teacher is not None:
         teachers.check_classes(teacher, len(description["class_names"]))
     return teacher

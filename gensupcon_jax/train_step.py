@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from jaxtyping import Array, Float, UInt8
 
 from gensupcon_jax.augment import per_image_keys
@@ -29,8 +29,11 @@ def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
         first_index: Any,
     ) -> MixedBatch:
         augment_key, mix_key = jax.random.split(step_key)
-        views = augment_fn(per_image_keys(augment_key, first_index, images.shape[0]), images)
-        return MixedBatch(*mix_fn(mix_key, views, labels, first_index=first_index))
+        # The named scopes here and in objectives.py are how `plan` tells the parts of the compiled step apart.
+        with jax.named_scope("augment"):
+            views = augment_fn(per_image_keys(augment_key, first_index, images.shape[0]), images)
+        with jax.named_scope("mix"):
+            return MixedBatch(*mix_fn(mix_key, views, labels, first_index=first_index))
 
     return view_fn
 
@@ -45,7 +48,9 @@ def step_inputs(
     return view_fn(view_key, batch.images, batch.labels, first_index), loss_key
 
 
-def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh, max_skipped_steps: int = 0) -> Callable:
+def build_train_step_fn(
+    objective: Objective, view_fn: Callable, mesh: Mesh | AbstractMesh, max_skipped_steps: int = 0
+) -> Callable:
     """train_step_fn(state, frozen, batch, seed_key) -> (state, metrics), jitted, the state donated (ours).
 
     state, frozen and seed_key lie on every device, the batch and the state's queue are spread; metrics are scalars.
@@ -63,15 +68,16 @@ def build_train_step_fn(objective: Objective, view_fn: Callable, mesh: Mesh, max
         # The loss is a mean over all devices and the parameters lie on all of them, so shard_map's own
         # bookkeeping (check_vma) sums the gradients: a psum here would count them twice.
         (_, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
-        candidate = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            opt_state=opt_state,
-            **aux.updates,
-        )
-        metrics = make_replicated(aux.metrics) | {"gradient_norm": optax.global_norm(gradients)}
-        return _guarded(state, candidate, updates, metrics, max_skipped_steps)
+        with jax.named_scope("update"):
+            updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
+            candidate = state.replace(
+                step=state.step + 1,
+                params=optax.apply_updates(state.params, updates),
+                opt_state=opt_state,
+                **aux.updates,
+            )
+            metrics = make_replicated(aux.metrics) | {"gradient_norm": optax.global_norm(gradients)}
+            return _guarded(state, candidate, updates, metrics, max_skipped_steps)
 
     def sharded(state, frozen, batch, seed_key):
         state_specs = partition_specs(state)

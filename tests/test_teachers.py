@@ -13,7 +13,7 @@ from gensupcon_jax import sharding, teachers
 from gensupcon_jax.augment import normalize
 from gensupcon_jax.checkpoint import Checkpoints
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.models import Classifier, build_backbone
+from gensupcon_jax.models import DTYPES, Classifier, build_backbone
 from gensupcon_jax.weights import to_timm
 from tests.tiny import tiny_config, tiny_dataset
 
@@ -153,6 +153,17 @@ def test_weights_have_the_logits_of_the_network_that_they_name(tmp_path, num_cha
     assert_equal_logits(teacher, logits, images)
     assert teacher.num_channels == num_channels
     np.testing.assert_allclose(teacher.mean, DESCRIPTION["mean"] * num_channels, rtol=1e-6)
+
+
+def test_weights_compute_in_the_type_they_are_told(tmp_path):
+    variables, _ = network(3)
+    path = write_weights(tmp_path / "teacher.safetensors", variables)
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((4, SIZE, SIZE, 3)), jnp.float32)
+    exact, rough = (load("weights", path=path, architecture="resnet_small", dtype=name) for name in DTYPES)
+    expected = np.asarray(exact.logits_fn(exact.variables, images))
+    error = np.abs(np.asarray(rough.logits_fn(rough.variables, images)) - expected).max() / np.abs(expected).max()
+    assert 1e-5 < error < 0.05  # bfloat16 has 8 digits of two
+    assert exact.identity == rough.identity
 
 
 # Inside the step: shard_map with its bookkeeping (check_vma), as train_step.py has it

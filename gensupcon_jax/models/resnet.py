@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gensupcon_jax.models.stem import EPSILON, MOMENTUM, NormalizedMaxima
+
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -37,8 +39,8 @@ class ConvolutionalModule(nn.Module):
         """Normalise with the batch's statistics (train) or the running ones; statistics and parameters are float32."""
         return nn.BatchNorm(
             use_running_average=not train,
-            momentum=0.9,  # PyTorch's 0.1: it counts from the other end.
-            epsilon=1e-5,
+            momentum=MOMENTUM,
+            epsilon=EPSILON,
             dtype=self.dtype,
             axis_name=self.axis_name,
             name=name,
@@ -135,7 +137,8 @@ class ResNet(ConvolutionalModule):
     def _stem(
         self, images: Float[Array, "batch height width channel"], *, train: bool
     ) -> Float[Array, "batch new_height new_width new_channel"]:
-        large = self.stem == "imagenet"
-        x = self.convolution(images, self.width, kernel=7 if large else 3, stride=2 if large else 1, name="stem_conv")
-        x = nn.relu(self.batch_norm(x, train=train, name="stem_bn"))
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1))) if large else x
+        if self.stem == "imagenet":
+            x = self.convolution(images, self.width, kernel=7, stride=2, name="stem_conv")
+            return NormalizedMaxima(self.dtype, self.axis_name, name="stem_bn")(x, train=train)
+        x = self.convolution(images, self.width, kernel=3, stride=1, name="stem_conv")
+        return nn.relu(self.batch_norm(x, train=train, name="stem_bn"))

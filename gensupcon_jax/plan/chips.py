@@ -1,0 +1,107 @@
+"""TPU chips as their maker publishes them, and slices of them by name."""
+
+import math
+import os
+import re
+from typing import NamedTuple
+
+import jax
+
+from gensupcon_jax.errors import UserError
+
+EXTRA = 'pip install "gensupcon_jax[plan]"'
+EXAMPLES = ("v4:2x2x4", "v5e:4x4", "v5p:2x2x2", "v6e:4x4")
+
+
+class Chip(NamedTuple):
+    """One chip: FLOP/s in bfloat16, bytes, bytes/s, both directions of all its links together, cycles/s.
+
+    sides: a slice has 2 or 3 dimensions.  chip_config: how libtpu is to show it: one device a chip, as on the machine.
+    """
+
+    name: str
+    peak_flops: float
+    hbm_bytes: float
+    hbm_bandwidth: float
+    interconnect_bandwidth: float
+    clock: float
+    sides: int
+    largest_chips: int
+    source: str
+    chip_config: str = "default"
+
+
+_GIB = 2.0**30
+_DOCS = "https://cloud.google.com/tpu/docs/"
+# Read in November 2026. Where the page says "16 GB" libtpu counts GiB. The links of v4: six of 50 GB/s each way (arXiv
+# 2304.01433, table 4). No page states the clock: it is the peak over the FLOPs a cycle, 2 x 128 x 128 x the number of
+# matrix units (v4 and v5p: 8, v5e: 4; v6e: 4 of 256 x 256); of v4 it is the 1050 MHz of arXiv 2304.01433.
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v4", 275e12, 32 * _GIB, 1200e9, 600e9, 1.05e9, 3, 4096, _DOCS + "v4", "megacore"),
+        Chip("v5e", 197e12, 16 * _GIB, 819e9, 400e9, 1.50e9, 2, 256, _DOCS + "v5e"),
+        Chip("v5p", 459e12, 95 * _GIB, 2765e9, 1200e9, 1.75e9, 3, 8960, _DOCS + "v5p"),
+        Chip("v6e", 918e12, 32 * _GIB, 1600e9, 800e9, 1.75e9, 2, 256, _DOCS + "v6e"),
+    )
+}
+
+
+class Slice(NamedTuple):
+    """Chips that are wired together: `devices` are what jax.devices() would be there, one for each chip."""
+
+    name: str
+    chip: Chip
+    devices: list
+    num_hosts: int
+
+
+def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
+    """v5e:4x4 -> its chip and sides; UserError, with the known chips, for anything else (ours)."""
+    match = re.fullmatch(r"([a-z0-9]+):(\d+(?:x\d+)*)", name.strip())
+    known = ", ".join(f"{chip.name}:{'x'.join('ABC'[: chip.sides])}" for chip in CHIPS.values())
+    if match is None or match[1] not in CHIPS:
+        raise UserError(
+            f"--topology is {name!r}; known: {known}, with numbers for the letters; for example {', '.join(EXAMPLES)}"
+        )
+    chip, sides = CHIPS[match[1]], tuple(map(int, match[2].split("x")))
+    if len(sides) != chip.sides or not 0 < math.prod(sides) <= chip.largest_chips:
+        raise UserError(
+            f"--topology is {name!r}; allowed: {chip.name} with {chip.sides} sides and up to {chip.largest_chips} chips, "
+            f"for example {next(example for example in EXAMPLES if example.startswith(chip.name))}"
+        )
+    return chip, sides
+
+
+def find_slice(name: str) -> Slice:
+    """The slice of this name, from libtpu, without any TPU; UserError where libtpu is missing or knows no such slice (ours)."""
+    chip, sides = parse_topology(name)
+    try:
+        import libtpu  # noqa: F401  (what jax looks for)
+    except ImportError as error:
+        raise UserError(f"the TPU compiler is not installed; install it with: {EXTRA}") from error
+    # Without these libtpu asks the metadata server of a Google machine, for minutes, and complains about its absence.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    # No TPU is opened, so several plans may run at once; else libtpu locks the machine.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    from jax.experimental import topologies
+
+    try:
+        description = topologies.get_topology_desc(
+            platform="tpu", topology_name=name.strip(), chip_config_name=chip.chip_config, **_host_bounds(sides)
+        )
+    except jax.errors.JaxRuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise UserError(
+            f"--topology is {name!r}, which libtpu refuses ({first}); allowed: sides that are multiples of its hosts' 2x2, "
+            f"for example {', '.join(EXAMPLES)}"
+        ) from error
+    devices = list(description.devices)
+    return Slice(name.strip(), chip, devices, len({device.process_index for device in devices}))
+
+
+def _host_bounds(sides: tuple[int, ...]) -> dict[str, tuple[int, int, int]]:
+    """Chips of one host where they are not the usual 2x2: a single chip, and the 8 chips of one v5e or v6e machine."""
+    return {"chips_per_host_bounds": (*sides, 1)} if sides in ((1, 1), (2, 4)) else {}

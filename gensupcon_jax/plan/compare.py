@@ -1,0 +1,70 @@
+"""One config on every slice with every batch: checked together, then compiled one after another."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from ml_collections import ConfigDict
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.plan import step
+from gensupcon_jax.plan.chips import Slice, find_slice, parse_topology
+from gensupcon_jax.plan.figures import Figures, plan_gpus, plan_slice
+from gensupcon_jax.plan.known import DataSizes, data_sizes
+
+
+def plan(
+    config: ConfigDict,
+    *,
+    topologies: Sequence[str],
+    batch_sizes: Sequence[int],
+    sizes: dict[str, int | None] | None = None,
+    say_fn: Callable[[str], None] = lambda sentence: None,
+) -> list[Figures]:
+    """The figures of each slice with each batch size, slices first (ours).
+
+    sizes: fields of known.DataSizes where the data set is not a known one.  say_fn: hears what is compiled now.
+    Raises UserError, with all that is wrong and before anything compiles, for slices, batches or fields that cannot be.
+    """
+    given = {name: value for name, value in (sizes or {}).items() if value is not None}
+    known = data_sizes(config.dataset.name, **{"image_size": config.dataset.image_size} | given)
+    places = [_place(name) for name in topologies]
+    cases = [(place, _with_batch(config, batch_size)) for place in places for batch_size in batch_sizes]
+    _check_all(cases, known)
+    figures = []
+    for place, changed in cases:
+        if isinstance(place, int):
+            figures.append(plan_gpus(changed, known, place))
+        else:
+            say_fn(f"compiling for {place.name}, batch {changed.batch_size}; ResNet-50 takes some minutes")
+            figures.append(plan_slice(changed, known, place))
+    return figures
+
+
+def _place(name: str) -> Slice | int:
+    """A slice of TPUs, or a number of GPUs."""
+    gpus = re.fullmatch(r"gpu:(\d+)", name.strip())
+    if gpus is None:
+        parse_topology(name)
+        return find_slice(name)
+    if int(gpus[1]) < 1:
+        raise UserError(f"--topology is {name!r}; allowed: gpu: and a whole number from 1")
+    return int(gpus[1])
+
+
+def _with_batch(config: ConfigDict, batch_size: int) -> ConfigDict:
+    changed = config.copy_and_resolve_references()
+    with changed.unlocked():
+        changed.batch_size = batch_size
+    return changed
+
+
+def _check_all(cases: Sequence[tuple[Slice | int, ConfigDict]], sizes: DataSizes) -> None:
+    problems = {}
+    for place, config in cases:
+        name, num_devices = (f"gpu:{place}", place) if isinstance(place, int) else (place.name, len(place.devices))
+        try:
+            step.check(config, sizes, num_devices)
+        except UserError as error:
+            problems |= {f"{name}: {line}": None for line in str(error).splitlines()}
+    if problems:
+        raise UserError("\n".join(problems))

@@ -1,0 +1,324 @@
+"""The figures of a plan: memory, work, traffic and the bounds on speed that follow from a chip's published numbers."""
+
+import math
+import re
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from gensupcon_jax import sharding
+from gensupcon_jax.plan import hlo
+from gensupcon_jax.plan.chips import Chip, Slice
+from gensupcon_jax.plan.known import DataSizes
+from gensupcon_jax.plan.step import PlannedStep, bytes_a_device, plan_step
+
+# The first whose pattern is found in an instruction's scope. Scopes are named in train_step.py, objectives.py and by Flax.
+GROUPS = (
+    ("augment", r"\baugment\b"),
+    ("mix", r"\bmix\b"),
+    ("key encoder", r"\bkey_encoder\b"),
+    ("teacher", r"\bteacher\b"),
+    ("stem", r"_stem\b"),
+    *((f"stage {stage}", rf"\bstage{stage}_") for stage in (1, 2, 3, 4)),
+    ("head", r"\bhead\b|\bClassifier\b|\boutput\b"),
+    ("loss", r"\bloss\b"),
+    ("diagnostics", r"\bdiagnostics\b"),
+    ("EMA", r"\bema\b"),
+    ("queue", r"\bqueue\b"),
+    ("update", r"\bupdate\b"),
+)
+OTHER = "other"
+_NOT_COMPILED = {
+    "bytes_an_image": math.nan,
+    "hbm_bytes_an_image": math.nan,
+    "groups": (),
+    "traffic": (),
+    "bounds": {},
+    "compiler_seconds": None,
+}
+FITS, DOES_NOT_FIT, NOT_JUDGED = "fits", "DOES NOT FIT", "not judged"
+
+
+class Group(NamedTuple):
+    """What one part of the network or the step costs, an image: FLOPs, bytes as XLA counts them, bytes of HBM."""
+
+    name: str
+    flops: float
+    num_bytes: float
+    hbm_bytes: float
+
+
+class Traffic(NamedTuple):
+    """Collectives of one kind in a step: how many, bytes a chip hands over, seconds that its links need at least."""
+
+    kind: str
+    count: int
+    num_bytes: float
+    seconds: float
+
+
+class Figures(NamedTuple):
+    """All that is said of one config on one slice; bytes and FLOPs are of one chip and one step unless an image is named.
+
+        memory: part -> bytes of HBM a chip.  bounds: what -> seconds a step takes at least; empty where nothing was compiled.
+        compiler_seconds: the sum of the compiler's own cycle estimates, None where it makes none.  verdict: _NOT_COMPILED = {
+        "bytes_an_image": math.nan,
+        "hbm_bytes_an_image": math.nan,
+        "groups": (),
+        "traffic": (),
+        "bounds": {},
+        "compiler_seconds": None,
+    }
+    FITS, DOES_NOT_FIT or
+        NOT_JUDGED.  reason: of the verdict, what the compiler said.  advice: what to change.
+    """
+
+    topology: str
+    num_chips: int
+    num_hosts: int
+    batch_size: int
+    images_a_chip: int
+    total_steps: int
+    memory: dict[str, float]
+    hbm_bytes: float
+    verdict: str
+    reason: str
+    advice: str
+    flops_an_image: float
+    bytes_an_image: float
+    hbm_bytes_an_image: float
+    groups: tuple[Group, ...]
+    traffic: tuple[Traffic, ...]
+    bounds: dict[str, float]
+    compiler_seconds: float | None
+    compile_seconds: float
+    assumptions: tuple[str, ...]
+
+    @property
+    def binding(self) -> str:
+        """The bound that is reached first."""
+        return max(self.bounds, key=self.bounds.get)
+
+    @property
+    def seconds(self) -> float:
+        """A step takes at least this."""
+        return self.bounds[self.binding]
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all chips, at most."""
+        return self.batch_size / self.seconds
+
+    @property
+    def hours(self) -> float:
+        """The whole recipe's training, at least."""
+        return self.total_steps * self.seconds / 3600
+
+
+def plan_slice(config: ConfigDict, sizes: DataSizes, chips: Slice) -> Figures:
+    """Compile the config's step for the slice and say what it needs; one that does not fit is said, not raised (ours)."""
+    planned = plan_step(config, sizes, sharding.make_mesh(chips.devices))
+    started = time.monotonic()
+    lowered = planned.lower()
+    try:
+        compiled, refusal = lowered.compile(), ""
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        compiled, refusal = None, str(error)
+    seconds = time.monotonic() - started
+    common = {
+        "topology": chips.name,
+        "num_chips": len(chips.devices),
+        "num_hosts": chips.num_hosts,
+        "batch_size": config.batch_size,
+        "images_a_chip": planned.images_per_device,
+        "total_steps": planned.total_steps,
+        "hbm_bytes": chips.chip.hbm_bytes,
+        "compile_seconds": seconds,
+        "assumptions": planned.assumptions,
+    }
+    if compiled is None:
+        return _that_does_not_fit(planned, refusal, common)
+    return _of_compiled(planned, compiled, chips.chip, common)
+
+
+def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures:
+    """FLOPs and what the state takes on so many GPUs; their compiler is not here, so nothing else is said (ours).
+
+    The step is lowered for CUDA all the same: what no GPU could run is an error here.
+    """
+    planned = plan_step(config, sizes, sharding.abstract_mesh(num_devices))
+    started = time.monotonic()
+    traced = planned.train_step_fn.trace(planned.state, planned.frozen, planned.batch, planned.seed_key)
+    cost = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
+    return Figures(
+        topology=f"gpu:{num_devices}",
+        num_chips=num_devices,
+        num_hosts=0,
+        batch_size=config.batch_size,
+        images_a_chip=planned.images_per_device,
+        total_steps=planned.total_steps,
+        memory=state_memory(planned),
+        hbm_bytes=math.nan,
+        verdict=NOT_JUDGED,
+        reason="activations depend on the GPU's compiler, which is not here",
+        advice="",
+        flops_an_image=float(cost["flops"]) / planned.images_per_device,
+        compile_seconds=time.monotonic() - started,
+        assumptions=planned.assumptions,
+        **_NOT_COMPILED,
+    )
+
+
+def state_memory(planned: PlannedStep) -> dict[str, float]:
+    """Bytes a device of what lies there between two steps, part by part (ours)."""
+    state = planned.state
+    parts = {
+        "parameters": state.params,
+        "BatchNorm statistics": state.batch_stats,
+        "optimiser": state.opt_state,
+        "EMA": (state.ema_params, state.ema_batch_stats),
+        "queue": state.queue,
+        "teacher or frozen encoder": planned.frozen,
+        "batch of images": planned.batch,
+    }
+    return {name: float(bytes_a_device(tree)) for name, tree in parts.items()}
+
+
+def groups_of(works: Iterable[hlo.Work], num_images: int) -> tuple[Group, ...]:
+    """Work by part of the network and step, in the order of GROUPS, an image (ours)."""
+    sums = {}
+    for work in works:
+        sums.setdefault(group_of(work.scope), []).append(work)
+    order = [name for name, _ in GROUPS] + [OTHER]
+    return tuple(
+        Group(name, *(sum(getattr(work, field) for work in sums[name]) / num_images for field in fields))
+        for name in order
+        if name in sums
+        for fields in [("flops", "num_bytes", "hbm_bytes")]
+    )
+
+
+def group_of(scope: str) -> str:
+    """Which part of the network or step an instruction's scope belongs to (ours)."""
+    return next((name for name, pattern in GROUPS if re.search(pattern, scope)), OTHER)
+
+
+def traffic_of(collectives: Iterable[hlo.Collective], chip: Chip) -> tuple[Traffic, ...]:
+    """What crosses between chips in a step, by kind, with the time that the links need at least (ours)."""
+    kinds = {}
+    for collective in collectives:
+        kinds.setdefault(collective.kind, []).append(collective)
+    return tuple(
+        Traffic(
+            kind,
+            sum(part.times for part in parts),
+            sum(part.times * max(part.input_bytes, part.output_bytes) for part in parts),
+            sum(part.times * link_seconds(part, chip) for part in parts),
+        )
+        for kind, parts in sorted(kinds.items())
+    )
+
+
+def link_seconds(collective: hlo.Collective, chip: Chip) -> float:
+    """The time a chip's links need at least, all of them busy one way: what must leave it, over their bandwidth (ours).
+
+    all-reduce: each chip sends 2 (n-1)/n of the array; all-gather, reduce-scatter and all-to-all: (n-1)/n of the
+    whole; collective-permute: all.
+    """
+    num = collective.group_size
+    share = (num - 1) / num if num else 1.0
+    whole = max(collective.input_bytes, collective.output_bytes)
+    sent = {"all-reduce": 2 * share * whole, "collective-permute": whole}.get(collective.kind, share * whole)
+    return sent / (chip.interconnect_bandwidth / 2)
+
+
+def _of_compiled(planned: PlannedStep, compiled: jax.stages.Compiled, chip: Chip, common: dict[str, Any]) -> Figures:
+    images = planned.images_per_device
+    cost, program = compiled.cost_analysis(), hlo.parse(compiled.as_text())
+    works = list(hlo.works(program))
+    traffic = traffic_of(hlo.collectives(program), chip)
+    hbm_bytes = sum(work.hbm_bytes for work in works)
+    # A loop's body stands once in XLA's cost analysis, however often it runs.
+    flops = max(float(cost["flops"]), sum(work.flops for work in works))
+    cycles = sum(work.cycles for work in works)
+    return Figures(
+        memory=_memory(planned, compiled.memory_analysis()),
+        verdict=FITS,
+        reason="",
+        advice="",
+        flops_an_image=flops / images,
+        bytes_an_image=float(cost["bytes accessed"]) / images,
+        hbm_bytes_an_image=hbm_bytes / images,
+        groups=groups_of(works, images),
+        traffic=traffic,
+        bounds={
+            "compute": flops / chip.peak_flops,
+            "HBM": hbm_bytes / chip.hbm_bandwidth,
+            "interconnect": sum(kind.seconds for kind in traffic),
+        },
+        compiler_seconds=cycles / chip.clock if cycles else None,
+        **common,
+    )
+
+
+def _memory(planned: PlannedStep, analysis: Any) -> dict[str, float]:
+    """Part -> bytes; what the arguments take beyond the sum of their parts fills up tiles."""
+    parts = state_memory(planned)
+    parts["padding of these"] = max(0.0, analysis.argument_size_in_bytes - sum(parts.values()))
+    parts["activations and workspace"] = float(analysis.temp_size_in_bytes)
+    parts["results that replace nothing"] = float(max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes))
+    parts["program"] = float(analysis.generated_code_size_in_bytes)
+    return parts
+
+
+def _that_does_not_fit(planned: PlannedStep, refusal: str, common: dict[str, Any]) -> Figures:
+    parts = state_memory(planned)
+    fixed = sum(parts.values())
+    used, limit = refused_bytes(refusal, fixed)
+    parts["activations, workspace and program"] = max(0.0, used - fixed)
+    said = f"{gib(used)} of the {gib(limit)} GiB that the compiler may use" if limit else refusal.splitlines()[0]
+    return Figures(
+        memory=parts,
+        verdict=DOES_NOT_FIT,
+        reason=said,
+        advice=_advice(planned, used, limit, fixed, common["num_chips"]),
+        flops_an_image=math.nan,
+        **_NOT_COMPILED,
+        **common,
+    )
+
+
+def refused_bytes(message: str, fixed: float) -> tuple[float, float]:
+    """Needed and allowed bytes in what the compiler says of a program that is too large; (0, 0) where it says neither (ours).
+
+    fixed: bytes of the arguments, which "HLO temporaries (33.54G) exceeds available HBM (15.75G)" leaves out and
+    "Used 21.28G of 15.75G hbm" counts.
+    """
+    for pattern, extra in ((r"{0} of {0} hbm", 0.0), (r"\({0}\) exceeds available HBM \({0}\)", fixed)):
+        match = re.search(pattern.format(r"([\d.]+)([KMG]?)"), message)
+        if match:
+            units = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30}
+            return float(match[1]) * units[match[2]] + extra, float(match[3]) * units[match[4]]
+    return 0.0, 0.0
+
+
+def _advice(planned: PlannedStep, used: float, limit: float, fixed: float, num_chips: int) -> str:
+    """The nearest change that should fit; what grows with the batch is taken to grow in a line."""
+    changes = "model.dtype=bfloat16, more chips, or chips with more memory"
+    if not limit or fixed >= limit:
+        return f"try {changes}"
+    images = int(planned.images_per_device * (limit - fixed) / (used - fixed) * 0.95)
+    images = images // 8 * 8 or images
+    if images < 1:
+        return f"try {changes}"
+    return f"try --batch_size={images * num_chips} ({images} images a chip; an estimate), {changes}"
+
+
+def gib(num_bytes: float) -> str:
+    """1.5 for 1.5 * 2**30."""
+    return f"{num_bytes / 2**30:.2f}"

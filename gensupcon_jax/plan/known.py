@@ -1,0 +1,64 @@
+"""Sizes of data sets that a plan needs and must not download."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gensupcon_jax.assemble import DataShape
+from gensupcon_jax.errors import UserError
+
+
+class DataSizes(NamedTuple):
+    """Pixels of a side, as the network sees it, channels, classes and training images.
+
+    is_encoded: files of any size, which the host decodes and crops: the views come to the device at their size.
+    is_whole: the images are the published training split, of which `dataset.validation_fraction` is cut off.
+    """
+
+    image_size: int
+    num_channels: int
+    num_classes: int
+    num_images: int
+    is_encoded: bool = False
+    is_whole: bool = False
+
+    def num_train_images(self, validation_fraction: float, train_images: int | None) -> int:
+        """Those that are trained on, of them all or of the `dataset.train_images` first."""
+        cut = round(self.num_images * validation_fraction) if self.is_whole else 0
+        return min(self.num_images - cut, train_images or self.num_images)
+
+    def shape(self, name: str) -> DataShape:
+        """What `assemble` must know; the statistics are stand-ins, which change no cost."""
+        middle = np.full(self.num_channels, 0.5, np.float32)
+        return DataShape(
+            self.image_size, self.num_channels, self.num_classes, middle, middle / 2, name, is_encoded=self.is_encoded
+        )
+
+
+KNOWN = {
+    "digits": DataSizes(8, 1, 10, 1_077),
+    "tfds:mnist": DataSizes(28, 1, 10, 60_000, is_whole=True),
+    "tfds:fashion_mnist": DataSizes(28, 1, 10, 60_000, is_whole=True),
+    "tfds:cifar10": DataSizes(32, 3, 10, 50_000, is_whole=True),
+    "tfds:cifar100": DataSizes(32, 3, 100, 50_000, is_whole=True),
+    "tfds:svhn_cropped": DataSizes(32, 3, 10, 73_257, is_whole=True),
+    "tfds:imagenet2012": DataSizes(224, 3, 1000, 1_281_167, is_encoded=True, is_whole=True),
+}
+
+
+def data_sizes(name: str, **given: int | None) -> DataSizes:
+    """The sizes of the data set of this name, with those that were given instead; UserError where one is not known (ours)."""
+    known = KNOWN.get(name)
+    fields = {field: value or (getattr(known, field) if known else None) for field, value in _asked(given).items()}
+    missing = [field for field, value in fields.items() if value is None]
+    if missing:
+        raise UserError(
+            f"dataset.name is {name!r}, whose sizes are not known here; known: {', '.join(KNOWN)}; give "
+            + ", ".join(f"--{field}" for field in missing)
+        )
+    is_whole = known is not None and known.is_whole and not given.get("num_images")
+    return DataSizes(**fields, is_encoded=known.is_encoded if known else True, is_whole=is_whole)
+
+
+def _asked(given: dict[str, int | None]) -> dict[str, int | None]:
+    return {field: given.get(field) for field in ("image_size", "num_channels", "num_classes", "num_images")}

@@ -1,0 +1,133 @@
+"""The training step of a config for devices that are not here: the function that training jits, on shapes alone."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
+from ml_collections import ConfigDict
+
+from gensupcon_jax import assemble, sharding, teachers
+from gensupcon_jax.assemble import DataShape
+from gensupcon_jax.config_check import check_combinations, check_config
+from gensupcon_jax.models import Classifier, build_backbone
+from gensupcon_jax.plan.known import DataSizes
+from gensupcon_jax.state import TrainState, state_shardings
+
+
+class PlannedStep(NamedTuple):
+    """A step and the shapes of what it is called with; `lower` is all that is left to do.
+
+    assumptions: sentences about what the config does not say, for the reader.
+    """
+
+    train_step_fn: Any
+    state: TrainState
+    frozen: dict[str, Any]
+    batch: Any
+    seed_key: Any
+    images_per_device: int
+    total_steps: int
+    assumptions: tuple[str, ...]
+
+    def lower(self) -> jax.stages.Lowered:
+        """The step for the devices of its shapes' shardings, not compiled yet."""
+        return self.train_step_fn.lower(self.state, self.frozen, self.batch, self.seed_key)
+
+
+def check(config: ConfigDict, sizes: DataSizes, num_devices: int) -> None:
+    """UserError for what training would refuse, with this data and these devices (ours)."""
+    check_config(config)
+    check_combinations(config, num_train_images(config, sizes), num_devices)
+
+
+def num_train_images(config: ConfigDict, sizes: DataSizes) -> int:
+    """How many images an epoch has (ours)."""
+    return sizes.num_train_images(config.dataset.validation_fraction, config.dataset.train_images)
+
+
+def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -> PlannedStep:
+    """The config's step on this mesh, of shapes only: nothing is downloaded, drawn or compiled (ours)."""
+    data = sizes.shape(config.dataset.name.removeprefix("tfds:"))
+    per_epoch = num_train_images(config, sizes) // config.batch_size
+    lengths = assemble.lengths(config, per_epoch)
+    teacher, assumptions = _teacher(config, data)
+    parts = assemble.build_parts(config, data, lengths, mesh, teacher)
+    state = assemble.abstract_state(parts)
+    everywhere = sharding.replicated(mesh)
+    seed_key = jax.eval_shape(lambda: jax.random.key(0))
+    return PlannedStep(
+        train_step_fn=parts.train_step_fn,
+        state=_placed(state, state_shardings(state, mesh)),
+        frozen=_on(_frozen(config, data, teacher), everywhere),
+        batch=_on(assemble.abstract_batch(config, data), sharding.batch_sharding(mesh)),
+        seed_key=_on(seed_key, everywhere),
+        images_per_device=config.batch_size // mesh.size,
+        total_steps=lengths.total_steps,
+        assumptions=assumptions,
+    )
+
+
+def bytes_a_device(tree: Any) -> int:
+    """What one device holds of a tree of placed shapes, without what fills up tiles."""
+    leaves = jax.tree.leaves(tree)
+    return sum(_num_entries(leaf) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _num_entries(leaf: jax.ShapeDtypeStruct) -> int:
+    count = 1
+    for side in leaf.sharding.shard_shape(leaf.shape):
+        count *= side
+    return count
+
+
+def _teacher(config: ConfigDict, data: DataShape) -> tuple[teachers.Teacher | None, tuple[str, ...]]:
+    """A network like the teacher's: its file may lie elsewhere, or not be there yet."""
+    if config.teacher.kind == "none":
+        return None, ()
+    own_recipe = config.teacher.kind == "workdir"
+    architecture = config.model.name if own_recipe else config.teacher.architecture
+    image_size = config.teacher.image_size or data.image_size
+    backbone = build_backbone(
+        name=architecture,
+        image_size=image_size,
+        stem=config.model.stem if own_recipe else "auto",
+        width=config.model.width if own_recipe else None,
+        dtype=config.model.dtype,
+        batch_norm="local",
+    )
+    network = teachers.Network(backbone, Classifier(data.num_classes))
+    sample = jnp.zeros((1, image_size, image_size, data.num_channels))
+    teacher = teachers.Teacher(
+        variables=jax.eval_shape(network.init, jax.random.key(0), sample),
+        logits_fn=network.apply,
+        image_size=image_size,
+        num_channels=data.num_channels,
+        mean=data.mean,
+        std=data.std,
+        identity="",
+        name="teacher",
+    )
+    return teacher, (f"the teacher is taken to be a {architecture} in {config.model.dtype}; it is not read",)
+
+
+def _frozen(config: ConfigDict, data: DataShape, teacher: teachers.Teacher | None) -> dict[str, Any]:
+    frozen = {}
+    if teacher is not None and config.teacher.weight > 0:
+        frozen["teacher"] = teacher.variables
+    if config.objective == "linear_probe":
+        model = assemble.encoder_of(config, data)
+        sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
+        frozen["encoder"] = jax.eval_shape(lambda key: model.init(key, sample, method="features"), jax.random.key(0))
+    return frozen
+
+
+def _placed(shapes: Any, shardings: Any) -> Any:
+    def placed(leaf, leaf_sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf_sharding)
+
+    return jax.tree.map(placed, shapes, shardings)
+
+
+def _on(shapes: Any, one_sharding: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_sharding), shapes)

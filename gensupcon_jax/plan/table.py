@@ -1,0 +1,169 @@
+"""A plan as text for a person and as JSON for a program."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from gensupcon_jax.plan.chips import CHIPS
+from gensupcon_jax.plan.figures import DOES_NOT_FIT, FITS, Figures, Group, gib
+
+_BOUNDS = {
+    "compute": "matrix units at their peak",
+    "HBM": "HBM at its bandwidth",
+    "interconnect": "links at their bandwidth",
+}
+
+Rows = list[tuple[str, ...]]
+
+
+def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) -> str:
+    """The tables of one or more plans, a column for each (ours)."""
+    parts = [_aligned(_main_rows(plans, price_per_chip_hour))]
+    for plan in plans:
+        if plan.groups:
+            title = f"{plan.topology}, batch {plan.batch_size:,}: where the work and the traffic are, an image"
+            parts.append(title + "\n" + _aligned(_group_rows(plan.groups)))
+    parts += [_verdict(plan) for plan in plans]
+    sources = {
+        chip.name: chip.source
+        for chip in CHIPS.values()
+        if any(plan.topology.startswith(chip.name + ":") for plan in plans)
+    }
+    if sources:
+        parts.append("Chips: " + ", ".join(f"{name} {source}" for name, source in sources.items()) + ".")
+    parts += [f"Taken for granted: {sentence}." for sentence in dict.fromkeys(_assumptions(plans))]
+    parts.append(
+        "FLOPs, bytes and memory are what the TPU compiler says of the program that training runs; nothing was run.\n"
+        "Bounds and everything below them are estimates: at these published rates, all units always busy and the input\n"
+        "never late, a step cannot be faster. Real steps are slower."
+    )
+    return "\n\n".join(parts)
+
+
+def as_json(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) -> list[dict[str, Any]]:
+    """The same figures, unrounded; what is not known is None (ours)."""
+    rows = []
+    for plan in plans:
+        row = plan._asdict() | {
+            "groups": [group._asdict() for group in plan.groups],
+            "traffic": [kind._asdict() for kind in plan.traffic],
+            "assumptions": list(plan.assumptions),
+        }
+        if plan.verdict == FITS:
+            row |= {
+                "binding": plan.binding,
+                "images_per_second_at_most": plan.images_per_second,
+                "input_images_per_second_a_host": plan.images_per_second / plan.num_hosts,
+                "hours_at_least": plan.hours,
+            }
+            if price_per_chip_hour is not None:
+                row["cost_at_least"] = plan.hours * plan.num_chips * price_per_chip_hour
+        rows.append({name: _finite(value) for name, value in row.items()})
+    return rows
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _main_rows(plans: Sequence[Figures], price: float | None) -> Rows:
+    rows = [("", *(plan.topology for plan in plans))]
+
+    def row(label, value_fn, *, known=lambda plan: True):
+        rows.append((label, *(value_fn(plan) if known(plan) else "-" for plan in plans)))
+
+    def fitting(label, value_fn):
+        row(label, value_fn, known=lambda plan: plan.verdict == FITS)
+
+    row("chips / hosts", lambda plan: f"{plan.num_chips} / {plan.num_hosts or '-'}")
+    row("batch / images a chip", lambda plan: f"{plan.batch_size:,} / {plan.images_a_chip}")
+    row("steps of the recipe", lambda plan: f"{plan.total_steps:,}")
+    rows.append(("HBM a chip, GiB", *("" for _ in plans)))
+    for name in dict.fromkeys(name for plan in plans for name in plan.memory):
+        if any(plan.memory.get(name, 0.0) >= 2**20 for plan in plans):
+            row(f"  {name}", lambda plan, name=name: gib(plan.memory.get(name, 0.0)))
+    row("  together", lambda plan: gib(sum(plan.memory.values())))
+    row("  of", lambda plan: gib(plan.hbm_bytes), known=lambda plan: plan.hbm_bytes > 0)
+    row("  verdict", lambda plan: plan.verdict)
+    row("GFLOP an image", lambda plan: _number(plan.flops_an_image / 1e9), known=lambda plan: plan.flops_an_image > 0)
+    fitting("MB an image, all memories", lambda plan: _number(plan.bytes_an_image / 1e6))
+    fitting("MB an image, HBM alone", lambda plan: _number(plan.hbm_bytes_an_image / 1e6))
+    rows.append(("collectives a step, a chip", *("" for _ in plans)))
+    for kind in sorted({kind.kind for plan in plans for kind in plan.traffic}):
+        row(f"  {kind}", lambda plan, kind=kind: _traffic(plan, kind))
+    rows.append(("a step takes at least, ms (estimate)", *("" for _ in plans)))
+    for bound, meaning in _BOUNDS.items():
+        fitting(f"  {bound}: {meaning}", lambda plan, bound=bound: _milliseconds(plan, bound))
+    fitting("  compiler's own cycle estimate", lambda plan: _compiler(plan))
+    fitting("images/s, at most", lambda plan: f"{plan.images_per_second:,.0f}")
+    fitting("  input: images/s a host", lambda plan: f"{plan.images_per_second / plan.num_hosts:,.0f}")
+    fitting("hours for the recipe, at least", lambda plan: _number(plan.hours))
+    fitting("  by the compiler's estimate", lambda plan: _compiler_hours(plan))
+    if price is not None:
+        fitting(f"cost at {price:g} a chip-hour, at least", lambda plan: _number(plan.hours * plan.num_chips * price))
+    row("compiled (gpu: lowered) here in, s", lambda plan: f"{plan.compile_seconds:.0f}")
+    return rows
+
+
+def _traffic(plan: Figures, kind: str) -> str:
+    found = [part for part in plan.traffic if part.kind == kind]
+    return f"{_number(found[0].num_bytes / 1e6)} MB in {found[0].count}" if found else "none"
+
+
+def _milliseconds(plan: Figures, bound: str) -> str:
+    mark = " <- binds" if bound == plan.binding else ""
+    return f"{_number(1e3 * plan.bounds[bound])}{mark}"
+
+
+def _compiler(plan: Figures) -> str:
+    return "-" if plan.compiler_seconds is None else _number(1e3 * plan.compiler_seconds)
+
+
+def _compiler_hours(plan: Figures) -> str:
+    return "-" if plan.compiler_seconds is None else _number(plan.total_steps * plan.compiler_seconds / 3600)
+
+
+def _group_rows(groups: Sequence[Group]) -> Rows:
+    rows = [("", "GFLOP", "MB, all memories", "MB, HBM alone")]
+    for group in groups:
+        rows.append((group.name, *_group_values(group.flops, group.num_bytes, group.hbm_bytes)))
+    totals = (sum(getattr(group, field) for group in groups) for field in ("flops", "num_bytes", "hbm_bytes"))
+    return [*rows, ("together", *_group_values(*totals))]
+
+
+def _group_values(flops: float, num_bytes: float, hbm_bytes: float) -> tuple[str, str, str]:
+    return _number(flops / 1e9), _number(num_bytes / 1e6), _number(hbm_bytes / 1e6)
+
+
+def _number(value: float) -> str:
+    """Four digits that count, more before the point: 12,345, 371.1, 0.0123."""
+    if value == 0:
+        return "0"
+    digits = max(0, min(6, 3 - math.floor(math.log10(abs(value)))))
+    return f"{value:,.{digits}f}"
+
+
+def _verdict(plan: Figures) -> str:
+    where = f"{plan.topology}, batch {plan.batch_size:,}"
+    if plan.verdict == FITS:
+        left = plan.hbm_bytes - sum(plan.memory.values())
+        return f"{where}: fits, {gib(left)} GiB a chip are free. The bound of {plan.binding} is reached first."
+    if plan.verdict == DOES_NOT_FIT:
+        return f"{where}: does not fit: it needs {plan.reason}; {plan.advice}."
+    return f"{where}: whether it fits is not judged: {plan.reason}."
+
+
+def _assumptions(plans: Sequence[Figures]) -> list[str]:
+    return [sentence for plan in plans for sentence in plan.assumptions]
+
+
+def _aligned(rows: Rows) -> str:
+    """Columns of one width each: the first to the left, numbers to the right."""
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]
+        )
+        for cells in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
