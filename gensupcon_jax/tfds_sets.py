@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import os
+import shlex
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
         settings = {} if file_format is None else {"file_format": file_format}
         builder = tfds.builder(name, data_dir=folder, **settings)
     features = builder.info.features
-    keys = Keys(*(builder.info.supervised_keys or ("image", "label"))[:2])
+    keys = keys_of(builder)
     found = sorted(features) if hasattr(features, "keys") else [type(features).__name__]
     fits = set(keys) <= set(found) and isinstance(features[keys.image], tfds.features.Image)
     if not fits or not isinstance(features[keys.label], tfds.features.ClassLabel):
@@ -58,10 +59,15 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
     return builder, keys
 
 
-def prepare(builder: Any, name: str) -> None:
+def keys_of(builder: Any) -> Keys:
+    """What the set itself calls its image and its class (ours)."""
+    return Keys(*(builder.info.supervised_keys or ("image", "label"))[:2])
+
+
+def prepare(builder: Any, name: str, download_config: Any = None) -> None:
     """Download and prepare the set where that was not done; UserError with TFDS's reason (ours)."""
     with tfds_reasons(name):
-        builder.download_and_prepare()
+        builder.download_and_prepare(download_config=download_config)
     if not builder.info.splits:
         raise UserError(f"dataset.name is 'tfds:{name}', prepared in {builder.data_path} without any split")
 
@@ -74,6 +80,13 @@ def default_format(builder: Any) -> str | None:
     if Path(os.fspath(builder.data_path)).exists() or "://" in os.fspath(builder.data_path):
         return None
     return "array_record"
+
+
+def conversion_command(name: str, folder: str | None) -> str:
+    """What to type so that this prepared set is converted to array_record, whatever the recipe (ours)."""
+    place = [] if folder is None else [f"--config.dataset.folder={folder}"]
+    fields = ["--config", "configs/common.py", f"--config.dataset.name=tfds:{name}", *place]
+    return shlex.join(["python", "-m", "gensupcon_jax.prepare", *fields, "--file_format=array_record"])
 
 
 def choose_splits(builder: Any, name: str, wanted: dict[str, str | None]) -> dict[str, str]:
@@ -183,8 +196,8 @@ def _records(instructions: list, file_format: str, index: np.ndarray | None, nam
     if file_format == "array_record":
         return _array_records(instructions)
     raise UserError(
-        f"dataset.name is 'tfds:{name}', prepared as {file_format}; allowed: array_record, tfrecord. "
-        "python -m gensupcon_jax.prepare --file_format=array_record prepares it again"
+        f"dataset.name is 'tfds:{name}', prepared as {file_format}; allowed: array_record, tfrecord. Set dataset.folder to "
+        "another folder: python -m gensupcon_jax.prepare, with the same --config, prepares it there"
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gensupcon_jax"
 FLOORS = {
+    "prepare": 13,
     "main": 12,
     "train": 11,
     "initial": 10,
@@ -23,7 +24,11 @@ FLOORS = {
     "evaluate": 6,
     "checkpoint": 5,
     "report": 5,
+    "check_table": 7,
+    "checking": 6,
+    "fetching": 5,
     "datasets": 5,
+    "conversion": 4,
     "encoded_sets": 4,
     "folders": 3,
     "tfds_sets": 3,
@@ -40,6 +45,7 @@ FLOORS = {
     "decoding": 1,
     "headers": 1,
     "arrays": 1,
+    "fashion_mnist": 0,
     "cache": 0,
     "cuts": 0,
     "splits": 0,
