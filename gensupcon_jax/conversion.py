@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -53,12 +54,12 @@ def convert(builder: Any, name: str, file_format: str) -> list[str]:
     return [os.fspath(shard.old) for shard in shards]
 
 
-def read_records(path: epath.Path, file_format: str) -> Iterator[bytes]:
+def read_records(path: str | os.PathLike[str], file_format: str) -> Iterator[bytes]:
     """Every record of a file, in order; UserError where it is damaged (ours)."""
     try:
         yield from _READERS[file_format](os.fspath(path))
     except Exception as error:  # each format's library has its own
-        reason = " ".join(str(getattr(error, "message", error)).split())[:200]
+        reason = re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", " ".join(str(error).split())).strip()[:200]
         raise UserError(f"{path} is damaged ({reason}); put it back from a copy, or prepare the set again") from error
 
 
@@ -114,6 +115,8 @@ def _convert_one(shard: Shard, old_format: str, file_format: str, progress: Iter
                 epath.Path(unfinished).copy(shard.new, overwrite=True)
             else:
                 unfinished.replace(shard.new)
+                for left in unfinished.parent.glob(f".{shard.new.name}.*"):
+                    left.unlink(missing_ok=True)  # of a process that was killed
         finally:
             unfinished.unlink(missing_ok=True)
 

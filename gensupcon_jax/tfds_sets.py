@@ -153,8 +153,11 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
     """
     instructions = builder.info.splits[split].file_instructions
     file_format = builder.info.file_format.value
-    identity = f"{builder.info.full_name} {split} {file_format} {[(i.filename, i.skip, i.take) for i in instructions]}"
+    # Neither the folder nor the file format: the records and their order are the same in a copy, and after a conversion.
+    parts = [(Path(i.filename).name.replace(f".{file_format}-", "-"), i.skip, i.take) for i in instructions]
+    identity = f"{builder.info.full_name} {split} {parts}"
     sizes = [Path(i.filename).stat().st_size if Path(i.filename).exists() else 0 for i in instructions]
+    key = f"{identity} {file_format} {[i.filename for i in instructions]} {sizes}"
 
     def scan() -> dict[str, np.ndarray]:
         index = _tfrecord_index(instructions, name) if file_format == "tfrecord" else None
@@ -169,7 +172,7 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
         arrays = headers_as_arrays(headers) | {"classes": np.array(classes, np.int32)}
         return arrays if index is None else arrays | {"index": index}
 
-    arrays = cached(cache_folder, f"tfds_{name}_{split}", f"{identity} {sizes}", scan)
+    arrays = cached(cache_folder, f"tfds_{name}_{split}", key, scan)
     records = _records(instructions, file_format, arrays.get("index"), name)
     headers, problems = headers_from_arrays(arrays)
     return Listing(
