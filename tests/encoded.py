@@ -36,12 +36,21 @@ def write_folder(root, *, splits=None, classes=("ash", "birch", "cedar", "date")
     return Path(root)
 
 
-def write_tfds(root, splits, *, name="leaves", file_format="tfrecord", num_shards=1, classes=("ash", "birch", "cedar")):
+def write_tfds(
+    root,
+    splits,
+    *,
+    name="leaves",
+    file_format="tfrecord",
+    num_shards=1,
+    classes=("ash", "birch", "cedar"),
+    shape=(None, None, 3),
+):
     """A prepared TFDS set without any code of its own; splits: name -> (encoded image, label) of each record."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=list(classes))}
+    features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(names=list(classes))}
     examples = {
         split: [(number, {"image": image, "label": label}) for number, (image, label) in enumerate(records)]
         for split, records in splits.items()

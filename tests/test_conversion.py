@@ -10,7 +10,7 @@ import pytest
 from gensupcon_jax import conversion, datasets, tfds_sets
 from gensupcon_jax.conversion import convert, read_records
 from gensupcon_jax.errors import UserError
-from tests.encoded import records, write_tfds
+from tests.encoded import encode, picture, records, write_tfds
 
 SPLITS = {"train": records(40), "test": records(12, start=500)}
 OTHER = {"tfrecord": "array_record", "array_record": "tfrecord"}
@@ -68,6 +68,20 @@ def test_it_is_equal_to_what_tfds_builds_itself_and_trains_on_the_same_images(tm
     sets = [datasets.load("tfds:leaves", folder=str(tmp_path / name), image_size=16) for name in ("converted", "built")]
     assert sets[0].description() == sets[1].description()
     assert not any("tfrecord" in note for note in sets[0].notes)
+
+
+def test_sets_in_memory_keep_their_order_of_several_files(tmp_path):
+    splits = {
+        split: [(encode(picture(number % 3, num + number, (24, 24)), "PNG"), number % 3) for number in range(num)]
+        for split, num in (("train", 40), ("test", 12))
+    }
+    write_tfds(tmp_path, splits, num_shards=3, shape=(24, 24, 3))
+    before = datasets.load("tfds:leaves", folder=str(tmp_path))
+    convert(opened(tmp_path), "leaves", "array_record")
+    after = datasets.load("tfds:leaves", folder=str(tmp_path))
+    assert not before.is_encoded
+    np.testing.assert_array_equal(after.train.images, before.train.images)
+    assert after.description() == before.description()
 
 
 def test_there_and_back_again(tmp_path):
