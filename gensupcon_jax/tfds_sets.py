@@ -138,8 +138,15 @@ def read_arrays(builder: Any, keys: Keys, split: str) -> tuple[np.ndarray, np.nd
     import tensorflow_datasets as tfds
 
     if builder.info.file_format.value == "array_record":  # which as_dataset does not read
-        records = builder.as_data_source(split=split)
-        images, labels = zip(*((record[keys.image], record[keys.label]) for record in records), strict=True)
+        import tensorflow as tf
+
+        # Decoded by TensorFlow, as tfrecord files are: TFDS would take PIL here, whose JPEGs differ by a grey value.
+        records = builder.as_data_source(split=split, decoders={keys.image: tfds.decode.SkipDecoding()})
+        channels = builder.info.features[keys.image].shape[-1]
+        images, labels = zip(
+            *((tf.io.decode_image(each[keys.image], channels).numpy(), each[keys.label]) for each in records),
+            strict=True,
+        )
         return np.stack(images), np.array(labels)
     in_order = tfds.ReadConfig(interleave_cycle_length=1)  # else 16 files by turns: another order than array_record's
     read = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False, read_config=in_order))
@@ -272,7 +279,7 @@ def tfds_reasons(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise UserError(
             f"dataset.name is 'tfds:{name}', which TFDS cannot give ({reason}); "
             "see tensorflow.org/datasets/catalog for names, and dataset.folder for where prepared sets lie"

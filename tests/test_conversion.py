@@ -70,9 +70,10 @@ def test_it_is_equal_to_what_tfds_builds_itself_and_trains_on_the_same_images(tm
     assert not any("tfrecord" in note for note in sets[0].notes)
 
 
-def test_sets_in_memory_keep_their_order_of_several_files(tmp_path):
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_sets_in_memory_keep_their_order_of_several_files_and_every_pixel(tmp_path, kind):
     splits = {
-        split: [(encode(picture(number % 3, num + number, (24, 24)), "PNG"), number % 3) for number in range(num)]
+        split: [(encode(picture(number % 3, num + number, (24, 24)), kind), number % 3) for number in range(num)]
         for split, num in (("train", 40), ("test", 12))
     }
     write_tfds(tmp_path, splits, num_shards=3, shape=(24, 24, 3))
