@@ -154,7 +154,7 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     if builder.info.file_format.value == "tfrecord":
         notes.append(
             f"tfds:{name} is prepared as tfrecord, which is read at random places by an index made at the first start; "
-            "array_record is read faster: python -m gensupcon_jax.prepare --file_format=array_record converts it"
+            f"array_record is read faster: {tfds_sets.conversion_command(name, reading.folder)} converts it"
         )
     unlabelled = [split for split, listing in listings.items() if split != "train" and not is_labelled(listing.classes)]
     notes += [f"the split {splits[split]} of tfds:{name} has no labels and is not used" for split in unlabelled]

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     # After the flags: a wrong one is said within a second, before this brings everything else along.
     from gensupcon_jax.train import train_and_evaluate
 
-    folder = Path(_WORKDIR.value or Path("runs") / _run_name(config_flags.get_config_filename(flags.FLAGS["config"])))
+    folder = Path(_WORKDIR.value or default_workdir())
     command = shlex.join(["python", "-m", "gensupcon_jax.main", *sys.argv[1:]])
     results = train_and_evaluate(_CONFIG.value, folder, command=command, watchdog_seconds=_WATCHDOG.value)
     if processes.is_first():
@@ -179,6 +179,11 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def default_workdir() -> Path:
+    """The folder of a run of this config that names none (ours)."""
+    return Path("runs") / _run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
+
+
 def _run_name(config: str) -> str:
     """configs/cifar10.py:supcon -> cifar10_supcon."""
     path, _, variant = config.partition(":")
@@ -224,9 +229,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     if not flags.FLAGS["config"].present:
         raise _no_config()
     if _WORKDIR.value is not None and not _WORKDIR.value.strip():
-        default = Path("runs") / _run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
         raise UserError(
-            f"--workdir is {_WORKDIR.value!r}; allowed: the path of a folder, or leave it out for {default}"
+            f"--workdir is {_WORKDIR.value!r}; allowed: the path of a folder, or leave it out for {default_workdir()}"
         )
     return rest
 

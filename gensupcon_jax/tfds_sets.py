@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import os
+import shlex
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
         settings = {} if file_format is None else {"file_format": file_format}
         builder = tfds.builder(name, data_dir=folder, **settings)
     features = builder.info.features
-    keys = Keys(*(builder.info.supervised_keys or ("image", "label"))[:2])
+    keys = keys_of(builder)
     found = sorted(features) if hasattr(features, "keys") else [type(features).__name__]
     fits = set(keys) <= set(found) and isinstance(features[keys.image], tfds.features.Image)
     if not fits or not isinstance(features[keys.label], tfds.features.ClassLabel):
@@ -58,10 +59,15 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
     return builder, keys
 
 
-def prepare(builder: Any, name: str) -> None:
+def keys_of(builder: Any) -> Keys:
+    """What the set itself calls its image and its class (ours)."""
+    return Keys(*(builder.info.supervised_keys or ("image", "label"))[:2])
+
+
+def prepare(builder: Any, name: str, download_config: Any = None) -> None:
     """Download and prepare the set where that was not done; UserError with TFDS's reason (ours)."""
     with tfds_reasons(name):
-        builder.download_and_prepare()
+        builder.download_and_prepare(download_config=download_config)
     if not builder.info.splits:
         raise UserError(f"dataset.name is 'tfds:{name}', prepared in {builder.data_path} without any split")
 
@@ -74,6 +80,13 @@ def default_format(builder: Any) -> str | None:
     if Path(os.fspath(builder.data_path)).exists() or "://" in os.fspath(builder.data_path):
         return None
     return "array_record"
+
+
+def conversion_command(name: str, folder: str | None) -> str:
+    """What to type so that this prepared set is converted to array_record, whatever the recipe (ours)."""
+    place = [] if folder is None else [f"--config.dataset.folder={folder}"]
+    fields = ["--config", "configs/common.py", f"--config.dataset.name=tfds:{name}", *place]
+    return shlex.join(["python", "-m", "gensupcon_jax.prepare", *fields, "--file_format=array_record"])
 
 
 def choose_splits(builder: Any, name: str, wanted: dict[str, str | None]) -> dict[str, str]:
@@ -125,10 +138,18 @@ def read_arrays(builder: Any, keys: Keys, split: str) -> tuple[np.ndarray, np.nd
     import tensorflow_datasets as tfds
 
     if builder.info.file_format.value == "array_record":  # which as_dataset does not read
-        records = builder.as_data_source(split=split)
-        images, labels = zip(*((record[keys.image], record[keys.label]) for record in records), strict=True)
+        import tensorflow as tf
+
+        # Decoded by TensorFlow, as tfrecord files are: TFDS would take PIL here, whose JPEGs differ by a grey value.
+        records = builder.as_data_source(split=split, decoders={keys.image: tfds.decode.SkipDecoding()})
+        channels = builder.info.features[keys.image].shape[-1]
+        images, labels = zip(
+            *((tf.io.decode_image(each[keys.image], channels).numpy(), each[keys.label]) for each in records),
+            strict=True,
+        )
         return np.stack(images), np.array(labels)
-    read = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
+    in_order = tfds.ReadConfig(interleave_cycle_length=1)  # else 16 files by turns: another order than array_record's
+    read = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False, read_config=in_order))
     return read[keys.image], read[keys.label]
 
 
@@ -140,8 +161,11 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
     """
     instructions = builder.info.splits[split].file_instructions
     file_format = builder.info.file_format.value
-    identity = f"{builder.info.full_name} {split} {file_format} {[(i.filename, i.skip, i.take) for i in instructions]}"
+    # Neither the folder nor the file format: the records and their order are the same in a copy, and after a conversion.
+    parts = [(Path(i.filename).name.replace(f".{file_format}-", "-"), i.skip, i.take) for i in instructions]
+    identity = f"{builder.info.full_name} {split} {parts}"
     sizes = [Path(i.filename).stat().st_size if Path(i.filename).exists() else 0 for i in instructions]
+    key = f"{identity} {file_format} {[i.filename for i in instructions]} {sizes}"
 
     def scan() -> dict[str, np.ndarray]:
         index = _tfrecord_index(instructions, name) if file_format == "tfrecord" else None
@@ -156,7 +180,7 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
         arrays = headers_as_arrays(headers) | {"classes": np.array(classes, np.int32)}
         return arrays if index is None else arrays | {"index": index}
 
-    arrays = cached(cache_folder, f"tfds_{name}_{split}", f"{identity} {sizes}", scan)
+    arrays = cached(cache_folder, f"tfds_{name}_{split}", key, scan)
     records = _records(instructions, file_format, arrays.get("index"), name)
     headers, problems = headers_from_arrays(arrays)
     return Listing(
@@ -183,8 +207,8 @@ def _records(instructions: list, file_format: str, index: np.ndarray | None, nam
     if file_format == "array_record":
         return _array_records(instructions)
     raise UserError(
-        f"dataset.name is 'tfds:{name}', prepared as {file_format}; allowed: array_record, tfrecord. "
-        "python -m gensupcon_jax.prepare --file_format=array_record prepares it again"
+        f"dataset.name is 'tfds:{name}', prepared as {file_format}; allowed: array_record, tfrecord. Set dataset.folder to "
+        "another folder: python -m gensupcon_jax.prepare, with the same --config, prepares it there"
     )
 
 
@@ -255,7 +279,7 @@ def tfds_reasons(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise UserError(
             f"dataset.name is 'tfds:{name}', which TFDS cannot give ({reason}); "
             "see tensorflow.org/datasets/catalog for names, and dataset.folder for where prepared sets lie"

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gensupcon_jax"
 FLOORS = {
     "plan": 13,
+    "prepare": 13,
     "main": 12,
     "train": 11,
     "initial": 10,
@@ -24,7 +25,11 @@ FLOORS = {
     "evaluate": 6,
     "checkpoint": 1,
     "report": 5,
+    "check_table": 7,
+    "checking": 6,
+    "fetching": 5,
     "datasets": 5,
+    "conversion": 4,
     "encoded_sets": 4,
     "folders": 3,
     "tfds_sets": 3,
@@ -41,6 +46,7 @@ FLOORS = {
     "decoding": 1,
     "headers": 1,
     "arrays": 1,
+    "fashion_mnist": 0,
     "cache": 0,
     "cuts": 0,
     "splits": 0,

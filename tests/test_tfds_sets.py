@@ -103,7 +103,11 @@ def test_both_formats_hold_the_same_images(prepared):
         for data in (tfrecord, array_record)
     )
     assert first == second
-    assert any("prepare --file_format=array_record converts it" in note for note in tfrecord.notes)
+    assert any(
+        f"python -m gensupcon_jax.prepare --config configs/common.py --config.dataset.name=tfds:trees "
+        f"--config.dataset.folder={prepared['tfrecord']} --file_format=array_record converts it" in note
+        for note in tfrecord.notes
+    )
     assert not any("array_record" in note for note in array_record.notes)
 
 

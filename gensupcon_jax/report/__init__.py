@@ -1,6 +1,15 @@
-"""Writes report.html: one offline page that shows whether a run and its inputs are sane."""
+"""Writes report.html: one offline page that shows whether a run and its inputs are sane; and the contact sheet of a data set."""
 
+from gensupcon_jax.report.contact import ContactSheet, Picture, render_contact_sheet, write_contact_sheet
 from gensupcon_jax.report.data import ReportData
 from gensupcon_jax.report.page import render_report, write_report
 
-__all__ = ["ReportData", "render_report", "write_report"]
+__all__ = [
+    "ContactSheet",
+    "Picture",
+    "ReportData",
+    "render_contact_sheet",
+    "render_report",
+    "write_contact_sheet",
+    "write_report",
+]

@@ -20,8 +20,13 @@ from gensupcon_jax.workdir import flatten
 
 def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
     """Writes the page to `path`, whole or not at all: an older report stays until the new one is complete (ours)."""
+    write_page(path, render_report(data))
+
+
+def write_page(path: str | os.PathLike[str], html: str) -> None:
+    """Writes this HTML to `path`, whole or not at all (ours)."""
     path = Path(path)
-    content = render_report(data).encode("utf-8", errors="replace")
+    content = html.encode("utf-8", errors="replace")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
@@ -42,7 +47,7 @@ def render_report(data: ReportData) -> str:
             "confusion": confusion_section(data),
             "sheet": sheet_section(data),
         }
-    return _template().render(
+    return template("template.html").render(
         title=clean(data.title),
         facts=_facts(data),
         versions=_fields(data.results.get("versions") or {}),
@@ -59,14 +64,15 @@ def render_report(data: ReportData) -> str:
     )
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """The template of this folder, which escapes all that it is given (ours)."""
     import jinja2
 
     # Names and paths come from strangers: autoescape is on, and the template marks nothing as safe.
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(Path(__file__).with_name("template.html").read_text(encoding="utf-8"))
+    return environment.from_string(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def _fields(tree: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,93 @@
+"""The contact sheet of a data set: a few images a class a split, copies side by side, and what is damaged, on one page."""
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from gensupcon_jax.report.drawing import data_uri
+from gensupcon_jax.report.page import template, write_page
+from gensupcon_jax.report.values import clean, printable, short
+
+MARK = "gensupcon_jax.prepare"  # in every such page: tells it from a file that somebody wrote
+_PIXELS = 128  # the longer side of a stored picture
+_KEPT_EXACTLY = 48  # smaller ones are stored pixel by pixel
+_DAMAGED_LINES = 200
+
+
+class Picture(NamedTuple):
+    """An image, and what to call it; pixels None: it could not be read again."""
+
+    name: str
+    pixels: UInt8[np.ndarray, "height width channel"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class ContactSheet:
+    """Everything the page shows (ours).
+
+    facts: (name, value) under the title.  findings: sentences of what is wrong.  remarks: of what is not.  tables: each with
+    its heading first.  classes: (name of the class, pictures of each of `splits`).  classes_left_out: how many are not shown.
+    copies: groups of the same image.  damaged: a line for each image that cannot be decoded.
+    """
+
+    title: str
+    command: str
+    facts: Sequence[tuple[str, str]]
+    findings: Sequence[str]
+    remarks: Sequence[str]
+    tables: Sequence[Sequence[Sequence[str]]]
+    splits: Sequence[str]
+    classes: Sequence[tuple[str, Sequence[Sequence[Picture]]]]
+    classes_left_out: int = 0
+    copies: Sequence[Sequence[Picture]] = ()
+    damaged: Sequence[str] = ()
+
+
+def write_contact_sheet(path: str | os.PathLike[str], sheet: ContactSheet) -> None:
+    """Writes the page to `path`, whole or not at all (ours)."""
+    write_page(path, render_contact_sheet(sheet))
+
+
+def render_contact_sheet(sheet: ContactSheet) -> str:
+    """Returns the page as HTML text, with every name and sentence escaped (ours)."""
+    return template("contact.html").render(
+        mark=MARK,
+        title=clean(sheet.title),
+        command=printable(sheet.command).strip(),
+        facts=[(clean(name), clean(value)) for name, value in sheet.facts],
+        findings=[clean(sentence) for sentence in sheet.findings],
+        remarks=[clean(sentence) for sentence in sheet.remarks],
+        tables=[[[clean(cell) for cell in row] for row in rows] for rows in sheet.tables],
+        splits=[clean(split) for split in sheet.splits],
+        classes=[
+            (short(clean(name)), [[_shown(each) for each in part] for part in parts]) for name, parts in sheet.classes
+        ],
+        left_out=sheet.classes_left_out,
+        copies=[[_shown(each) for each in group] for group in sheet.copies],
+        damaged=[clean(line) for line in sheet.damaged[:_DAMAGED_LINES]],
+        more_damaged=max(0, len(sheet.damaged) - _DAMAGED_LINES),
+    )
+
+
+def _shown(picture: Picture) -> dict[str, str | None]:
+    return {"name": clean(picture.name), "uri": None if picture.pixels is None else picture_uri(picture.pixels)}
+
+
+def picture_uri(pixels: UInt8[np.ndarray, "height width channel"]) -> str:
+    """A small copy as a data URI: PNG with the very pixels of tiny images, else JPEG (ours)."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    stream = io.BytesIO()
+    if max(image.size) <= _KEPT_EXACTLY:
+        image.save(stream, "PNG")
+        return data_uri(stream)
+    image.thumbnail((_PIXELS, _PIXELS))
+    image.save(stream, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
