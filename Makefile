@@ -14,6 +14,7 @@ test: $(VENV)/.installed $(VENV)/.planned  ## All tests.
 lint: $(VENV)/.installed  ## Style and common mistakes.
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/shellcheck launch/*.sh
 
 format: $(VENV)/.installed  ## Write the style into the files.
 	$(RUN) -m ruff check --fix .

@@ -1,13 +1,14 @@
 """What was found out about a data set once, kept in a folder beside the workdir: sizes, labels, statistics."""
 
 import hashlib
-import os
+import io
 import re
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+
+from gensupcon_jax.paths import Path, failures, write_whole
 
 Arrays = dict[str, np.ndarray]
 
@@ -26,16 +27,15 @@ def cached(folder: Path | None, name: str, key: str, make_fn: Callable[[], Array
         return found
     arrays = make_fn()
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    temporary.replace(path)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    write_whole(path, stream.getvalue())
     return arrays
 
 
 def _read(path: Path) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError):  # not there, or damaged: it is made again
+    except (*failures(), ValueError, zipfile.BadZipFile, EOFError, KeyError):  # not there, or damaged: it is made again
         return None

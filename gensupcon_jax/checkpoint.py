@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ import orbax.checkpoint as ocp
 
 from gensupcon_jax import processes
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path, absolute
 
 DAMAGED = "checkpoints_damaged"  # beside the checkpoints: where those that cannot be used are moved
 _STATE, _RECORD = "state", "record"
@@ -90,7 +90,7 @@ class Checkpoints:
     def _manager(self) -> ocp.CheckpointManager:
         # Made at the first save: it removes what an interrupted save left, and by then what is damaged has been moved.
         options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
-        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+        return ocp.CheckpointManager(absolute(self._folder), options=options)
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         """Orbax's question before it deletes: the newest and the best stay."""
@@ -177,7 +177,7 @@ def _read(folder: Path, step: int, wanted: Any) -> Restored:
     own = jax.process_index()
     options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
-    path = (folder / str(step) / _STATE).absolute()
+    path = absolute(folder / str(step) / _STATE)
     try:
         if isinstance(wanted, tuple):
             saved = handler.metadata(path).tree

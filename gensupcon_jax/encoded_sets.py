@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from gensupcon_jax.cuts import SPLIT_SEED, check_fractions, cut_off, refuse_one_
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.inspection import examine
 from gensupcon_jax.listing import Listing
+from gensupcon_jax.paths import Path
 from gensupcon_jax.splits import EncodedSplit
 
 _STATISTICS_IMAGES = 10_000  # mean and standard deviation of larger encoded sets are those of so many, drawn once

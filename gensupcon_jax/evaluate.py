@@ -104,7 +104,7 @@ def knn_predictions(
     The weighting is that of instance discrimination (arXiv 1805.01978). A k above the number of training images is left out.
     """
     allowed = tuple(k for k in neighbors if k <= len(train.values)) or (len(train.values),)
-    find = functools.partial(_nearest, num_neighbors=max(allowed))
+    find = functools.partial(nearest, num_neighbors=max(allowed))
     votes = functools.partial(_votes, temperature=temperature, num_classes=num_classes)
     predictions = {k: [] for k in allowed}
     for start in range(0, len(queries), query_tile):
@@ -115,9 +115,10 @@ def knn_predictions(
 
 
 @functools.partial(jax.jit, static_argnames="num_neighbors")
-def _nearest(
+def nearest(
     queries: Float[Array, "query dim"], stored: Float[Array, "stored dim"], num_neighbors: int
 ) -> tuple[Float[Array, "query neighbor"], Int[Array, "query neighbor"]]:
+    """Cosine and index of the stored features that are most similar to each query, the nearest first (ours)."""
     queries, stored = (x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (queries, stored))
     return tuple(jax.lax.top_k(jnp.matmul(queries, stored.T, precision=jax.lax.Precision.HIGHEST), num_neighbors))
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from gensupcon_jax import paths
 from gensupcon_jax.cache import cached
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.headers import Header, read_header
@@ -31,7 +32,7 @@ class Found(NamedTuple):
 
 
 def list_folder(
-    path: str, *, split_names: dict[str, str | None], cache_folder: Path | None
+    path: str, *, split_names: dict[str, str | None], cache_folder: paths.Path | None
 ) -> tuple[dict[str, Listing], tuple[str, ...], list[str], list[str]]:
     """(listings by split, class names, notes for the log, class folders without images) of a folder of images (ours).
 
@@ -128,7 +129,7 @@ def _images_below(folder: epath.Path, others: collections.Counter) -> list[str]:
     return images
 
 
-def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_folder: Path | None) -> Listing:
+def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_folder: paths.Path | None) -> Listing:
     stamps = _stamps(found.files)
     relative = [os.path.relpath(file, folder) if "://" not in file else file for file in found.files]
     # The content is not read for it: another size of a file, or another file, is another data set.

@@ -1,7 +1,6 @@
 """Weights to start from, or to judge: a workdir of this program or a file of another's."""
 
 import contextlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from gensupcon_jax import weights
 from gensupcon_jax.assemble import DataShape
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import Encoder
+from gensupcon_jax.paths import as_path
 from gensupcon_jax.state import TrainState
 
 
@@ -59,7 +59,7 @@ def read_weights(path: str | None, model: Encoder, data: DataShape) -> GivenWeig
 def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
     sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
     expected = jax.eval_shape(lambda key: model.init(key, sample, train=False), jax.random.key(0))
-    if Path(path).is_dir():
+    if as_path(path).is_dir():
         variables = weights.load_run(path, need="backbone").variables
     else:
         named = weights.read_file(path)

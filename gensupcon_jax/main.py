@@ -21,10 +21,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from gensupcon_jax import cpu_flags, processes
+from gensupcon_jax import cpu_flags, paths, processes
 from gensupcon_jax.config_check import RULES, hint
 from gensupcon_jax.errors import RunStopped, UserError
-from gensupcon_jax.workdir import flatten
+from gensupcon_jax.workdir import COMPILED, flatten
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, for example configs/digits.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -39,6 +39,9 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Several processes:
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, from 0.", lower_bound=0)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Several processes, taken from the cluster: TPU pod, SLURM, GKE, Open MPI."
+)
+_STOPPED_STATUS = flags.DEFINE_integer(
+    "stopped_status", 0, "Exit status of a run that a signal ended early, for schedulers that start it again.", 0, 255
 )
 _JOIN_TIMEOUT = flags.DEFINE_float(
     "join_timeout", 50.0, "Several processes: seconds until all must have come.", lower_bound=1.0
@@ -66,13 +69,13 @@ def main(argv: list[str]) -> None:
         )
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells its whole life at INFO
+    folder = paths.as_path(_WORKDIR.value or default_workdir())
     cpu_flags.set_for_this_machine(os.environ)
-    keep_compiled_programs()
+    keep_compiled_programs(folder)
     join_processes()
     # After the flags: a wrong one is said within a second, before this brings everything else along.
     from gensupcon_jax.train import train_and_evaluate
 
-    folder = Path(_WORKDIR.value or default_workdir())
     command = shlex.join(["python", "-m", "gensupcon_jax.main", *sys.argv[1:]])
     results = train_and_evaluate(_CONFIG.value, folder, command=command, watchdog_seconds=_WATCHDOG.value)
     if processes.is_first():
@@ -190,16 +193,22 @@ def _run_name(config: str) -> str:
     return "_".join(filter(None, (Path(path).stem, variant)))
 
 
-def keep_compiled_programs() -> None:
-    """Keep what XLA compiled in the user's cache folder, so that the next start is quick (ours)."""
+def keep_compiled_programs(folder: paths.Path) -> None:
+    """Keep what XLA compiles in the run's own folder, so that its next start is quick, also on another machine (ours).
+
+    A cache of the user's own, JAX_COMPILATION_CACHE_DIR, is used in place of it.
+    """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gensupcon_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_compilation_cache_dir", str(folder / COMPILED))
+    if paths.is_remote(folder):
+        # XLA's own cache, for GPUs, knows only folders of this machine: it would make one that is named "gs:".
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def summary(results: dict, folder: Path) -> str:
+def summary(results: dict, folder: paths.Path) -> str:
     """The last lines of a run (ours)."""
     lines = [
         f"test accuracy on {results['num_test']} images of {results['dataset']}, seed {results['seed']}:",
@@ -273,7 +282,7 @@ def run() -> None:
         lines = str(error).splitlines()
         processes.leave(1, "\n".join(f"error: {line}" for line in lines), reason=lines[0])
     except RunStopped as stopped:
-        processes.leave(0, str(stopped), reason="it was asked to stop")
+        processes.leave(_STOPPED_STATUS.value, str(stopped), reason="it was asked to stop")
     except SystemExit as done:
         # Of absl, when all is over; from anywhere else it would leave the other processes waiting.
         if processes.is_waited_for():

@@ -86,7 +86,10 @@ def member_of_cluster() -> Member:
             "--distributed: no cluster is found here (TPU pod, SLURM, GKE, Open MPI); "
             "give --coordinator_address, --num_processes and --process_id in place of it"
         )
-    return Member(*found)
+    coordinator_address, num_processes, process_id, local_device_ids = found
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        local_device_ids = None  # jax then reads it itself; what it finds of SLURM is one GPU for each process
+    return Member(coordinator_address, num_processes, process_id, local_device_ids)
 
 
 def join(member: Member, *, timeout: float = 50.0) -> None:

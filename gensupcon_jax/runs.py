@@ -1,7 +1,6 @@
 """Read a trained run back: a workdir -> its config, its data's description, and the network of its newest checkpoint."""
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -9,6 +8,7 @@ import ml_collections
 from gensupcon_jax import checkpoint, workdir
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import ResNet, build_backbone, choose_stem
+from gensupcon_jax.paths import Path, as_path
 
 COLLECTIONS = ("params", "batch_stats")
 NEEDS = ("backbone", "classifier")
@@ -39,7 +39,7 @@ def read_run(folder: str | Path, *, need: str | None = None) -> Run:
     """
     if need not in (None, *NEEDS):
         raise UserError(f"need is {need!r}; allowed: {', '.join(NEEDS)}, None")
-    run = _read_one(Path(folder))
+    run = _read_one(as_path(folder))
     if need == "classifier":
         _check_part(run, "classifier", "train one with objective cross_entropy or linear_probe, or classifier.beside")
     return run if need is None else _with_backbone(run)
@@ -64,7 +64,7 @@ def _with_backbone(run: Run) -> Run:
         source = current.config.model.get("weights")
         if source is None:
             _check_part(current, "backbone", "choose the workdir of a contrastive or cross_entropy run")
-        path = _find(Path(source), current.folder)
+        path = _find(as_path(source), current.folder)
         if path.is_file():
             return run._replace(weights_file=path, config=_with_model_of(run.config, current))
         visited.append(path)

@@ -20,10 +20,14 @@ class StopRequest:
 
     signal_name: str | None = None
     _is_deferred = False
+    _num_asked = 0
 
-    def is_due(self, step: int) -> bool:
+    def is_due(self) -> bool:
         """Whether to stop after this step; every process asks once a step."""
-        if processes.group().num_processes > 1 and multihost_utils.reached_preemption_sync_point(step):
+        self._num_asked += 1
+        # jax lets all stop at the count after the last one asked for, 0 before the first: of a run that goes on, with a signal
+        # during compilation, the number of the step would already be past it, and the signal lost.
+        if processes.group().num_processes > 1 and multihost_utils.reached_preemption_sync_point(self._num_asked):
             self.signal_name = "SIGTERM"
         return self.signal_name is not None
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,6 +17,7 @@ from gensupcon_jax.augment import normalize
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.input_pipeline import padded_batches
 from gensupcon_jax.models import Classifier, build_backbone
+from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.runs import run_backbone
 from gensupcon_jax.sharding import BATCH, REPLICATED, place, replicated
 from gensupcon_jax.splits import AnySplit
@@ -94,7 +94,7 @@ def load_teacher(
     elif path is None:
         raise UserError(f"teacher.path is None; allowed with teacher.kind {kind!r}: the path of the teacher")
     elif kind == "workdir":
-        teacher = _from_workdir(Path(path))
+        teacher = _from_workdir(as_path(path))
     elif kind == "stablehlo":
         teacher = _from_stablehlo(_existing_file(path), image_size)
     else:
@@ -477,10 +477,10 @@ def _function_identity(teacher: Teacher) -> str:
 
 
 def _existing_file(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        found = "a folder" if Path(path).is_dir() else "not there"
+    if not as_path(path).is_file():
+        found = "a folder" if as_path(path).is_dir() else "not there"
         raise UserError(f"teacher.path {path} is {found}; allowed with this teacher.kind: a file")
-    return Path(path)
+    return as_path(path)
 
 
 def _described(tree: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gensupcon_jax import paths
 from gensupcon_jax.cache import cached
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.headers import read_header
@@ -153,7 +154,7 @@ def read_arrays(builder: Any, keys: Keys, split: str) -> tuple[np.ndarray, np.nd
     return read[keys.image], read[keys.label]
 
 
-def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: Path | None) -> Listing:
+def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: paths.Path | None) -> Listing:
     """Every image of a split, to be read record by record, from array_record or tfrecord files (ours).
 
     The first time each record is read once for its class and its header; that is kept in cache_folder.

@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -49,6 +48,7 @@ from gensupcon_jax.input_pipeline import (
     train_batches,
 )
 from gensupcon_jax.objectives import MixedBatch
+from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.progress import Progress
 from gensupcon_jax.state import TrainState, abstract, saved_fields, state_shardings
 from gensupcon_jax.stopping import StopRequest, stop_requests
@@ -78,7 +78,7 @@ def train_and_evaluate(
     Raises UserError, before anything compiles, for settings, data or a workdir that cannot work, RunStopped after a signal.
     """
     with stop_requests() as stop_request, Watchdog(watchdog_seconds) as watchdog:
-        return _run(config, Path(workdir_path), dataset, devices, teacher_fn, command, stop_request, watchdog)
+        return _run(config, as_path(workdir_path), dataset, devices, teacher_fn, command, stop_request, watchdog)
 
 
 def _run(
@@ -247,7 +247,7 @@ def _train(
             progress.advance()
 
             row, notes = {}, {}
-            stops = stop_request.is_due(step)  # asked once: a signal that comes later waits for the next step
+            stops = stop_request.is_due()  # asked once: a signal that comes later waits for the next step
             evaluates = step == end_step or (lengths.evaluate_steps > 0 and step % lengths.evaluate_steps == 0)
             saves = stops or step == end_step or step % lengths.checkpoint_steps == 0
             if saves or evaluates or step % config.log_steps == 0 or step == 1:
@@ -289,6 +289,8 @@ def _train(
             if row:
                 progress.show(step, force=evaluates, **notes)
             if saves:
+                if metrics_writer:
+                    metrics_writer.flush()
                 stall_seconds += checkpoints.save(step, saved_fields(state), record)
             watchdog.watch(f"step {step + 1}")
             if stops:

@@ -11,7 +11,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,10 +22,11 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Float, UInt8
 
-from gensupcon_jax import __version__
+from gensupcon_jax import __version__, paths
 from gensupcon_jax.augment import normalize
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import ResNet
+from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.runs import COLLECTIONS, Run, read_run, run_backbone
 
 Named = dict[str, np.ndarray]
@@ -237,7 +237,7 @@ def read_file(path: str | Path) -> Named:
     Names lose "module."; 16-bit floats become float32. UserError for files that are not there, damaged, of another
     kind, or need PyTorch where it is not installed. Pickled code is never run (weights_only).
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix not in (SAFETENSORS, *TORCH):
         raise UserError(f"{path} is no file of weights; allowed: {', '.join((SAFETENSORS, *TORCH))}")
     if not path.is_file():
@@ -248,9 +248,9 @@ def read_file(path: str | Path) -> Named:
 
 def _read_safetensors(path: Path) -> Named:
     try:
-        with safetensors.safe_open(path, framework="numpy") as tensors:
+        with paths.local_file(path) as local, safetensors.safe_open(local, framework="numpy") as tensors:
             named = {name: np.asarray(tensors.get_tensor(name)) for name in tensors.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, *paths.failures()) as error:
         raise UserError(f"{path} cannot be read ({error}); copy or convert it again") from error
     return {name: _full_precision(value) for name, value in named.items()}
 
@@ -269,8 +269,8 @@ def _read_torch(path: Path) -> Named:
         ) from error
     try:
         # SupContrast keeps its command line's options, an argparse.Namespace, beside the weights: plain values.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]), paths.local_file(path) as local:
+            content = torch.load(local, map_location="cpu", weights_only=True)
     except Exception as error:  # Not its message: torch advises to run what the file holds.
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}): it is damaged, or holds pickled objects beside tensors, which "
@@ -292,19 +292,22 @@ def _state_dict(content: Any, path: Path) -> dict[str, Any]:
 
 def write_safetensors(path: str | Path, named: Named, metadata: Mapping[str, str]) -> None:
     """A new .safetensors file; UserError where one is there already. Missing folders are made (ours)."""
-    _write_new(Path(path), safetensors.numpy.save(named, metadata=dict(metadata)))
+    _write_new(as_path(path), safetensors.numpy.save(named, metadata=dict(metadata)))
 
 
 def _write_new(path: Path, content: bytes) -> None:
     _refuse_existing(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
-            file.write(content)
-    except OSError as error:
-        if not isinstance(error, FileExistsError):
+        if paths.is_remote(path):
+            path.write_bytes(content)
+        else:
+            with path.open("xb") as file:
+                file.write(content)
+    except paths.failures() as error:
+        if not paths.is_remote(path) and not isinstance(error, FileExistsError):
             path.unlink(missing_ok=True)  # half a file is none
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
+        raise UserError(f"{path} cannot be written ({paths.reason(error)}); choose another --output") from error
 
 
 def _refuse_existing(path: Path) -> None:
@@ -329,7 +332,7 @@ def export_features(
     uint8 images [batch, *image_shape] of any batch size -> normalised with mean and std -> float32 [batch, feature].
     Read it with `jax.export.deserialize(bytearray(Path(path).read_bytes())).call`. UserError where the file is there already.
     """
-    _refuse_existing(Path(path))
+    _refuse_existing(as_path(path))
     network = {name: variables[name]["backbone"] for name in COLLECTIONS}
 
     def features(images: UInt8[jax.Array, "batch height width channel"]) -> Float[jax.Array, "batch feature"]:
@@ -337,7 +340,7 @@ def export_features(
 
     shape = jax.export.symbolic_shape("batch, " + ", ".join(str(size) for size in image_shape))
     exported = jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
-    _write_new(Path(path), bytes(exported.serialize()))
+    _write_new(as_path(path), bytes(exported.serialize()))
 
 
 # The command line
@@ -414,11 +417,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = _Parser(prog="python -m gensupcon_jax.weights", description="Weights of runs and files.")
     commands = parser.add_subparsers(dest="command", required=True)
     exporting = commands.add_parser("export", help="a run's weights (.safetensors) or features function (.stablehlo)")
-    exporting.add_argument("--workdir", type=Path, required=True, help="folder of the run")
-    exporting.add_argument("--output", type=Path, required=True, help="new file: .safetensors or .stablehlo")
+    exporting.add_argument("--workdir", type=as_path, required=True, help="folder of the run")
+    exporting.add_argument("--output", type=as_path, required=True, help="new file: .safetensors or .stablehlo")
     exporting.add_argument("--head", action="store_true", help="also the projection head, as head.* (.safetensors)")
     showing = commands.add_parser("show", help="what a file holds")
-    showing.add_argument("file", type=Path, help=".safetensors, .pth, .pt or .stablehlo")
+    showing.add_argument("file", type=as_path, help=".safetensors, .pth, .pt or .stablehlo")
     return parser.parse_args(arguments)
 
 

@@ -62,7 +62,8 @@ FLOORS = {
     "watchdog": 1,
     "divergence": 8,
     "models": 0,
-    "errors": -1,
+    "paths": -1,
+    "errors": -2,
     "__init__": -1,
 }
 

@@ -58,7 +58,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
 def test_the_second_sigint_stops_at_once():
     with stop_requests() as request, request.deferred():
         os.kill(os.getpid(), signal.SIGINT)
-        assert request.is_due(1)
+        assert request.is_due()
         assert request.signal_name == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

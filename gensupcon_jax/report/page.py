@@ -1,9 +1,9 @@
 """The page: gathers the sections, fills the template, writes the file."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from gensupcon_jax import paths
 from gensupcon_jax.report.checks import quick_checks
 from gensupcon_jax.report.confusion import confusion_section
 from gensupcon_jax.report.curves import curves_section
@@ -18,22 +18,17 @@ from gensupcon_jax.report.values import clean, duration, printable, shown, whole
 from gensupcon_jax.workdir import flatten
 
 
-def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
+def write_report(path: str | paths.Path, data: ReportData) -> None:
     """Writes the page to `path`, whole or not at all: an older report stays until the new one is complete (ours)."""
     write_page(path, render_report(data))
 
 
-def write_page(path: str | os.PathLike[str], html: str) -> None:
+def write_page(path: str | paths.Path, html: str) -> None:
     """Writes this HTML to `path`, whole or not at all (ours)."""
-    path = Path(path)
+    path = paths.as_path(path)
     content = html.encode("utf-8", errors="replace")
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    paths.write_whole(path, content)
 
 
 def render_report(data: ReportData) -> str:
