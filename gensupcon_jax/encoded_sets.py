@@ -79,7 +79,8 @@ def from_listings(name: str, listings: dict[str, Listing], num_classes: int, rea
     wholes = {split: listing.split(num_classes) for split, listing in listings.items()}
     problems = {split: list(listing.problems) for split, listing in listings.items()}
     wholes = _seen_alike(wholes, problems, reading)
-    statistics, decoded = _examined(name, wholes, problems, reading, identity)
+    stamps = " ".join(f"{split} {listing.stamp}" for split, listing in sorted(listings.items()))
+    statistics, decoded = _examined(name, wholes, problems, reading, stamps)
     for where, found in decoded.items():
         problems[where] = [old or new for old, new in zip(problems[where], found, strict=True)]
     damaged = tuple(
@@ -125,7 +126,7 @@ def _usual_size(sizes: np.ndarray) -> int:
 
 
 def _examined(
-    name: str, wholes: dict[str, EncodedSplit], problems: dict[str, list], reading: Reading, identity: str
+    name: str, wholes: dict[str, EncodedSplit], problems: dict[str, list], reading: Reading, stamps: str
 ) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, list[str | None]]]:
     """Statistics of training, and what decoding finds damaged: in all images where they may be skipped, else in those
     that the statistics rest on."""
@@ -149,7 +150,7 @@ def _examined(
         return arrays
 
     channels = wholes["train"].num_channels
-    arrays = cached(reading.cache_folder, f"decoded_{name}", f"{identity} {reading.skip_damaged} {channels}", make)
+    arrays = cached(reading.cache_folder, f"decoded_{name}", f"{stamps} {reading.skip_damaged} {channels}", make)
     decoded = {}
     for where, (_, indices) in looked_at.items():
         decoded[where] = [None] * len(problems[where])

@@ -153,6 +153,7 @@ def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_fold
         headers=headers,
         problems=problems,
         identity=identity.hexdigest()[:16],
+        stamp=hashlib.sha256(key.encode()).hexdigest(),
     )
 
 

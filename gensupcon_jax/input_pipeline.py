@@ -113,7 +113,7 @@ def train_batches(
         def planned() -> Iterator[tuple[np.ndarray, decoding.CropPlan]]:
             for step in steps:
                 indices = orders.indices(step)[share]
-                yield indices, _plan(split, indices, crops, (seed, step, share, batch_size))
+                yield indices, plan_batch(split, indices, crops, (seed, step, share, batch_size))
 
         num_local = share.stop - share.start
         local = decoding.crop_batches(split, planned(), batch_size=num_local, num_views=crops.num_views)
@@ -123,7 +123,8 @@ def train_batches(
         yield Batch(_place(images, sharding, batch_size), _place(split.labels_of(indices), sharding, batch_size))
 
 
-def _plan(split: EncodedSplit, indices: np.ndarray, crops: HostCrops, place: tuple) -> decoding.CropPlan:
+def plan_batch(split: EncodedSplit, indices: np.ndarray, crops: HostCrops, place: tuple) -> decoding.CropPlan:
+    """The boxes of these images and what to decode for them; place: (seed, step, rows, batch size) of random boxes (ours)."""
     headers = split.headers.subset(indices)
     if crops.scale is None:
         boxes = np.repeat(decoding.center_boxes(headers.sizes, split.center_share), crops.num_views, axis=1)
@@ -153,7 +154,7 @@ def padded_batches(
     local_indices = (rows(start)[0][share] for start in starts)
     if isinstance(split, EncodedSplit):
         center = HostCrops(1, None, (1, 1))
-        planned = ((indices, _plan(split, indices, center, ())) for indices in local_indices)
+        planned = ((indices, plan_batch(split, indices, center, ())) for indices in local_indices)
         num_local = share.stop - share.start
         images = (crops[:, 0] for _, crops in decoding.crop_batches(split, planned, batch_size=num_local, num_views=1))
     else:
@@ -166,7 +167,7 @@ def centered_images(split: AnySplit, indices: Int[np.ndarray, "some"]) -> UInt8[
     """These images as an evaluation sees them, for a picture of them (ours)."""
     if not isinstance(split, EncodedSplit):
         return split.images[indices]
-    plan = _plan(split, indices, HostCrops(1, None, (1, 1)), ())
+    plan = plan_batch(split, indices, HostCrops(1, None, (1, 1)), ())
     ((_, crops),) = decoding.crop_batches(split, [(indices, plan)], batch_size=len(indices), num_views=1)
     return crops[:, 0]
 

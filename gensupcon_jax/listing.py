@@ -20,7 +20,7 @@ class Listing(NamedTuple):
 
     sources_fn, where_fn, are_paths: as in `EncodedSplit`.  classes [example]: from 0; -1 where the source gives none.
     problems: why an image cannot be decoded, as far as its header says; None where it seems to be fine.  identity: changes
-    with the listed images.
+    with the listed images.  stamp: changes also when one of their files is written anew.
     """
 
     sources_fn: Callable[[Int[np.ndarray, "some"]], list[bytes]]
@@ -30,6 +30,7 @@ class Listing(NamedTuple):
     headers: Headers
     problems: list[str | None]
     identity: str
+    stamp: str
 
     def split(self, num_classes: int) -> EncodedSplit:
         """All of it, as a split."""

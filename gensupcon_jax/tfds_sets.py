@@ -165,8 +165,8 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
     # Neither the folder nor the file format: the records and their order are the same in a copy, and after a conversion.
     parts = [(Path(i.filename).name.replace(f".{file_format}-", "-"), i.skip, i.take) for i in instructions]
     identity = f"{builder.info.full_name} {split} {parts}"
-    sizes = [Path(i.filename).stat().st_size if Path(i.filename).exists() else 0 for i in instructions]
-    key = f"{identity} {file_format} {[i.filename for i in instructions]} {sizes}"
+    stamps = [_stamp(Path(instruction.filename)) for instruction in instructions]
+    key = f"{identity} {file_format} {[i.filename for i in instructions]} {stamps}"
 
     def scan() -> dict[str, np.ndarray]:
         index = _tfrecord_index(instructions, name) if file_format == "tfrecord" else None
@@ -192,7 +192,15 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
         headers=headers,
         problems=problems,
         identity=identity,
+        stamp=key,
     )
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size and time of the last change; zeros for what is not of this machine."""
+    if not file.exists():
+        return 0, 0
+    return file.stat().st_size, file.stat().st_mtime_ns
 
 
 def _parse(record: bytes, keys: Keys) -> tuple[bytes, int]:

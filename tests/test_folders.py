@@ -209,3 +209,13 @@ def test_what_was_read_once_is_read_from_the_cache_until_a_file_changes(own, tmp
     changed = load(own, cache_folder=tmp_path / "cache")
     assert changed.description()["fingerprint"] != first.description()["fingerprint"]
     assert isinstance(changed.train, EncodedSplit)
+
+
+def test_a_file_that_was_repaired_is_read_again(own, tmp_path):
+    victim = own / "train" / "ash" / "001.png"
+    sound = victim.read_bytes()
+    victim.write_bytes(sound[:60] + bytes(len(sound) - 60))  # of the same size
+    with pytest.raises(UserError, match=r"train/ash/001.png"):
+        load(own, cache_folder=tmp_path / "cache")
+    victim.write_bytes(sound)
+    assert load(own, cache_folder=tmp_path / "cache").train.num_images == 48

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from gensupcon_jax import datasets, sharding
+from gensupcon_jax import datasets, decoding, input_pipeline, sharding
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.input_pipeline import (
     EpochOrders,
@@ -171,6 +171,25 @@ def test_evaluation_covers_every_encoded_image_once_in_order(trees, batch_size, 
     assert rows.shape == (12, 16, 16, 3)
     quarters = rows.reshape(12, 2, 8, 2, 8, 3).mean((2, 4, 5)).reshape(12, 4).argmax(1)
     assert quarters.tolist() == trees.test.classes.tolist()
+
+
+@pytest.mark.parametrize("num_hosts", [2, 4])
+def test_the_shares_of_several_hosts_are_the_batch_of_one(trees, num_hosts):
+    orders = EpochOrders(seed=3, num_examples=trees.train.num_images, batch_size=8, remainder="drop")
+
+    def crops_of(share, step):
+        indices = orders.indices(step)[share]
+        plan = input_pipeline.plan_batch(
+            trees.train, indices, HostCrops(2, (0.2, 1.0), (3 / 4, 4 / 3)), (3, step, share, 8)
+        )
+        size = share.stop - share.start
+        ((_, crops),) = decoding.crop_batches(trees.train, [(indices, plan)], batch_size=size, num_views=2)
+        return crops
+
+    for step in (0, 7):
+        shares = [slice(start, start + 8 // num_hosts) for start in range(0, 8, 8 // num_hosts)]
+        parts = np.concatenate([crops_of(share, step) for share in shares])
+        np.testing.assert_array_equal(parts, crops_of(slice(0, 8), step))
 
 
 def test_local_rows_are_those_of_this_process():
