@@ -95,7 +95,7 @@ def outcome_of(changes):
             group[field] = value
     try:
         check_config(config)
-        check_combinations(config, DATA, num_devices=1)
+        check_combinations(config, DATA.train.num_images, num_devices=1)
         description = DATA.description()
         data = assemble.DataShape.of(description)
         lengths = assemble.lengths(config, steps_per_epoch(DATA.train.num_images, config.batch_size))
