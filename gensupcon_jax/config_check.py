@@ -263,7 +263,8 @@ def check_combinations(config: ConfigDict, num_train_images: int, num_devices: i
     try:
         local = local_batch_size(config.batch_size, num_devices)
         if config.mix.kind != "none" and local % config.mix.block:
-            divisors = [size for size in range(1, local + 1) if local % size == 0]
+            # A batch beyond the images is refused below; looking for all its divisors would never end.
+            divisors = [size for size in range(1, min(local, num_train_images) + 1) if local % size == 0]
             problems.append(
                 f"mix.block is {config.mix.block}, which does not divide the {local} images of a device; "
                 f"allowed: {', '.join(map(str, divisors[-8:]))}"
