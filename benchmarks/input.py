@@ -7,6 +7,7 @@ JPEGs of 500 x 375 are generated (about 107 kB each), or those of a folder are t
 """
 
 import argparse
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 SIZE, VIEWS, BATCH = 224, 2, 64
-ROUNDS = 5
+ROUNDS, EPOCHS = 5, 6
 
 
 def natural_image(rng: np.random.Generator, height: int = 375, width: int = 500) -> np.ndarray:
@@ -81,7 +82,7 @@ def decode_alone(connection, files: list[str], threads: int) -> None:
 
 
 def input_alone(connection, folder: str, threads: int, views: int) -> None:
-    """A process that makes an epoch of training batches for each message; sends its memory too."""
+    """A process that makes an epoch of training batches for each message, or several in one go to see its memory."""
     import jax
 
     from gensupcon_jax import datasets
@@ -92,17 +93,26 @@ def input_alone(connection, folder: str, threads: int, views: int) -> None:
     per_epoch = split.num_images // BATCH
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     crops = HostCrops(views, (0.2, 1.0), (3 / 4, 4 / 3))
+
+    def batches_of(first_epoch: int, num_epochs: int):
+        steps = {"start_step": first_epoch * per_epoch, "end_step": (first_epoch + num_epochs) * per_epoch}
+        return train_batches(split, seed=0, batch_size=BATCH, sharding=place, crops=crops, **steps)
+
+    def memory_by_epoch() -> list[int]:
+        numbers = (number for number, _ in enumerate(batches_of(0, EPOCHS), start=1))
+        return [round(resident_mib()) for number in numbers if number % per_epoch == 0]
+
     epoch = 0
+    while message := connection.recv():
+        if message == "memory":
+            connection.send({"mib_by_epoch": memory_by_epoch()})
+        else:
+            connection.send(measured(functools.partial(_count, batches_of(epoch, 1))))
+            epoch += 1
 
-    def once() -> int:
-        steps = {"start_step": epoch * per_epoch, "end_step": (epoch + 1) * per_epoch}
-        batches = train_batches(split, seed=0, batch_size=BATCH, sharding=place, crops=crops, **steps)
-        return sum(len(batch.labels) for batch in batches)
 
-    once()
-    while connection.recv():
-        epoch += 1
-        connection.send(measured(once) | {"mib": resident_mib()})
+def _count(batches) -> int:
+    return sum(len(batch.labels) for batch in batches)
 
 
 def start(target: Callable, *arguments) -> multiprocessing.connection.Connection:
@@ -112,9 +122,9 @@ def start(target: Callable, *arguments) -> multiprocessing.connection.Connection
     return ours
 
 
-def ask(connection) -> dict[str, float]:
-    """One round of a process."""
-    connection.send(True)
+def ask(connection, message: str = "round") -> dict:
+    """One answer of a process."""
+    connection.send(message)
     return connection.recv()
 
 
@@ -130,7 +140,6 @@ def report(rounds: dict[str, list[dict[str, float]]], threads: int) -> dict:
         "images_per_second_a_core": best["2 crops"] / threads,
         "share_of_the_second_crop": (two - one) / two,
         "share_of_all_but_decoding": max(0.0, (two - alone) / two),
-        "mib_by_epoch": [round(found["mib"]) for found in rounds["2 crops"]],
     }
 
 
@@ -157,10 +166,11 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, connection in processes.items():
                 rounds[name].append(ask(connection))
+        memory = ask(processes["2 crops"], "memory")
         for connection in processes.values():
-            connection.send(False)
+            connection.send("")
     found = {"images": len(files), "kilobytes": sum(sizes) / len(sizes) / 1000, "threads": options.threads}
-    found |= report(rounds, options.threads)
+    found |= report(rounds, options.threads) | memory
     if options.needed:
         found["cores_needed"] = options.needed / found["images_per_second_a_core"]
     print(json.dumps(found, indent=2))
