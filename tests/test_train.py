@@ -154,6 +154,15 @@ def test_encoder_average_queue_labels_and_adam_go_on_bit_for_bit_and_nothing_els
     assert losses_of(tmp_path / "on_two") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
 
 
+def test_twenty_steps_on_another_number_of_devices_agree(tmp_path, monkeypatch):
+    config = tiny_config(steps=23, log_steps=1, **{"evaluate.every_epochs": 0, "checkpoint.every_steps": 3})
+    train.train_and_evaluate(config, tmp_path / "whole", tiny_dataset(), devices=DEVICE)
+    stopped_after(3, tmp_path / "on_two", monkeypatch, config)
+    train.train_and_evaluate(config, tmp_path / "on_two", tiny_dataset(), devices=jax.devices()[:2])
+    assert len(losses_of(tmp_path / "on_two")) == 23
+    assert losses_of(tmp_path / "on_two") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
+
+
 def bits_of(folder, step):
     return json.loads((folder / "checkpoints" / str(step) / "record" / "metadata").read_text())["bits"]
 
