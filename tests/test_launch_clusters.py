@@ -108,8 +108,8 @@ def test_a_slice_has_its_hosts(topology, hosts, chips):
     assert done.stdout.count(f"google.com/tpu: {chips}\n") == 2
 
 
-@pytest.mark.skipif(not SHELLCHECK.exists(), reason="the dev extra is not installed")
 def test_the_scripts_are_clean(tmp_path):
+    assert SHELLCHECK.exists(), "the dev extra is not installed: make test installs it"
     jobs = []
     for name in ("slurm_gpu", "slurm_node"):
         jobs.append(tmp_path / f"{name}.sh")

@@ -63,17 +63,9 @@ class Traffic(NamedTuple):
 class Figures(NamedTuple):
     """All that is said of one config on one slice; bytes and FLOPs are of one chip and one step unless an image is named.
 
-        memory: part -> bytes of HBM a chip.  bounds: what -> seconds a step takes at least; empty where nothing was compiled.
-        compiler_seconds: the sum of the compiler's own cycle estimates, None where it makes none.  verdict: _NOT_COMPILED = {
-        "bytes_an_image": math.nan,
-        "hbm_bytes_an_image": math.nan,
-        "groups": (),
-        "traffic": (),
-        "bounds": {},
-        "compiler_seconds": None,
-    }
-    FITS, DOES_NOT_FIT or
-        NOT_JUDGED.  reason: of the verdict, what the compiler said.  advice: what to change.
+    memory: part -> bytes of HBM a chip.  bounds: what -> seconds a step takes at least; empty where nothing was compiled.
+    compiler_seconds: the sum of the compiler's own cycle estimates, None where it makes none.  verdict: FITS, DOES_NOT_FIT or
+    NOT_JUDGED.  reason: of the verdict, what the compiler said.  advice: what to change.
     """
 
     topology: str
