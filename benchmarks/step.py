@@ -8,6 +8,7 @@ XLA_FLAGS= python -m benchmarks.step                                        with
 import argparse
 import ast
 import importlib
+import math
 import os
 import statistics
 import time
@@ -67,6 +68,8 @@ def main() -> None:
     config = importlib.import_module(f"configs.{recipe}").get_config(*filter(None, [variant]))
     fields = dict(field.split("=", 1) for field in ["model.name=resnet18", "batch_size=64", *arguments.set])
     config.update_from_flattened_dict({name: _value(text) for name, text in fields.items()})
+    if "mix.block" not in fields:  # partners are drawn among the images of one device
+        config.mix.block = math.gcd(config.mix.block, config.batch_size // jax.device_count())
     step = build(config, arguments.image_size, arguments.num_channels, arguments.num_classes)
     seconds = seconds_of_steps(*step, num_steps=arguments.steps)
     median, best = (config.batch_size / value for value in (statistics.median(seconds), min(seconds)))

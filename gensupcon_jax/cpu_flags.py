@@ -9,7 +9,14 @@ import jax
 # Files that the drivers of TPUs and of NVIDIA's and AMD's GPUs make.
 _ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "kfd")
 
-FLAGS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"  # measured in docs/performance.md
+# YNN, the library that XLA brings, computes matrix products, elementwise chains and sums: measured in docs/performance.md.
+FLAGS = "--xla_cpu_experimental_ynn_fusion_type=" + ",".join(
+    f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "ELTWISE", "REDUCE")
+)
+MEASURED_WITH = (
+    0,
+    10,
+)  # jax's version. XLA ends the process for a flag that it does not know, and this one is experimental.
 
 
 def set_for_this_machine(environ: MutableMapping[str, str], devices: Path = Path("/dev")) -> None:
@@ -20,7 +27,8 @@ def set_for_this_machine(environ: MutableMapping[str, str], devices: Path = Path
     """
     if not _computes_on_cpu(environ, devices):
         return
-    environ.setdefault("XLA_FLAGS", FLAGS)
+    if jax.__version_info__[:2] == MEASURED_WITH:
+        environ.setdefault("XLA_FLAGS", FLAGS)
     if importlib.util.find_spec("libtpu") is not None:
         jax.config.update("jax_platforms", "cpu")
 

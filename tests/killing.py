@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+from gensupcon_jax import cpu_flags
 from tests.running import ROOT, SHORT, command, results_of, rows_of
 
 # One process that has imported everything and forks one that trains for every start: a start takes seconds less.
@@ -45,8 +46,8 @@ class Starter:
         self._log = str(log)
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the small programs are many
-        environment["XLA_FLAGS"] = (
-            f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        environment["XLA_FLAGS"] = (  # with the flags that main sets: what is resumed must be their numbers
+            f"{cpu_flags.FLAGS} --xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
         )
         self._server = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _SERVER],
