@@ -1,5 +1,6 @@
 """Real training processes on the digits, small and with shared compiled programs: for tests that kill, stop and join them."""
 
+import contextlib
 import json
 import os
 import socket
@@ -49,6 +50,19 @@ def start_several(folder, changes=None, flags=(), *, num=2, devices=2, **options
     ]
 
 
+def start_as_slurm_tasks(folder, changes=None, *, num=2, devices=2, **options):
+    """The same, told by the variables that srun sets for its tasks, on two nodes that are both this machine."""
+    job = free_port(range(61440, 65536)) - 61440  # jax takes the coordinator's port from the job's number
+    shared = {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(num)}
+    return [
+        start(
+            folder, changes, ["--distributed", "--join_timeout=300"], devices=devices,
+            environment=shared | {"SLURM_PROCID": str(number), "SLURM_LOCALID": "0"}, **options,
+        )
+        for number in range(num)
+    ]  # fmt: skip
+
+
 def ended(processes, timeout=600):
     """[(status, stdout, stderr)] of processes, all waited for; a process that hangs is killed and fails the test."""
     try:
@@ -67,11 +81,13 @@ def flip_a_bit(folder, position=0.5):
     path.write_bytes(content)
 
 
-def free_port():
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_port(allowed=(0,)):
+    """A port that nobody listens on now; 0 is any."""
+    for port in allowed:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return probe.getsockname()[1]
+    raise OSError(f"no port of {allowed} is free")
 
 
 def rows_of(folder):

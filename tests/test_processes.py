@@ -11,7 +11,7 @@ import pytest
 
 from gensupcon_jax import checkpoint
 from tests.killing import outcome
-from tests.running import ROOT, ended, free_port, results_of, rows_of, start, start_several
+from tests.running import ROOT, ended, free_port, results_of, rows_of, start, start_as_slurm_tasks, start_several
 
 # Real training: long enough for a signal (jax needs a second to agree on a step) to come before the end.
 LONG = {"steps": 30, "evaluate.every_steps": 15, "checkpoint.every_steps": 5}
@@ -66,7 +66,7 @@ def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouch
     assert status == 75
     assert "process 0 stops because process 1 (127.0.0.1) has stopped: it was killed" in said
 
-    outcomes = ended(start_several(folder, LONG, num=2, devices=2))
+    outcomes = ended(start_as_slurm_tasks(folder, LONG, num=2, devices=2))
     assert [status for status, _, _ in outcomes] == [0, 0], outcomes
     assert "goes on at step" in outcomes[0][2]
     assert outcome(folder) == outcome(untouched[0])  # rows, results and the last state, bit for bit

@@ -73,8 +73,11 @@ def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
     return chip, sides
 
 
-def find_slice(name: str) -> Slice:
-    """The slice of this name, from libtpu, without any TPU; UserError where libtpu is missing or knows no such slice (ours)."""
+def find_slice(name: str, *, chip_config: str | None = None) -> Slice:
+    """The slice of this name, from libtpu, without any TPU; UserError where libtpu is missing or knows no such slice (ours).
+
+    chip_config: how libtpu is to show a chip; None: as on the machine.
+    """
     chip, sides = parse_topology(name)
     try:
         import libtpu  # noqa: F401  (what jax looks for)
@@ -90,7 +93,10 @@ def find_slice(name: str) -> Slice:
 
     try:
         description = topologies.get_topology_desc(
-            platform="tpu", topology_name=name.strip(), chip_config_name=chip.chip_config, **_host_bounds(sides)
+            platform="tpu",
+            topology_name=name.strip(),
+            chip_config_name=chip_config or chip.chip_config,
+            **_host_bounds(sides),
         )
     except jax.errors.JaxRuntimeError as error:
         first = str(error).splitlines()[0]
