@@ -17,6 +17,7 @@ class Chip(NamedTuple):
     """One chip: FLOP/s in bfloat16, bytes, bytes/s, both directions of all its links together, cycles/s.
 
     sides: a slice has 2 or 3 dimensions.  chip_config: how libtpu is to show it: one device a chip, as on the machine.
+    note: what a reader of its figures must know.
     """
 
     name: str
@@ -29,17 +30,23 @@ class Chip(NamedTuple):
     largest_chips: int
     source: str
     chip_config: str = "default"
+    note: str = ""
 
 
 _GIB = 2.0**30
+_MEGACORE = (
+    "v4: the two cores of a chip are one device (megacore), as jax shows them on the machine; figures for libtpu's default, "
+    "a device a core, are not comparable"
+)
 _DOCS = "https://cloud.google.com/tpu/docs/"
 # Read in November 2026. Where the page says "16 GB" libtpu counts GiB. The links of v4: six of 50 GB/s each way (arXiv
-# 2304.01433, table 4). No page states the clock: it is the peak over the FLOPs a cycle, 2 x 128 x 128 x the number of
-# matrix units (v4 and v5p: 8, v5e: 4; v6e: 4 of 256 x 256); of v4 it is the 1050 MHz of arXiv 2304.01433.
+# 2304.01433, table 4). Of v5p an older version of the page says 2765 GB/s, today's the same as 2575 GiB/s. No page states the
+# clock: it is the peak over the FLOPs a cycle, 2 x 128 x 128 x the number of matrix units (v4 and v5p: 8, v5e: 4; v6e: 4 of
+# 256 x 256); of v4 it is the 1050 MHz of arXiv 2304.01433.
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275e12, 32 * _GIB, 1200e9, 600e9, 1.05e9, 3, 4096, _DOCS + "v4", "megacore"),
+        Chip("v4", 275e12, 32 * _GIB, 1200e9, 600e9, 1.05e9, 3, 4096, _DOCS + "v4", "megacore", _MEGACORE),
         Chip("v5e", 197e12, 16 * _GIB, 819e9, 400e9, 1.50e9, 2, 256, _DOCS + "v5e"),
         Chip("v5p", 459e12, 95 * _GIB, 2765e9, 1200e9, 1.75e9, 3, 8960, _DOCS + "v5p"),
         Chip("v6e", 918e12, 32 * _GIB, 1600e9, 800e9, 1.75e9, 2, 256, _DOCS + "v6e"),

@@ -131,7 +131,7 @@ def plan_slice(config: ConfigDict, sizes: DataSizes, chips: Slice) -> Figures:
         "total_steps": planned.total_steps,
         "hbm_bytes": chips.chip.hbm_bytes,
         "compile_seconds": seconds,
-        "assumptions": planned.assumptions,
+        "assumptions": planned.assumptions + ((chips.chip.note,) if chips.chip.note else ()),
     }
     if compiled is None:
         return _that_does_not_fit(planned, refusal, common)
