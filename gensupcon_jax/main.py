@@ -220,8 +220,9 @@ def summary(results: dict, folder: paths.Path) -> str:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parsing, with every mistake as one line (ours)."""
+    """absl's parsing, with every mistake as one line; --a-flag is --a_flag (ours)."""
     flags.FLAGS["config"].parser = _RecipeParser()
+    argv = [argv[0], *map(_as_absl_spells_it, argv[1:])]
     given = _overrides(argv)
     for name, _ in given:
         if name not in RULES:
@@ -242,6 +243,14 @@ def parse_flags(argv: list[str]) -> list[str]:
             f"--workdir is {_WORKDIR.value!r}; allowed: the path of a folder, or leave it out for {default_workdir()}"
         )
     return rest
+
+
+def _as_absl_spells_it(argument: str) -> str:
+    """--a-flag=value -> --a_flag=value where that is a flag; everything else as it is."""
+    name, equals, value = argument.partition("=")
+    spelled = name.lstrip("-").replace("-", "_")
+    is_flag = name.startswith("-") and spelled in flags.FLAGS
+    return f"--{spelled}{equals}{value}" if is_flag else argument
 
 
 class _RecipeParser(flags.ArgumentParser):

@@ -280,6 +280,14 @@ def test_a_mistake_is_one_line():
     )
 
 
+def test_hyphens_and_underscores_are_the_same():
+    command = [sys.executable, "-m", "gensupcon_jax.plan", "--config", "configs/digits.py", "--topology=gpu:1"]
+    for flag in ("--price-per-chip-hour=-1", "--price_per_chip_hour=-1"):
+        done = subprocess.run([*command, flag], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "price_per_chip_hour=-1" in done.stderr and "Unknown" not in done.stderr
+
+
 def test_every_chip_says_where_its_numbers_are_from():
     for chip in chips.CHIPS.values():
         assert chip.source == f"https://cloud.google.com/tpu/docs/{chip.name}"
