@@ -1,6 +1,7 @@
 """A plan as text for a person and as JSON for a program."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) 
     }
     if sources:
         parts.append("Chips: " + ", ".join(f"{name} {source}" for name, source in sources.items()) + ".")
-    parts += [f"Taken for granted: {sentence}." for sentence in dict.fromkeys(_assumptions(plans))]
+    parts += [textwrap.fill(f"Taken for granted: {each}.", 120) for each in dict.fromkeys(_assumptions(plans))]
     parts.append(
         "FLOPs, bytes and memory are what the TPU compiler says of the program that training runs; nothing was run.\n"
         "Bounds and everything below them are estimates: at these published rates, all units always busy and the input\n"
