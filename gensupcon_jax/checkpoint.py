@@ -86,6 +86,16 @@ class Checkpoints:
             self._manager.wait_until_finished()
         self._manager.close()
 
+    def settle(self) -> None:
+        """Let a save that has begun come to its end, whatever ends the run; UserError when it failed.
+
+        The next run may be in this very process, a notebook's, and would remove it as unfinished. Of several processes each
+        would wait for the others, which may hang: they end, and their saves with them.
+        """
+        if "_manager" in vars(self) and processes.group().num_processes == 1:
+            with self._writing(None):
+                self._manager.wait_until_finished()
+
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
         # Made at the first save: it removes what an interrupted save left, and by then what is damaged has been moved.

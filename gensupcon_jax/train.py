@@ -217,6 +217,7 @@ def _train(
     seed_key = sharding.place(_key(config, "step"), sharding.replicated(mesh))
     advisor = _advisor(config, dataset, chance_loss, state)
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=config.checkpoint.keep)
+    opened.callback(checkpoints.settle)
     restored = checkpoints.restore_newest(abstract(saved_fields(state)))
     start_step = 0
     if restored is not None:

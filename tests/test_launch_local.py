@@ -105,6 +105,15 @@ def test_a_killed_process_has_the_status_that_a_shell_gives(tmp_path):
     assert status == 137
 
 
+@pytest.fixture
+def hangup_is_heard():
+    """Tests under nohup hand on that SIGHUP is ignored, and the launcher rightly keeps that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup_is_heard")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_reaches_every_process_once_and_ends_the_restarts(tmp_path, number):
     stand_in(

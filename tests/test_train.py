@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from gensupcon_jax import train
+from gensupcon_jax import checkpoint, train
 from gensupcon_jax.errors import UserError
 from tests.tiny import tiny_config, tiny_dataset
 
@@ -124,6 +124,20 @@ MOMENTUM = {
     "log_steps": 1, "checkpoint.every_steps": 1, "loss.mode": "momentum", "momentum_encoder.queue_size": 64,
     "classifier.beside": True, "optimizer.name": "adamw", "optimizer.learning_rate": 1e-3,
 }  # fmt: skip
+
+
+def test_a_run_that_an_exception_ends_leaves_no_save_behind_that_goes_on(tmp_path, monkeypatch):
+    folder = tmp_path / "run" / "checkpoints"
+    begun, real = [], checkpoint.ocp.CheckpointManager.wait_until_finished
+
+    def waits(manager):
+        begun.append(sorted(path.name for path in folder.iterdir()))
+        real(manager)
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", waits)
+    stopped_after(3, tmp_path / "run", monkeypatch, tiny_config(**MOMENTUM))
+    assert begun  # it was waited for
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
 
 
 def test_encoder_average_queue_labels_and_adam_go_on_bit_for_bit_and_nothing_else_does(tmp_path, monkeypatch):
