@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jax
 
-# Files that the drivers of TPUs and of NVIDIA's and AMD's GPUs make.
-_ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "kfd")
+# Files that the drivers of TPUs and of NVIDIA's (dxg: under Windows) and AMD's GPUs make.
+_ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "dxg", "kfd")
 
 # YNN, the library that XLA brings, computes matrix products, elementwise chains and sums: measured in docs/performance.md.
 FLAGS = "--xla_cpu_experimental_ynn_fusion_type=" + ",".join(

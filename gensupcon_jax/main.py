@@ -95,7 +95,8 @@ def join_processes() -> None:
             f"--{', --'.join(missing)} is missing beside --{', --'.join(given)}; several processes need all three"
         )
     if _DISTRIBUTED.value:
-        processes.join(processes.member_of_cluster(), timeout=_JOIN_TIMEOUT.value)
+        member = processes.member_of_cluster(_JOIN_TIMEOUT.value)
+        processes.join(member, timeout=_JOIN_TIMEOUT.value)
     elif given:
         member = processes.Member(*(flag.value for flag in explicit.values()))
         processes.join(member, timeout=_JOIN_TIMEOUT.value)

@@ -24,6 +24,8 @@ LOST = 75  # exit status (EX_TEMPFAIL): another process was lost, starting all o
 _BEAT_SECONDS = 2.0
 _SILENCE_SECONDS = 40.0  # without a beat: frozen, or its machine is gone
 _EARLY_SECONDS = 30.0  # how long one process may have finished before the others
+_NOTICE_SECONDS = 50.0  # where joining may take longer than this, what is missing is said meanwhile
+_TRY_SECONDS = 10.0  # one attempt to connect: an address that swallows everything does not use up all of the time
 _BLAME_SECONDS = 5.0  # how long a broken collective waits for the name of the process that broke it
 
 
@@ -72,13 +74,16 @@ def share(value: Any) -> Any:
     return group().gather(value if is_first() else None)[0]
 
 
-def member_of_cluster() -> Member:
-    """What jax finds out of a TPU pod, SLURM, GKE or Open MPI; UserError where there is none (ours)."""
+def member_of_cluster(timeout: float = 50.0) -> Member:
+    """What jax finds out of a TPU pod, SLURM, GKE or Open MPI; UserError where there is none (ours).
+
+    timeout: seconds until the coordinator's name must be known to the cluster.
+    """
     # The public jax.distributed.initialize detects and connects in one: too late to say who is missing.
     from jax._src.clusters import ClusterEnv
 
     try:
-        found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, 60)
+        found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(timeout))
     except Exception as error:
         raise UserError(f"--distributed: the cluster's description cannot be read ({error})") from error
     if None in found[:3]:
@@ -300,6 +305,16 @@ class _Connection:
         line, self._rest = self._rest.split(b"\n", 1)
         return json.loads(line)
 
+    def has_ended(self) -> bool:
+        """Whether the other side is gone, without taking anything of what it said."""
+        self._socket.setblocking(False)
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
 
 def _host_and_port(address: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
@@ -314,9 +329,15 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
     """Listen on the coordinator's port until every other process has said who it is."""
     connections: dict[int, _Connection] = {}
     missing = set(range(1, member.num_processes))
+    notice = deadline - timeout + _NOTICE_SECONDS
     with _listening(member.coordinator_address, port) as listener:
         while missing:
-            listener.settimeout(max(deadline - time.monotonic(), 0.01))
+            if time.monotonic() > notice:
+                _say_who_waits(
+                    f"process 0 at {member.coordinator_address}: {_missing(missing, _NOTICE_SECONDS)}", timeout
+                )
+                notice = deadline
+            listener.settimeout(max(min(notice, deadline) - time.monotonic(), 0.01))
             try:
                 accepted, (peer_host, *_) = listener.accept()
                 greeting = _Connection(accepted, "?").receive(5.0)
@@ -328,6 +349,8 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
                 raise UserError(f"process 0 at {member.coordinator_address}: {_missing(missing, timeout)}") from None
             who = greeting.get("process_id") if isinstance(greeting, dict) else None
             connection = _Connection(accepted, f"process {who} ({peer_host.removeprefix('::ffff:')})")
+            if who in connections and connections[who].has_ended():
+                missing.add(who)  # it died and was started again while others are still on their way
             if who in missing and greeting["num_processes"] == member.num_processes:
                 missing.remove(who)
                 connections[who] = connection
@@ -338,6 +361,14 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
     for connection in connections.values():
         connection.send({"welcome": True})
     return connections
+
+
+def _say_who_waits(sentence: str, timeout: float) -> None:
+    print(
+        f"warning: {sentence}; tries on until {timeout:.0f} seconds are over (--join_timeout)",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _missing(missing: set[int], timeout: float) -> str:
@@ -361,9 +392,19 @@ def _listening(address: str, port: int) -> socket.socket:
 def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeout: float) -> dict[int, _Connection]:
     """Knock at process 0 until it answers; its answer comes when all are there."""
     who = f"process {member.process_id}"
+    notice = deadline - timeout + _NOTICE_SECONDS
+
+    def unreachable(seconds, reason):
+        return (
+            f"{who} cannot reach process 0 at --coordinator_address {member.coordinator_address} within "
+            f"{seconds:.0f} seconds ({reason}); is process 0 running there, and is the port open?"
+        )
+
     while True:
         try:
-            connected = socket.create_connection((host, port), timeout=max(deadline - time.monotonic(), 0.1))
+            # Half of the time that is left: a name may have two addresses, and each of them gets this.
+            patience = min(_TRY_SECONDS, (deadline - time.monotonic()) / 2)
+            connected = socket.create_connection((host, port), timeout=max(patience, 0.1))
             connection = _Connection(connected, f"process 0 ({member.coordinator_address})")
             connection.send({"process_id": member.process_id, "num_processes": member.num_processes})
             answer = connection.receive(max(deadline - time.monotonic(), 0.1) + 5.0)
@@ -373,10 +414,10 @@ def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeou
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if time.monotonic() > deadline:
-            raise UserError(
-                f"{who} cannot reach process 0 at --coordinator_address {member.coordinator_address} within "
-                f"{timeout:.0f} seconds ({reason}); is process 0 running there, and is the port open?"
-            )
+            raise UserError(unreachable(timeout, reason))
+        if time.monotonic() > notice:
+            _say_who_waits(unreachable(_NOTICE_SECONDS, reason), timeout)
+            notice = deadline
         time.sleep(0.2)
     if "refused" in answer:
         raise UserError(f"{who} was sent away by process 0 at {member.coordinator_address}: {answer['refused']}")

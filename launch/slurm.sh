@@ -16,7 +16,8 @@ usage: launch/slurm.sh --nodes N --gpus-per-node G [options] -- arguments of gen
   --dry-run                print the job's script, hand in nothing
 
 The run is asked to save three minutes before the time limit, and when SLURM needs the nodes; the job then goes back into
-the queue and goes on from there. The workdir must be in a folder that every node sees, or gs://. scancel ends the job.
+the queue and goes on from there. The workdir must be in a folder that every node sees, or gs://. scancel ends the job: it saves,
+in the time that the cluster gives it, and does not come back.
 TEXT
 }
 
@@ -54,6 +55,8 @@ done
 [[ -z $cpus_per_process || $cpus_per_process =~ ^[1-9][0-9]*$ ]] ||
   fail "--cpus-per-process is $cpus_per_process; allowed: a whole number from 1"
 [[ $max_restarts =~ ^[0-9]+$ ]] || fail "--max-restarts is $max_restarts; allowed: a whole number from 0"
+[[ "$root$job_name$time$partition$account" != *[[:space:]]* ]] ||
+  fail 'a space is in --job-name, --time, --partition, --account or the path of this folder; SLURM ends a value there'
 ((${#training[@]})) || fail 'what to train is missing; put it after --, for example: -- --config configs/imagenet.py'
 
 # JAX takes the processes from SLURM, and gives each the GPU of its number on the node, unless told which.
@@ -95,7 +98,7 @@ TEXT
 ${own_gpus:+export JAX_LOCAL_DEVICE_IDS=$own_gpus
 }
 train() {
-  srun --label ${cpus_per_process:+--cpus-per-task=$cpus_per_process }$(quoted "$python" -m gensupcon_jax.main --distributed --join_timeout=300 --stopped_status=85 "${training[@]}") < /dev/null &
+  srun --label ${cpus_per_process:+--cpus-per-task=$cpus_per_process }$(quoted "$python" -m gensupcon_jax.main --distributed --stopped_status=85 "${training[@]}") < /dev/null &
   step=\$!
   while interrupted=; do
     wait "\$step"
@@ -104,14 +107,19 @@ train() {
   done
 }
 
-# srun passes it on to every process; they save and end with status 85.
-trap 'interrupted=yes; kill -TERM "\$step"' USR1 TERM
+# Before the time limit SLURM tells this shell, and the shell SLURM, to tell the tasks: they save and end with status 85.
+# Not by way of srun: at a TERM it kills them.
+cancelled=
+trap 'interrupted=yes; scancel --signal=TERM "\$SLURM_JOB_ID"' USR1
+# scancel and preemption tell the tasks themselves; what was preempted SLURM queues again.
+trap 'interrupted=yes cancelled=yes' TERM
 for ((restarts_left = $max_restarts; ; restarts_left--)); do
   train
   case \$status in
     0) exit 0 ;;
-    85) scontrol requeue "\$SLURM_JOB_ID" && exit 0 ;;
+    85) [[ -n \$cancelled ]] || scontrol requeue "\$SLURM_JOB_ID" && exit 0 ;;
   esac
+  [[ -z \$cancelled ]] || exit "\$status"
   ((restarts_left)) || exit "\$status"
   echo "status \$status; starts again in 10 s, \$((restarts_left - 1)) restarts left after this" >&2
   sleep 10

@@ -165,7 +165,7 @@ ask_to_stop() {
 train() {
   ((${#training[@]})) || fail 'what to train is missing; put it after --, for example: -- --config configs/imagenet.py'
   local line
-  line="bash gensupcon_jax/launch/worker.sh run --max-restarts $max_restarts -- $(quoted --distributed --join_timeout=300 "${training[@]}")"
+  line="bash gensupcon_jax/launch/worker.sh run --max-restarts $max_restarts -- $(quoted --distributed "${training[@]}")"
   if [[ -n $dry_run ]]; then
     on_workers "$line"
     return

@@ -25,7 +25,7 @@ def test_a_machine_without_an_accelerator_gets_the_flags(tmp_path):
     assert settings(tmp_path, JAX_PLATFORMS="cpu")["XLA_FLAGS"] == cpu_flags.FLAGS
 
 
-@pytest.mark.parametrize("file", ["accel0", "vfio/0", "nvidia0", "kfd"])
+@pytest.mark.parametrize("file", ["accel0", "vfio/0", "nvidia0", "dxg", "kfd"])
 def test_an_accelerator_gets_none_unless_jax_is_told_to_use_the_cpu(tmp_path, file):
     assert settings(tmp_path, [file]) == {}
     assert settings(tmp_path, [file], JAX_PLATFORMS="cpu")["XLA_FLAGS"] == cpu_flags.FLAGS

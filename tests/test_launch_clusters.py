@@ -261,7 +261,7 @@ def test_create_says_when_there_will_be_none(cloud):
 def test_run_trains_on_every_worker_with_the_same_arguments(cloud):
     done = launch("tpu_vm.sh", "run", *WHERE, "--", *QUOTED)
     assert done.returncode == 0
-    assert done.stdout.count(str(["--distributed", "--join_timeout=300", *QUOTED])) == 2
+    assert done.stdout.count(str(["--distributed", *QUOTED])) == 2
 
 
 def test_run_ends_with_the_status_of_a_worker_that_fails_and_starts_it_again_before(cloud):
@@ -325,7 +325,10 @@ def test_stop_and_follow_say_when_nothing_runs(cloud):
 
 SLURM = {
     "sbatch": 'cat > "$CLUSTER/job"',
-    "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$@"',
+    # As the real one, it kills its tasks when it gets a TERM.
+    "srun": "while [[ $1 == --* ]]; do shift; done\ntrap 'kill -KILL \"$task\"; exit 137' TERM\n"
+    '"$@" & task=$!; echo "$task" > "$CLUSTER/task"; wait "$task"',
+    "scancel": '[[ $* == "--signal=TERM 77" ]] && kill -TERM "$(< "$CLUSTER/task")"',
     "scontrol": 'echo "$*" >> "$CLUSTER/scontrol"',
     "sleep": "true",
 }
@@ -377,15 +380,30 @@ def test_a_step_that_fails_starts_again_until_the_limit(cluster, statuses, start
     assert not (cluster / "scontrol").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_before_its_time_limit_the_job_saves_and_goes_back_into_the_queue(cluster, number):
+def test_before_its_time_limit_the_job_saves_and_goes_back_into_the_queue(cluster):
     job = start_job(cluster, "wait")
     wait_for(cluster / "trains")
-    job.send_signal(number)
+    job.send_signal(signal.SIGUSR1)  # as --signal=B:USR1@180 does, to the batch shell alone
     job.communicate(timeout=60)
     assert job.returncode == 0
     assert (cluster / "scontrol").read_text() == "requeue 77\n"
     assert (cluster / "starts").read_text() == "x"
+
+
+def test_a_cancelled_job_saves_and_does_not_come_back(cluster):
+    job = start_job(cluster, "wait")
+    wait_for(cluster / "trains")
+    job.send_signal(signal.SIGTERM)  # scancel and preemption tell the shell and the tasks
+    os.kill(int((cluster / "task").read_text()), signal.SIGTERM)
+    job.communicate(timeout=60)
+    assert job.returncode == 0
+    assert not (cluster / "scontrol").exists()
+    assert (cluster / "starts").read_text() == "x"
+
+
+def test_a_job_name_with_a_space_is_refused():
+    done = launch("slurm.sh", "--nodes", "1", "--gpus-per-node", "1", "--job-name", "my run", "--", "--config", "x")
+    assert (done.returncode, "a space is in --job-name" in done.stderr) == (2, True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """Several processes are one run: the same trajectory, one writer; who is missing or lost is named by the others."""
 
+import concurrent.futures
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from gensupcon_jax import checkpoint
+from gensupcon_jax import checkpoint, processes
+from gensupcon_jax.errors import UserError
 from tests.killing import outcome
 from tests.running import ROOT, ended, free_port, results_of, rows_of, start, start_as_slurm_tasks, start_several
 
@@ -103,6 +107,45 @@ def test_processes_that_do_not_come_are_named(tmp_path):
     assert (first[0], second[0]) == (1, 1)
     assert re.fullmatch(rf"error: process 0 at 127.0.0.1:\d+: {missing}\n", first[2])
     assert re.fullmatch(rf"error: process 1 was sent away by process 0 at 127.0.0.1:\d+: {missing}\n", second[2])
+
+
+def test_a_long_wait_says_meanwhile_who_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "_NOTICE_SECONDS", 0.5)
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(UserError, match=r"process 1 cannot reach process 0 .* within 2 seconds"):
+        processes.join(processes.Member(address, 2, 1), timeout=1.5)
+    assert capsys.readouterr().err == (
+        f"warning: process 1 cannot reach process 0 at --coordinator_address {address} within 0 seconds (Connection refused); "
+        "is process 0 running there, and is the port open?; tries on until 2 seconds are over (--join_timeout)\n"
+    )
+    with pytest.raises(UserError, match="of the other processes 1 did not come within 2 seconds"):
+        processes.join(processes.Member(address, 2, 0), timeout=1.5)
+    assert capsys.readouterr().err.startswith(f"warning: process 0 at {address}: of the other processes 1 did not come")
+
+
+def test_a_process_that_died_on_the_way_may_come_again():
+    address = f"127.0.0.1:{free_port()}"
+    host, port = address.split(":")
+
+    def knock(number):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionRefusedError):
+                connected = socket.create_connection((host, int(port)))
+                connected.sendall(b'{"process_id": %d, "num_processes": 3}\n' % number)
+                return connected
+        raise TimeoutError("process 0 does not listen")
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        member, end = processes.Member(address, 3, 0), time.monotonic() + 20
+        first = pool.submit(processes._meet_as_first, member, host, int(port), end, 20.0)
+        knock(1).close()  # it dies
+        time.sleep(0.2)
+        others = [knock(1), knock(2)]
+        assert sorted(first.result(timeout=20)) == [1, 2]
+        assert [b"welcome" in other.recv(100) for other in others] == [True, True]
+        for other in others:
+            other.close()
 
 
 @pytest.mark.parametrize(
