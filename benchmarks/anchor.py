@@ -10,6 +10,7 @@ Compiled by libtpu (`pip install "gensupcon_jax[plan]"`), twice some minutes.
 import argparse
 import functools
 import os
+import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # the chips are described, not opened
 
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 
 from configs import imagenet
 from gensupcon_jax import sharding
+from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import chips
 from gensupcon_jax.plan.known import data_sizes
 from gensupcon_jax.plan.step import plan_step
@@ -120,4 +122,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

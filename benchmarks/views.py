@@ -7,6 +7,7 @@ Compiled by libtpu (`pip install "gensupcon_jax[plan]"`) in a minute: the networ
 
 import argparse
 import os
+import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # the chip is described, not opened
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from configs import imagenet
 from gensupcon_jax import assemble, sharding
+from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import hlo
 from gensupcon_jax.plan.chips import find_slice
 from gensupcon_jax.plan.known import data_sizes
@@ -59,4 +61,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +123,19 @@ def test_a_program_that_is_too_large_is_a_verdict(monkeypatch):
     (plan,) = tpu_plan()
     assert plan.verdict == figures.DOES_NOT_FIT
     assert "of the 15.75 GiB that the compiler may use" in plan.reason
-    assert "DOES NOT FIT" in table.text([plan]) and "try --batch_size=" in table.text([plan])
+    assert "DOES NOT FIT" in table.text([plan]) and "; try " in table.text([plan])
+
+
+@pytest.mark.parametrize("share", [0.95, 0.6])
+def test_the_batch_that_is_advised_is_one_that_training_takes(share):
+    config, sizes = imagenet.get_config(), known.data_sizes("tfds:imagenet2012")
+    said = figures._advice(config, sizes, 16, share=share)
+    (batch_size,) = map(int, re.findall(r"--batch_size=(\d+)", said))
+    assert 0 < batch_size <= 0.95 * share * config.batch_size
+    config.batch_size = batch_size  # 65,536 keys of the queue and blocks of 32 must divide by it
+    step.check(config, sizes, 16)
+    assert "bfloat16" not in said  # that is what it has
+    assert "--batch_size" not in figures._advice(config, sizes, 16, share=0.3)  # under one block
 
 
 # Shapes
@@ -165,12 +178,22 @@ def test_the_step_lowers_for_cuda():
     assert (exported.platforms, exported.nr_devices) == (("cuda",), 2)
 
 
+def work_of_one_gpu(**changes):
+    config = momentum_config(**changes)
+    (plan,) = compare.plan(config, topologies=["gpu:1"], batch_sizes=[32], sizes=TINY._asdict())
+    return plan.flops_an_image
+
+
 def test_gpus_get_flops_and_state_only():
     (plan,) = compare.plan(momentum_config(), topologies=["gpu:4"], batch_sizes=[32], sizes=TINY._asdict())
     assert plan.flops_an_image > 1e5
+    assert plan.flops_an_image == pytest.approx(work_of_one_gpu(), rel=0.05)  # 8 images share one update there
+    assert work_of_one_gpu(**{"loss.tile_size": 4}) == work_of_one_gpu()  # a loop's body would count once
     assert plan.verdict == figures.NOT_JUDGED
     assert (plan.bounds, plan.groups, plan.traffic) == ({}, (), ())
-    assert "whether it fits is not judged" in table.text([plan])
+    text = table.text([plan], price_per_chip_hour=1.0)
+    assert "whether it fits is not judged" in text
+    assert not any(word in text for word in ("TPU", "at least", " -\n"))
     (row,) = table.as_json([plan])
     assert row["bytes_an_image"] is None
 
@@ -271,13 +294,29 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path):
     assert file.read_text() == "mine"
 
 
-def test_a_mistake_is_one_line():
-    command = [sys.executable, "-m", "gensupcon_jax.plan", "--config", "configs/digits.py"]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--topology is missing; for example --topology v5e:4x4,v4:2x2x4"),
+        (["--topology=gpu:1", "--batch_size=\u00b2"], "--batch_size has '\u00b2'; allowed: whole numbers from 1, with "
+                                                   "commas between them"),
+        (["--topology=gpu:1", "--price-per-chip-hour=nan"], "--price_per_chip_hour is nan; allowed: a number from 0"),
+        (["--topology=h100:8"], "--topology is 'h100:8'; known: v4:AxBxC, v5e:AxB, v5p:AxBxC, v6e:AxB, with numbers "
+                                "for the letters, and gpu:A; for example v4:2x2x4, v5e:4x4, v5p:2x2x2, v6e:4x4"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(arguments, message):
+    command = [sys.executable, "-m", "gensupcon_jax.plan", "--config", "configs/digits.py", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (
-        1,
-        "error: --topology is missing; for example --topology v5e:4x4,v4:2x2x4\n",
-    )
+    assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
+
+
+def test_a_benchmark_says_a_mistake_in_one_line():
+    for name in ("anchor", "views"):
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--topology", "v9:1"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: --topology is 'v9:1'; known: ") and done.stderr.count("\n") == 1
 
 
 def test_hyphens_and_underscores_are_the_same():
@@ -288,7 +327,16 @@ def test_hyphens_and_underscores_are_the_same():
         assert "price_per_chip_hour=-1" in done.stderr and "Unknown" not in done.stderr
 
 
-def test_every_chip_says_where_its_numbers_are_from():
+def test_every_chip_is_as_its_page_says():
+    gib = 2.0**30
+    # FLOP/s, HBM, bytes/s of HBM and of all links both ways, as read from the page of each; the links of v4 from its paper.
+    published = {
+        "v4": (275e12, 32 * gib, 1200e9, 600e9),
+        "v5e": (197e12, 16 * gib, 819e9, 400e9),
+        "v5p": (459e12, 95 * gib, 2765e9, 1200e9),
+        "v6e": (918e12, 32 * gib, 1600e9, 800e9),
+    }
+    assert {name: tuple(chip[1:5]) for name, chip in chips.CHIPS.items()} == published
     for chip in chips.CHIPS.values():
         assert chip.source == f"https://cloud.google.com/tpu/docs/{chip.name}"
         assert math.isclose(

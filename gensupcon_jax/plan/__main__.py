@@ -1,6 +1,7 @@
 """The command line: python -m gensupcon_jax.plan --config configs/imagenet.py --topology v5e:4x4[,v4:2x2x4]."""
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -37,6 +38,8 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # jax cannot read back what it compiled for other devices
     from gensupcon_jax.plan import compare, table  # after the flags: a wrong one is said at once
 
+    if _PRICE.value is not None and not math.isfinite(_PRICE.value):
+        raise UserError(f"--price_per_chip_hour is {_PRICE.value}; allowed: a number from 0")
     if not _TOPOLOGY.value:
         raise UserError("--topology is missing; for example --topology v5e:4x4,v4:2x2x4")
     config, name = flags.FLAGS["config"].value, _name(config_flags.get_config_filename(flags.FLAGS["config"]))
@@ -65,6 +68,8 @@ def _check_replaceable(path: Path) -> None:
     """UserError where the file to write is something else than an older plan, or its folder is not there."""
     if not path.parent.is_dir():
         raise UserError(f"--json is {str(path)!r}, but {path.parent} is no folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"--json is {str(path)!r}, which may not be written; give another file")
     if path.exists():
         try:
             is_plan = _MARK in json.loads(path.read_text())
@@ -75,7 +80,7 @@ def _check_replaceable(path: Path) -> None:
 
 
 def _whole_number(text: str) -> int:
-    if not text.strip().isdigit():
+    if not text.strip().isdecimal():
         raise UserError(f"--batch_size has {text!r}; allowed: whole numbers from 1, with commas between them")
     return int(text)
 

@@ -2,7 +2,9 @@
 
 import math
 import os
+import platform
 import re
+import sys
 from typing import NamedTuple
 
 import jax
@@ -69,7 +71,7 @@ def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
     known = ", ".join(f"{chip.name}:{'x'.join('ABC'[: chip.sides])}" for chip in CHIPS.values())
     if match is None or match[1] not in CHIPS:
         raise UserError(
-            f"--topology is {name!r}; known: {known}, with numbers for the letters; for example {', '.join(EXAMPLES)}"
+            f"--topology is {name!r}; known: {known}, with numbers for the letters, and gpu:A; for example {', '.join(EXAMPLES)}"
         )
     chip, sides = CHIPS[match[1]], tuple(map(int, match[2].split("x")))
     if len(sides) != chip.sides or not 0 < math.prod(sides) <= chip.largest_chips:
@@ -89,7 +91,11 @@ def find_slice(name: str, *, chip_config: str | None = None) -> Slice:
     try:
         import libtpu  # noqa: F401  (what jax looks for)
     except ImportError as error:
-        raise UserError(f"the TPU compiler is not installed; install it with: {EXTRA}") from error
+        is_there = sys.platform == "linux" and platform.machine() == "x86_64"
+        only = (
+            "" if is_there else f"; it exists for Linux on x86-64 only, this is {sys.platform} on {platform.machine()}"
+        )
+        raise UserError(f"the TPU compiler is not installed; install it with: {EXTRA}{only}") from error
     # Without these libtpu asks the metadata server of a Google machine, for minutes, and complains about its absence.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")

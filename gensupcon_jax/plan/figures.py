@@ -10,10 +10,11 @@ import jax
 from ml_collections import ConfigDict
 
 from gensupcon_jax import sharding
+from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import hlo
 from gensupcon_jax.plan.chips import Chip, Slice
 from gensupcon_jax.plan.known import DataSizes
-from gensupcon_jax.plan.step import PlannedStep, bytes_a_device, plan_step
+from gensupcon_jax.plan.step import PlannedStep, bytes_a_device, check, plan_step
 
 # The first whose pattern is found in an instruction's scope. Scopes are named in train_step.py, objectives.py and by Flax.
 GROUPS = (
@@ -134,7 +135,7 @@ def plan_slice(config: ConfigDict, sizes: DataSizes, chips: Slice) -> Figures:
         "assumptions": planned.assumptions + ((chips.chip.note,) if chips.chip.note else ()),
     }
     if compiled is None:
-        return _that_does_not_fit(planned, refusal, common)
+        return _that_does_not_fit(planned, refusal, common, config, sizes)
     return _of_compiled(planned, compiled, chips.chip, common)
 
 
@@ -143,7 +144,7 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
 
     The step is lowered for CUDA all the same: what no GPU could run is an error here.
     """
-    planned = plan_step(config, sizes, sharding.abstract_mesh(num_devices))
+    planned = plan_step(_in_one_tile(config), sizes, sharding.abstract_mesh(num_devices))
     started = time.monotonic()
     traced = planned.train_step_fn.trace(planned.state, planned.frozen, planned.batch, planned.seed_key)
     cost = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
@@ -164,6 +165,14 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
         assumptions=planned.assumptions,
         **_NOT_COMPILED,
     )
+
+
+def _in_one_tile(config: ConfigDict) -> ConfigDict:
+    """The same loss without a loop: in a program that is only lowered, a loop's body counts once, however often it runs."""
+    changed = config.copy_and_resolve_references()
+    with changed.unlocked():
+        changed.loss.tile_size = config.batch_size * config.augment.num_views + config.momentum_encoder.queue_size
+    return changed
 
 
 def state_memory(planned: PlannedStep) -> dict[str, float]:
@@ -268,7 +277,9 @@ def _memory(planned: PlannedStep, analysis: Any) -> dict[str, float]:
     return parts
 
 
-def _that_does_not_fit(planned: PlannedStep, refusal: str, common: dict[str, Any]) -> Figures:
+def _that_does_not_fit(
+    planned: PlannedStep, refusal: str, common: dict[str, Any], config: ConfigDict, sizes: DataSizes
+) -> Figures:
     parts = state_memory(planned)
     fixed = sum(parts.values())
     used, limit = refused_bytes(refusal, fixed)
@@ -278,7 +289,7 @@ def _that_does_not_fit(planned: PlannedStep, refusal: str, common: dict[str, Any
         memory=parts,
         verdict=DOES_NOT_FIT,
         reason=said,
-        advice=_advice(planned, used, limit, fixed, common["num_chips"]),
+        advice=_advice(config, sizes, common["num_chips"], share=(limit - fixed) / (used - fixed) if limit else 0.0),
         flops_an_image=math.nan,
         **_NOT_COMPILED,
         **common,
@@ -299,16 +310,20 @@ def refused_bytes(message: str, fixed: float) -> tuple[float, float]:
     return 0.0, 0.0
 
 
-def _advice(planned: PlannedStep, used: float, limit: float, fixed: float, num_chips: int) -> str:
-    """The nearest change that should fit; what grows with the batch is taken to grow in a line."""
-    changes = "model.dtype=bfloat16, more chips, or chips with more memory"
-    if not limit or fixed >= limit:
-        return f"try {changes}"
-    images = int(planned.images_per_device * (limit - fixed) / (used - fixed) * 0.95)
-    images = images // 8 * 8 or images
-    if images < 1:
-        return f"try {changes}"
-    return f"try --batch_size={images * num_chips} ({images} images a chip; an estimate), {changes}"
+def _advice(config: ConfigDict, sizes: DataSizes, num_chips: int, *, share: float) -> str:
+    """The nearest change that should fit; share: of the images of now: what grows with the batch is taken to grow in a line."""
+    dtype = [] if config.model.dtype == "bfloat16" else ["model.dtype=bfloat16"]
+    changes = ", ".join([*dtype, "more chips, or chips with more memory"])
+    for images in range(int(config.batch_size // num_chips * share * 0.95), 0, -1):
+        smaller = config.copy_and_resolve_references()
+        with smaller.unlocked():
+            smaller.batch_size = images * num_chips
+        try:
+            check(smaller, sizes, num_chips)
+        except UserError:
+            continue  # the queue or a block of mixing does not divide
+        return f"try --batch_size={images * num_chips} ({images} images a chip; an estimate), {changes}"
+    return f"try {changes}"
 
 
 def gib(num_bytes: float) -> str:

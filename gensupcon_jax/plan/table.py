@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gensupcon_jax.plan.chips import CHIPS
-from gensupcon_jax.plan.figures import DOES_NOT_FIT, FITS, Figures, Group, gib
+from gensupcon_jax.plan.figures import DOES_NOT_FIT, FITS, NOT_JUDGED, Figures, Group, gib
 
 _BOUNDS = {
     "compute": "matrix units at their peak",
@@ -33,11 +33,17 @@ def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) 
     if sources:
         parts.append("Chips: " + ", ".join(f"{name} {source}" for name, source in sources.items()) + ".")
     parts += [textwrap.fill(f"Taken for granted: {each}.", 120) for each in dict.fromkeys(_assumptions(plans))]
-    parts.append(
-        "FLOPs, bytes and memory are what the TPU compiler says of the program that training runs; nothing was run.\n"
-        "Bounds and everything below them are estimates: at these published rates, all units always busy and the input\n"
-        "never late, a step cannot be faster. Real steps are slower."
-    )
+    if any(plan.bounds for plan in plans):
+        parts.append(
+            "FLOPs, bytes and memory are what the TPU compiler says of the program that training runs; nothing was run.\n"
+            "Bounds and everything below them are estimates: at these published rates, all units always busy and the input\n"
+            "never late, a step cannot be faster. Real steps are slower."
+        )
+    if any(plan.verdict == NOT_JUDGED for plan in plans):
+        parts.append(
+            "GPUs: FLOPs are counted in the program before a compiler has seen it, memory is that of the state and the batch\n"
+            "alone. How fast it is, and so what it costs, this does not say."
+        )
     return "\n\n".join(parts)
 
 
@@ -84,9 +90,12 @@ def _main_rows(plans: Sequence[Figures], price: float | None) -> Rows:
         if any(plan.memory.get(name, 0.0) >= 2**20 for plan in plans):
             row(f"  {name}", lambda plan, name=name: gib(plan.memory.get(name, 0.0)))
     row("  together", lambda plan: gib(sum(plan.memory.values())))
-    row("  of", lambda plan: gib(plan.hbm_bytes), known=lambda plan: plan.hbm_bytes > 0)
+    if any(plan.hbm_bytes > 0 for plan in plans):
+        row("  of", lambda plan: gib(plan.hbm_bytes), known=lambda plan: plan.hbm_bytes > 0)
     row("  verdict", lambda plan: plan.verdict)
     row("GFLOP an image", lambda plan: _number(plan.flops_an_image / 1e9), known=lambda plan: plan.flops_an_image > 0)
+    if all(plan.verdict == NOT_JUDGED for plan in plans):
+        return rows
     fitting("MB an image, all memories", lambda plan: _number(plan.bytes_an_image / 1e6))
     fitting("MB an image, HBM alone", lambda plan: _number(plan.hbm_bytes_an_image / 1e6))
     rows.append(("collectives a step, a chip", *("" for _ in plans)))
@@ -148,7 +157,8 @@ def _verdict(plan: Figures) -> str:
     where = f"{plan.topology}, batch {plan.batch_size:,}"
     if plan.verdict == FITS:
         left = plan.hbm_bytes - sum(plan.memory.values())
-        return f"{where}: fits, {gib(left)} GiB a chip are free. The bound of {plan.binding} is reached first."
+        free = f"{gib(left)} of {gib(plan.hbm_bytes)} GiB a chip are left; the compiler keeps some of it to itself"
+        return f"{where}: fits, {free}. The bound of {plan.binding} is reached first."
     if plan.verdict == DOES_NOT_FIT:
         return f"{where}: does not fit: it needs {plan.reason}; {plan.advice}."
     return f"{where}: whether it fits is not judged: {plan.reason}."
