@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TEMPLATE = Path(__file__).parent / "jobset.yaml"
+FLAT_SHAPES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")  # those that v5e and v6e have
 ACCELERATORS = {
     "v4": "tpu-v4-podslice",
     "v5e": "tpu-v5-lite-podslice",
@@ -98,12 +99,14 @@ def check(options: argparse.Namespace, training: list[str]) -> None:
 
 def tpu_hosts(topology: str) -> Hosts:
     """The hosts of a slice: 4 chips each, fewer on the smallest, and 8 on the 2x4 of v5e and v6e."""
-    found = re.fullmatch(r"(v4|v5e|v5p|v6e):(\d+(?:x\d+)+)", topology)
-    if not found:
+    kind, _, shape = topology.partition(":")
+    num_sides = {"v5e": 2, "v6e": 2, "v4": 3, "v5p": 3}.get(kind)
+    if num_sides is None or not re.fullmatch("x".join(["[1-9][0-9]*"] * num_sides), shape):
         raise ValueError(
-            f"--topology is {topology!r}; allowed: v4, v5e, v5p or v6e with a shape, like v5e:4x4 or v4:2x2x4"
+            f"--topology is {topology!r}; allowed: v5e or v6e with two sides, v4 or v5p with three, like v5e:4x4 or v4:2x2x4"
         )
-    kind, shape = found.groups()
+    if num_sides == 2 and shape not in FLAT_SHAPES:
+        raise ValueError(f"--topology is {topology!r}; allowed shapes of {kind}: {', '.join(FLAT_SHAPES)}")
     num_chips = math.prod(map(int, shape.split("x")))
     per_host = 8 if kind in ("v5e", "v6e") and num_chips == 8 else min(num_chips, 4)
     if not num_chips or num_chips % per_host:

@@ -96,10 +96,16 @@ describe_tpu() {
   [[ -z $topology || -z $accelerator_type ]] || fail 'both --topology and --accelerator-type are given'
   local kind=${accelerator_type%%-*}
   if [[ -n $topology ]]; then
-    [[ $topology =~ ^(v4|v5e|v5p|v6e):[0-9]+(x[0-9]+)+$ ]] ||
-      fail "--topology is $topology; allowed: v4, v5e, v5p or v6e with a shape, like v5e:4x4 or v4:2x2x4"
+    local number='[1-9][0-9]*'
+    [[ $topology =~ ^((v5e|v6e):${number}x${number}|(v4|v5p):${number}x${number}x${number})$ ]] ||
+      fail "--topology is $topology; allowed: v5e or v6e with two sides, v4 or v5p with three, like v5e:4x4 or v4:2x2x4"
     kind=${topology%%:*}
-    local shape=${topology#*:}
+    local shape=${topology#*:} shapes=''
+    case $kind in # of each size the accelerator type has one shape; with another one the links of the chips would be other ones
+      v5e | v6e) shapes='1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16' ;;
+      v5p) shapes='2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8 8x8x8 8x8x16 8x16x16 16x16x16 16x16x24' ;;
+    esac
+    [[ -z $shapes || " $shapes " == *" $shape "* ]] || fail "--topology is $topology; allowed shapes of $kind: $shapes"
     local chips=$((${shape//x/*}))
     case $kind in
       v4) tpu=(--type=v4 "--topology=$shape") ;;

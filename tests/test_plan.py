@@ -193,7 +193,7 @@ def test_gpus_get_flops_and_state_only():
     assert (plan.bounds, plan.groups, plan.traffic) == ({}, (), ())
     text = table.text([plan], price_per_chip_hour=1.0)
     assert "whether it fits is not judged" in text
-    assert not any(word in text for word in ("TPU", "at least", " -\n"))
+    assert not any(word in text for word in ("TPU", "at least", "  -\n"))
     (row,) = table.as_json([plan])
     assert row["bytes_an_image"] is None
 
