@@ -197,19 +197,19 @@ class Group:
         """Wait until every process has come to its end, then nobody watches anybody any more."""
         if self.is_done:
             return
-        self._tell(None, {"finished": True})
+        self._tell({"finished": True})
         while not self.is_done:
             time.sleep(0.02)
             if not self.process_id and len(self._finished) == len(self._connections):
                 self._is_done.set()
-                self._tell(None, {"all_finished": True})
+                self._tell({"all_finished": True})
 
     def leave(self, status: int, message: str, why: dict) -> NoReturn:
         """Print, tell the others, and end without the waiting that jax does at exit."""
         with self._exit_lock:
             self._is_done.set()
             print(message, file=sys.stderr)
-            self._tell(None, {"left": why})
+            self._tell({"left": why})
             _exit(status)
 
     def _send(self, peer: int, message: dict) -> None:
@@ -267,14 +267,14 @@ class Group:
             remedy = "; start all processes again, they go on from the newest checkpoint" if status == LOST else ""
             text = f"process {self.process_id} stops because {name} has stopped: {reason}{remedy}"
             print(f"error: {text}" if status else text, file=sys.stderr)
-            self._tell(peer, {"lost": {"reason": reason, "status": status, "is_hanging": is_hanging, "name": name}})
+            # Also the one that is lost: where it is process 0 and lives, it alone can tell the others, who would blame this one.
+            self._tell({"lost": {"reason": reason, "status": status, "is_hanging": is_hanging, "name": name}})
             _exit(status)
 
-    def _tell(self, but: int | None, message: dict) -> None:
-        for peer, connection in self._connections.items():
-            if peer != but:
-                with contextlib.suppress(OSError):
-                    connection.send(message)
+    def _tell(self, message: dict) -> None:
+        for connection in self._connections.values():
+            with contextlib.suppress(OSError):
+                connection.send(message)
 
 
 def _exit(status: int) -> NoReturn:
