@@ -13,10 +13,8 @@ _ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "dxg", "kfd")
 FLAGS = "--xla_cpu_experimental_ynn_fusion_type=" + ",".join(
     f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "ELTWISE", "REDUCE")
 )
-MEASURED_WITH = (
-    0,
-    10,
-)  # jax's version. XLA ends the process for a flag that it does not know, and this one is experimental.
+# jax's version. XLA ends the process for a flag that it does not know, and this one is experimental.
+MEASURED_WITH = (0, 10)
 
 
 def set_for_this_machine(environ: MutableMapping[str, str], devices: Path = Path("/dev")) -> None:

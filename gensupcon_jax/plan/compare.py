@@ -28,7 +28,9 @@ def plan(
     given = {name: value for name, value in (sizes or {}).items() if value is not None}
     known = data_sizes(config.dataset.name, **{"image_size": config.dataset.image_size} | given)
     places = [_place(name) for name in topologies]
-    cases = [(place, _with_batch(config, batch_size)) for place in places for batch_size in batch_sizes]
+    cases = [
+        (place, step.with_fields(config, {"batch_size": batch_size})) for place in places for batch_size in batch_sizes
+    ]
     _check_all(cases, known)
     figures = []
     for place, changed in cases:
@@ -49,13 +51,6 @@ def _place(name: str) -> Slice | int:
     if int(gpus[1]) < 1:
         raise UserError(f"--topology is {name!r}; allowed: gpu: and a whole number from 1")
     return int(gpus[1])
-
-
-def _with_batch(config: ConfigDict, batch_size: int) -> ConfigDict:
-    changed = config.copy_and_resolve_references()
-    with changed.unlocked():
-        changed.batch_size = batch_size
-    return changed
 
 
 def _check_all(cases: Sequence[tuple[Slice | int, ConfigDict]], sizes: DataSizes) -> None:

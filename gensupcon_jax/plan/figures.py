@@ -14,7 +14,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import hlo
 from gensupcon_jax.plan.chips import Chip, Slice
 from gensupcon_jax.plan.known import DataSizes
-from gensupcon_jax.plan.step import PlannedStep, bytes_a_device, check, plan_step
+from gensupcon_jax.plan.step import PlannedStep, bytes_a_device, check, plan_step, with_fields
 
 # The first whose pattern is found in an instruction's scope. Scopes are named in train_step.py, objectives.py and by Flax.
 GROUPS = (
@@ -169,10 +169,8 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
 
 def _in_one_tile(config: ConfigDict) -> ConfigDict:
     """The same loss without a loop: in a program that is only lowered, a loop's body counts once, however often it runs."""
-    changed = config.copy_and_resolve_references()
-    with changed.unlocked():
-        changed.loss.tile_size = config.batch_size * config.augment.num_views + config.momentum_encoder.queue_size
-    return changed
+    num_contrasts = config.batch_size * config.augment.num_views + config.momentum_encoder.queue_size
+    return with_fields(config, {"loss.tile_size": num_contrasts})
 
 
 def state_memory(planned: PlannedStep) -> dict[str, float]:
@@ -315,11 +313,8 @@ def _advice(config: ConfigDict, sizes: DataSizes, num_chips: int, *, share: floa
     dtype = [] if config.model.dtype == "bfloat16" else ["model.dtype=bfloat16"]
     changes = ", ".join([*dtype, "more chips, or chips with more memory"])
     for images in range(int(config.batch_size // num_chips * share * 0.95), 0, -1):
-        smaller = config.copy_and_resolve_references()
-        with smaller.unlocked():
-            smaller.batch_size = images * num_chips
         try:
-            check(smaller, sizes, num_chips)
+            check(with_fields(config, {"batch_size": images * num_chips}), sizes, num_chips)
         except UserError:
             continue  # the queue or a block of mixing does not divide
         return f"try --batch_size={images * num_chips} ({images} images a chip; an estimate), {changes}"

@@ -59,13 +59,26 @@ def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -
     return PlannedStep(
         train_step_fn=parts.train_step_fn,
         state=_placed(state, state_shardings(state, mesh)),
-        frozen=_on(_frozen(config, data, teacher), everywhere),
-        batch=_on(assemble.abstract_batch(config, data), sharding.batch_sharding(mesh)),
-        seed_key=_on(seed_key, everywhere),
+        frozen=lying_on(_frozen(config, data, teacher), everywhere),
+        batch=lying_on(assemble.abstract_batch(config, data), sharding.batch_sharding(mesh)),
+        seed_key=lying_on(seed_key, everywhere),
         images_per_device=config.batch_size // mesh.size,
         total_steps=lengths.total_steps,
         assumptions=assumptions,
     )
+
+
+def with_fields(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
+    """A copy of the config with other values of fields, such as {"loss.tile_size": 8} (ours)."""
+    changed = config.copy_and_resolve_references()
+    with changed.unlocked():
+        changed.update_from_flattened_dict(fields)
+    return changed
+
+
+def lying_on(shapes: Any, one_sharding: Any) -> Any:
+    """The same shapes, all of them placed by one sharding (ours)."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_sharding), shapes)
 
 
 def bytes_a_device(tree: Any) -> int:
@@ -127,7 +140,3 @@ def _placed(shapes: Any, shardings: Any) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf_sharding)
 
     return jax.tree.map(placed, shapes, shardings)
-
-
-def _on(shapes: Any, one_sharding: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_sharding), shapes)
