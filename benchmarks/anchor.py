@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from configs import imagenet
-from gensupcon_jax import sharding
+from gensupcon_jax.cluster import sharding
+from gensupcon_jax.configs import imagenet
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import chips
 from gensupcon_jax.plan.known import data_sizes
@@ -92,7 +92,7 @@ def compile_anchor(mesh: Mesh, num_images: int) -> jax.stages.Compiled:
 
 
 def compile_ours(mesh: Mesh, num_images: int) -> jax.stages.Compiled:
-    """The step of configs/imagenet.py:cross_entropy on uint8 images that are only normalised."""
+    """The step of configs/imagenet.py:cross_entropy on uint8 images that are only normalized."""
     config = imagenet.get_config("cross_entropy")
     config.batch_size = num_images * mesh.size
     config.augment.policy = "none"

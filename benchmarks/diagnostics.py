@@ -13,17 +13,20 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from configs import digits
-from gensupcon_jax import assemble, datasets, sharding
-from gensupcon_jax.diagnostics import batch_diagnostics
-from gensupcon_jax.input_pipeline import train_batches
+from gensupcon_jax.cluster import sharding
+from gensupcon_jax.configs import digits
+from gensupcon_jax.data import datasets
+from gensupcon_jax.data.input_pipeline import train_batches
+from gensupcon_jax.data.shapes import DataShape
+from gensupcon_jax.method.diagnostics import batch_diagnostics
+from gensupcon_jax.run import assemble
 
 
 def compile_step() -> tuple[Callable, Callable]:
     """-> the compiled step of the recipe on one device, and a function without arguments that runs it once more."""
     config, dataset = digits.get_config(), datasets.load("digits")
     mesh = sharding.make_mesh(jax.devices()[:1])
-    data = assemble.DataShape.of(dataset.description())
+    data = DataShape.of(dataset.description())
     parts = assemble.build_parts(config, data, assemble.lengths(config, per_epoch=4), mesh)
     everywhere = sharding.replicated(mesh)
     state = jax.jit(parts.initial_state_fn, out_shardings=everywhere)(jax.random.key(0))

@@ -9,14 +9,17 @@ import time
 
 import jax
 
-from configs import digits
-from gensupcon_jax import assemble, datasets, sharding, train_step
-from gensupcon_jax.input_pipeline import Batch
+from gensupcon_jax.cluster import sharding
+from gensupcon_jax.configs import digits
+from gensupcon_jax.data import datasets
+from gensupcon_jax.data.shapes import Batch, DataShape
+from gensupcon_jax.method import train_step
+from gensupcon_jax.run import assemble
 
 
 def build(config, dataset, mesh, *, is_guarded: bool):
     """A compiled step with its state, as training has it; without: neither the check, nor the choice, nor the ratio."""
-    data = assemble.DataShape.of(dataset.description())
+    data = DataShape.of(dataset.description())
     real = train_step._guarded
     if not is_guarded:
         train_step._guarded = lambda state, candidate, updates, metrics, max_skipped_steps: (candidate, metrics)

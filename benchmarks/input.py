@@ -85,8 +85,8 @@ def input_alone(connection, folder: str, threads: int, views: int) -> None:
     """A process that makes an epoch of training batches for each message, or several in one go to see its memory."""
     import jax
 
-    from gensupcon_jax import datasets
-    from gensupcon_jax.input_pipeline import HostCrops, train_batches
+    from gensupcon_jax.data import datasets
+    from gensupcon_jax.data.input_pipeline import HostCrops, train_batches
 
     settings = {"image_size": SIZE, "num_threads": threads, "validation_fraction": 0.1, "test_fraction": 0.1}
     split = datasets.load(f"folder:{folder}", **settings).train

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gensupcon_jax import assemble, cpu_flags, sharding
-from gensupcon_jax.assemble import DataShape
-from gensupcon_jax.state import state_shardings
+from gensupcon_jax.cluster import cpu_flags, sharding
+from gensupcon_jax.data.shapes import DataShape
+from gensupcon_jax.method.state import state_shardings
+from gensupcon_jax.run import assemble
 
 
 def build(config, image_size: int, num_channels: int, num_classes: int):

@@ -14,13 +14,14 @@ os.environ["JAX_PLATFORMS"] = "cpu"  # the chip is described, not opened
 import jax
 import jax.numpy as jnp
 
-from configs import imagenet
-from gensupcon_jax import assemble, sharding
+from gensupcon_jax.cluster import sharding
+from gensupcon_jax.configs import imagenet
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import hlo
 from gensupcon_jax.plan.chips import find_slice
 from gensupcon_jax.plan.known import data_sizes
 from gensupcon_jax.plan.step import lying_on
+from gensupcon_jax.run import assemble
 
 
 def compile_views(variant: str, num_images: int, topology: str) -> jax.stages.Compiled:

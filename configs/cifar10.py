@@ -13,7 +13,7 @@ Expected top-1 on the test split after the linear stage (paper v1, ResNet-50; no
 supcon 96.0, genscl 97.3, genscl_teacher 97.6. With Momentum Contrast the paper's v2 reports 98.2; that recipe was not released.
 """
 
-from configs import common, variants
+from gensupcon_jax.configs import common, variants
 
 
 def get_config(variant="genscl"):

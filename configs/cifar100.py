@@ -13,7 +13,7 @@ Expected top-1 on the test split after the linear stage (paper v1, ResNet-50; no
 supcon 76.5, genscl 82.8, genscl_teacher 84.7. With Momentum Contrast the paper's v2 reports 87.0; that recipe was not released.
 """
 
-from configs import cifar10
+from gensupcon_jax.configs import cifar10
 
 
 def get_config(variant="genscl"):

@@ -68,18 +68,18 @@ def augment() -> ConfigDict:
     """Random changes of each view, drawn image by image on the device [authors' code, after SimCLR]."""
     group = ConfigDict()
     group.num_views = 2  # views of an image; 2 or more for the contrastive objective, 1 for the others
-    # simclr: crop, flip, colour jitter, grey, blur | auto: crop, flip, AutoAugment | rand: crop, flip, RandAugment
-    # | cutout: crop, flip, a grey square | none: only normalised. Fields that a policy does not name are not read by it.
+    # simclr: crop, flip, color jitter, gray, blur | auto: crop, flip, AutoAugment | rand: crop, flip, RandAugment
+    # | cutout: crop, flip, a gray square | none: only normalized. Fields that a policy does not name are not read by it.
     group.policy = "simclr"
     group.crop_scale = (0.2, 1.0)  # smallest and largest share of the area that a crop keeps
     group.crop_ratio = (3 / 4, 4 / 3)  # smallest and largest width / height of a crop before it is resized
     group.flip_probability = 0.5  # left-right flip
-    group.jitter_probability = 0.8  # colour jitter as a whole
+    group.jitter_probability = 0.8  # color jitter as a whole
     group.brightness = 0.4  # factor drawn from 1 +- this
     group.contrast = 0.4  # factor drawn from 1 +- this
     group.saturation = 0.4  # factor drawn from 1 +- this; nothing happens to one-channel images
-    group.hue = 0.1  # shift drawn from +- this, in turns of the colour circle, at most 0.5; not for one channel
-    group.grey_probability = 0.2  # all colour removed; nothing happens to one-channel images
+    group.hue = 0.1  # shift drawn from +- this, in turns of the color circle, at most 0.5; not for one channel
+    group.gray_probability = 0.2  # all color removed; nothing happens to one-channel images
     group.blur_probability = 0.0  # Gaussian blur [authors' code: none on CIFAR; MoCo v2: 0.5]
     group.blur_sigma = (0.1, 2.0)  # smallest and largest width of the blur, in pixels of a 224-pixel image [MoCo v2]
     group.auto_policy = "auto"  # cifar10 | svhn | imagenet | auto: by the data set [AutoAugment, arXiv 1805.09501]
@@ -210,7 +210,7 @@ def evaluate() -> ConfigDict:
     group.batch_size = 512  # images at once over all devices
     group.train_images = optional()  # so many training images are compared with by k-NN and probe; None: all
     group.neighbors = (1, 3, 5, 10, 20, 50, 200)  # the k of k-NN is one of these
-    group.knn_temperature = 0.07  # a neighbour's vote weighs exp(cosine / this)
+    group.knn_temperature = 0.07  # a neighbor's vote weighs exp(cosine / this)
     group.probe_penalties = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # the linear probe's L2 weight is one of these
     return group
 

@@ -5,7 +5,7 @@
 All values that differ from `common.py` are `ours`: chosen on the validation split.
 """
 
-from configs import common
+from gensupcon_jax.configs import common
 
 
 def get_config():

@@ -13,7 +13,7 @@ TFDS downloads the data at the first start; `--config.dataset.folder=...` says w
 Expected: docs/evidence.md has what was measured with a share of the training images. All values below are `ours`.
 """
 
-from configs import common, variants
+from gensupcon_jax.configs import common, variants
 
 
 def get_config(variant="genscl"):

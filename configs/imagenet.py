@@ -1,4 +1,4 @@
-r"""ImageNet with ResNet-50, Momentum Contrast and a queue of labelled keys. For TPU pods and GPUs.
+r"""ImageNet with ResNet-50, Momentum Contrast and a queue of labeled keys. For TPU pods and GPUs.
 
 Two files of ImageNet must be fetched by hand, and are then prepared once; this says which, and where to put them:
 
@@ -19,7 +19,7 @@ mixing and a teacher are the paper's; the values are `ours`, after MoCo v2 (arXi
 the CIFAR recipe where nothing is said.
 """
 
-from configs import common, variants
+from gensupcon_jax.configs import common, variants
 
 
 def get_config(variant="genscl"):

@@ -40,7 +40,7 @@ def classified(config):
     config.objective = "cross_entropy"
     config.augment.num_views = 1
     config.augment.jitter_probability = 0.0
-    config.augment.grey_probability = 0.0
+    config.augment.gray_probability = 0.0
     config.augment.blur_probability = 0.0
 
 
@@ -52,7 +52,7 @@ def probed(config, data_set):
     config.epochs = 100.0
     config.augment.num_views = 1
     config.augment.jitter_probability = 0.0
-    config.augment.grey_probability = 0.0
+    config.augment.gray_probability = 0.0
     config.augment.blur_probability = 0.0
     config.optimizer.name = "sgd"
     config.optimizer.learning_rate = 5.0

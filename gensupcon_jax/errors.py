@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """Says what was found, what is allowed and which field to change (ours)."""
+    """Says what was found, what is allowed and which field to change."""
 
 
 class RunStopped(Exception):  # noqa: N818  (nothing went wrong)

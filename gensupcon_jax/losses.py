@@ -34,7 +34,7 @@ _SMALLEST_SIMILARITY = 1e-33
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("loss", "valid"), meta_fields=("axis_name",))
 @dataclass(frozen=True)
 class AnchorLoss:
-    """The loss of every anchor (ours): `loss` [anchor] float32, `valid` [anchor] bool.
+    """The loss of every anchor: `loss` [anchor] float32, `valid` [anchor] bool.
 
     An anchor without a contrast, or without a similar one, is not valid and its loss is 0: `mean()` leaves it out,
     `loss.mean()` counts it, as the authors' code does. Unpacks as `loss, valid`. `axis_name` is static.
@@ -81,7 +81,7 @@ def latent_similarity(
 ) -> Float[Array, "anchor contrast"]:
     """Inner products of embeddings over the temperature: the logits of the contrastive softmax (paper).
 
-    anchors [anchor, dim] and contrasts [contrast, dim] are taken as they are: normalise them first. Returns
+    anchors [anchor, dim] and contrasts [contrast, dim] are taken as they are: normalize them first. Returns
     [anchor, contrast] float32. Raises UserError for a temperature <= 0 (not when traced) and shapes that do not fit.
     """
     _check_positive("temperature", temperature)
@@ -189,13 +189,13 @@ def _attraction(anchors, labels, contrasts, contrast_labels, mask, axis_name):
     points = anchors if contrasts is None else contrasts
     num_contrasts = _sum_over(mask.sum(), axis_name)
     total = _sum_over(jax.lax.stop_gradient((points * mask[:, None]).sum(axis=0)), axis_name)
-    centre = total / jnp.maximum(num_contrasts, 1)
+    center = total / jnp.maximum(num_contrasts, 1)
     if contrasts is None:
-        pull, similarity = _label_sums_among(labels, points - centre, mask, axis_name)
+        pull, similarity = _label_sums_among(labels, points - center, mask, axis_name)
         num_contrasts = num_contrasts - mask
     else:
-        pull, similarity = _label_sums_over(labels, contrast_labels, points - centre, mask, axis_name)
-    mean = centre + pull / jnp.where(_has_similar(similarity), similarity, 1.0)[:, None]
+        pull, similarity = _label_sums_over(labels, contrast_labels, points - center, mask, axis_name)
+    mean = center + pull / jnp.where(_has_similar(similarity), similarity, 1.0)[:, None]
     return jnp.sum(anchors * mean, axis=1), similarity, num_contrasts
 
 

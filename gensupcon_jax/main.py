@@ -21,10 +21,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from gensupcon_jax import cpu_flags, paths, processes
-from gensupcon_jax.config_check import RULES, hint
+from gensupcon_jax import paths
+from gensupcon_jax.cluster import cpu_flags, processes
 from gensupcon_jax.errors import RunStopped, UserError
-from gensupcon_jax.workdir import COMPILED, flatten
+from gensupcon_jax.run.config_check import RULES, hint
+from gensupcon_jax.store.workdir import COMPILED, flatten
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, for example configs/digits.py.", lock_config=True)
 _WORKDIR = flags.DEFINE_string(
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> None:
     keep_compiled_programs(folder)
     join_processes()
     # After the flags: a wrong one is said within a second, before this brings everything else along.
-    from gensupcon_jax.train import train_and_evaluate
+    from gensupcon_jax.run.train import train_and_evaluate
 
     command = shlex.join(["python", "-m", "gensupcon_jax.main", *sys.argv[1:]])
     results = train_and_evaluate(_CONFIG.value, folder, command=command, watchdog_seconds=_WATCHDOG.value)
@@ -84,7 +85,7 @@ def main(argv: list[str]) -> None:
 
 
 def join_processes() -> None:
-    """Become one of several processes, where the flags say so (ours)."""
+    """Become one of several processes, where the flags say so."""
     explicit = {"coordinator_address": _COORDINATOR, "num_processes": _NUM_PROCESSES, "process_id": _PROCESS_ID}
     given = [name for name, flag in explicit.items() if flag.value is not None]
     if _DISTRIBUTED.value and given:
@@ -103,7 +104,7 @@ def join_processes() -> None:
 
 
 def read_recipe(argument: str) -> Any:
-    """The ConfigDict of a recipe's `get_config()`, or `get_config(variant)` for `file:variant`, locked (ours).
+    """The ConfigDict of a recipe's `get_config()`, or `get_config(variant)` for `file:variant`, locked.
 
     Raises UserError with the file, and the line where it is known, for every mistake in it.
     """
@@ -184,7 +185,7 @@ def _one_line(text: str) -> str:
 
 
 def default_workdir() -> Path:
-    """The folder of a run of this config that names none (ours)."""
+    """The folder of a run of this config that names none."""
     return Path("runs") / _run_name(config_flags.get_config_filename(flags.FLAGS["config"]))
 
 
@@ -195,7 +196,7 @@ def _run_name(config: str) -> str:
 
 
 def keep_compiled_programs(folder: paths.Path) -> None:
-    """Keep what XLA compiles in the run's own folder, so that its next start is quick, also on another machine (ours).
+    """Keep what XLA compiles in the run's own folder, so that its next start is quick, also on another machine.
 
     A cache of the user's own, JAX_COMPILATION_CACHE_DIR, is used in place of it.
     """
@@ -210,7 +211,7 @@ def keep_compiled_programs(folder: paths.Path) -> None:
 
 
 def summary(results: dict, folder: paths.Path) -> str:
-    """The last lines of a run (ours)."""
+    """The last lines of a run."""
     lines = [
         f"test accuracy on {results['num_test']} images of {results['dataset']}, seed {results['seed']}:",
         *(f"  {text:31}  {results[name]:6.2f} %" for name, text in _ACCURACIES.items() if name in results),
@@ -221,7 +222,7 @@ def summary(results: dict, folder: paths.Path) -> str:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parsing, with every mistake as one line; --a-flag is --a_flag (ours)."""
+    """absl's parsing, with every mistake as one line; --a-flag is --a_flag."""
     flags.FLAGS["config"].parser = _RecipeParser()
     argv = [argv[0], *map(_as_absl_spells_it, argv[1:])]
     given = _overrides(argv)

@@ -17,7 +17,7 @@ Path = LocalPath | epath.Path  # for annotations; `as_path` makes one
 
 
 def as_path(path: str | Path) -> Path:
-    """What a user typed as a path: of object storage where it starts with gs://, else of this machine (ours).
+    """What a user typed as a path: of object storage where it starts with gs://, else of this machine.
 
     Raises UserError for another scheme, and for gs:// without what reads it.
     """
@@ -52,7 +52,7 @@ def absolute(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """The whole file or nothing: an older one stays until the new one is complete (ours)."""
+    """The whole file or nothing: an older one stays until the new one is complete."""
     if is_remote(path):
         path.write_bytes(content)  # an object appears whole, when it is closed
         return

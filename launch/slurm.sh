@@ -109,17 +109,17 @@ train() {
 
 # Before the time limit SLURM tells this shell, and the shell SLURM, to tell the tasks: they save and end with status 85.
 # Not by way of srun: at a TERM it kills them.
-cancelled=
+canceled=
 trap 'interrupted=yes; scancel --signal=TERM "\$SLURM_JOB_ID"' USR1
 # scancel and preemption tell the tasks themselves; what was preempted SLURM queues again.
-trap 'interrupted=yes cancelled=yes' TERM
+trap 'interrupted=yes canceled=yes' TERM
 for ((restarts_left = $max_restarts; ; restarts_left--)); do
   train
   case \$status in
     0) exit 0 ;;
-    85) [[ -n \$cancelled ]] || scontrol requeue "\$SLURM_JOB_ID" && exit 0 ;;
+    85) [[ -n \$canceled ]] || scontrol requeue "\$SLURM_JOB_ID" && exit 0 ;;
   esac
-  [[ -z \$cancelled ]] || exit "\$status"
+  [[ -z \$canceled ]] || exit "\$status"
   ((restarts_left)) || exit "\$status"
   echo "status \$status; starts again in 10 s, \$((restarts_left - 1)) restarts left after this" >&2
   sleep 10

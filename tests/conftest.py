@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Unoptimised programs: tiny networks run for milliseconds and compile for seconds.
+# Unoptimized programs: tiny networks run for milliseconds and compile for seconds.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 
-from gensupcon_jax import cpu_flags
-from tests.running import ROOT, SHORT, command, results_of, rows_of
+from gensupcon_jax.cluster import cpu_flags
+from tests import ROOT
+from tests.running import SHORT, command, results_of, rows_of
 
 # One process that has imported everything and forks one that trains for every start: a start takes seconds less.
 _SERVER = """
 import json, os, sys
-from gensupcon_jax import main, train
+from gensupcon_jax import main
+from gensupcon_jax.run import train
 from clu.metric_writers import SummaryWriter
 import matplotlib.pyplot
 print("ready", flush=True)

@@ -1,12 +1,13 @@
 """The PyTorch originals in our terms: seeded weights and inputs, and their ResNet names -> our variables."""
 
 import ast
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-DATA = Path(__file__).parent / "data"
+from tests import REFERENCE
+
+DATA = REFERENCE
 BATCH_NORM_LEAVES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
 DENSE_LEAVES = {"weight": "kernel", "bias": "bias"}
 

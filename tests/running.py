@@ -6,9 +6,9 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 SHORT = {
     "steps": 12,
     "log_steps": 1,

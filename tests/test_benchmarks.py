@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import step
-from gensupcon_jax import cpu_flags
+from gensupcon_jax.cluster import cpu_flags
 
 TINY = ("model.name=resnet_small", "model.width=4", "batch_size=16")
 

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +17,9 @@ from gensupcon_jax.losses import (
     label_similarity,
     latent_similarity,
 )
+from tests import REFERENCE
 
-GOLDEN = np.load(Path(__file__).parent / "data" / "authors_loss.npz")
+GOLDEN = np.load(REFERENCE / "authors_loss.npz")
 NORMALIZERS = ("similarity", "count")
 KINDS = ("hard", "mixed", "smoothed", "teacher", "peaked", "with_zero_rows")
 TEMPERATURE = 0.1
@@ -37,8 +37,8 @@ def unit(rows):
 
 def embeddings(rng, num_rows, dim=DIM):
     """Clustered a little, so that some pairs are alike."""
-    centres = rng.normal(size=(4, dim))
-    return unit(centres[rng.integers(0, 4, num_rows)] + rng.normal(size=(num_rows, dim)))
+    centers = rng.normal(size=(4, dim))
+    return unit(centers[rng.integers(0, 4, num_rows)] + rng.normal(size=(num_rows, dim)))
 
 
 def labels_of(kind, rng, num_rows, num_classes=NUM_CLASSES):
@@ -309,7 +309,7 @@ GRADIENT_ROUNDING = 4e-7  # of the largest logit, times the gradient of the attr
 
 
 def converged(kind, temperature, seed=0):
-    """-> the arguments of the loss: images close to the centre of their class, 128 dimensions."""
+    """-> the arguments of the loss: images close to the center of their class, 128 dimensions."""
     num_rows, num_classes = 192, {"simclr": 96, "four views": 48, "supcon": 10, "smoothed": 10}[kind]
     rng = np.random.default_rng(seed)
     classes = np.arange(num_rows) % num_classes
@@ -438,8 +438,8 @@ def hard_cases():
     yield "all labels zero", (anchors, 0.0 * labels, mask), 0.1
     yield "no similar contrast", (anchors, alone, mask), 0.1
     yield "low temperature", (anchors, labels, mask), 0.005
-    yield "unnormalised", (100.0 * anchors, labels, mask), 0.1
-    yield "unnormalised, low temperature", (100.0 * anchors, labels, mask), 0.005
+    yield "unnormalized", (100.0 * anchors, labels, mask), 0.1
+    yield "unnormalized, low temperature", (100.0 * anchors, labels, mask), 0.005
     yield "zero embeddings", (0.0 * anchors, labels, mask), 0.1
     yield "equal embeddings", (np.ones_like(anchors) / DIM**0.5, labels, mask), 0.005
     yield "all masked", (anchors, labels, nobody), 0.1

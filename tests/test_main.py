@@ -5,16 +5,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from gensupcon_jax import main
-from gensupcon_jax.config_check import RULES
 from gensupcon_jax.errors import UserError
-
-ROOT = Path(__file__).parent.parent
+from gensupcon_jax.run.config_check import RULES
+from tests import ROOT
 
 
 def run(*arguments, cwd=ROOT, devices=1):
@@ -106,7 +104,7 @@ def test_help_is_given():
     assert done.stderr == ""
 
 
-START = "from configs import common\ndef get_config():\n    c = common.get_config()\n"
+START = "from gensupcon_jax.configs import common\ndef get_config():\n    c = common.get_config()\n"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +114,7 @@ START = "from configs import common\ndef get_config():\n    c = common.get_confi
         ("import math\nx = (1,\n", ", line 2: SyntaxError: '(' was never closed"),
         ("if True:\npass\n", ", line 2: IndentationError: expected an indented block after 'if' statement on line 1"),
         ("\nimport nowhere_at_all\n", ", line 2: ModuleNotFoundError: No module named 'nowhere_at_all'"),
-        ("from configs import nothing\n", ", line 1: ImportError: cannot import name 'nothing' from 'configs'"),
+        ("from gensupcon_jax.configs import nothing\n", ", line 1: ImportError: cannot import name 'nothing' from 'configs'"),
         ("x = 1\n", " has no function get_config; allowed: a recipe like configs/digits.py"),
         ("get_config = 5\n", " has no function get_config; allowed: a recipe like configs/digits.py"),
         ("def get_config():\n    return 5\n", ": get_config returned 5 (int); allowed: the ConfigDict of common.get_con"),

@@ -7,8 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from gensupcon_jax import main, paths, runs, train, weights, workdir
+from gensupcon_jax import main, paths
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.run import train
+from gensupcon_jax.store import saved_runs, workdir
+from gensupcon_jax.weights import convert
 from tests import object_storage
 from tests.object_storage import Board
 from tests.tiny import tiny_config, tiny_dataset
@@ -69,15 +72,15 @@ def test_a_run_in_a_bucket_is_the_run_of_a_folder_also_when_it_goes_on(tmp_path,
         UserError, match=r"workdir gs://bucket/run holds a run with different config fields: seed \(0 th"
     ):
         train.train_and_evaluate(tiny_config(seed=1, **CONFIG), "gs://bucket/run", tiny_dataset(), devices=DEVICE)
-    read, local = runs.read_run("gs://bucket/run"), runs.read_run(tmp_path / "run")
+    read, local = saved_runs.read_run("gs://bucket/run"), saved_runs.read_run(tmp_path / "run")
     assert read.step == local.step == 6
     jax.tree.map(np.testing.assert_array_equal, read.variables, local.variables)
     file = "gs://bucket/weights/tiny.safetensors"
-    weights.export(paths.as_path("gs://bucket/run"), paths.as_path(file))
-    named = weights.read_file(file)
-    assert set(named) == set(weights.to_timm(local.variables))
+    convert.export(paths.as_path("gs://bucket/run"), paths.as_path(file))
+    named = convert.read_file(file)
+    assert set(named) == set(convert.to_timm(local.variables))
     with pytest.raises(UserError, match="is there already and is not overwritten"):
-        weights.export(paths.as_path("gs://bucket/run"), paths.as_path(file))
+        convert.export(paths.as_path("gs://bucket/run"), paths.as_path(file))
 
 
 def test_rows_are_in_the_bucket_after_a_flush_and_after_a_minute(storage, monkeypatch):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from configs import digits
-from gensupcon_jax import datasets
+from gensupcon_jax.configs import digits
+from gensupcon_jax.data import datasets
 
 
 def tiny_config(**changes):

@@ -57,7 +57,7 @@ def build_model(
     """Return the encoder of these config fields; UserError where a value is not allowed.
 
     `axis_name` is the mesh axis that `batch_norm="sync"` averages over while training: such a model trains under
-    `jax.shard_map` only, but initialises and evaluates anywhere. `head_hidden_dim` is read by the "mlp" head only.
+    `jax.shard_map` only, but initializes and evaluates anywhere. `head_hidden_dim` is read by the "mlp" head only.
     """
     _check_choice("model.head", head, HEADS)
     _check_positive("model.embedding_dim", embedding_dim)

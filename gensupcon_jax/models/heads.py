@@ -1,4 +1,4 @@
-"""What stands on a backbone's features: heads, unit normalisation, classifier, and the encoder that joins them."""
+"""What stands on a backbone's features: heads, unit normalization, classifier, and the encoder that joins them."""
 
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ def unit_normalize(vectors: Float[Array, "*batch dim"]) -> Float[Array, "*batch 
 def linear(features: int, inputs: Float[Array, "batch dim"], *, name: str) -> Float[Array, "batch new_dim"]:
     """Apply a float32 dense layer, drawn like PyTorch's: kernel and bias uniform within 1 / sqrt(dim of the inputs).
 
-    Source: torch.nn.Linear. The embeddings are normalised, so their length before that sets how fast the head learns:
+    Source: torch.nn.Linear. The embeddings are normalized, so their length before that sets how fast the head learns:
     another initial scale would be another learning rate.
     """
     kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -50,7 +50,7 @@ class LinearHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "batch feature"]) -> Float[Array, "batch dim"]:
-        """Return unnormalised float32 projections."""
+        """Return unnormalized float32 projections."""
         return linear(self.embedding_dim, features, name="output")
 
 
@@ -66,7 +66,7 @@ class MlpHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "batch feature"]) -> Float[Array, "batch dim"]:
-        """Return unnormalised float32 projections."""
+        """Return unnormalized float32 projections."""
         hidden = linear(self.hidden_dim or features.shape[-1], features, name="hidden")
         return linear(self.embedding_dim, nn.relu(hidden), name="output")
 
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
     head: nn.Module
 
     def __call__(self, images: Float[Array, "batch height width channel"], *, train: bool) -> EncoderOutput:
-        """Return features and unit embeddings of normalised images; with `train`, "batch_stats" must be mutable."""
+        """Return features and unit embeddings of normalized images; with `train`, "batch_stats" must be mutable."""
         features = self.features(images, train=train)
         return EncoderOutput(features, unit_normalize(self.head(features)))
 

@@ -36,7 +36,7 @@ class ConvolutionalModule(nn.Module):
     def batch_norm(
         self, inputs: Float[Array, "batch height width channel"], *, train: bool, name: str
     ) -> Float[Array, "batch height width channel"]:
-        """Normalise with the batch's statistics (train) or the running ones; statistics and parameters are float32."""
+        """Normalize with the batch's statistics (train) or the running ones; statistics and parameters are float32."""
         return nn.BatchNorm(
             use_running_average=not train,
             momentum=MOMENTUM,
@@ -120,7 +120,7 @@ class ResNet(ConvolutionalModule):
     def __call__(
         self, images: Float[Array, "batch height width channel"], *, train: bool
     ) -> Float[Array, "batch feature"]:
-        """Return float32 features, the mean over the last stage's positions (>= 0), of normalised images."""
+        """Return float32 features, the mean over the last stage's positions (>= 0), of normalized images."""
         x = self._stem(images, train=train)
         for stage, size in enumerate(self.stage_sizes):
             for position in range(size):

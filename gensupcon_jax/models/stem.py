@@ -1,4 +1,4 @@
-"""BatchNorm, ReLU and max-pooling of the ImageNet stem in one: pooled first, normalised after."""
+"""BatchNorm, ReLU and max-pooling of the ImageNet stem in one: pooled first, normalized after."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ EPSILON = 1e-5
 
 
 class NormalizedMaxima(nn.Module):
-    """max_pool(relu(batch_norm(inputs))), 3x3 with stride 2, on a quarter of the positions (ours).
+    """max_pool(relu(batch_norm(inputs))), 3x3 with stride 2, on a quarter of the positions.
 
     BatchNorm is a rising or a falling line in each channel, by the sign of its scale, and ReLU never falls. So the largest
     result of a window is that of its largest input, or of its smallest where the scale is negative: there the inputs change
-    their sign first. The normalised map of 112 x 112 positions is neither written nor read again for the gradients. Values
+    their sign first. The normalized map of 112 x 112 positions is neither written nor read again for the gradients. Values
     are the same; where the results of a window tie, as inputs that the rounding makes equal, the gradient goes to the
     largest input instead of the first. Parameters and statistics have BatchNorm's names and meaning.
     """
@@ -28,7 +28,7 @@ class NormalizedMaxima(nn.Module):
     def __call__(
         self, inputs: Float[Array, "batch height width channel"], *, train: bool
     ) -> Float[Array, "batch new_height new_width channel"]:
-        """Normalise with the batch's statistics (train) or the running ones; statistics and parameters are float32."""
+        """Normalize with the batch's statistics (train) or the running ones; statistics and parameters are float32."""
         shape = inputs.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)

@@ -66,7 +66,7 @@ class Slice(NamedTuple):
 
 
 def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
-    """v5e:4x4 -> its chip and sides; UserError, with the known chips, for anything else (ours)."""
+    """v5e:4x4 -> its chip and sides; UserError, with the known chips, for anything else."""
     match = re.fullmatch(r"([a-z0-9]+):(\d+(?:x\d+)*)", name.strip())
     known = ", ".join(f"{chip.name}:{'x'.join('ABC'[: chip.sides])}" for chip in CHIPS.values())
     if match is None or match[1] not in CHIPS:
@@ -83,7 +83,7 @@ def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
 
 
 def find_slice(name: str, *, chip_config: str | None = None) -> Slice:
-    """The slice of this name, from libtpu, without any TPU; UserError where libtpu is missing or knows no such slice (ours).
+    """The slice of this name, from libtpu, without any TPU; UserError where libtpu is missing or knows no such slice.
 
     chip_config: how libtpu is to show a chip; None: as on the machine.
     """

@@ -20,7 +20,7 @@ def plan(
     sizes: dict[str, int | None] | None = None,
     say_fn: Callable[[str], None] = lambda sentence: None,
 ) -> list[Figures]:
-    """The figures of each slice with each batch size, slices first (ours).
+    """The figures of each slice with each batch size, slices first.
 
     sizes: fields of known.DataSizes where the data set is not a known one.  say_fn: hears what is compiled now.
     Raises UserError, with all that is wrong and before anything compiles, for slices, batches or fields that cannot be.

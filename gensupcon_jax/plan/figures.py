@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from gensupcon_jax import sharding
+from gensupcon_jax.cluster import sharding
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import hlo
 from gensupcon_jax.plan.chips import Chip, Slice
@@ -112,7 +112,7 @@ class Figures(NamedTuple):
 
 
 def plan_slice(config: ConfigDict, sizes: DataSizes, chips: Slice) -> Figures:
-    """Compile the config's step for the slice and say what it needs; one that does not fit is said, not raised (ours)."""
+    """Compile the config's step for the slice and say what it needs; one that does not fit is said, not raised."""
     planned = plan_step(config, sizes, sharding.make_mesh(chips.devices))
     started = time.monotonic()
     lowered = planned.lower()
@@ -140,7 +140,7 @@ def plan_slice(config: ConfigDict, sizes: DataSizes, chips: Slice) -> Figures:
 
 
 def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures:
-    """FLOPs and what the state takes on so many GPUs; their compiler is not here, so nothing else is said (ours).
+    """FLOPs and what the state takes on so many GPUs; their compiler is not here, so nothing else is said.
 
     The step is lowered for CUDA all the same: what no GPU could run is an error here.
     """
@@ -174,12 +174,12 @@ def _in_one_tile(config: ConfigDict) -> ConfigDict:
 
 
 def state_memory(planned: PlannedStep) -> dict[str, float]:
-    """Bytes a device of what lies there between two steps, part by part (ours)."""
+    """Bytes a device of what lies there between two steps, part by part."""
     state = planned.state
     parts = {
         "parameters": state.params,
         "BatchNorm statistics": state.batch_stats,
-        "optimiser": state.opt_state,
+        "optimizer": state.opt_state,
         "EMA": (state.ema_params, state.ema_batch_stats),
         "queue": state.queue,
         "teacher or frozen encoder": planned.frozen,
@@ -189,7 +189,7 @@ def state_memory(planned: PlannedStep) -> dict[str, float]:
 
 
 def groups_of(works: Iterable[hlo.Work], num_images: int) -> tuple[Group, ...]:
-    """Work by part of the network and step, in the order of GROUPS, an image (ours)."""
+    """Work by part of the network and step, in the order of GROUPS, an image."""
     sums = {}
     for work in works:
         sums.setdefault(group_of(work.scope), []).append(work)
@@ -203,12 +203,12 @@ def groups_of(works: Iterable[hlo.Work], num_images: int) -> tuple[Group, ...]:
 
 
 def group_of(scope: str) -> str:
-    """Which part of the network or step an instruction's scope belongs to (ours)."""
+    """Which part of the network or step an instruction's scope belongs to."""
     return next((name for name, pattern in GROUPS if re.search(pattern, scope)), OTHER)
 
 
 def traffic_of(collectives: Iterable[hlo.Collective], chip: Chip) -> tuple[Traffic, ...]:
-    """What crosses between chips in a step, by kind, with the time that the links need at least (ours)."""
+    """What crosses between chips in a step, by kind, with the time that the links need at least."""
     kinds = {}
     for collective in collectives:
         kinds.setdefault(collective.kind, []).append(collective)
@@ -224,7 +224,7 @@ def traffic_of(collectives: Iterable[hlo.Collective], chip: Chip) -> tuple[Traff
 
 
 def link_seconds(collective: hlo.Collective, chip: Chip) -> float:
-    """The time a chip's links need at least, all of them busy one way: what must leave it, over their bandwidth (ours).
+    """The time a chip's links need at least, all of them busy one way: what must leave it, over their bandwidth.
 
     all-reduce: each chip sends 2 (n-1)/n of the array; all-gather, reduce-scatter and all-to-all: (n-1)/n of the
     whole; collective-permute: all.
@@ -295,7 +295,7 @@ def _that_does_not_fit(
 
 
 def refused_bytes(message: str, fixed: float) -> tuple[float, float]:
-    """Needed and allowed bytes in what the compiler says of a program that is too large; (0, 0) where it says neither (ours).
+    """Needed and allowed bytes in what the compiler says of a program that is too large; (0, 0) where it says neither.
 
     fixed: bytes of the arguments, which "HLO temporaries (33.54G) exceeds available HBM (15.75G)" leaves out and
     "Used 21.28G of 15.75G hbm" counts.

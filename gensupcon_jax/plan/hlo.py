@@ -1,4 +1,4 @@
-"""The text of an optimised XLA program, read: what each instruction computes, moves and sends."""
+"""The text of an optimized XLA program, read: what each instruction computes, moves and sends."""
 
 import math
 import re
@@ -149,7 +149,7 @@ class Collective(NamedTuple):
 
 
 def parse(text: str) -> Program:
-    """The program of a compiled function's `as_text()` (ours)."""
+    """The program of a compiled function's `as_text()`."""
     computations, entry, current = {}, "", None
     for line in text.splitlines():
         if line.startswith("}"):
@@ -167,7 +167,7 @@ def parse(text: str) -> Program:
 
 
 def works(program: Program) -> Iterator[Work]:
-    """Every instruction that does something, and the FLOPs inside of it where they were written (ours).
+    """Every instruction that does something, and the FLOPs inside of it where they were written.
 
     Bytes are those of operands and results, as XLA's cost analysis counts them; a loop's as often as it runs.
     """
@@ -190,7 +190,7 @@ def works(program: Program) -> Iterator[Work]:
 
 
 def collectives(program: Program) -> list[Collective]:
-    """What crosses from chip to chip, in the order of the program (ours).
+    """What crosses from chip to chip, in the order of the program.
 
     A TPU may spread one collective over many fusions, which compute in the meantime: those share a `chain_id`.
     """

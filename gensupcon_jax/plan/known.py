@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gensupcon_jax.assemble import DataShape
+from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.errors import UserError
 
 
@@ -47,7 +47,7 @@ KNOWN = {
 
 
 def data_sizes(name: str, **given: int | None) -> DataSizes:
-    """The sizes of the data set of this name, with those that were given instead; UserError where one is not known (ours)."""
+    """The sizes of the data set of this name, with those that were given instead; UserError where one is not known."""
     known = KNOWN.get(name)
     fields = {field: value or (getattr(known, field) if known else None) for field, value in _asked(given).items()}
     missing = [field for field, value in fields.items() if value is None]

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from gensupcon_jax import assemble, sharding, teachers
-from gensupcon_jax.assemble import DataShape
-from gensupcon_jax.config_check import check_combinations, check_config
+from gensupcon_jax.cluster import sharding
+from gensupcon_jax.data.shapes import DataShape
+from gensupcon_jax.method.state import TrainState, state_shardings
 from gensupcon_jax.models import Classifier, build_backbone
 from gensupcon_jax.plan.known import DataSizes
-from gensupcon_jax.state import TrainState, state_shardings
+from gensupcon_jax.run import assemble
+from gensupcon_jax.run.config_check import check_combinations, check_config
+from gensupcon_jax.weights import teachers
 
 
 class PlannedStep(NamedTuple):
@@ -36,18 +38,18 @@ class PlannedStep(NamedTuple):
 
 
 def check(config: ConfigDict, sizes: DataSizes, num_devices: int) -> None:
-    """UserError for what training would refuse, with this data and these devices (ours)."""
+    """UserError for what training would refuse, with this data and these devices."""
     check_config(config)
     check_combinations(config, num_train_images(config, sizes), num_devices)
 
 
 def num_train_images(config: ConfigDict, sizes: DataSizes) -> int:
-    """How many images an epoch has (ours)."""
+    """How many images an epoch has."""
     return sizes.num_train_images(config.dataset.validation_fraction, config.dataset.train_images)
 
 
 def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -> PlannedStep:
-    """The config's step on this mesh, of shapes only: nothing is downloaded, drawn or compiled (ours)."""
+    """The config's step on this mesh, of shapes only: nothing is downloaded, drawn or compiled."""
     data = sizes.shape(config.dataset.name.removeprefix("tfds:"))
     per_epoch = num_train_images(config, sizes) // config.batch_size
     lengths = assemble.lengths(config, per_epoch)
@@ -69,7 +71,7 @@ def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -
 
 
 def with_fields(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
-    """A copy of the config with other values of fields, such as {"loss.tile_size": 8} (ours)."""
+    """A copy of the config with other values of fields, such as {"loss.tile_size": 8}."""
     changed = config.copy_and_resolve_references()
     with changed.unlocked():
         changed.update_from_flattened_dict(fields)
@@ -77,7 +79,7 @@ def with_fields(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
 
 
 def lying_on(shapes: Any, one_sharding: Any) -> Any:
-    """The same shapes, all of them placed by one sharding (ours)."""
+    """The same shapes, all of them placed by one sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_sharding), shapes)
 
 

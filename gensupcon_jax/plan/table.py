@@ -18,7 +18,7 @@ Rows = list[tuple[str, ...]]
 
 
 def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) -> str:
-    """The tables of one or more plans, a column for each (ours)."""
+    """The tables of one or more plans, a column for each."""
     parts = [_aligned(_main_rows(plans, price_per_chip_hour))]
     for plan in plans:
         if plan.groups:
@@ -48,7 +48,7 @@ def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) 
 
 
 def as_json(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) -> list[dict[str, Any]]:
-    """The same figures, unrounded; what is not known is None (ours)."""
+    """The same figures, unrounded; what is not known is None."""
     rows = []
     for plan in plans:
         row = plan._asdict() | {

@@ -15,7 +15,7 @@ from gensupcon_jax.report.values import clean, is_number, number, short
 
 
 class Check(NamedTuple):
-    """One line of the quick checks (ours)."""
+    """One line of the quick checks."""
 
     state: str  # "ok", "look" or "unknown"
     name: str
@@ -141,5 +141,5 @@ def _check_views(data: ReportData) -> Check:
     clipped = 100 * float(((views == 0) | (views == 255)).mean())
     extent = f"{clipped:.0f} % of all values are pure black or white"
     if flat:
-        return Check("look", name, f"{flat} of {len(views)} views are one flat colour; {extent}.", section)
-    return Check("ok", name, f"None of {len(views)} views is one flat colour; {extent}.", section)
+        return Check("look", name, f"{flat} of {len(views)} views are one flat color; {extent}.", section)
+    return Check("ok", name, f"None of {len(views)} views is one flat color; {extent}.", section)

@@ -38,7 +38,7 @@ def confusion_section(data: ReportData) -> dict[str, Any] | str:
 def confusion_counts(
     labels: Integer[np.ndarray, " test"], predictions: Integer[np.ndarray, " test"], classes: int
 ) -> Int[np.ndarray, "class class"]:
-    """Returns how many images of each class (row) were called each class (column) (ours)."""
+    """Returns how many images of each class (row) were called each class (column)."""
     return np.bincount(labels.astype(np.int64) * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -72,8 +72,8 @@ def _small_confusion_picture(counts: Int[np.ndarray, "class class"], names: Sequ
     axes.imshow(np.ma.masked_where(right | (counts == 0), shade), cmap="Oranges", vmin=-0.15, vmax=0.9)
     for row, column in zip(*np.nonzero(counts), strict=True):
         dark = shade[row, column] > (0.75 if row == column else 0.55)
-        colour, size = "w" if dark else INK, 9 if classes <= 12 else 7.5
-        axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=size, color=colour)
+        color, size = "w" if dark else INK, 9 if classes <= 12 else 7.5
+        axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=size, color=color)
     axes.set_xticks(range(classes), names, rotation=0 if max(map(len, names)) <= 2 else 90)
     axes.set_yticks(range(classes), names)
     axes.set_xlabel("the probe said")

@@ -29,7 +29,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ContactSheet:
-    """Everything the page shows (ours).
+    """Everything the page shows.
 
     facts: (name, value) under the title.  findings: sentences of what is wrong.  remarks: of what is not.  tables: each with
     its heading first.  classes: (name of the class, pictures of each of `splits`).  classes_left_out: how many are not shown.
@@ -50,12 +50,12 @@ class ContactSheet:
 
 
 def write_contact_sheet(path: str | os.PathLike[str], sheet: ContactSheet) -> None:
-    """Writes the page to `path`, whole or not at all (ours)."""
+    """Writes the page to `path`, whole or not at all."""
     write_page(path, render_contact_sheet(sheet))
 
 
 def render_contact_sheet(sheet: ContactSheet) -> str:
-    """Returns the page as HTML text, with every name and sentence escaped (ours)."""
+    """Returns the page as HTML text, with every name and sentence escaped."""
     return template("contact.html").render(
         mark=MARK,
         title=clean(sheet.title),
@@ -80,7 +80,7 @@ def _shown(picture: Picture) -> dict[str, str | None]:
 
 
 def picture_uri(pixels: UInt8[np.ndarray, "height width channel"]) -> str:
-    """A small copy as a data URI: PNG with the very pixels of tiny images, else JPEG (ours)."""
+    """A small copy as a data URI: PNG with the very pixels of tiny images, else JPEG."""
     from PIL import Image
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gensupcon_jax.report.data import ReportData
-from gensupcon_jax.report.drawing import BLUE, CLASS_COLOURS, MUTED, ORANGE, halo, new_figure, png, tidy
+from gensupcon_jax.report.drawing import BLUE, CLASS_COLORS, MUTED, ORANGE, halo, new_figure, png, tidy
 from gensupcon_jax.report.values import clean, number
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps, values
@@ -74,12 +74,12 @@ def _draw_rates(axes: Any, rates: Curve) -> None:
     axes.set_ylabel("learning\nrate", rotation=0, ha="right", va="center", fontsize=9)
 
 
-def _draw_curves(axes: Any, curves: dict[str, Curve], title: str, colour: str = BLUE) -> None:
-    colours = [colour, *(other for other in CLASS_COLOURS[4:] if other != colour)]
+def _draw_curves(axes: Any, curves: dict[str, Curve], title: str, color: str = BLUE) -> None:
+    colors = [color, *(other for other in CLASS_COLORS[4:] if other != color)]
     for place, (key, (steps, values)) in enumerate(curves.items()):
         if np.isfinite(values).any():
-            _draw_curve(axes, steps, values, colours[place % len(colours)])
-            _name_curve(axes, steps, values, colours[place % len(colours)], key)
+            _draw_curve(axes, steps, values, colors[place % len(colors)])
+            _name_curve(axes, steps, values, colors[place % len(colors)], key)
     if not any(np.isfinite(values).any() for _, values in curves.values()):
         axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", color=ORANGE, weight="bold")
     axes.margins(y=0.12)
@@ -88,26 +88,26 @@ def _draw_curves(axes: Any, curves: dict[str, Curve], title: str, colour: str = 
     tidy(axes)
 
 
-def _draw_curve(axes: Any, steps: np.ndarray, values: np.ndarray, colour: str) -> None:
+def _draw_curve(axes: Any, steps: np.ndarray, values: np.ndarray, color: str) -> None:
     """One line with gaps where values are not finite; a long one faint, with its running mean over it."""
     finite = np.isfinite(values)
     many = finite.sum() > 150
     shown = np.where(finite, values, np.nan)
-    axes.plot(steps, shown, color=colour, linewidth=0.8 if many else 1.8, alpha=0.35 if many else 1)
+    axes.plot(steps, shown, color=color, linewidth=0.8 if many else 1.8, alpha=0.35 if many else 1)
     if many:
-        axes.plot(*running_mean(steps[finite], values[finite]), color=colour, linewidth=1.8)
+        axes.plot(*running_mean(steps[finite], values[finite]), color=color, linewidth=1.8)
     if len(steps) <= 40:
-        axes.plot(steps, shown, color=colour, linewidth=0, marker="o", markersize=3.5)
+        axes.plot(steps, shown, color=color, linewidth=0, marker="o", markersize=3.5)
 
 
-def _name_curve(axes: Any, steps: np.ndarray, values: np.ndarray, colour: str, key: str) -> None:
+def _name_curve(axes: Any, steps: np.ndarray, values: np.ndarray, color: str, key: str) -> None:
     """Name and value at the last finite point."""
     finite = np.isfinite(values)
     last = steps[finite][-1], values[finite][-1]
     label = axes.annotate(
         f"{clean(key)}: {last[1]:.4g}".replace("$", r"\$"), last, (-2, 7), textcoords="offset points",
         ha="right" if finite.sum() > 1 else "center", va="bottom",
-        fontsize=9, color=colour, weight="bold", path_effects=halo(),
+        fontsize=9, color=color, weight="bold", path_effects=halo(),
     )  # fmt: skip
     label.set_in_layout(False)
 

@@ -15,7 +15,7 @@ PREDICTORS = {"linear_top1": "linear probe", "classifier_top1": "classifier", "k
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Everything the page shows; a field left None (or empty) becomes a sentence that says it is missing (ours).
+    """Everything the page shows; a field left None (or empty) becomes a sentence that says it is missing.
 
     Arrays are numpy arrays (`np.asarray` what comes from jax), names and values plain Python or numpy scalars.
     """
@@ -41,7 +41,7 @@ class ReportData:
     test_labels: Integer[np.ndarray, " test"] | None = None
     test_predictions: Integer[np.ndarray, " test"] | None = None
     predictor: str = "linear_top1"
-    # Some training images, and the views of them as the network saw them, de-normalised and clipped to 0..255.
+    # Some training images, and the views of them as the network saw them, de-normalized and clipped to 0..255.
     original_images: UInt8[np.ndarray, "image _ _ _"] | None = None
     original_labels: Integer[np.ndarray, " image"] | None = None
     view_images: UInt8[np.ndarray, "image view _ _ _"] | None = None

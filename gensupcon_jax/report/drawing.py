@@ -1,4 +1,4 @@
-"""How pictures look: colours, style, names that matplotlib can draw, and PNG as a data URI."""
+"""How pictures look: colors, style, names that matplotlib can draw, and PNG as a data URI."""
 
 import base64
 import io
@@ -10,12 +10,12 @@ from gensupcon_jax.report.values import short
 # matplotlib and scikit-learn are imported inside the functions that need them: together they cost a second or two, and
 # a run that fails on a bad config should fail at once.
 
-NAMED_CLASSES = 20  # up to here every class has its own colour, name and cell; beyond it nobody could read them
+NAMED_CLASSES = 20  # up to here every class has its own color, name and cell; beyond it nobody could read them
 PICTURE_DPI = 150  # sharp on screens of double density
 DRAWN_LENGTH = 22  # longer class names are cut in pictures
 
-# Ten colours chosen for colour-blind readers (M. A. Petroff, arXiv 2107.02270); the second ten classes get triangles.
-CLASS_COLOURS = (
+# Ten colors chosen for color-blind readers (M. A. Petroff, arXiv 2107.02270); the second ten classes get triangles.
+CLASS_COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
     "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
@@ -94,11 +94,11 @@ def drawable_name(name: str, index: int) -> str:
     return short(name, DRAWN_LENGTH).replace("$", r"\$") if drawable else f"class {index}"
 
 
-def class_colour(place: int) -> str:
-    """The colour of the class at this place among the coloured ones."""
-    return CLASS_COLOURS[place % len(CLASS_COLOURS)]
+def class_color(place: int) -> str:
+    """The color of the class at this place among the colored ones."""
+    return CLASS_COLORS[place % len(CLASS_COLORS)]
 
 
 def class_mark(place: int) -> str:
-    """A circle for the first ten classes, a triangle for the next: nobody tells twenty colours apart."""
-    return "o" if place < len(CLASS_COLOURS) else "^"
+    """A circle for the first ten classes, a triangle for the next: nobody tells twenty colors apart."""
+    return "o" if place < len(CLASS_COLORS) else "^"

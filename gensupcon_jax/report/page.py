@@ -15,16 +15,16 @@ from gensupcon_jax.report.scores import ruler_ticks, score_rows, verdict
 from gensupcon_jax.report.sheet import sheet_section
 from gensupcon_jax.report.similarity import similarity_section
 from gensupcon_jax.report.values import clean, duration, printable, shown, whole
-from gensupcon_jax.workdir import flatten
+from gensupcon_jax.store.workdir import flatten
 
 
 def write_report(path: str | paths.Path, data: ReportData) -> None:
-    """Writes the page to `path`, whole or not at all: an older report stays until the new one is complete (ours)."""
+    """Writes the page to `path`, whole or not at all: an older report stays until the new one is complete."""
     write_page(path, render_report(data))
 
 
 def write_page(path: str | paths.Path, html: str) -> None:
-    """Writes this HTML to `path`, whole or not at all (ours)."""
+    """Writes this HTML to `path`, whole or not at all."""
     path = paths.as_path(path)
     content = html.encode("utf-8", errors="replace")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def write_page(path: str | paths.Path, html: str) -> None:
 
 
 def render_report(data: ReportData) -> str:
-    """Returns the page as HTML text (ours)."""
+    """Returns the page as HTML text."""
     with picture_style():
         # A section is what the template shows, or the sentence that says why there is nothing.
         sections = {
@@ -60,7 +60,7 @@ def render_report(data: ReportData) -> str:
 
 
 def template(name: str) -> Any:
-    """The template of this folder, which escapes all that it is given (ours)."""
+    """The template of this folder, which escapes all that it is given."""
     import jinja2
 
     # Names and paths come from strangers: autoescape is on, and the template marks nothing as safe.

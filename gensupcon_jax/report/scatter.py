@@ -11,7 +11,7 @@ from gensupcon_jax.report.drawing import (
     INK,
     NAMED_CLASSES,
     OTHERS,
-    class_colour,
+    class_color,
     class_mark,
     drawable_name,
     halo,
@@ -38,7 +38,7 @@ def scatter_section(data: ReportData) -> dict[str, Any] | str:
         return "All test embeddings are the same point: the encoder has collapsed."
     points, method = flat_view(embeddings[kept])
     names = class_names(data)
-    # Where every class has its colour, it has the same one on the sheet of inputs.
+    # Where every class has its color, it has the same one on the sheet of inputs.
     places = {int(index): int(index) if len(names) <= NAMED_CLASSES else place for place, index in enumerate(shown)}
     return {
         "picture": _scatter_picture(points, labels[kept], places, names),
@@ -53,11 +53,11 @@ def scatter_section(data: ReportData) -> dict[str, Any] | str:
 
 def _legend_entry(name: str, place: int, members: Bool[np.ndarray, " point"]) -> dict[str, Any]:
     mark = {"o": "●", "^": "▲"}[class_mark(place)]
-    return {"name": short(name), "colour": class_colour(place), "mark": mark, "count": int(members.sum())}
+    return {"name": short(name), "color": class_color(place), "mark": mark, "count": int(members.sum())}
 
 
 def shown_classes(labels: Integer[np.ndarray, " test"]) -> Integer[np.ndarray, " shown"]:
-    """The classes that get a colour: all of them, or some evenly spread ones where there are too many."""
+    """The classes that get a color: all of them, or some evenly spread ones where there are too many."""
     present = np.unique(labels)
     places = np.linspace(0, len(present) - 1, min(len(present), NAMED_CLASSES)).round().astype(int)
     return present[places]
@@ -66,19 +66,19 @@ def shown_classes(labels: Integer[np.ndarray, " test"]) -> Integer[np.ndarray, "
 def scatter_rows(
     labels: Integer[np.ndarray, " test"], shown: Integer[np.ndarray, " shown"]
 ) -> Int[np.ndarray, " point"]:
-    """At most SCATTER_POINTS rows drawn by a fixed seed; where some classes stay grey, they get half of the rows."""
+    """At most SCATTER_POINTS rows drawn by a fixed seed; where some classes stay gray, they get half of the rows."""
     if len(labels) <= SCATTER_POINTS:
         return np.arange(len(labels))
     shuffled = np.random.default_rng(0).permutation(len(labels))
-    coloured = shuffled[np.isin(labels[shuffled], shown)]
+    colored = shuffled[np.isin(labels[shuffled], shown)]
     if len(shown) < len(np.unique(labels)):
-        first = coloured[: SCATTER_POINTS // 2]
+        first = colored[: SCATTER_POINTS // 2]
         shuffled = np.concatenate([first, shuffled[~np.isin(labels[shuffled], shown)]])
     return np.sort(shuffled[:SCATTER_POINTS])
 
 
 def flat_view(embeddings: Float[np.ndarray, "point dim"]) -> tuple[Float[np.ndarray, "point 2"], str]:
-    """Returns the unit embeddings flattened to 2-D and how: t-SNE, or PCA for fewer than 10 points (ours)."""
+    """Returns the unit embeddings flattened to 2-D and how: t-SNE, or PCA for fewer than 10 points."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -111,15 +111,15 @@ def _scatter_picture(
     places: dict[int, int],
     names: Sequence[str],
 ) -> str:
-    """The points coloured by class, each class named at its middle point: PNG as a data URI."""
+    """The points colored by class, each class named at its middle point: PNG as a data URI."""
     figure = new_figure(7.2, 6.2)
     axes = figure.add_subplot()
     axes.scatter(*points[~np.isin(labels, list(places))].T, s=8, color=OTHERS, linewidths=0)
     size = 30 if len(points) <= 1000 else 16
     clusters = {index: points[labels == index] for index in places if (labels == index).any()}
     for index, cluster in clusters.items():
-        colour, mark = class_colour(places[index]), class_mark(places[index])
-        axes.scatter(*cluster.T, s=size, color=colour, marker=mark, linewidths=0.3, edgecolors="w")
+        color, mark = class_color(places[index]), class_mark(places[index])
+        axes.scatter(*cluster.T, s=size, color=color, marker=mark, linewidths=0.3, edgecolors="w")
     for index, cluster in clusters.items():
         label = axes.annotate(
             drawable_name(names[index], index), _medoid(cluster), ha="center", va="center", weight="bold", color=INK,

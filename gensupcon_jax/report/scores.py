@@ -10,20 +10,20 @@ OPTIONAL = ("classifier_top1",)  # of runs that train one
 ACCURACIES = (
     ("classifier_top1", "Classifier", "trained in this run"),
     ("linear_top1", "Linear probe", "frozen encoder, one linear layer on top"),
-    ("knn_top1", "k-NN", "frozen encoder, nearest neighbours: {neighbours}"),
+    ("knn_top1", "k-NN", "frozen encoder, nearest neighbors: {neighbors}"),
     ("raw_pixel_knn_top1", "Raw-pixel k-NN", "no encoder at all: the baseline to beat"),
 )
 
 
 def score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     """The three numbers of the head: text, interval, and their places (0..100) on the shared ruler."""
-    neighbours = whole(results.get("knn_neighbors")) or "the nearest"
+    neighbors = whole(results.get("knn_neighbors")) or "the nearest"
     low, high = _ruler(results)
     rows = []
     shown = [entry for entry in ACCURACIES if entry[0] in results or entry[0] not in OPTIONAL]
     for key, name, note in shown:
         percent, interval = _score(results, key)
-        row = {"name": name, "note": note.format(neighbours=neighbours), "percent": None, "interval": None}
+        row = {"name": name, "note": note.format(neighbors=neighbors), "percent": None, "interval": None}
         if percent is not None:
             row |= {"percent": f"{percent:.1f}", "at": _place(percent, low, high)}
         if interval is not None:
@@ -63,12 +63,12 @@ def _score(results: dict[str, Any], key: str) -> tuple[float | None, tuple[float
 
 
 def wilson_interval(percent: float, count: int) -> tuple[float, float]:
-    """Returns the 95 % Wilson score interval (in percent) of a share seen in `count` trials (ours)."""
+    """Returns the 95 % Wilson score interval (in percent) of a share seen in `count` trials."""
     z = 1.959964
     share = percent / 100
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    center = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
 
 
 def verdict(results: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from gensupcon_jax.report.data import ReportData, class_names
-from gensupcon_jax.report.drawing import NAMED_CLASSES, ORANGE, OTHERS, class_colour, data_uri
+from gensupcon_jax.report.drawing import NAMED_CLASSES, ORANGE, OTHERS, class_color, data_uri
 from gensupcon_jax.report.values import short
 
 SHEET_IMAGES = 12
@@ -45,24 +45,24 @@ def _views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[st
 
 
 def label_shares(label: Float[np.ndarray, " class"], names: Sequence[str], top: int = 3) -> list[dict[str, Any]]:
-    """Returns the largest shares (in percent) of one label distribution, and all the rest as one row (ours)."""
+    """Returns the largest shares (in percent) of one label distribution, and all the rest as one row."""
     if not np.isfinite(label).all():
         return [_share("not finite", 0.0, ORANGE)]
     order = [int(index) for index in np.argsort(-label, kind="stable")[:top] if label[index] >= 0.01]
-    # Few classes keep the colours of the 2-D view; many could not, so the order gives the colour.
-    colours = [class_colour(index if len(names) <= NAMED_CLASSES else rank) for rank, index in enumerate(order)]
-    rows = [_share(names[index], float(label[index]), colour) for index, colour in zip(order, colours, strict=True)]
+    # Few classes keep the colors of the 2-D view; many could not, so the order gives the color.
+    colors = [class_color(index if len(names) <= NAMED_CLASSES else rank) for rank, index in enumerate(order)]
+    rows = [_share(names[index], float(label[index]), color) for index, color in zip(order, colors, strict=True)]
     rest = float(label.sum() - label[order].sum())
     return rows + ([_share("all others", rest, OTHERS)] if abs(rest) >= 0.005 else [])
 
 
-def _share(name: str, share: float, colour: str) -> dict[str, Any]:
+def _share(name: str, share: float, color: str) -> dict[str, Any]:
     percent = round(100 * share)
-    return {"name": short(name), "percent": percent, "width": min(100, max(0, percent)), "colour": colour}
+    return {"name": short(name), "percent": percent, "width": min(100, max(0, percent)), "color": color}
 
 
 def _image_png(image: UInt8[np.ndarray, "height width channel"]) -> str:
-    """One image as a PNG data URI; grey unless it has three channels."""
+    """One image as a PNG data URI; gray unless it has three channels."""
     from matplotlib.image import imsave
 
     image = shrunk(image)

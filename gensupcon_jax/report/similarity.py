@@ -50,14 +50,14 @@ def sorted_batch(data: ReportData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def class_order(batch_labels: Float[np.ndarray, "anchor class"]) -> Int[np.ndarray, " anchor"]:
-    """Returns the anchors sorted by dominant class, the purest label of each class first (ours)."""
+    """Returns the anchors sorted by dominant class, the purest label of each class first."""
     return np.lexsort((-batch_labels.max(1), batch_labels.argmax(1)))
 
 
 def similarity_correlation(
     label_similarity: Float[np.ndarray, "anchor anchor"], latent_similarity: Float[np.ndarray, "anchor anchor"]
 ) -> float | None:
-    """Returns Pearson's correlation (-1..1) of the two off their diagonals, None where one is constant (ours)."""
+    """Returns Pearson's correlation (-1..1) of the two off their diagonals, None where one is constant."""
     elsewhere = ~np.eye(len(label_similarity), dtype=bool)
     labels, latents = (np.asarray(matrix, np.float64)[elsewhere] for matrix in (label_similarity, latent_similarity))
     if labels.size < 2 or labels.std() < 1e-9 or latents.std() < 1e-9:
@@ -71,7 +71,7 @@ def _similarity_picture(
     classes: Integer[np.ndarray, " anchor"],
     names: Sequence[str],
 ) -> str:
-    """The two heat maps with one colour scale, so that the same colour is the same number: PNG as a data URI."""
+    """The two heat maps with one color scale, so that the same color is the same number: PNG as a data URI."""
     figure = new_figure(10.6, 5.0)
     panels = figure.subplots(1, 2)
     titles = ("Label similarity: what the labels ask for", "Latent similarity: what the encoder does")

@@ -1,0 +1,424 @@
+"""Several processes as one run: they join, share small values, and when one is lost the others stop and say which.
+
+Beside jax's own service every process keeps one TCP connection to process 0, on the coordinator's port. jax alone says of
+a lost process only that a connection broke, aborts from C++, or waits for ever when a process raises or leaves early.
+"""
+
+import contextlib
+import faulthandler
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+import traceback
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+
+from gensupcon_jax.errors import UserError
+
+LOST = 75  # exit status (EX_TEMPFAIL): another process was lost, starting all of them again goes on
+_BEAT_SECONDS = 2.0
+_SILENCE_SECONDS = 40.0  # without a beat: frozen, or its machine is gone
+_EARLY_SECONDS = 30.0  # how long one process may have finished before the others
+_NOTICE_SECONDS = 50.0  # where joining may take longer than this, what is missing is said meanwhile
+_TRY_SECONDS = 10.0  # one attempt to connect: an address that swallows everything does not use up all of the time
+_BLAME_SECONDS = 5.0  # how long a broken collective waits for the name of the process that broke it
+
+
+class Member(NamedTuple):
+    """Which process of how many, and where process 0 is found; `local_device_ids` None: all devices of the machine."""
+
+    coordinator_address: str
+    num_processes: int
+    process_id: int
+    local_device_ids: list[int] | None = None
+
+
+class Alone:
+    """The group of a single process."""
+
+    process_id, num_processes = 0, 1
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, in their order."""
+        return [value]
+
+    def finish(self) -> None:
+        """Nobody to wait for."""
+
+
+_group: Any = Alone()
+
+
+def group() -> Any:
+    """The processes of this run: the Group after `join`, else Alone; UserError when jax knows more processes."""
+    if jax.process_count() != _group.num_processes:
+        raise UserError(
+            f"jax knows {jax.process_count()} processes, gensupcon_jax {_group.num_processes}; "
+            "call gensupcon_jax.cluster.processes.join in place of jax.distributed.initialize"
+        )
+    return _group
+
+
+def is_first() -> bool:
+    """Whether this process writes what people read."""
+    return _group.process_id == 0
+
+
+def share(value: Any) -> Any:
+    """Process 0's value (of JSON) on every process; all of them must call it."""
+    return group().gather(value if is_first() else None)[0]
+
+
+def member_of_cluster(timeout: float = 50.0) -> Member:
+    """What jax finds out of a TPU pod, SLURM, GKE or Open MPI; UserError where there is none.
+
+    timeout: seconds until the coordinator's name must be known to the cluster.
+    """
+    # The public jax.distributed.initialize detects and connects in one: too late to say who is missing.
+    from jax._src.clusters import ClusterEnv
+
+    try:
+        found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(timeout))
+    except Exception as error:
+        raise UserError(f"--distributed: the cluster's description cannot be read ({error})") from error
+    if None in found[:3]:
+        raise UserError(
+            "--distributed: no cluster is found here (TPU pod, SLURM, GKE, Open MPI); "
+            "give --coordinator_address, --num_processes and --process_id in place of it"
+        )
+    coordinator_address, num_processes, process_id, local_device_ids = found
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
+        local_device_ids = None  # jax then reads it itself; what it finds of SLURM is one GPU for each process
+    return Member(coordinator_address, num_processes, process_id, local_device_ids)
+
+
+def join(member: Member, *, timeout: float = 50.0) -> None:
+    """Meet the other processes and start jax's own service; before anything else of jax.
+
+    timeout: seconds until all must have come.  Raises UserError that names the coordinator, or the processes that are missing.
+    """
+    global _group
+    host, port = _host_and_port(member.coordinator_address)
+    if not 0 <= member.process_id < member.num_processes:
+        raise UserError(
+            f"--process_id is {member.process_id}; allowed: 0 to {member.num_processes - 1}, each process its own "
+            f"(--num_processes is {member.num_processes})"
+        )
+    if member.num_processes == 1:
+        return
+    deadline = time.monotonic() + timeout
+    connect = _meet_as_first if member.process_id == 0 else _meet_as_other
+    connections = connect(member, host, port, deadline, timeout)
+    # The sockets that met stay open on the coordinator's port; jax's service listens there from now on.
+    jax.distributed.initialize(
+        member.coordinator_address,
+        member.num_processes,
+        member.process_id,
+        local_device_ids=member.local_device_ids,
+        initialization_timeout=60,
+        shutdown_timeout_seconds=60,
+    )
+    _group = Group(member, connections)
+
+
+def is_waited_for() -> bool:
+    """Whether other processes still count on this one."""
+    return isinstance(_group, Group) and not _group.is_done
+
+
+def finish() -> None:
+    """The end of a run: wait until every process has come to it."""
+    _group.finish()
+
+
+def leave(status: int, message: str, *, reason: str) -> NoReturn:
+    """End this process with a message on standard error; the others are told the reason, one line, and stop.
+
+    status: 0 was asked to stop, 1 a mistake of the user (starting again is no help), LOST anything else; the others end with it.
+    """
+    if is_waited_for():
+        _group.leave(status, message, {"reason": reason, "status": status})
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def leave_after_crash(error: BaseException) -> NoReturn:
+    """End this process after an exception that nobody expected: another process may be its cause, that one is named."""
+    if isinstance(_group, Alone):
+        raise error
+    time.sleep(_BLAME_SECONDS)  # the watching threads end this process when they know better
+    text = "".join(traceback.format_exception(error)).rstrip()
+    leave(LOST, text, reason=f"it raised {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+
+
+def abort(message: str, *, reason: str) -> NoReturn:
+    """End this process at once, from any thread: it hangs; the others also say where their threads stand."""
+    if isinstance(_group, Group):
+        _group.leave(LOST, message, {"reason": reason, "status": LOST, "is_hanging": True})
+    print(message, file=sys.stderr)
+    _exit(LOST)
+
+
+class Group:
+    """The connections of one process: to process 0, or of process 0 to all others; a thread reads each."""
+
+    def __init__(self, member: Member, connections: dict[int, "_Connection"]):
+        self.process_id, self.num_processes = member.process_id, member.num_processes
+        self._connections = connections
+        self._values = {peer: queue.SimpleQueue() for peer in connections}
+        self._finished: dict[int, float] = {}
+        self._is_done = threading.Event()
+        self._exit_lock = threading.Lock()
+        for peer in connections:
+            threading.Thread(target=self._read, args=(peer,), daemon=True).start()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every process has come to its end."""
+        return self._is_done.is_set()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values (of JSON) of all processes, in their order; every process must call it, and waits for the others."""
+        if self.process_id:
+            self._send(0, {"value": value})
+            return self._receive(0)
+        values = [value, *(self._receive(peer) for peer in sorted(self._connections))]
+        for peer in self._connections:
+            self._send(peer, {"value": values})
+        return values
+
+    def finish(self) -> None:
+        """Wait until every process has come to its end, then nobody watches anybody any more."""
+        if self.is_done:
+            return
+        self._tell({"finished": True})
+        while not self.is_done:
+            time.sleep(0.02)
+            if not self.process_id and len(self._finished) == len(self._connections):
+                self._is_done.set()
+                self._tell({"all_finished": True})
+
+    def leave(self, status: int, message: str, why: dict) -> NoReturn:
+        """Print, tell the others, and end without the waiting that jax does at exit."""
+        with self._exit_lock:
+            self._is_done.set()
+            print(message, file=sys.stderr)
+            self._tell({"left": why})
+            _exit(status)
+
+    def _send(self, peer: int, message: dict) -> None:
+        try:
+            self._connections[peer].send(message)
+        except OSError:
+            time.sleep(_BLAME_SECONDS)  # the thread that reads from it says what happened, and ends the process
+            self._lost(peer, "its connection broke")
+
+    def _receive(self, peer: int) -> Any:
+        while True:  # in pieces: a wait without end would keep signals from being handled
+            with contextlib.suppress(queue.Empty):
+                return self._values[peer].get(timeout=1.0)
+
+    def _read(self, peer: int) -> None:
+        connection = self._connections[peer]
+        while not self._is_done.is_set():
+            try:
+                message = connection.receive(_SILENCE_SECONDS)
+            except TimeoutError:
+                return self._lost(peer, f"it has not been heard of for {_SILENCE_SECONDS:.0f} seconds")
+            except (OSError, ValueError):
+                message = None
+            if message is None:
+                return self._lost(peer, "it was killed, or its machine is gone")
+            if "value" in message:
+                self._values[peer].put(message["value"])
+            elif "finished" in message:
+                self._finished[peer] = time.monotonic()
+            elif "all_finished" in message:
+                self._is_done.set()
+            elif "left" in message:
+                return self._lost(peer, **message["left"])
+            elif "lost" in message:
+                return self._lost(peer, **message["lost"])
+        return None
+
+    def _beat(self) -> None:
+        while not self._is_done.wait(_BEAT_SECONDS):
+            for peer, connection in self._connections.items():
+                with contextlib.suppress(OSError):  # the reading thread sees it too
+                    connection.send({})
+                if time.monotonic() - self._finished.get(peer, time.monotonic()) > _EARLY_SECONDS:
+                    self._lost(peer, "it left early, before the others had finished")
+
+    def _lost(self, peer: int, reason: str, *, status: int = LOST, is_hanging: bool = False, name: str = "") -> None:
+        """Say who was lost, tell the others, end this process."""
+        with self._exit_lock:
+            if self._is_done.is_set():
+                return
+            self._is_done.set()
+            name = name or self._connections[peer].name
+            if is_hanging:
+                faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+            remedy = "; start all processes again, they go on from the newest checkpoint" if status == LOST else ""
+            text = f"process {self.process_id} stops because {name} has stopped: {reason}{remedy}"
+            print(f"error: {text}" if status else text, file=sys.stderr)
+            # Also the one that is lost: where it is process 0 and lives, it alone can tell the others, who would blame this one.
+            self._tell({"lost": {"reason": reason, "status": status, "is_hanging": is_hanging, "name": name}})
+            _exit(status)
+
+    def _tell(self, message: dict) -> None:
+        for connection in self._connections.values():
+            with contextlib.suppress(OSError):
+                connection.send(message)
+
+
+def _exit(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # not sys.exit: jax waits at exit for processes that will not come
+
+
+class _Connection:
+    """Messages as lines of JSON over one socket."""
+
+    def __init__(self, connected: socket.socket, name: str):
+        self._socket, self._rest, self._lock, self.name = connected, b"", threading.Lock(), name
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, message: dict) -> None:
+        with self._lock:
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, timeout: float) -> dict | None:
+        """The next message, None when the other side is gone; TimeoutError without one for so long."""
+        self._socket.settimeout(timeout)
+        while b"\n" not in self._rest:
+            read = self._socket.recv(1 << 16)
+            if not read:
+                return None
+            self._rest += read
+        line, self._rest = self._rest.split(b"\n", 1)
+        return json.loads(line)
+
+    def has_ended(self) -> bool:
+        """Whether the other side is gone, without taking anything of what it said."""
+        self._socket.setblocking(False)
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
+        raise UserError(
+            f"--coordinator_address is {address!r}; allowed: host:port of process 0, for example 10.0.0.1:1234"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeout: float) -> dict[int, _Connection]:
+    """Listen on the coordinator's port until every other process has said who it is."""
+    connections: dict[int, _Connection] = {}
+    missing = set(range(1, member.num_processes))
+    notice = deadline - timeout + _NOTICE_SECONDS
+    with _listening(member.coordinator_address, port) as listener:
+        while missing:
+            if time.monotonic() > notice:
+                _say_who_waits(
+                    f"process 0 at {member.coordinator_address}: {_missing(missing, _NOTICE_SECONDS)}", timeout
+                )
+                notice = deadline
+            listener.settimeout(max(min(notice, deadline) - time.monotonic(), 0.01))
+            try:
+                accepted, (peer_host, *_) = listener.accept()
+                greeting = _Connection(accepted, "?").receive(5.0)
+            except (TimeoutError, OSError, ValueError):
+                if time.monotonic() < deadline:
+                    continue  # somebody else who knocked at this port
+                for connection in connections.values():
+                    connection.send({"refused": _missing(missing, timeout)})
+                raise UserError(f"process 0 at {member.coordinator_address}: {_missing(missing, timeout)}") from None
+            who = greeting.get("process_id") if isinstance(greeting, dict) else None
+            connection = _Connection(accepted, f"process {who} ({peer_host.removeprefix('::ffff:')})")
+            if who in connections and connections[who].has_ended():
+                missing.add(who)  # it died and was started again while others are still on their way
+            if who in missing and greeting["num_processes"] == member.num_processes:
+                missing.remove(who)
+                connections[who] = connection
+            else:
+                reason = f"process 0 waits for {sorted(missing)} of {member.num_processes} processes, found {greeting}"
+                with contextlib.suppress(OSError):
+                    connection.send({"refused": f"{reason}; give each process its own --process_id, all the same rest"})
+    for connection in connections.values():
+        connection.send({"welcome": True})
+    return connections
+
+
+def _say_who_waits(sentence: str, timeout: float) -> None:
+    print(
+        f"warning: {sentence}; tries on until {timeout:.0f} seconds are over (--join_timeout)",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _missing(missing: set[int], timeout: float) -> str:
+    return (
+        f"of the other processes {', '.join(map(str, sorted(missing)))} did not come within {timeout:.0f} seconds; "
+        "start them with the same --coordinator_address and --num_processes"
+    )
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    try:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    except OSError as error:
+        raise UserError(
+            f"process 0 cannot listen on port {port} of --coordinator_address {address} ({error.strerror}); choose another port"
+        ) from error
+
+
+def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeout: float) -> dict[int, _Connection]:
+    """Knock at process 0 until it answers; its answer comes when all are there."""
+    who = f"process {member.process_id}"
+    notice = deadline - timeout + _NOTICE_SECONDS
+
+    def unreachable(seconds, reason):
+        return (
+            f"{who} cannot reach process 0 at --coordinator_address {member.coordinator_address} within "
+            f"{seconds:.0f} seconds ({reason}); is process 0 running there, and is the port open?"
+        )
+
+    while True:
+        try:
+            # Half of the time that is left: a name may have two addresses, and each of them gets this.
+            patience = min(_TRY_SECONDS, (deadline - time.monotonic()) / 2)
+            connected = socket.create_connection((host, port), timeout=max(patience, 0.1))
+            connection = _Connection(connected, f"process 0 ({member.coordinator_address})")
+            connection.send({"process_id": member.process_id, "num_processes": member.num_processes})
+            answer = connection.receive(max(deadline - time.monotonic(), 0.1) + 5.0)
+            if answer is not None:
+                break
+            reason = "it closed the connection"
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if time.monotonic() > deadline:
+            raise UserError(unreachable(timeout, reason))
+        if time.monotonic() > notice:
+            _say_who_waits(unreachable(_NOTICE_SECONDS, reason), timeout)
+            notice = deadline
+        time.sleep(0.2)
+    if "refused" in answer:
+        raise UserError(f"{who} was sent away by process 0 at {member.coordinator_address}: {answer['refused']}")
+    return {0: connection}

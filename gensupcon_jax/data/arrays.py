@@ -1,0 +1,188 @@
+"""Arrays that a user hands over, as images and labels: checked, with a sentence for every mistake."""
+
+import collections
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gensupcon_jax.data.splits import one_hot
+from gensupcon_jax.errors import UserError
+
+_SUM_TOLERANCE = 1e-3
+_ALLOWED_LABELS = "[example] class numbers from 0, or [example, class] distributions"
+# What a user hands over: checked here.
+FromUser = Any
+
+
+class Checked(NamedTuple):
+    """uint8 images, and labels that are whole class numbers or distributions."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The most likely class of each image."""
+        return most_likely(self.labels)
+
+    def subset(self, indices: np.ndarray) -> "Checked":
+        """Only these images, in this order."""
+        return Checked(self.images[indices], self.labels[indices])
+
+
+def distributions(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """A row for each image: the distributions themselves, or one-hot rows of class numbers."""
+    if labels.ndim == 2:
+        return labels
+    return one_hot(labels, num_classes)
+
+
+def checked_pair(pair: FromUser, where: str) -> tuple:
+    """(images, labels); UserError for anything else."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        length = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+        raise UserError(f"{where} is {type(pair).__name__}{length}; allowed: a pair, {where}=(images, labels)")
+    return tuple(pair)
+
+
+def check_same_shape(images: list[np.ndarray]) -> None:
+    """UserError for splits whose images have different shapes."""
+    shapes = {part.shape[1:] for part in images}
+    if len(shapes) > 1:
+        raise UserError(f"the splits' images have shapes {sorted(shapes)}; allowed: one shape for all of them")
+
+
+def checked_arrays(images: FromUser, labels: FromUser, where: str) -> Checked:
+    """uint8 images, and labels that are whole class numbers or distributions; how many classes there are comes later."""
+    images = _array(images, f"{where} images", "[example, size, size, channel]")
+    labels = _array(labels, f"{where} labels", _ALLOWED_LABELS)
+    if len(images) != len(labels):
+        raise UserError(f"{where} has {len(images)} images and {len(labels)} labels; allowed: one label for each image")
+    if len(images) == 0:
+        raise UserError(f"{where} has 0 images; allowed: 1 or more")
+    return Checked(_uint8_images(images, where), _checked_labels(labels, where))
+
+
+def _array(values: FromUser, what: str, allowed: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"{what} have entries of different length; allowed: {allowed}") from error
+    except (TypeError, RuntimeError) as error:  # torch's, for what lies on a GPU or has gradients: it says what to call
+        raise UserError(f"{what} are no array ({' '.join(str(error).split())}); allowed: {allowed}") from error
+    if array.ndim == 0:
+        raise UserError(f"{what} are {str(values)[:40]!r}, no array; allowed: {allowed}")
+    return array
+
+
+def _checked_labels(labels: np.ndarray, where: str) -> np.ndarray:
+    if labels.dtype.kind not in "biuf":
+        kind = "text" if labels.dtype.kind in "SU" else f"of type {labels.dtype}"
+        raise UserError(
+            f"{where} labels are {kind}, first {str(labels.flat[0])[:40]!r}; allowed: {_ALLOWED_LABELS} "
+            "(class_names, labels = np.unique(labels, return_inverse=True) numbers names)"
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        raise UserError(
+            f"{where} labels have shape {labels.shape}, one column; "
+            f"allowed: {_ALLOWED_LABELS} of 2 or more classes (labels[:, 0] takes the column)"
+        )
+    if labels.ndim > 2 or labels.size == 0:
+        raise UserError(f"{where} labels have shape {labels.shape}; allowed: {_ALLOWED_LABELS}")
+    return _class_numbers(labels, where) if labels.ndim == 1 else _checked_distributions(labels, where)
+
+
+def _class_numbers(labels: np.ndarray, where: str) -> np.ndarray:
+    if labels.dtype.kind not in "iu":
+        missing = int(np.isnan(labels).sum())
+        found = f"{labels.dtype} class numbers" + (f", {missing} of {len(labels)} NaN" if missing else "")
+        raise UserError(f"{where} labels are {found}; allowed: integers from 0, or [example, class] distributions")
+    if labels.min() < 0:
+        raise UserError(f"{where} labels lie in {labels.min()}..{labels.max()}; allowed: class numbers from 0")
+    return labels
+
+
+def _checked_distributions(labels: np.ndarray, where: str) -> np.ndarray:
+    labels = labels.astype(np.float32)
+    wrong = ~np.isfinite(labels).all(1) | (labels < 0).any(1) | (np.abs(labels.sum(1) - 1) > _SUM_TOLERANCE)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(
+            f"{where} labels are no distribution in {int(wrong.sum())} of {len(labels)} rows, first in row {row} "
+            f"(sum {labels[row].sum():.4g}, smallest {labels[row].min():.4g}); allowed: entries >= 0 that sum to 1"
+        )
+    return labels
+
+
+def check_classes(labels: np.ndarray, num_classes: int, where: str) -> None:
+    """UserError for class numbers, or columns, beyond this number of classes."""
+    if labels.ndim == 1 and labels.max() >= num_classes:
+        raise UserError(
+            f"{where} labels lie in {labels.min()}..{labels.max()}; allowed: 0..{num_classes - 1} "
+            f"({num_classes} classes; see class_names)"
+        )
+    if labels.ndim == 2 and labels.shape[1] != num_classes:
+        raise UserError(
+            f"{where} labels have shape {labels.shape} for {num_classes} classes (see class_names); "
+            f"allowed: [example] class numbers, or [example, {num_classes}] distributions"
+        )
+
+
+def names_of(class_names: FromUser, all_labels: list[np.ndarray], num_images: int) -> tuple[str, ...]:
+    """The names of the classes: those given, else their numbers."""
+    if class_names is not None:
+        return _checked_names(class_names)
+    columns = [labels.shape[1] for labels in all_labels if labels.ndim == 2]
+    num_classes = columns[0] if columns else _num_numbered(np.concatenate(all_labels), num_images)
+    return tuple(str(index) for index in range(num_classes))
+
+
+def _checked_names(class_names: FromUser) -> tuple[str, ...]:
+    listed = isinstance(class_names, Sequence) and not isinstance(class_names, str | bytes)
+    if not listed and not (isinstance(class_names, np.ndarray) and class_names.ndim == 1):
+        raise UserError(
+            f"class_names is {str(class_names)[:40]!r} ({type(class_names).__name__}); "
+            "allowed: a list of names, one for each class"
+        )
+    names = tuple(str(name) for name in class_names)
+    if not names:
+        raise UserError("class_names holds no name; allowed: a list of names, one for each class")
+    most = collections.Counter(names).most_common(1)
+    if most[0][1] > 1:
+        raise UserError(f"class_names holds {most[0][0]!r} {most[0][1]} times; allowed: another name for each class")
+    return names
+
+
+def _num_numbered(class_numbers: np.ndarray, num_images: int) -> int:
+    """How many classes the class numbers stand for; UserError where most of those have no image."""
+    num_classes, num_present = int(class_numbers.max()) + 1, len(np.unique(class_numbers))
+    if num_classes > min(num_images, 2 * num_present):
+        raise UserError(
+            f"labels go up to {num_classes - 1}, which makes {num_classes} classes, but {num_images} train images and "
+            f"only {num_present} classes with an image were found; "
+            "allowed: class numbers 0, 1, 2, ... without large gaps, or class_names with a name for each class"
+        )
+    return num_classes
+
+
+def _uint8_images(images: np.ndarray, where: str) -> np.ndarray:
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] not in (1, 3) or images.size == 0:
+        raise UserError(
+            f"{where} images have shape {images.shape}; allowed: [example, size, size], "
+            "or [example, size, size, channel] with 1 or 3 channels, and 1 or more pixels"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise UserError(f"{where} images are {images.dtype}; allowed: uint8 in 0..255, or float in 0..1")
+    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+        raise UserError(f"{where} images lie in {images.min():.4g}..{images.max():.4g}; float ones must lie in 0..1")
+    return np.round(images * 255).astype(np.uint8)
+
+
+def most_likely(labels: np.ndarray) -> np.ndarray:
+    """Class numbers, of class numbers or distributions."""
+    return labels if labels.ndim == 1 else labels.argmax(1)

@@ -1,0 +1,41 @@
+"""What was found out about a data set once, kept in a folder beside the workdir: sizes, labels, statistics."""
+
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+
+from gensupcon_jax.paths import Path, failures, write_whole
+
+Arrays = dict[str, np.ndarray]
+
+
+def cached(folder: Path | None, name: str, key: str, make_fn: Callable[[], Arrays]) -> Arrays:
+    """make_fn's arrays, from the folder where the same key was made before; folder None: nothing is kept.
+
+    name: the beginning of the file's name.  key: all that the arrays follow from.  A file that cannot be read is made again.
+    """
+    if folder is None:
+        return make_fn()
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[-60:]}-{digest}.npz"
+    found = _read(path)
+    if found is not None:
+        return found
+    arrays = make_fn()
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    write_whole(path, stream.getvalue())
+    return arrays
+
+
+def _read(path: Path) -> Arrays | None:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return dict(file)
+    except (*failures(), ValueError, zipfile.BadZipFile, EOFError, KeyError):  # not there, or damaged: it is made again
+        return None

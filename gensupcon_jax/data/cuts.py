@@ -1,0 +1,70 @@
+"""Stratified cuts: a validation or test split taken off the training images, always the same ones."""
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from gensupcon_jax.errors import UserError
+
+SPLIT_SEED = 0  # of the cuts, not of the run: every run sees the same validation and test images
+
+
+def check_fractions(fractions: dict[str, Any]) -> None:
+    """UserError for shares of the training images that are none, or leave nothing over."""
+    for where, fraction in fractions.items():
+        if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction < 1:
+            raise UserError(
+                f"{where}_fraction is {fraction!r}; allowed: a number above 0 and below 1, "
+                f"or hand over {where}=(images, labels)"
+            )
+    if sum(fractions.values()) >= 1:
+        found = " and ".join(f"{where}_fraction {fraction:g}" for where, fraction in fractions.items())
+        raise UserError(f"{found} sum to {sum(fractions.values()):g}; allowed: a sum below 1, the rest is for training")
+
+
+def refuse_one_class(labels: np.ndarray, where: str) -> None:
+    """UserError where all images are of one class: nothing can be learned or judged."""
+    classes = np.unique(labels if labels.ndim == 1 else labels.argmax(1))
+    if len(classes) < 2:
+        raise UserError(
+            f"{where} labels name class {classes[0]} as the most likely one in all {len(labels)} images; "
+            "allowed: 2 or more classes, each the most likely one of some image"
+        )
+
+
+def rare_class(classes: np.ndarray) -> str | None:
+    """What to say of a class that cannot be on both sides of a cut."""
+    present, counts = np.unique(classes, return_counts=True)
+    rare = present[counts < 2]
+    others = f", as do {len(rare) - 1} more" if len(rare) > 1 else ""
+    return f"class {rare[0]} has 1 image and needs 2{others}" if len(rare) else None
+
+
+def cut_sizes(classes: np.ndarray) -> tuple[int, int]:
+    """Fewest and most images that a stratified cut can take: as many as there are classes, on both sides."""
+    num_present = len(np.unique(classes))
+    return num_present, len(classes) - num_present
+
+
+def cut_off(split: Any, size: int, where: str) -> tuple[Any, Any]:
+    """(rest, part): so many images taken off a split that has `classes` and `subset`; UserError where they cannot be."""
+    classes = split.classes
+    smallest, largest = cut_sizes(classes)
+    problem = rare_class(classes)
+    if not smallest <= size <= largest:
+        problem = f"both sides need as many images as there are classes, {smallest}"
+    if problem:
+        raise UserError(
+            f"{where} would be {size} of {len(classes)} images, but {problem}; "
+            f"hand over {where}=(images, labels), more images, or another {where}_fraction"
+        )
+    return cut(split, classes, size)
+
+
+def cut(split: Any, classes: np.ndarray, size: int) -> tuple[Any, Any]:
+    """(rest, part), each class in its share, in the order of the split."""
+    from sklearn.model_selection import train_test_split
+
+    rest, part = train_test_split(np.arange(len(classes)), test_size=size, stratify=classes, random_state=SPLIT_SEED)
+    return split.subset(np.sort(rest)), split.subset(np.sort(part))

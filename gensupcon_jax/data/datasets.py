@@ -1,0 +1,281 @@
+"""Labeled images for training and judging: the embedded digits, TFDS sets, folders, or anyone's arrays; checked and split."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from gensupcon_jax.data import folders, tfds_sets
+from gensupcon_jax.data.arrays import (
+    FromUser,
+    check_classes,
+    check_same_shape,
+    checked_arrays,
+    checked_pair,
+    distributions,
+    names_of,
+)
+from gensupcon_jax.data.cuts import check_fractions, cut, cut_off, cut_sizes, rare_class, refuse_one_class
+from gensupcon_jax.data.encoded_sets import Reading, from_listings, is_labeled, judged_splits, listed
+from gensupcon_jax.data.listing import Listing
+from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
+from gensupcon_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Train, validation and test split with the names of the classes.
+
+    Images in memory, or encoded.  resized: the size that the network sees, where it is not that of the images in memory.
+    statistics: mean and std of the training images, where they are not computed from memory.  notes: sentences for the log.
+    damaged: a line for each image that was left out.  identity: stands for the content of encoded images.
+    """
+
+    name: str
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
+    class_names: tuple[str, ...]
+    resized: int | None = None
+    statistics: tuple[np.ndarray, np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    identity: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the host decodes and crops the images; otherwise they are in memory, and the device crops them."""
+        return isinstance(self.train, EncodedSplit)
+
+    @property
+    def stored_size(self) -> int:
+        """Height and width of the images that reach the device, in pixels."""
+        return self.train.image_size if isinstance(self.train, EncodedSplit) else self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of what the network sees, in pixels."""
+        return self.resized or self.stored_size
+
+    @property
+    def num_channels(self) -> int:
+        """1 for gray, 3 for color."""
+        return self.train.num_channels if isinstance(self.train, EncodedSplit) else self.train.images.shape[-1]
+
+    def description(self) -> dict:
+        """What identifies the data, for `dataset.json`: names, sizes, statistics, and a fingerprint.
+
+        It is of all bytes in memory; of encoded images, of their names, sizes, classes and order.
+        """
+        mean, std = self.statistics or channel_statistics(self.train.images)
+        return {
+            "name": self.name,
+            "class_names": list(self.class_names),
+            "num_train": self.train.num_images,
+            "num_validation": self.validation.num_images,
+            "num_test": self.test.num_images,
+            "image_shape": [self.image_size, self.image_size, self.num_channels],
+            "stored_size": self.stored_size,
+            "encoded": self.is_encoded,
+            "num_damaged": len(self.damaged),
+            "mean": [float(value) for value in mean],
+            "std": [float(value) for value in std],
+            "fingerprint": _fingerprint(self.identity, self.train, self.validation, self.test),
+        }
+
+
+def load(name: str, **settings: Any) -> Dataset:
+    """The data set of `dataset.name`; settings are fields of `Reading`; UserError for an unknown name."""
+    reading = Reading(**settings)
+    if name == "digits":
+        dataset = digits()
+    elif name.startswith("tfds:"):
+        dataset = tfds_dataset(name.removeprefix("tfds:"), reading)
+    elif name.startswith("folder:"):
+        dataset = folder_dataset(name.removeprefix("folder:"), reading)
+    elif name == "arrays":
+        raise UserError(
+            "dataset.name is 'arrays' but no arrays were handed over; "
+            "call train_and_evaluate(config, workdir, dataset=from_arrays(images, labels)) from Python"
+        )
+    else:
+        raise UserError(f"dataset.name is {name!r}; allowed: digits, tfds:<name>, folder:<path>, arrays (from Python)")
+    return dataset if dataset.is_encoded else seen_at(dataset, reading.image_size)
+
+
+def seen_at(dataset: Dataset, image_size: int | None) -> Dataset:
+    """The set whose images in memory the device resizes to this size; None: as they are."""
+    return dataclasses.replace(dataset, resized=image_size)
+
+
+def digits() -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 gray, cut into 1,077 / 180 / 540 by class."""
+    from sklearn.datasets import load_digits  # here and below: 2 seconds that a wrong setting need not wait for
+
+    raw = load_digits()
+    images = np.round(raw.images * (255 / 16)).astype(np.uint8)
+    return from_arrays(images, raw.target, name="digits", validation_fraction=180 / 1797, test_fraction=540 / 1797)
+
+
+def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
+    """An image-classification set of TFDS, prepared first where it is not.
+
+    name: as TFDS takes it, fashion_mnist or fashion_mnist:3.0.1.  Squares of one size that fit `memory_limit` are read whole;
+    others are read record by record.  A set without labeled test images is tested on its validation split; validation images
+    are cut from training, stratified and fixed, where there is no split of their own.
+    Raises UserError for unknown sets, sets that cannot be fetched, and sets that are no images with one class each.
+    """
+    reading = reading or Reading()
+    builder, keys = tfds_sets.open_builder(name, reading.folder)
+    if None in builder.info.features[keys.image].shape and tfds_sets.default_format(builder):
+        builder, keys = tfds_sets.open_builder(name, reading.folder, file_format=tfds_sets.default_format(builder))
+    tfds_sets.prepare(builder, name)
+    splits = tfds_sets.choose_splits(builder, name, reading.split_names)
+    class_names = tuple(builder.info.features[keys.label].names)
+    fractions = {"validation_fraction": reading.validation_fraction, "test_fraction": reading.test_fraction}
+    if tfds_sets.fits_memory(builder, keys, splits, reading.memory_limit):
+        arrays = {split: tfds_sets.read_arrays(builder, keys, text) for split, text in splits.items()}
+        given = judged_splits(
+            {split: pair for split, pair in arrays.items() if split == "train" or is_labeled(pair[1])}
+        )
+        return from_arrays(*given.pop("train"), **given, **fractions, class_names=class_names, name=name)
+    listings = {
+        split: tfds_sets.list_records(builder, keys, name, text, reading.cache_folder) for split, text in splits.items()
+    }
+    notes = []
+    if builder.info.file_format.value == "tfrecord":
+        notes.append(
+            f"tfds:{name} is prepared as tfrecord, which is read at random places by an index made at the first start; "
+            f"array_record is read faster: {tfds_sets.conversion_command(name, reading.folder)} converts it"
+        )
+    unlabeled = [split for split, listing in listings.items() if split != "train" and not is_labeled(listing.classes)]
+    notes += [f"the split {splits[split]} of tfds:{name} has no labels and is not used" for split in unlabeled]
+    labeled = {split: listing for split, listing in listings.items() if split not in unlabeled}
+    return _encoded(name, labeled, class_names, reading, notes)
+
+
+def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
+    """A folder of images, <path>/<split>/<class>/<image>; splits that are not there are cut from training.
+
+    Classes are the folders of the training split, sorted.  Raises UserError for folders without images, for classes that
+    training does not have, and, unless `skip_damaged`, for images that cannot be decoded and classes without images.
+    """
+    reading = reading or Reading()
+    listings, names, notes, empty = folders.list_folder(
+        path, split_names=reading.split_names, cache_folder=reading.cache_folder
+    )
+    if empty and not reading.skip_damaged:
+        raise UserError(
+            f"{listed(empty)}: a class folder without images; allowed: 1 or more images a class, "
+            "or dataset.skip_damaged=True, which keeps the class without images"
+        )
+    notes += [f"{folder} holds no image: its class is kept, and never seen" for folder in empty]
+    return _encoded(f"folder:{path}", listings, names, reading, notes)
+
+
+def _encoded(
+    name: str, listings: dict[str, Listing], class_names: tuple[str, ...], reading: Reading, notes: Sequence[str]
+) -> Dataset:
+    found = from_listings(name, listings, len(class_names), reading)
+    return Dataset(
+        name,
+        **found.splits,
+        class_names=class_names,
+        statistics=found.statistics,
+        notes=tuple(notes),
+        damaged=found.damaged,
+        identity=found.identity,
+    )
+
+
+def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:
+    """The data set with only so many training images, the same share of each class, the same ones each time."""
+    found = dataset.train.num_images
+    if num_images == found:
+        return dataset
+    classes = dataset.train.classes
+    smallest, largest = cut_sizes(classes)
+    problem = rare_class(classes)
+    if problem:
+        raise UserError(f"dataset.train_images is {num_images}, but {problem}; allowed: {found}, or None")
+    if not smallest <= num_images <= largest:
+        raise UserError(
+            f"dataset.train_images is {num_images}; allowed: {smallest} to {largest} "
+            f"(as many as there are classes must be kept, and left out), {found}, or None"
+        )
+    _, kept = cut(dataset.train, classes, num_images)
+    refuse_one_class(kept.classes, f"dataset.train_images is {num_images}: the train")
+    return dataclasses.replace(dataset, train=kept)
+
+
+def from_arrays(
+    images: FromUser,
+    labels: FromUser,
+    *,
+    validation: FromUser = None,
+    test: FromUser = None,
+    class_names: FromUser = None,
+    name: str = "arrays",
+    validation_fraction: FromUser = 0.1,
+    test_fraction: FromUser = 0.2,
+) -> Dataset:
+    """A data set from arrays; splits that are not given as (images, labels) are cut from it, stratified and fixed.
+
+    images: [example, height, width, channel], uint8 in 0..255 or float in 0..1; square; gray ones may lack the channel.
+    labels: [example] class numbers from 0, or [example, class] distributions.  class_names may name classes without images.
+    Raises UserError for arrays of different length, values out of range, labels that are no distribution, and splits that
+    cannot be cut or judged.
+    """
+    given = {"train": (images, labels), "validation": validation, "test": test}
+    given = {where: checked_pair(pair, where) for where, pair in given.items() if pair is not None}
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    fractions = {where: fraction for where, fraction in fractions.items() if where not in given}
+    check_fractions(fractions)
+    splits = {where: checked_arrays(*pair, where) for where, pair in given.items()}
+    check_same_shape([split.images for split in splits.values()])
+    names = names_of(class_names, [split.labels for split in splits.values()], len(splits["train"].images))
+    for where, split in splits.items():
+        check_classes(split.labels, len(names), where)
+    num_images = len(splits["train"].images)
+    for where, fraction in fractions.items():
+        # Fractions are of what was handed over, also when the test images were already taken out of it.
+        splits["train"], splits[where] = cut_off(splits["train"], round(fraction * num_images), where)
+    refuse_one_class(splits["train"].labels, "train")
+    # Last: as distributions, many classes take much memory, which a wrong class number should not cost.
+    splits = {where: Split(split.images, distributions(split.labels, len(names))) for where, split in splits.items()}
+    return Dataset(name, splits["train"], splits["validation"], splits["test"], names)
+
+
+def channel_statistics(
+    images: UInt8[np.ndarray, "example height width channel"],
+) -> tuple[Float[np.ndarray, "channel"], Float[np.ndarray, "channel"]]:
+    """Mean and standard deviation of each channel over all pixels, on the scale 0..1.
+
+    Sums over the 256 gray values are exact and need no float copy of the images.
+    """
+    values = np.arange(256) / 255
+    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    mean = shares @ values
+    variance = shares @ values**2 - mean**2
+    # A channel without any contrast would divide by zero; 1 leaves it at zero after the mean is taken off.
+    std = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 0)), 1.0)
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _fingerprint(identity: str, *splits: AnySplit) -> str:
+    digest = hashlib.sha256(identity.encode())
+    for split in splits:
+        arrays = split if isinstance(split, Split) else (split.numbers, split.classes, split.headers.sizes)
+        for array in arrays:
+            digest.update(str((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]

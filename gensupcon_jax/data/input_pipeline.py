@@ -1,0 +1,227 @@
+"""Which images make up step t, and their way to the devices: a pure function of seed and step."""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Int, Int64, UInt8
+
+from gensupcon_jax.data import decoding
+from gensupcon_jax.data.shapes import Batch
+from gensupcon_jax.data.splits import AnySplit, EncodedSplit
+from gensupcon_jax.errors import UserError
+
+REMAINDERS = ("drop", "carry")
+
+_BATCHES_AHEAD = 2  # on the devices, beside the one that is trained on
+
+
+class HostCrops(NamedTuple):
+    """The random resized crops that the host takes of encoded images: how many, and the ranges of area and shape.
+
+    scale None: the center crop of an evaluation, for each view.
+    """
+
+    num_views: int
+    scale: tuple[float | int, float | int] | None
+    ratio: tuple[float | int, float | int]
+
+
+def steps_per_epoch(num_examples: int, batch_size: int, remainder: str = "drop") -> int:
+    """Batches in one pass; UserError when there is none.
+
+    remainder: "drop", what does not fill a batch is left out, other images in every epoch; or "carry", it begins the first
+    batch of the next epoch: then the length is rounded to whole steps.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise UserError(f"batch_size is {batch_size}; allowed: 1 to {num_examples}, the number of training images")
+    return num_examples // batch_size if remainder == "drop" else round(num_examples / batch_size)
+
+
+def epoch_order(seed: int, epoch: int, num_examples: int) -> Int64[np.ndarray, "example"]:
+    """A fresh permutation for each (seed, epoch), the same on every host.
+
+    Raw Philox streams stay the same across NumPy versions; `Generator.permutation` may not.
+    """
+    random_bits = np.random.Philox(key=[seed, epoch]).random_raw(num_examples)
+    return np.argsort(random_bits, kind="stable")
+
+
+class EpochOrders:
+    """The images of any step's global batch; the two epochs that were used last are kept."""
+
+    def __init__(self, *, seed: int, num_examples: int, batch_size: int, remainder: str):
+        self._seed, self._num_examples, self._batch_size, self._remainder = seed, num_examples, batch_size, remainder
+        self._per_epoch = steps_per_epoch(num_examples, batch_size)
+        self._orders: dict[int, np.ndarray] = {}
+
+    def indices(self, step: int) -> Int64[np.ndarray, "batch"]:
+        """The images of this step, a function of seed and step."""
+        if self._remainder == "drop":
+            epoch, place = divmod(step, self._per_epoch)
+            return self._order(epoch)[place * self._batch_size : (place + 1) * self._batch_size]
+        first = step * self._batch_size
+        numbers = np.arange(first, first + self._batch_size)
+        epochs = numbers // self._num_examples
+        parts = [
+            self._order(epoch)[numbers[epochs == epoch] % self._num_examples] for epoch in np.unique(epochs).tolist()
+        ]
+        return np.concatenate(parts)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            kept = {number: order for number, order in self._orders.items() if number == epoch - 1}
+            self._orders = kept | {epoch: epoch_order(self._seed, epoch, self._num_examples)}
+        return self._orders[epoch]
+
+
+def train_batches(
+    split: AnySplit,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int,
+    end_step: int,
+    sharding: jax.sharding.Sharding,
+    remainder: str = "drop",
+    crops: HostCrops | None = None,
+) -> Iterator[Batch]:
+    """The batches of steps start_step .. end_step - 1; each host reads only its share.
+
+    crops: of encoded images; those in memory are cropped on the device. Batches are a function of (seed, step), whatever
+    step is the first, and however many hosts and devices there are.
+    """
+    orders = EpochOrders(seed=seed, num_examples=split.num_images, batch_size=batch_size, remainder=remainder)
+    share = local_rows(batch_size, sharding)
+    steps = range(start_step, end_step)
+    if isinstance(split, EncodedSplit):
+
+        def planned() -> Iterator[tuple[np.ndarray, decoding.CropPlan]]:
+            for step in steps:
+                indices = orders.indices(step)[share]
+                yield indices, plan_batch(split, indices, crops, (seed, step, share, batch_size))
+
+        num_local = share.stop - share.start
+        local = decoding.crop_batches(split, planned(), batch_size=num_local, num_views=crops.num_views)
+    else:
+        local = ((indices, split.images[indices]) for indices in (orders.indices(step)[share] for step in steps))
+    for indices, images in local:
+        yield Batch(_place(images, sharding, batch_size), _place(split.labels_of(indices), sharding, batch_size))
+
+
+def plan_batch(split: EncodedSplit, indices: np.ndarray, crops: HostCrops, place: tuple) -> decoding.CropPlan:
+    """The boxes of these images and what to decode for them; place: (seed, step, rows, batch size) of random boxes."""
+    headers = split.headers.subset(indices)
+    if crops.scale is None:
+        boxes = np.repeat(decoding.center_boxes(headers.sizes, split.center_share), crops.num_views, axis=1)
+    else:
+        seed, step, share, batch_size = place
+        draws = decoding.crop_draws(seed, step, share, crops.num_views, batch_size)
+        boxes = decoding.random_boxes(draws, headers.sizes, scale=crops.scale, ratio=crops.ratio)
+    return decoding.plan_crops(headers, boxes, split.image_size)
+
+
+def padded_batches(
+    split: AnySplit, batch_size: int, sharding: jax.sharding.Sharding
+) -> Iterator[tuple[UInt8[Array, "batch height width channel"], Bool[np.ndarray, "batch"]]]:
+    """Every image once, in order, in batches of one size: (batch, which of its rows are real).
+
+    Encoded images are cropped in the middle. The last batch repeats its first image to keep one compiled shape; the caller
+    drops those rows. With several hosts each reads only its share of every batch.
+    """
+    share = local_rows(batch_size, sharding)
+    starts = range(0, split.num_images, batch_size)
+
+    def rows(start: int) -> tuple[np.ndarray, np.ndarray]:
+        numbers = np.arange(start, start + batch_size)
+        is_real = numbers < split.num_images
+        return np.where(is_real, numbers, start), is_real
+
+    local_indices = (rows(start)[0][share] for start in starts)
+    if isinstance(split, EncodedSplit):
+        center = HostCrops(1, None, (1, 1))
+        planned = ((indices, plan_batch(split, indices, center, ())) for indices in local_indices)
+        num_local = share.stop - share.start
+        images = (crops[:, 0] for _, crops in decoding.crop_batches(split, planned, batch_size=num_local, num_views=1))
+    else:
+        images = (split.images[indices] for indices in local_indices)
+    for start, local in zip(starts, images, strict=True):
+        yield _place(local, sharding, batch_size), rows(start)[1]
+
+
+def centered_images(split: AnySplit, indices: Int[np.ndarray, "some"]) -> UInt8[np.ndarray, "some size size channel"]:
+    """These images as an evaluation sees them, for a picture of them."""
+    if not isinstance(split, EncodedSplit):
+        return split.images[indices]
+    plan = plan_batch(split, indices, HostCrops(1, None, (1, 1)), ())
+    ((_, crops),) = decoding.crop_batches(split, [(indices, plan)], batch_size=len(indices), num_views=1)
+    return crops[:, 0]
+
+
+def local_rows(batch_size: int, sharding: jax.sharding.Sharding) -> slice:
+    """The rows of a global batch that lie on this process's devices."""
+    indices = sharding.addressable_devices_indices_map((batch_size,)).values()
+    ranges = [index[0].indices(batch_size)[:2] if index else (0, batch_size) for index in indices]
+    return slice(min(start for start, _ in ranges), max(stop for _, stop in ranges))
+
+
+def _place(local: np.ndarray, sharding: jax.sharding.Sharding, batch_size: int) -> jax.Array:
+    return jax.make_array_from_process_local_data(sharding, local, (batch_size, *local.shape[1:]))
+
+
+class Prefetched:
+    """Batches made in a thread, a few ahead of the loop; `waited_seconds` is how long the loop has waited for them.
+
+    An error of the thread is raised where its batch would have come. Leaving the `with` ends the thread.
+    """
+
+    def __init__(self, batches: Iterator[Any], ahead: int = _BATCHES_AHEAD):
+        self.waited_seconds = 0.0
+        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=ahead)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(batches,), daemon=True, name="input")
+        self._thread.start()
+
+    def __enter__(self) -> "Prefetched":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            started = time.monotonic()
+            kind, value = self._queue.get()
+            self.waited_seconds += time.monotonic() - started
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+
+    def _fill(self, batches: Iterator[Any]) -> None:
+        try:
+            for batch in batches:
+                if not self._put(("batch", batch)):
+                    return
+            self._put(("end", None))
+        except BaseException as error:  # whatever it is, it belongs to the loop, not to this thread
+            self._put(("error", error))
+        finally:
+            with contextlib.suppress(AttributeError):
+                batches.close()  # in the thread that ran it: tf.data's own threads end with it
+
+    def _put(self, item: tuple[str, Any]) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False

@@ -1,0 +1,50 @@
+"""What only decoding an image tells: whether it is whole, and its mean and standard deviation."""
+
+import concurrent.futures
+import os
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from gensupcon_jax.data.decoding import decode_upright, read_encoded
+from gensupcon_jax.data.listing import with_progress
+from gensupcon_jax.data.splits import EncodedSplit
+
+
+class Examined(NamedTuple):
+    """Of some images: why each cannot be decoded, None where it can; and the statistics of those that can, 0..1."""
+
+    problems: list[str | None]
+    mean: Float[np.ndarray, "channel"]
+    std: Float[np.ndarray, "channel"]
+
+
+def examine(split: EncodedSplit, indices: Int[np.ndarray, "some"], text: str) -> Examined:
+    """Decode these images whole; each counts alike in mean and standard deviation, whatever its size.
+
+    text: beside the progress bar.
+    """
+    threads = split.num_threads or os.cpu_count() or 1
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        found = pool.map(lambda index: _moments(split, int(index)), indices)
+        rows = list(with_progress(found, len(indices), text))
+    moments = [row for row in rows if not isinstance(row, str)]
+    first, second = np.mean(moments, axis=0) if moments else (np.zeros(split.num_channels), np.ones(split.num_channels))
+    variance = second - first**2
+    # As in `datasets.channel_statistics`: a channel without any contrast must not divide by zero.
+    std = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 0)), 1.0)
+    problems = [row if isinstance(row, str) else None for row in rows]
+    return Examined(problems, first.astype(np.float32), std.astype(np.float32))
+
+
+def _moments(split: EncodedSplit, index: int) -> np.ndarray | str:
+    """Means of the values and of their squares, [2, channel], on the scale 0..1; or why there are none."""
+    try:
+        pixels = decode_upright(read_encoded(split, index), 1, split.num_channels)
+    except (OSError, ValueError) as error:
+        return " ".join(str(error).split())
+    values = np.arange(256) / 255
+    counts = [np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(pixels.shape[-1])]
+    shares = np.array(counts) / (pixels.shape[0] * pixels.shape[1])
+    return np.stack([shares @ values, shares @ values**2])

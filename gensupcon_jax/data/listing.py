@@ -1,0 +1,64 @@
+"""The encoded images of one split as their source lists them: where each is, its class, and what its header says."""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from tqdm import tqdm
+
+from gensupcon_jax.data.headers import join_headers
+from gensupcon_jax.data.splits import EncodedSplit, Headers
+
+_BAR_FROM = 5_000  # fewer are read in seconds
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class Listing(NamedTuple):
+    """Every image of a split, also those that cannot be decoded.
+
+    sources_fn, where_fn, are_paths: as in `EncodedSplit`.  classes [example]: from 0; -1 where the source gives none.
+    problems: why an image cannot be decoded, as far as its header says; None where it seems to be fine.  identity: changes
+    with the listed images.  stamp: changes also when one of their files is written anew.
+    """
+
+    sources_fn: Callable[[Int[np.ndarray, "some"]], list[bytes]]
+    where_fn: Callable[[int], str]
+    are_paths: bool
+    classes: Int[np.ndarray, "example"]
+    headers: Headers
+    problems: list[str | None]
+    identity: str
+    stamp: str
+
+    def split(self, num_classes: int) -> EncodedSplit:
+        """All of it, as a split."""
+        return EncodedSplit(
+            sources_fn=self.sources_fn,
+            where_fn=self.where_fn,
+            are_paths=self.are_paths,
+            numbers=np.arange(len(self.classes)),
+            classes=self.classes,
+            headers=self.headers,
+            num_classes=num_classes,
+        )
+
+
+def headers_as_arrays(headers: Iterable) -> dict[str, np.ndarray]:
+    """What `headers_from_arrays` takes back, for the cache."""
+    arrays, problems = join_headers(headers)
+    return arrays._asdict() | {"problems": np.array([problem or "" for problem in problems], str)}
+
+
+def headers_from_arrays(arrays: dict[str, np.ndarray]) -> tuple[Headers, list[str | None]]:
+    """Headers and problems of what `headers_as_arrays` gave."""
+    headers = Headers(*(arrays[name] for name in Headers._fields))
+    return headers, [str(problem) or None for problem in arrays["problems"]]
+
+
+def with_progress(items: Iterable, total: int, text: str) -> Iterable:
+    """A bar on standard error while many items are gone through, a line now and then outside of a terminal."""
+    often = {} if sys.stderr.isatty() else {"mininterval": _SECONDS_BETWEEN_LINES, "ascii": True}
+    settings = {"total": total, "desc": text, "unit": " images", "unit_scale": True, "leave": False} | often
+    return tqdm(items, disable=total < _BAR_FROM, **settings)

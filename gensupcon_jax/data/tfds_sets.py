@@ -1,0 +1,295 @@
+"""Image-classification sets of TensorFlow Datasets: whole in memory where they are small, else record by record."""
+
+import concurrent.futures
+import contextlib
+import os
+import shlex
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gensupcon_jax import paths
+from gensupcon_jax.data.cache import cached
+from gensupcon_jax.data.headers import read_header
+from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
+from gensupcon_jax.errors import UserError
+
+_READERS = 16  # threads that wait for the disk
+_SCANNED_AT_ONCE = 256
+_TFRECORD_HEADER, _TFRECORD_FOOTER = 12, 4  # length and its checksum; checksum of the data
+
+
+class Keys(NamedTuple):
+    """What the image and its class are called in the set's features."""
+
+    image: str
+    label: str
+
+
+class Records(NamedTuple):
+    """The records of one split: how many, the serialized record of each number [some], and where one lies."""
+
+    num_records: int
+    read_fn: Callable[[np.ndarray], list[bytes]]
+    where_fn: Callable[[int], str]
+
+
+def open_builder(name: str, folder: str | None, *, file_format: str | None = None) -> tuple[Any, Keys]:
+    """The TFDS builder of `tfds:<name>` and its keys; nothing is fetched.
+
+    Raises UserError for unknown sets and for sets that are no images with one class each.
+    """
+    import tensorflow_datasets as tfds
+
+    with tfds_reasons(name):
+        settings = {} if file_format is None else {"file_format": file_format}
+        builder = tfds.builder(name, data_dir=folder, **settings)
+    features = builder.info.features
+    keys = keys_of(builder)
+    found = sorted(features) if hasattr(features, "keys") else [type(features).__name__]
+    fits = set(keys) <= set(found) and isinstance(features[keys.image], tfds.features.Image)
+    if not fits or not isinstance(features[keys.label], tfds.features.ClassLabel):
+        raise UserError(f"dataset.name is 'tfds:{name}', with {found}; allowed: sets with an image and one class each")
+    if features[keys.image].np_dtype != np.uint8:
+        raise UserError(
+            f"dataset.name is 'tfds:{name}', whose images are {features[keys.image].np_dtype}; allowed: uint8"
+        )
+    return builder, keys
+
+
+def keys_of(builder: Any) -> Keys:
+    """What the set itself calls its image and its class."""
+    return Keys(*(builder.info.supervised_keys or ("image", "label"))[:2])
+
+
+def prepare(builder: Any, name: str, download_config: Any = None) -> None:
+    """Download and prepare the set where that was not done; UserError with TFDS's reason."""
+    with tfds_reasons(name):
+        builder.download_and_prepare(download_config=download_config)
+    if not builder.info.splits:
+        raise UserError(f"dataset.name is 'tfds:{name}', prepared in {builder.data_path} without any split")
+
+
+def default_format(builder: Any) -> str | None:
+    """array_record for sets that are not prepared yet and whose images differ in size; None: as it is.
+
+    It gives any record at once, which the exact order needs.
+    """
+    if Path(os.fspath(builder.data_path)).exists() or "://" in os.fspath(builder.data_path):
+        return None
+    return "array_record"
+
+
+def conversion_command(name: str, folder: str | None) -> str:
+    """What to type so that this prepared set is converted to array_record, whatever the recipe."""
+    place = [] if folder is None else [f"--config.dataset.folder={folder}"]
+    fields = ["--config", "configs/common.py", f"--config.dataset.name=tfds:{name}", *place]
+    return shlex.join(["python", "-m", "gensupcon_jax.prepare", *fields, "--file_format=array_record"])
+
+
+def choose_splits(builder: Any, name: str, wanted: dict[str, str | None]) -> dict[str, str]:
+    """The TFDS split for each of train, validation and test; what is not there is left out.
+
+    wanted: in TFDS's syntax, such as "train[:90%]"; None: the split of that name.  Raises UserError for those it has not.
+    """
+    present = list(builder.info.splits)
+    chosen = {}
+    for split, text in wanted.items():
+        if text is None:
+            if split in present:
+                chosen[split] = split
+            continue
+        with _split_reasons(f"dataset.{split}_split is {text!r}", present):
+            if builder.info.splits[text].num_examples == 0:
+                raise ValueError("it holds no image")
+        chosen[split] = text
+    if "train" not in chosen:
+        raise UserError(
+            f"dataset.name is 'tfds:{name}', with the splits {sorted(present)}; allowed: sets with a train split, "
+            "or set dataset.train_split"
+        )
+    return chosen
+
+
+@contextlib.contextmanager
+def _split_reasons(found: str, present: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # TFDS raises whatever its parser meets
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{found}, which TFDS does not take ({reason}); allowed: {', '.join(present)}, or parts such as train[:90%]"
+        ) from error
+
+
+def fits_memory(builder: Any, keys: Keys, splits: dict[str, str], limit_mib: float | int) -> bool:
+    """Whether all images are squares of one size and together no larger than the limit, decoded."""
+    shape = builder.info.features[keys.image].shape
+    if None in shape or shape[0] != shape[1] or shape[2] not in (1, 3):
+        return False
+    num_images = sum(builder.info.splits[split].num_examples for split in splits.values())
+    return num_images * int(np.prod(shape)) <= limit_mib * 2**20
+
+
+def read_arrays(builder: Any, keys: Keys, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All images and class numbers of a split, in the order of its files."""
+    import tensorflow_datasets as tfds
+
+    if builder.info.file_format.value == "array_record":  # which as_dataset does not read
+        import tensorflow as tf
+
+        # Decoded by TensorFlow, as tfrecord files are: TFDS would take PIL here, whose JPEGs differ by a gray value.
+        records = builder.as_data_source(split=split, decoders={keys.image: tfds.decode.SkipDecoding()})
+        channels = builder.info.features[keys.image].shape[-1]
+        images, labels = zip(
+            *((tf.io.decode_image(each[keys.image], channels).numpy(), each[keys.label]) for each in records),
+            strict=True,
+        )
+        return np.stack(images), np.array(labels)
+    in_order = tfds.ReadConfig(interleave_cycle_length=1)  # else 16 files by turns: another order than array_record's
+    read = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False, read_config=in_order))
+    return read[keys.image], read[keys.label]
+
+
+def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: paths.Path | None) -> Listing:
+    """Every image of a split, to be read record by record, from array_record or tfrecord files.
+
+    The first time each record is read once for its class and its header; that is kept in cache_folder.
+    Raises UserError for files of another format, and files that end too early.
+    """
+    instructions = builder.info.splits[split].file_instructions
+    file_format = builder.info.file_format.value
+    # Neither the folder nor the file format: the records and their order are the same in a copy, and after a conversion.
+    parts = [(Path(i.filename).name.replace(f".{file_format}-", "-"), i.skip, i.take) for i in instructions]
+    identity = f"{builder.info.full_name} {split} {parts}"
+    stamps = [_stamp(Path(instruction.filename)) for instruction in instructions]
+    key = f"{identity} {file_format} {[i.filename for i in instructions]} {stamps}"
+
+    def scan() -> dict[str, np.ndarray]:
+        index = _tfrecord_index(instructions, name) if file_format == "tfrecord" else None
+        records = _records(instructions, file_format, index, name)
+        classes, headers = [], []
+        for number in with_progress(range(records.num_records), records.num_records, f"reading {name} {split} once"):
+            if number % _SCANNED_AT_ONCE == 0:
+                block = records.read_fn(np.arange(number, min(number + _SCANNED_AT_ONCE, records.num_records)))
+            image, label = _parse(block[number % _SCANNED_AT_ONCE], keys)
+            classes.append(label)
+            headers.append(read_header(image))
+        arrays = headers_as_arrays(headers) | {"classes": np.array(classes, np.int32)}
+        return arrays if index is None else arrays | {"index": index}
+
+    arrays = cached(cache_folder, f"tfds_{name}_{split}", key, scan)
+    records = _records(instructions, file_format, arrays.get("index"), name)
+    headers, problems = headers_from_arrays(arrays)
+    return Listing(
+        sources_fn=lambda numbers: [_parse(record, keys)[0] for record in records.read_fn(numbers)],
+        where_fn=lambda number: f"tfds:{name} {split}: {records.where_fn(number)}",
+        are_paths=False,
+        classes=arrays["classes"],
+        headers=headers,
+        problems=problems,
+        identity=identity,
+        stamp=key,
+    )
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size and time of the last change; zeros for what is not of this machine."""
+    if not file.exists():
+        return 0, 0
+    return file.stat().st_size, file.stat().st_mtime_ns
+
+
+def _parse(record: bytes, keys: Keys) -> tuple[bytes, int]:
+    from tensorflow.core.example.example_pb2 import Example
+
+    feature = Example.FromString(record).features.feature
+    return feature[keys.image].bytes_list.value[0], feature[keys.label].int64_list.value[0]
+
+
+def _records(instructions: list, file_format: str, index: np.ndarray | None, name: str) -> Records:
+    if file_format == "tfrecord":
+        return _tfrecords([i.filename for i in instructions], index)
+    if file_format == "array_record":
+        return _array_records(instructions)
+    raise UserError(
+        f"dataset.name is 'tfds:{name}', prepared as {file_format}; allowed: array_record, tfrecord. Set dataset.folder to "
+        "another folder: python -m gensupcon_jax.prepare, with the same --config, prepares it there"
+    )
+
+
+def _array_records(instructions: list) -> Records:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    source = ArrayRecordDataSource(instructions)
+
+    def where(number: int) -> str:
+        return f"record {number}"
+
+    return Records(len(source), lambda numbers: source.__getitems__(numbers.tolist()), where)
+
+
+def _tfrecords(files: list[str], index: np.ndarray) -> Records:
+    """index [record, 3]: number of the file, first byte and length of the data."""
+    pool = concurrent.futures.ThreadPoolExecutor(_READERS)
+
+    def read_one(row: np.ndarray) -> bytes:
+        with _open(files[row[0]]) as file:
+            file.seek(int(row[1]))
+            return file.read(int(row[2]))
+
+    def where(number: int) -> str:
+        return f"record {number}, {Path(files[index[number, 0]]).name} from byte {index[number, 1]}"
+
+    return Records(len(index), lambda numbers: list(pool.map(read_one, index[numbers])), where)
+
+
+def _tfrecord_index(instructions: list, name: str) -> np.ndarray:
+    """Where each record's data begins and how long it is; a tfrecord file itself does not say."""
+    rows = []
+    for number, instruction in enumerate(instructions):
+        spans = _record_spans(instruction.filename, name)
+        stop = None if instruction.take < 0 else instruction.skip + instruction.take
+        rows += [(number, start, length) for start, length in spans[instruction.skip : stop]]
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def _record_spans(path: str, name: str) -> list[tuple[int, int]]:
+    spans, place = [], 0
+    with _open(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        while place < size:
+            file.seek(place)
+            header = file.read(_TFRECORD_HEADER)
+            length = struct.unpack("<Q", header[:8])[0] if len(header) == _TFRECORD_HEADER else size
+            end = place + _TFRECORD_HEADER + length + _TFRECORD_FOOTER
+            if end > size:
+                raise UserError(
+                    f"dataset.name is 'tfds:{name}': {path} ends within record {len(spans)}; "
+                    "prepare the set again, or put the file back from a copy"
+                )
+            spans.append((place + _TFRECORD_HEADER, length))
+            place = end
+    return spans
+
+
+def _open(path: str) -> Any:
+    from etils import epath
+
+    return epath.Path(path).open("rb")
+
+
+@contextlib.contextmanager
+def tfds_reasons(name: str) -> Iterator[None]:
+    """TFDS has a dozen kinds of errors, from an unknown name to a refused download: one line for each."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        raise UserError(
+            f"dataset.name is 'tfds:{name}', which TFDS cannot give ({reason}); "
+            "see tensorflow.org/datasets/catalog for names, and dataset.folder for where prepared sets lie"
+        ) from error

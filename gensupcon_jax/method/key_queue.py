@@ -1,0 +1,55 @@
+"""The queue of the momentum encoder's keys and their labels: [slot, batch, ...], the batch axis spread like the data."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from gensupcon_jax.errors import UserError
+
+# A queue is a dict of arrays [slot, batch, ...]: `embeddings`, `labels` and, with a teacher, its `probabilities`. Every
+# step fills the next slots, so nothing crosses devices and a checkpoint fits any number of them.
+Queue = dict[str, Array]
+
+
+def num_slots(queue_size: int, batch_size: int, num_key_views: int = 1) -> int:
+    """Slots of a queue of this many keys; UserError with the nearest sizes when it is no multiple of the batch.
+
+    A step fills `num_key_views` slots, so a queue that is not empty has at least as many.
+    """
+    slots, rest = divmod(queue_size, batch_size)
+    least = num_key_views * batch_size
+    if rest or 0 < queue_size < least:
+        lower = slots * batch_size if slots >= num_key_views else 0
+        nearest = sorted({lower, max(lower + batch_size, least)})
+        raise UserError(
+            f"momentum_encoder.queue_size is {queue_size}; allowed: 0 or a multiple of batch_size ({batch_size}) from {least}; "
+            f"nearest: {' or '.join(map(str, nearest))}"
+        )
+    return slots
+
+
+def empty_queue(slots: int, batch_size: int, **sizes: int) -> Queue:
+    """A queue without keys; sizes are the last axis of each of its arrays, as embeddings=128, labels=10."""
+    return {name: jnp.zeros((slots, batch_size, size)) for name, size in sizes.items()}
+
+
+def enqueue(queue: Queue, keys: dict[str, Float[Array, "batch view dim"]], step: Int[Array, ""] | int) -> Queue:
+    """The keys of step `step`, each view in the slot of the oldest (MoCo, arXiv 1911.05722; layout: ours)."""
+    slots, num_views = len(queue["embeddings"]), keys["embeddings"].shape[1]
+    for view in range(num_views):
+        slot = (step * num_views + view) % slots
+        queue = {
+            name: jax.lax.dynamic_update_index_in_dim(stored, keys[name][:, view].astype(stored.dtype), slot, axis=0)
+            for name, stored in queue.items()
+        }
+    return queue
+
+
+def queue_contents(
+    queue: Queue, num_key_views: int, step: Int[Array, ""] | int
+) -> tuple[dict[str, Float[Array, "key dim"]], Bool[Array, " key"]]:
+    """All keys [slot * batch, ...] before step `step` adds its own, and which of them are there yet."""
+    slots, batch_size = queue["embeddings"].shape[:2]
+    filled = jnp.arange(slots) < step * num_key_views
+    flat = {name: stored.reshape(slots * batch_size, -1) for name, stored in queue.items()}
+    return flat, jnp.repeat(filled, batch_size)

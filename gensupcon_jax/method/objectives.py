@@ -1,0 +1,369 @@
+"""What is trained: an Objective is three pure functions; the loop and the step are the same for all."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from gensupcon_jax import losses
+from gensupcon_jax.cluster.sharding import DATA_AXIS, make_replicated
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
+from gensupcon_jax.method.state import TrainState
+
+OBJECTIVES = ("contrastive", "cross_entropy", "linear_probe")
+MODES = ("all", "one", "momentum")
+MOMENTUM_SCHEDULES = ("constant", "cosine")
+
+
+class MixedBatch(NamedTuple):
+    """One device's images as the network sees them, and the label distribution of each view."""
+
+    images: Float[Array, "batch view height width channel"]
+    labels: Float[Array, "batch view class"]
+
+
+class Aux(NamedTuple):
+    """What a loss hands back beside its value: state fields to replace, and numbers to log."""
+
+    updates: dict[str, Any]
+    metrics: dict[str, Float[Array, ""]]
+
+
+class Prediction(NamedTuple):
+    """What a trained network says of images: backbone features, and what it has of embeddings and logits."""
+
+    features: Float[Array, "batch dim"]
+    embeddings: Float[Array, "batch embedding"] | None = None
+    logits: Float[Array, "batch class"] | None = None
+
+
+class Objective(NamedTuple):
+    """init(rng, images) -> state fields, `params` among them; loss(params, state, frozen, batch, rng) -> (scalar, Aux);
+    predict(state, frozen, images) -> Prediction. `frozen` is a dict of variables that are read and never updated."""
+
+    init: Callable
+    loss: Callable
+    predict: Callable
+
+
+class Momentum(NamedTuple):
+    """The key encoder's moving average: the share of the old one that stays, and how it changes (MoCo; BYOL).
+
+    momentum: 0..1.  schedule: `constant`, or `cosine` from `momentum` to 1 over total_steps.  queue_size, batch_size: keys.
+    symmetric: every view is a query once; otherwise only the first.
+    """
+
+    momentum: float | int
+    schedule: str = "constant"
+    queue_size: int = 0
+    batch_size: int = 0
+    symmetric: bool = False
+    total_steps: int = 1
+
+    def num_key_views(self, num_views: int) -> int:
+        """Views of an image that become keys in a step."""
+        return num_views if self.symmetric else num_views - 1
+
+    def at(self, step: Any) -> Any:
+        """The share at this step."""
+        if self.schedule == "constant":
+            return self.momentum
+        return 1.0 - (1.0 - self.momentum) * (jnp.cos(jnp.pi * step / self.total_steps) + 1) / 2
+
+
+class TeacherLabels(NamedTuple):
+    """A teacher's part in the loss: probabilities_fn(frozen["teacher"], images) -> [image, class], and its weight."""
+
+    probabilities_fn: Callable
+    weight: float | int
+
+
+def contrastive(
+    model: nn.Module,
+    *,
+    mode: str = "all",
+    temperature: float | int,
+    base_temperature: float | int | None = None,
+    normalizer: str = "similarity",
+    tile_size: int | None = None,
+    num_views: int = 2,
+    num_classes: int | None = None,
+    momentum: Momentum | None = None,
+    teacher: TeacherLabels | None = None,
+    classifier: nn.Module | None = None,
+    label_smoothing: float | int = 0.0,
+    diagnose_fn: Callable | None = None,
+    axis_name: str | None = DATA_AXIS,
+) -> Objective:
+    """GenSCL: all views are anchors and contrasts (`all`), view 0 against the others (`one`), or queries against the
+    momentum encoder's keys and queue (`momentum`).
+
+    `loss` runs inside `shard_map`; it is the mean over the valid anchors of all devices (paper, Eq. 2; authors' code). With a
+    teacher it is loss(labels) + weight x loss(probabilities), or only the latter where the weight is inf (authors' code).
+    A classifier learns beside, from features whose gradient is stopped. Raises UserError for an unknown mode.
+    """
+    if mode not in MODES:
+        raise UserError(f"loss.mode is {mode!r}; allowed: {', '.join(MODES)}")
+    settings = {
+        "temperature": temperature,
+        "base_temperature": base_temperature,
+        "normalizer": normalizer,
+        "axis_name": axis_name,
+    } | ({} if tile_size is None else {"tile_size": tile_size})
+    has_momentum = mode == "momentum"
+    num_key_views = momentum.num_key_views(num_views) if has_momentum else 0
+    slots = num_slots(momentum.queue_size, momentum.batch_size, num_key_views) if has_momentum else 0
+
+    def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
+        variables = model.init(rng, images, train=False)
+        fields = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
+        if has_momentum:
+            fields |= {"ema_params": variables["params"], "ema_batch_stats": variables["batch_stats"]}
+        if slots:
+            sizes = {"embeddings": model.head.embedding_dim, "labels": num_classes}
+            sizes |= {"probabilities": num_classes} if teacher else {}
+            fields["queue"] = empty_queue(slots, momentum.batch_size, **sizes)
+        if classifier is not None:
+            features = model.apply(variables, images, train=False).features
+            head = classifier.init(jax.random.fold_in(rng, 1), features)["params"]
+            fields["params"] = fields["params"] | {"classifier": head}
+        return fields
+
+    def encode(
+        params, batch_stats, views
+    ) -> tuple[Float[Array, "image dim"], Float[Array, "batch view embedding"], dict]:
+        variables = {"params": _without_classifier(params), "batch_stats": batch_stats}
+        (features, embeddings), changed = model.apply(variables, _join(views), train=True, mutable=["batch_stats"])
+        return features, embeddings.reshape(*views.shape[:2], -1), make_replicated(changed["batch_stats"])
+
+    def loss(params, state: TrainState, frozen, batch: MixedBatch, rng) -> tuple[Float[Array, ""], Aux]:
+        query_images = batch.images[:, :1] if has_momentum and not momentum.symmetric else batch.images
+        features, embeddings, batch_stats = encode(params, state.batch_stats, query_images)
+        values = {"embeddings": embeddings, "labels": batch.labels}
+        if teacher:
+            with jax.named_scope("teacher"):
+                probabilities = teacher.probabilities_fn(frozen["teacher"], _join(batch.images))
+            values["probabilities"] = probabilities.reshape(batch.labels.shape)
+        updates = {"batch_stats": batch_stats}
+        queued, filled = {}, None
+        if has_momentum:
+            share = momentum.at(state.step)
+            with jax.named_scope("ema"):
+                ema_params = jax.tree.map(
+                    lambda old, new: share * old + (1 - share) * new,
+                    state.ema_params,
+                    jax.lax.stop_gradient(_without_classifier(params)),
+                )
+            key_images = batch.images if momentum.symmetric else batch.images[:, 1:]
+            with jax.named_scope("key_encoder"):
+                _, keys, ema_batch_stats = encode(ema_params, state.ema_batch_stats, key_images)
+            values["keys"] = jax.lax.stop_gradient(keys)
+            updates |= {"ema_params": ema_params, "ema_batch_stats": make_replicated(ema_batch_stats)}
+            if slots:
+                queued, filled = queue_contents(state.queue, num_key_views, state.step)
+                new_keys = {name: value[:, -num_key_views:] for name, value in values.items() if name != "embeddings"}
+                new_keys["embeddings"] = new_keys.pop("keys")
+                # After the contents were taken: no query meets the keys of its own batch twice.
+                with jax.named_scope("queue"):
+                    updates["queue"] = enqueue(state.queue, new_keys, state.step)
+
+        pairs = _pairs(values, queued, mode=mode, symmetric=has_momentum and momentum.symmetric)
+        mask_fn = functools.partial(_contrast_mask, filled=filled)
+        with jax.named_scope("loss"):
+            of_labels = _loss_of(pairs, "labels", mask_fn, settings)
+            value = of_labels.mean()
+        metrics = {"valid_anchors": of_labels.valid.mean()}
+        if teacher:
+            with jax.named_scope("loss"):
+                of_teacher = _loss_of(pairs, "probabilities", mask_fn, settings).mean()
+            metrics |= {"label_loss": value, "teacher_loss": of_teacher}
+            value = of_teacher if math.isinf(teacher.weight) else value + teacher.weight * of_teacher
+        metrics["loss"] = value
+        if diagnose_fn is not None:
+            with jax.named_scope("diagnostics"):
+                metrics |= diagnose_fn(pairs, mask_fn, axis_name)
+        total = value
+        if classifier is not None:
+            logits = classifier.apply({"params": params["classifier"]}, jax.lax.stop_gradient(features))
+            query_labels = batch.labels[:, : query_images.shape[1]]
+            classifier_loss, accuracy = _cross_entropy(logits, _join(query_labels), label_smoothing, axis_name)
+            metrics |= {"classifier_loss": classifier_loss, "classifier_accuracy": accuracy}
+            total = value + classifier_loss
+        return total, Aux(updates, metrics)
+
+    def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
+        variables = {"params": _without_classifier(state.params), "batch_stats": state.batch_stats}
+        features, embeddings = model.apply(variables, images, train=False)
+        logits = None if classifier is None else classifier.apply({"params": state.params["classifier"]}, features)
+        return Prediction(features, embeddings, logits)
+
+    return Objective(init, loss, predict)
+
+
+def cross_entropy(
+    model: nn.Module,
+    classifier: nn.Module,
+    *,
+    label_smoothing: float | int = 0.0,
+    axis_name: str | None = DATA_AXIS,
+) -> Objective:
+    """Cross-entropy of a classifier on the backbone's features with the (mixed) label distributions: teachers, the baseline.
+
+    model: an `Encoder`, of which the backbone alone is used. Every view is an image of its own.
+    """
+
+    def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
+        variables = model.init(rng, images, method="features")
+        features = model.apply(variables, images, method="features")
+        head = classifier.init(jax.random.fold_in(rng, 1), features)["params"]
+        return {"params": variables["params"] | {"classifier": head}, "batch_stats": variables["batch_stats"]}
+
+    def loss(params, state: TrainState, frozen, batch: MixedBatch, rng) -> tuple[Float[Array, ""], Aux]:
+        variables = {"params": _without_classifier(params), "batch_stats": state.batch_stats}
+        features, changed = model.apply(
+            variables, _join(batch.images), train=True, method="features", mutable=["batch_stats"]
+        )
+        logits = classifier.apply({"params": params["classifier"]}, features)
+        value, accuracy = _cross_entropy(logits, _join(batch.labels), label_smoothing, axis_name)
+        updates = {"batch_stats": make_replicated(changed["batch_stats"])}
+        return value, Aux(updates, {"loss": value, "classifier_accuracy": accuracy})
+
+    def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
+        variables = {"params": _without_classifier(state.params), "batch_stats": state.batch_stats}
+        features = model.apply(variables, images, method="features")
+        return Prediction(features, logits=classifier.apply({"params": state.params["classifier"]}, features))
+
+    return Objective(init, loss, predict)
+
+
+def linear_probe(
+    model: nn.Module,
+    classifier: nn.Module,
+    *,
+    label_smoothing: float | int = 0.0,
+    axis_name: str | None = DATA_AXIS,
+) -> Objective:
+    """A classifier on the features of a frozen encoder, `frozen["encoder"]`, in inference mode (the paper's second stage)."""
+
+    def features_of(frozen, images):
+        return jax.lax.stop_gradient(model.apply(frozen["encoder"], images, method="features"))
+
+    def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
+        return {"params": {"classifier": classifier.init(rng, jnp.zeros((1, model.backbone.feature_dim)))["params"]}}
+
+    def loss(params, state: TrainState, frozen, batch: MixedBatch, rng) -> tuple[Float[Array, ""], Aux]:
+        logits = classifier.apply({"params": params["classifier"]}, features_of(frozen, _join(batch.images)))
+        value, accuracy = _cross_entropy(logits, _join(batch.labels), label_smoothing, axis_name)
+        return value, Aux({}, {"loss": value, "classifier_accuracy": accuracy})
+
+    def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
+        features = features_of(frozen, images)
+        return Prediction(features, logits=classifier.apply({"params": state.params["classifier"]}, features))
+
+    return Objective(init, loss, predict)
+
+
+def chance_loss(
+    labels: Float[Array, "batch view class"], *, mode: str, queue_size: int = 0, symmetric: bool = False, **settings
+) -> float:
+    """The loss of a whole batch whose embeddings are all alike: what a network that knows nothing gets.
+
+    A queue is taken to hold keys with the labels of this batch, over and over.
+    """
+    key_labels = labels if symmetric else labels[:, 1:]
+    values = {
+        "labels": labels,
+        "embeddings": jnp.zeros((*labels.shape[:2], 1)),
+        "keys": jnp.zeros((*key_labels.shape[:2], 1)),
+    }
+    queued = {}
+    if queue_size:
+        times = -(-queue_size // (key_labels.shape[0] * key_labels.shape[1]))
+        repeated = jnp.tile(_join(key_labels), (times, 1))[:queue_size]
+        queued = {"labels": repeated, "embeddings": jnp.zeros((queue_size, 1))}
+    settings = {name: value for name, value in settings.items() if name != "tile_size" or value is not None}
+    pairs = _pairs(values, queued, mode=mode, symmetric=symmetric)
+    return float(_loss_of(pairs, "labels", lambda contrasts: None, settings).mean())
+
+
+class Pair(NamedTuple):
+    """Anchors and what they meet, each a dict of embeddings, labels and, with a teacher, probabilities [n, ...].
+
+    contrasts None: the anchors themselves, self excluded.
+    """
+
+    anchors: dict[str, Float[Array, "anchor dim"]]
+    contrasts: dict[str, Float[Array, "contrast dim"]] | None
+
+
+def _pairs(values: dict[str, Array], queued: dict[str, Array], *, mode: str, symmetric: bool) -> list[Pair]:
+    """Who meets whom: `values` are [batch, view, ...], `keys` the momentum encoder's embeddings of the key views."""
+    values = dict(values)
+    keys = values.pop("keys", None)
+    if mode == "all":
+        return [Pair({name: _join(value) for name, value in values.items()}, None)]
+
+    def of_query(view):
+        anchors = {name: value[:, view] for name, value in values.items()}
+        contrasts = {name: _join(_without(value, view)) for name, value in values.items()}
+        if mode == "momentum":
+            contrasts["embeddings"] = _join(_without(keys, view) if symmetric else keys)
+        for name, stored in queued.items():
+            contrasts[name] = jnp.concatenate([contrasts[name], stored])
+        return Pair(anchors, contrasts)
+
+    return [of_query(view) for view in (range(values["labels"].shape[1]) if symmetric else (0,))]
+
+
+def _loss_of(pairs: list[Pair], labels: str, mask_fn: Callable, settings: dict) -> losses.AnchorLoss:
+    """The loss of every anchor of every pair, with these labels: `labels` or `probabilities`."""
+    parts = []
+    for anchors, contrasts in pairs:
+        others = () if contrasts is None else (contrasts["embeddings"], contrasts[labels])
+        mask = None if contrasts is None else mask_fn(contrasts["embeddings"])
+        parts.append(
+            losses.generalized_contrastive_loss(
+                anchors["embeddings"], anchors[labels], *others, contrast_mask=mask, **settings
+            )
+        )
+    values, valid = (jnp.concatenate(part) for part in zip(*parts, strict=True))
+    return losses.AnchorLoss(values, valid, parts[0].axis_name)
+
+
+def _contrast_mask(
+    contrasts: Float[Array, "contrast dim"], filled: Bool[Array, " key"] | None
+) -> Bool[Array, " contrast"] | None:
+    """The keys of this batch all count, those of the queue once they are there."""
+    if filled is None:
+        return None
+    return jnp.concatenate([jnp.ones(len(contrasts) - len(filled), bool), filled])
+
+
+def _cross_entropy(
+    logits: Float[Array, "image class"], labels: Float[Array, "image class"], label_smoothing, axis_name: str | None
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean cross-entropy and the share of images whose most likely class is the label's, over all devices."""
+    with jax.named_scope("loss"):
+        smoothed = optax.smooth_labels(labels, label_smoothing)
+        value = optax.softmax_cross_entropy(logits, smoothed).mean()
+        accuracy = jnp.mean(logits.argmax(1) == labels.argmax(1))
+        return (value, accuracy) if axis_name is None else jax.lax.pmean((value, accuracy), axis_name)
+
+
+def _without_classifier(params: dict) -> dict:
+    return {name: part for name, part in params.items() if name != "classifier"}
+
+
+def _without(views: Float[Array, "batch view ..."], view: int) -> Float[Array, "batch other ..."]:
+    return jnp.concatenate([views[:, :view], views[:, view + 1 :]], axis=1)
+
+
+def _join(views: Float[Array, "batch view ..."]) -> Float[Array, "batch*view ..."]:
+    return views.reshape(-1, *views.shape[2:])

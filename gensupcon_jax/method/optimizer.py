@@ -1,0 +1,147 @@
+"""The learning rate as a function of the step, and the optimizers that use it."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gensupcon_jax.errors import UserError
+
+Number = float | int
+
+OPTIMIZERS = ("sgd", "lars", "rmsprop", "adam", "adamw")
+SCHEDULES = ("cosine", "step", "constant")
+SCHEDULE_PER = ("step", "epoch")
+WEIGHT_DECAY_MODES = ("coupled", "decoupled")
+
+_EPSILON = 1e-8  # torch's, of rmsprop and adam; it stands outside the root
+
+
+def build_schedule(
+    *,
+    schedule: str,
+    schedule_per: str,
+    learning_rate: Number,
+    warmup_learning_rate: Number,
+    final_learning_rate: Number,
+    warmup_steps: int,
+    total_steps: int,
+    steps_per_epoch: int,
+    decay_epochs: Sequence[Number],
+    decay_factor: Number,
+) -> optax.Schedule:
+    """The rate at step 0, 1, ...: a line from warmup_learning_rate up, then what `schedule` says (authors' code).
+
+    cosine per step: up to learning_rate, from there half a cosine over the steps that are left. cosine per epoch:
+    one value an epoch from a cosine over the whole run, whose value after the warm-up ends the line. step: x decay_factor
+    after each of decay_epochs; it and constant are the same per step and per epoch. UserError for unknown names.
+    """
+    _check_choice("schedule", schedule, SCHEDULES)
+    _check_choice("schedule_per", schedule_per, SCHEDULE_PER)
+    if schedule == "cosine" and schedule_per == "step":
+        return _cosine_per_step(learning_rate, warmup_learning_rate, final_learning_rate, warmup_steps, total_steps)
+
+    if schedule == "cosine":
+        epochs, warmup_epochs = max(total_steps, 1) / steps_per_epoch, warmup_steps / steps_per_epoch
+        cosine = functools.partial(_cosine_in_epoch, peak=learning_rate, final=final_learning_rate, epochs=epochs)
+        return _line_then_epochs(cosine, warmup_learning_rate, warmup_epochs, warmup_steps, steps_per_epoch)
+    decays = tuple(decay_epochs) if schedule == "step" else ()
+    decayed = functools.partial(_decayed_in_epoch, peak=learning_rate, decay_epochs=decays, factor=decay_factor)
+    return _line_then_epochs(decayed, warmup_learning_rate, 0, warmup_steps, steps_per_epoch)
+
+
+def build_optimizer(
+    schedule: optax.Schedule,
+    *,
+    name: str,
+    momentum: Number,
+    nesterov: bool,
+    second_momentum: Number,
+    trust_coefficient: Number,
+    weight_decay: Number,
+    weight_decay_mode: str,
+    exclude_bias_and_norm: bool,
+) -> optax.GradientTransformation:
+    """sgd, rmsprop, adam, adamw as torch.optim has them; lars with the rate inside the momentum, as optax and SimCLR.
+
+    coupled: the gradient is first increased by weight_decay * parameter. decoupled (adamw: always): the parameter is
+    also reduced by rate * weight_decay * parameter. exclude_bias_and_norm: no decay, and no trust ratio of lars, for what
+    is named bias or scale or has fewer than two axes. nesterov: of sgd and lars only. UserError for unknown names.
+    """
+    _check_choice("name", name, OPTIMIZERS)
+    _check_choice("weight_decay_mode", weight_decay_mode, WEIGHT_DECAY_MODES)
+    mask = _is_weight if exclude_bias_and_norm else None
+    match name:
+        case "sgd":
+            update = optax.sgd(schedule, momentum, nesterov)
+        case "lars":
+            # Its own decay is the first thing it does, so that it may as well stand before it.
+            update = optax.lars(
+                schedule,
+                trust_coefficient=trust_coefficient,
+                trust_ratio_mask=mask or True,
+                momentum=momentum,
+                nesterov=nesterov,
+            )
+        case "rmsprop":
+            # Not optax.rmsprop: there the rate is inside the momentum, in torch outside.
+            update = optax.chain(
+                optax.scale_by_rms(second_momentum, _EPSILON, eps_in_sqrt=False),
+                optax.trace(momentum),
+                optax.scale_by_learning_rate(schedule),
+            )
+        case _:
+            update = optax.adam(schedule, momentum, second_momentum, _EPSILON)
+    if name == "adamw" or weight_decay_mode == "decoupled":
+        return optax.chain(update, optax.add_decayed_weights(lambda step: -schedule(step) * weight_decay, mask))
+    return optax.chain(optax.add_decayed_weights(weight_decay, mask), update)
+
+
+def _cosine_per_step(peak: Number, start: Number, final: Number, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    return optax.warmup_cosine_decay_schedule(
+        init_value=start if warmup_steps else peak,
+        peak_value=peak,
+        warmup_steps=warmup_steps,
+        decay_steps=max(total_steps, warmup_steps + 1),
+        end_value=final,
+    )
+
+
+def _line_then_epochs(
+    rate_in_epoch: Callable, start: Number, end_epoch: Number, warmup_steps: int, steps_per_epoch: int
+) -> optax.Schedule:
+    """A line from start to the rate in end_epoch, then one rate an epoch; epochs are counted from 1."""
+
+    def rate(step):
+        line = start + step / max(warmup_steps, 1) * (rate_in_epoch(end_epoch) - start)
+        return jnp.where(step < warmup_steps, line, rate_in_epoch(step // steps_per_epoch + 1))
+
+    return rate
+
+
+def _cosine_in_epoch(epoch: Any, *, peak: Number, final: Number, epochs: Number) -> Any:
+    """Half a cosine from peak in epoch 0, which is no epoch of the run, to final in the last one."""
+    return final + (peak - final) * (1 + jnp.cos(jnp.pi * jnp.minimum(epoch / epochs, 1.0))) / 2
+
+
+def _decayed_in_epoch(epoch: Any, *, peak: Number, decay_epochs: tuple[Number, ...], factor: Number) -> Any:
+    """Peak x factor for each decay epoch that is over; peak in epoch 0."""
+    return peak * factor ** sum(epoch > decay_epoch for decay_epoch in decay_epochs)
+
+
+def _is_weight(parameters: Any) -> Any:
+    """True for each leaf that decays although biases and BatchNorm do not."""
+
+    def is_weight(path, leaf):
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        return leaf.ndim > 1 and name not in ("bias", "scale")
+
+    return jax.tree_util.tree_map_with_path(is_weight, parameters)
+
+
+def _check_choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"optimizer.{field} is {value!r}; allowed: {', '.join(allowed)}")

@@ -1,0 +1,62 @@
+"""What one training step reads and replaces."""
+
+from typing import Any
+
+import flax.training.train_state
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
+
+from gensupcon_jax.cluster.sharding import QUEUE, REPLICATED
+
+_FIELDS = ("step", "params", "opt_state", "batch_stats", "ema_params", "ema_batch_stats", "queue", "skipped_steps")
+
+
+class TrainState(flax.training.train_state.TrainState):
+    """Flax's step, parameters and optimizer state, BatchNorm's running statistics, and the momentum encoder with its queue.
+
+    `skipped_steps`: how many steps changed nothing because something in them was not finite.
+
+    `apply_fn` is None: an Objective holds the functions. Flax declares `step` and `params` more narrowly than jax fills
+    them: specs, shapes and numpy arrays stand there too.
+    """
+
+    step: Any
+    apply_fn: Any = struct.field(pytree_node=False)
+    params: Any = struct.field(pytree_node=True)
+    batch_stats: Any = struct.field(pytree_node=True)
+    skipped_steps: Any = 0
+    ema_params: Any = None
+    ema_batch_stats: Any = None
+    queue: Any = None
+
+
+def create_state(variables: dict, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, from an objective's variables: `params` and other fields of the state."""
+    state = TrainState.create(apply_fn=None, tx=tx, **{"batch_stats": {}, **variables})
+    # An array, so that the first and the second call of a jitted step have the same signature.
+    return state.replace(step=jnp.zeros((), jnp.int32), skipped_steps=jnp.zeros((), jnp.int32))
+
+
+def saved_fields(state: TrainState) -> dict:
+    """The arrays a checkpoint holds: everything but functions, and fields that this run does not use."""
+    fields = {name: getattr(state, name) for name in _FIELDS}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def partition_specs(state: TrainState) -> TrainState:
+    """How a state lies on the mesh, leaf by leaf: the queue spread along its batch axis, all else on every device."""
+    specs = jax.tree.map(lambda _: REPLICATED, state)
+    return specs.replace(queue=jax.tree.map(lambda _: QUEUE, state.queue))
+
+
+def state_shardings(state: TrainState, mesh: Mesh | AbstractMesh) -> TrainState:
+    """`partition_specs` on this mesh."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), partition_specs(state))
+
+
+def abstract(tree: Any) -> Any:
+    """Shapes, dtypes and shardings of a tree of placed arrays, for a restore."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree)

@@ -1,0 +1,110 @@
+"""One training step: augment, mix, loss, gradients, update. Pure, and the same on any number of devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AbstractMesh, Mesh
+from jaxtyping import Array, Float, UInt8
+
+from gensupcon_jax.cluster.sharding import BATCH, DATA_AXIS, REPLICATED, make_replicated
+from gensupcon_jax.data.shapes import Batch
+from gensupcon_jax.method.objectives import MixedBatch, Objective
+from gensupcon_jax.method.state import TrainState, partition_specs
+from gensupcon_jax.views.augment import per_image_keys
+
+
+def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
+    """Stored images -> what the network sees: view_fn(step_key, images, labels, first_index) -> MixedBatch.
+
+    first_index is the position of the first image in the global batch: all draws follow from it, none from the device.
+    """
+
+    def view_fn(
+        step_key: jax.Array,
+        images: UInt8[Array, "batch height width channel"] | UInt8[Array, "batch view size size channel"],
+        labels: Float[Array, "batch class"],
+        first_index: Any,
+    ) -> MixedBatch:
+        augment_key, mix_key = jax.random.split(step_key)
+        # The named scopes here and in objectives.py are how `plan` tells the parts of the compiled step apart.
+        with jax.named_scope("augment"):
+            views = augment_fn(per_image_keys(augment_key, first_index, images.shape[0]), images)
+        with jax.named_scope("mix"):
+            return MixedBatch(*mix_fn(mix_key, views, labels, first_index=first_index))
+
+    return view_fn
+
+
+def step_inputs(
+    view_fn: Callable, state: TrainState, batch: Batch, seed_key: jax.Array
+) -> tuple[MixedBatch, jax.Array]:
+    """Inside `shard_map`: what the network sees in this state's step, and the key of the loss."""
+    step_key = jax.random.fold_in(seed_key, state.step)
+    view_key, loss_key = jax.random.split(step_key)
+    first_index = jax.lax.axis_index(DATA_AXIS) * batch.images.shape[0]
+    return view_fn(view_key, batch.images, batch.labels, first_index), loss_key
+
+
+def build_train_step_fn(
+    objective: Objective, view_fn: Callable, mesh: Mesh | AbstractMesh, max_skipped_steps: int = 0
+) -> Callable:
+    """train_step_fn(state, frozen, batch, seed_key) -> (state, metrics), jitted, the state donated.
+
+    state, frozen and seed_key lie on every device, the batch and the state's queue are spread; metrics are scalars.
+    A step in which the loss, a gradient, the update or BatchNorm's statistics are not finite is skipped: it changes nothing
+    but `step` and `skipped_steps`. One more than max_skipped_steps of them, and no step changes anything any more, `step`
+    included: metrics["diverged"] is 1, and the state stays the last good one however late somebody looks.
+    """
+
+    def train_step(state: TrainState, frozen: Any, batch: Batch, seed_key: jax.Array) -> tuple[TrainState, dict]:
+        mixed, loss_key = step_inputs(view_fn, state, batch, seed_key)
+
+        def loss_fn(params):
+            return objective.loss(params, state, frozen, mixed, loss_key)
+
+        # The loss is a mean over all devices and the parameters lie on all of them, so shard_map's own
+        # bookkeeping (check_vma) sums the gradients: a psum here would count them twice.
+        (_, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        with jax.named_scope("update"):
+            updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
+            candidate = state.replace(
+                step=state.step + 1,
+                params=optax.apply_updates(state.params, updates),
+                opt_state=opt_state,
+                **aux.updates,
+            )
+            metrics = make_replicated(aux.metrics) | {"gradient_norm": optax.global_norm(gradients)}
+            return _guarded(state, candidate, updates, metrics, max_skipped_steps)
+
+    def sharded(state, frozen, batch, seed_key):
+        state_specs = partition_specs(state)
+        return jax.shard_map(
+            train_step,
+            mesh=mesh,
+            in_specs=(state_specs, REPLICATED, BATCH, REPLICATED),
+            out_specs=(state_specs, REPLICATED),
+        )(state, frozen, batch, seed_key)
+
+    return jax.jit(sharded, donate_argnums=0)
+
+
+def _guarded(
+    state: TrainState, candidate: TrainState, updates: Any, metrics: dict[str, Float[Array, ""]], max_skipped_steps: int
+) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+    """The candidate where all of its step is finite, else the old state; and what to log."""
+    update_norm = optax.global_norm(updates)
+    statistics = sum(map(jnp.sum, jax.tree.leaves(candidate.batch_stats)), jnp.zeros(()))
+    is_finite = jnp.isfinite(metrics["loss"] + metrics["gradient_norm"] + update_norm + statistics)
+    had_diverged = state.skipped_steps > max_skipped_steps
+    skipped_steps = state.skipped_steps + jnp.where(is_finite | had_diverged, 0, 1)
+    has_diverged = skipped_steps > max_skipped_steps
+    kept = jax.tree.map(lambda new, old: jnp.where(is_finite & ~had_diverged, new, old), candidate, state)
+    kept = kept.replace(step=jnp.where(has_diverged, state.step, candidate.step), skipped_steps=skipped_steps)
+    return kept, metrics | {
+        "update_ratio": update_norm / jnp.maximum(optax.global_norm(state.params), 1e-12),
+        "skipped_steps": skipped_steps.astype(jnp.float32),
+        "diverged": has_diverged.astype(jnp.float32),
+    }

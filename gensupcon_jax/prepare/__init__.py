@@ -1,0 +1,1 @@
+"""Data sets onto the disk, and what is in them."""

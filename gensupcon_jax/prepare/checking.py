@@ -1,0 +1,254 @@
+"""What is in a data set, image by image: counts, sizes, damage, and images that are there more than once."""
+
+import concurrent.futures
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int, UInt8, UInt64
+
+from gensupcon_jax.data import datasets, folders, tfds_sets
+from gensupcon_jax.data.datasets import Reading
+from gensupcon_jax.data.decoding import decode_upright
+from gensupcon_jax.data.listing import Listing, with_progress
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.prepare.conversion import read_records
+
+_AT_ONCE = 256
+_FIRST_BYTES = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WebP", b"BM": "BMP", b"GIF8": "GIF"}
+
+
+class CheckedSplit(NamedTuple):
+    """One split, every image of which was looked at.
+
+    split: train, validation or test.  called: what the source calls it.  classes: -1 where there is no label.  sizes: 0 where
+    the header cannot be read.  problems: why an image cannot be decoded, None where it can.  digests: of the encoded bytes, or
+    of the pixels in memory.  formats: how many images of each.  num_turned: by EXIF.
+    """
+
+    split: str
+    called: str
+    classes: Int[np.ndarray, "example"]
+    sizes: Int[np.ndarray, "example height_width=2"]
+    problems: list[str | None]
+    digests: UInt64[np.ndarray, "example"]
+    formats: Counter
+    num_turned: int
+    where_fn: Callable[[int], str]
+    pixels_fn: Callable[[int], UInt8[np.ndarray, "height width channel"]]
+
+    @property
+    def sound(self) -> Int[np.ndarray, "some"]:
+        """The images that can be decoded."""
+        return np.flatnonzero([problem is None for problem in self.problems])
+
+    @property
+    def num_damaged(self) -> int:
+        """How many images cannot be decoded."""
+        return len(self.problems) - len(self.sound)
+
+    def counts(self, num_classes: int) -> Int[np.ndarray, "class"]:
+        """Images of each class, the damaged ones too."""
+        within = (self.classes >= 0) & (self.classes < num_classes)
+        return np.bincount(self.classes[within], minlength=num_classes)
+
+
+class Check(NamedTuple):
+    """All splits of a set.  place: where it lies.  notes: sentences of the source.  damaged_files: sentences, of whole files."""
+
+    name: str
+    place: str
+    class_names: tuple[str, ...]
+    splits: tuple[CheckedSplit, ...]
+    notes: tuple[str, ...] = ()
+    damaged_files: tuple[str, ...] = ()
+
+
+class Copies(NamedTuple):
+    """Images that are there more than once.
+
+    within: by split, how many are a copy of another one of that split.  across: by pair of splits, how many of the second are
+    also in the first.  two_classes: how many images have copies under another label.  examples: (split, index) of the images of
+    some groups, those across splits first.
+    """
+
+    within: dict[str, int]
+    across: dict[tuple[str, str], int]
+    two_classes: int
+    examples: list[list[tuple[int, int]]]
+
+
+def check_set(name: str, reading: Reading, builder: Any = None) -> Check:
+    """Look at every image of `dataset.name`: its header, whether it can be decoded, and whether it is there twice.
+
+    builder: of a prepared `tfds:` set.  Damage is part of what comes back; UserError only for what cannot be read at all.
+    """
+    if name == "digits":
+        return _check_digits()
+    if name.startswith("folder:"):
+        return _check_folder(name.removeprefix("folder:"), reading)
+    return _check_tfds(name.removeprefix("tfds:"), reading, builder)
+
+
+def _check_digits() -> Check:
+    dataset = datasets.digits()
+    splits = tuple(
+        _check_arrays(split, getattr(dataset, split).images, getattr(dataset, split).classes)
+        for split in ("train", "validation", "test")
+    )
+    return Check("digits", "inside scikit-learn", dataset.class_names, splits)
+
+
+def _check_arrays(split: str, images: np.ndarray, classes: np.ndarray) -> CheckedSplit:
+    return CheckedSplit(
+        split=split,
+        called=split,
+        classes=classes,
+        sizes=np.tile(np.array(images.shape[1:3], np.int32), (len(images), 1)),
+        problems=[None] * len(images),
+        digests=np.array([_digest(image.tobytes()) for image in images], np.uint64),
+        formats=Counter({"in memory": len(images)}),
+        num_turned=0,
+        where_fn=lambda index: f"{split} image {index}",
+        pixels_fn=lambda index: images[index],
+    )
+
+
+def _check_folder(path: str, reading: Reading) -> Check:
+    listings, class_names, notes, _ = folders.list_folder(
+        path, split_names=reading.split_names, cache_folder=reading.cache_folder
+    )
+    root = os.fspath(epath.Path(path).expanduser())
+    splits = tuple(
+        _check_listing(split, reading.split_names[split] or split, listing, reading)
+        for split, listing in listings.items()
+    )
+    return Check(f"folder:{path}", root, class_names, splits, tuple(notes))
+
+
+def _check_tfds(name: str, reading: Reading, builder: Any) -> Check:
+    keys = tfds_sets.keys_of(builder)
+    chosen = tfds_sets.choose_splits(builder, name, reading.split_names)
+    class_names = tuple(builder.info.features[keys.label].names)
+    damaged = tuple(_damaged_files(builder, chosen))
+    splits = tuple(
+        _check_listing(split, text, _records_of(builder, keys, name, text, reading, damaged), reading)
+        for split, text in chosen.items()
+    )
+    place = f"{os.fspath(builder.data_path)}, as {builder.info.file_format.value}"
+    return Check(f"tfds:{name}", place, class_names, splits, damaged_files=damaged)
+
+
+def _records_of(
+    builder: Any, keys: tfds_sets.Keys, name: str, split: str, reading: Reading, damaged: tuple[str, ...]
+) -> Listing:
+    try:
+        return tfds_sets.list_records(builder, keys, name, split, reading.cache_folder)
+    except UserError as error:
+        raise UserError("\n".join(dict.fromkeys((*damaged, str(error))))) from error
+    except Exception as error:  # a damaged record may be anything but the message that it was
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        found = damaged or (f"tfds:{name} {split} cannot be read ({reason}); prepare the set again",)
+        raise UserError("\n".join(found)) from error
+
+
+def _damaged_files(builder: Any, chosen: dict[str, str]) -> list[str]:
+    """A sentence for each tfrecord file with a wrong checksum: reading single records does not compare them."""
+    if builder.info.file_format.value != "tfrecord":
+        return []  # array_record compares its checksums with every read
+    instructions = [each for text in chosen.values() for each in builder.info.splits[text].file_instructions]
+    files = list(dict.fromkeys(each.filename for each in instructions))
+    problems = []
+    for file in files:
+        try:
+            for _ in read_records(epath.Path(file), "tfrecord"):
+                pass
+        except UserError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_listing(split: str, called: str, listing: Listing, reading: Reading) -> CheckedSplit:
+    """Every image is read once: its bytes give the digest, and are decoded whole."""
+
+    def read(index: int) -> bytes:
+        (source,) = listing.sources_fn(np.array([index]))
+        return epath.Path(os.fsdecode(source)).read_bytes() if listing.are_paths else source
+
+    def pixels(index: int) -> np.ndarray:
+        return decode_upright(read(index), int(listing.headers.orientations[index]), 3)
+
+    def look(index: int, source: bytes) -> tuple[int, str, str | None]:
+        try:
+            encoded = epath.Path(os.fsdecode(source)).read_bytes() if listing.are_paths else source
+        except OSError as error:
+            return 0, "", listing.problems[index] or f"the file cannot be read ({error.strerror or error})"
+        problem = listing.problems[index] or _decoding_problem(encoded)
+        return _digest(encoded), _format_of(encoded), problem
+
+    num_images = len(listing.classes)
+    found = []
+    threads = reading.num_threads or os.cpu_count() or 1
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for index in with_progress(range(num_images), num_images, f"checking {split}"):
+            if index % _AT_ONCE == 0:
+                indices = np.arange(index, min(index + _AT_ONCE, num_images))
+                found += pool.map(look, indices.tolist(), listing.sources_fn(indices))
+    digests, formats, problems = zip(*found, strict=True) if found else ((), (), ())
+    return CheckedSplit(
+        split=split,
+        called=called,
+        classes=listing.classes,
+        sizes=listing.headers.sizes,
+        problems=list(problems),
+        digests=np.array(digests, np.uint64),
+        formats=Counter(kind for kind, problem in zip(formats, problems, strict=True) if problem is None),
+        num_turned=int((listing.headers.orientations != 1).sum()),
+        where_fn=listing.where_fn,
+        pixels_fn=pixels,
+    )
+
+
+def _decoding_problem(encoded: bytes) -> str | None:
+    try:
+        decode_upright(encoded, 1, 3)
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _digest(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def _format_of(encoded: bytes) -> str:
+    return next((name for start, name in _FIRST_BYTES.items() if encoded.startswith(start)), "other")
+
+
+def find_copies(check: Check, *, num_examples: int = 20) -> Copies:
+    """Images whose bytes (in memory: whose pixels) are the same; damaged ones are left out."""
+    parts = [(number, split.sound) for number, split in enumerate(check.splits)]
+    digests = {number: check.splits[number].digests[sound] for number, sound in parts}
+    names = [split.split for split in check.splits]
+    within = {names[number]: len(found) - len(np.unique(found)) for number, found in digests.items()}
+    across = {
+        (names[first], names[second]): int(np.isin(digests[second], digests[first]).sum())
+        for first, second in combinations(digests, 2)
+    }
+    everything = np.concatenate([digests[number] for number, _ in parts])
+    owners = np.concatenate([np.full(len(sound), number) for number, sound in parts])
+    indices = np.concatenate([sound for _, sound in parts])
+    labels = np.concatenate([check.splits[number].classes[sound] for number, sound in parts])
+    order = np.lexsort((indices, owners, everything))
+    starts = np.flatnonzero(np.r_[True, np.diff(everything[order]) != 0]) if len(order) else np.array([], int)
+    ends = np.r_[starts[1:], len(order)]
+    groups = [order[start:end] for start, end in zip(starts, ends, strict=True) if end - start > 1]
+    two_classes = sum(len(group) for group in groups if len(np.unique(labels[group][labels[group] >= 0])) > 1)
+    groups.sort(key=lambda group: (len(np.unique(owners[group])) == 1, owners[group[0]], indices[group[0]]))
+    examples = [[(int(owners[one]), int(indices[one])) for one in group] for group in groups[:num_examples]]
+    return Copies(within, across, two_classes, examples)

@@ -1,0 +1,137 @@
+"""TFDS sets onto the disk: downloads, files that only a person can fetch, and Fashion-MNIST without a network."""
+
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from gensupcon_jax.data.tfds_sets import Keys, open_builder, prepare, tfds_reasons
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.prepare import fashion_mnist
+from gensupcon_jax.prepare.conversion import convert
+
+_ARCHIVE = r"[\w.-]*\w\.(?:tar\.gz|tgz|tar|zip|7z|rar|mat|csv)\b"
+# Where a browser gets the files that the instructions of TFDS name, and what else to know of them.
+_PAGES = {"imagenet2012": "https://image-net.org/download-images (after registration: ILSVRC 2012, tasks 1 and 2)"}
+
+
+def fetch(
+    name: str, folder: str | None, *, file_format: str | None, source: str | None, say: Callable[[str], None]
+) -> tuple[Any, Keys]:
+    """The builder of `tfds:<name>`, prepared in this folder and file format where it was not.
+
+    folder: a path or gs://...; None: TFDS's own default.  file_format: None takes what is there, and else array_record, or
+    tfrecord on object stores.  source: the folder of files that were fetched before; None: below the folder.
+    Raises UserError for files that a person must fetch first, and with TFDS's reason where it fails.
+    """
+    builder, keys = open_builder(name, folder)
+    place = os.fspath(builder.data_path)
+    if not is_prepared(builder):
+        wanted = file_format or ("tfrecord" if "://" in place else "array_record")
+        _prepare_new(builder, name, folder, wanted, source, say)
+        return open_builder(name, folder)
+    found = builder.info.file_format.value
+    say(f"tfds:{name} is prepared in {place}, as {found}")
+    if file_format is None or file_format == found:
+        return builder, keys
+    _convert(builder, name, file_format, say)
+    return open_builder(name, folder)
+
+
+def is_prepared(builder: Any) -> bool:
+    """Whether TFDS would read the set without downloading it."""
+    return (epath.Path(builder.data_path) / "dataset_info.json").exists()
+
+
+def _convert(builder: Any, name: str, file_format: str, say: Callable[[str], None]) -> None:
+    old = convert(builder, name, file_format)
+    mebibytes = sum(epath.Path(path).stat().length for path in old) / 2**20
+    pattern = re.sub(r"-[a-z_0-9]+\.(\w+)-\d+-of-\d+$", r"-*.\1-*", old[0])
+    say(
+        f"converted: TFDS now reads its {file_format} files in {builder.data_path}. The {len(old)} files of the old format "
+        f"({mebibytes:,.0f} MiB) were kept; nothing here needs them: {pattern}"
+    )
+
+
+def _prepare_new(
+    builder: Any, name: str, folder: str | None, file_format: str, source: str | None, say: Callable[[str], None]
+) -> None:
+    files = epath.Path(source).expanduser() if source else epath.Path(builder.data_dir_root) / "downloads" / "manual"
+    if source and not files.is_dir():
+        raise UserError(f"--source is {source!r}, which is no folder; allowed: the folder of files that you fetched")
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        check_files_by_hand(builder, name, files, say)
+    say(f"preparing tfds:{name} in {builder.data_path}, as {file_format}")
+    # array_record's writer knows no object stores: there TFDS writes tfrecord, and the files are converted one by one.
+    written = "tfrecord" if "://" in os.fspath(builder.data_path) else file_format
+    with tempfile.TemporaryDirectory() as scratch:
+        if builder.name == fashion_mnist.NAME and (source or fashion_mnist.is_installed()):
+            files = _fashion_mnist_files(builder, source, Path(scratch), say)
+        _download_and_prepare(name, folder, written, files)
+    if written != file_format:
+        _convert(open_builder(name, folder)[0], name, file_format, say)
+
+
+def _fashion_mnist_files(builder: Any, source: str | None, scratch: Path, say: Callable[[str], None]) -> epath.Path:
+    folder = Path(source).expanduser() if source else fashion_mnist.DEBIAN_FOLDER
+    checksums = {info.filename: info.checksum for info in builder.url_infos.values()}
+    fashion_mnist.restore_files(folder, scratch, checksums)
+    say(f"its four files come from {folder}; their checksums are those that TFDS has of the originals")
+    return epath.Path(scratch)
+
+
+def _download_and_prepare(name: str, folder: str | None, file_format: str, files: epath.Path) -> None:
+    import tensorflow_datasets as tfds
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()  # hundreds of half bars in a log
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a line for each of ten attempts at each file
+    builder, _ = open_builder(name, folder, file_format=file_format)
+    with tfds_reasons(name):
+        config = tfds.download.DownloadConfig(manual_dir=files, try_download_gcs=False)
+    try:
+        prepare(builder, name, config)
+    except UserError as error:
+        if builder.name == fashion_mnist.NAME:
+            raise UserError(
+                f"{error}. Without a network: apt-get install {fashion_mnist.PACKAGE}, then the same command again"
+            ) from error
+        raise
+
+
+def check_files_by_hand(builder: Any, name: str, folder: epath.Path, say: Callable[[str], None]) -> None:
+    """Say which files of a set only a person can fetch, and where they go; UserError where one is not there.
+
+    The names are those that TFDS's instructions give; a file's size is compared where TFDS knows it.
+    """
+    instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+    named = list(dict.fromkeys(re.findall(_ARCHIVE, instructions)))
+    sizes = {Path(url).name: int(info.size) for url, info in (builder.url_infos or {}).items()}
+    problems = [problem for file in named if (problem := _file_problem(folder / file, sizes.get(file)))]
+    if not named and not (folder.is_dir() and any(folder.iterdir())):
+        problems = ["the folder is empty or not there"]
+    if not problems:
+        say(f"tfds:{name}: the files that were fetched by hand are in {folder}")
+        return
+    lines = [f"tfds:{name} needs files that only you can fetch:"]
+    lines += [f"  {problem}" for problem in problems]
+    lines += [f"  from  {_PAGES[builder.name]}"] if builder.name in _PAGES else []
+    lines += [f"  into  {folder}", f"  TFDS says: {instructions}"]
+    lines += ["Then give the same command again. Files in another folder: --source=<folder>"]
+    raise UserError("\n".join(lines))
+
+
+def _file_problem(path: epath.Path, size: int | None) -> str | None:
+    whole = f"{size / 1e9:.1f} GB" if size else ""
+    if not path.exists():
+        return f"{path.name}  {whole}".rstrip()
+    found = path.stat().length
+    if size and found != size:
+        return f"{path.name}  has {found:,} bytes of {size:,}: fetch the rest of it"
+    return None

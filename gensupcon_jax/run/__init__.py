@@ -1,0 +1,1 @@
+"""A run: a checked config, its parts, the loop, and what it says meanwhile."""

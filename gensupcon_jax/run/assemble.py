@@ -1,0 +1,223 @@
+"""A checked config -> the functions and sizes that the loop calls. Shapes only: nothing is compiled or drawn here."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AbstractMesh, Mesh
+from ml_collections import ConfigDict
+
+from gensupcon_jax.cluster import sharding
+from gensupcon_jax.data.shapes import Batch, DataShape
+from gensupcon_jax.method import diagnostics, objectives, optimizer
+from gensupcon_jax.method.state import TrainState, create_state
+from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
+from gensupcon_jax.models import Classifier, Encoder, build_model
+from gensupcon_jax.run.durations import duration_steps
+from gensupcon_jax.views.augment import build_augment_fn, normalize, resize
+from gensupcon_jax.views.mixing import build_mix_fn
+from gensupcon_jax.weights import teachers
+
+
+class Lengths(NamedTuple):
+    """The durations of a run, in steps; evaluate_steps 0: only at the end."""
+
+    per_epoch: int
+    warmup_steps: int
+    total_steps: int
+    evaluate_steps: int
+    checkpoint_steps: int
+
+
+class Parts(NamedTuple):
+    """Everything that the loop calls."""
+
+    objective: objectives.Objective
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+    view_fn: Callable
+    train_step_fn: Callable
+    predict_fn: Callable
+    initial_state_fn: Callable
+
+
+def lengths(config: ConfigDict, per_epoch: int) -> Lengths:
+    """The config's durations, which may stand in epochs, steps or images."""
+
+    def steps(group: ConfigDict, prefix: str, name: str) -> int:
+        given = {unit: group[prefix + unit] for unit in ("epochs", "steps", "images")}
+        return duration_steps(**given, steps_per_epoch=per_epoch, batch_size=config.batch_size, name=name)
+
+    total_steps = steps(config, "", "")
+    return Lengths(
+        per_epoch=per_epoch,
+        warmup_steps=min(steps(config.optimizer, "warmup_", "optimizer.warmup"), total_steps),
+        total_steps=total_steps,
+        evaluate_steps=steps(config.evaluate, "every_", "evaluate.every"),
+        checkpoint_steps=max(1, steps(config.checkpoint, "every_", "checkpoint.every")),
+    )
+
+
+def build_parts(
+    config: ConfigDict,
+    data: DataShape,
+    durations: Lengths,
+    mesh: Mesh | AbstractMesh,
+    teacher: teachers.Teacher | None = None,
+) -> Parts:
+    """The functions of a run."""
+    objective = build_objective(config, data, durations, teacher)
+    settings = {name: value for name, value in config.optimizer.items() if not name.startswith("warmup_")}
+    max_skipped_steps = settings.pop("max_skipped_steps")
+    rate_fields = ("schedule", "schedule_per", "learning_rate", "final_learning_rate", "decay_epochs", "decay_factor")
+    schedule = optimizer.build_schedule(
+        **{name: settings.pop(name) for name in rate_fields},
+        warmup_learning_rate=config.optimizer.warmup_learning_rate,
+        warmup_steps=durations.warmup_steps,
+        total_steps=durations.total_steps,
+        steps_per_epoch=durations.per_epoch,
+    )
+    tx = optimizer.build_optimizer(schedule, **settings)
+    augment_fn = build_augment_fn(
+        image_size=data.image_size, mean=data.mean, std=data.std, dataset_name=data.name, **config.augment.to_dict()
+    )
+    view_fn = build_view_fn(augment_fn, build_mix_fn(**config.mix.to_dict()))
+
+    def predict(state, frozen, images):
+        return objective.predict(state, frozen, normalize(resize(images, data.image_size), data.mean, data.std))
+
+    def initial_state(key):
+        sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
+        return create_state(objective.init(key, sample), tx)
+
+    return Parts(
+        objective=objective,
+        tx=tx,
+        schedule=schedule,
+        view_fn=view_fn,
+        train_step_fn=build_train_step_fn(objective, view_fn, mesh, max_skipped_steps),
+        predict_fn=jax.jit(predict, out_shardings=sharding.replicated(mesh)),
+        initial_state_fn=initial_state,
+    )
+
+
+def encoder_of(config: ConfigDict, data: DataShape) -> Encoder:
+    """The backbone and head of a config's `model` fields."""
+    fields = {name: value for name, value in config.model.items() if name != "weights"}
+    return build_model(image_size=data.image_size, **fields)
+
+
+def build_objective(
+    config: ConfigDict, data: DataShape, durations: Lengths, teacher: teachers.Teacher | None = None
+) -> objectives.Objective:
+    """The config's objective."""
+    model, classifier = encoder_of(config, data), Classifier(data.num_classes)
+    smoothing = config.classifier.label_smoothing
+    if config.objective == "cross_entropy":
+        return objectives.cross_entropy(model, classifier, label_smoothing=smoothing)
+    if config.objective == "linear_probe":
+        return objectives.linear_probe(model, classifier, label_smoothing=smoothing)
+    return objectives.contrastive(
+        model,
+        **{name: value for name, value in config.loss.items() if name != "symmetric"},
+        num_views=config.augment.num_views,
+        num_classes=data.num_classes,
+        momentum=_momentum(config, durations),
+        teacher=_teacher_labels(config, data, teacher),
+        classifier=classifier if config.classifier.beside else None,
+        label_smoothing=smoothing,
+        diagnose_fn=functools.partial(
+            _diagnose,
+            scale=config.loss.temperature / (config.loss.base_temperature or config.loss.temperature),
+            normalizer=config.loss.normalizer,
+        ),
+    )
+
+
+def chance_loss(config: ConfigDict, labels: Any) -> float:
+    """The loss at chance level, of the labels alone, from one batch's [image, view, class].
+
+    Contrastive: embeddings all alike. Otherwise: every class equally likely.
+    """
+    if config.objective != "contrastive":
+        return float(np.log(labels.shape[-1]))
+    momentum = config.loss.mode == "momentum"
+    return objectives.chance_loss(
+        labels,
+        queue_size=config.momentum_encoder.queue_size if momentum else 0,
+        **{**config.loss.to_dict(), "symmetric": momentum and config.loss.symmetric},
+    )
+
+
+def abstract_batch(config: ConfigDict, data: DataShape) -> Batch:
+    """Shapes of one step's batch."""
+    size = data.image_size if data.is_encoded else data.stored_size or data.image_size
+    views = (config.augment.num_views,) if data.is_encoded else ()
+    images = (config.batch_size, *views, size, size, data.num_channels)
+    return Batch(
+        jax.ShapeDtypeStruct(images, jnp.uint8),
+        jax.ShapeDtypeStruct((config.batch_size, data.num_classes), jnp.float32),
+    )
+
+
+def abstract_state(parts: Parts) -> TrainState:
+    """Shapes of the state before the first step."""
+    return jax.eval_shape(parts.initial_state_fn, jax.random.key(0))
+
+
+def _momentum(config: ConfigDict, durations: Lengths) -> objectives.Momentum | None:
+    if config.loss.mode != "momentum":
+        return None
+    return objectives.Momentum(
+        **config.momentum_encoder.to_dict(),
+        batch_size=config.batch_size,
+        symmetric=config.loss.symmetric,
+        total_steps=durations.total_steps,
+    )
+
+
+def _teacher_labels(
+    config: ConfigDict, data: DataShape, teacher: teachers.Teacher | None
+) -> objectives.TeacherLabels | None:
+    if teacher is None or config.teacher.weight == 0:
+        return None
+    fixed = teacher._replace(variables=None)  # the arrays come as the step's frozen argument
+    probabilities_fn = functools.partial(
+        teachers.teacher_probabilities,
+        fixed,
+        student_mean=data.mean,
+        student_std=data.std,
+        temperature=config.teacher.temperature,
+    )
+    return objectives.TeacherLabels(probabilities_fn, config.teacher.weight)
+
+
+def _diagnose(
+    pairs: list[objectives.Pair], mask_fn: Callable, axis_name: str | None, *, scale: float, normalizer: str
+) -> dict[str, Any]:
+    """The numbers that say whether training goes well, of the first query view."""
+    anchors, contrasts = pairs[0]
+    others = {} if contrasts is None else contrasts
+    mask = None if contrasts is None else mask_fn(contrasts["embeddings"])
+    metrics = diagnostics.batch_diagnostics(
+        anchors["embeddings"],
+        anchors["labels"],
+        others.get("embeddings"),
+        others.get("labels"),
+        contrast_mask=mask,
+        teacher_probabilities=anchors.get("probabilities"),
+        axis_name=axis_name,
+    )
+    metrics["chance_loss"] = diagnostics.batch_chance_loss(
+        anchors["labels"],
+        others.get("labels"),
+        contrast_mask=mask,
+        scale=scale,
+        normalizer=normalizer,
+        axis_name=axis_name,
+    )
+    return metrics

@@ -1,0 +1,109 @@
+"""Where in a step the first value that is not finite appears: looked for once, after a run has diverged."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from gensupcon_jax.cluster.sharding import BATCH, DATA_AXIS, REPLICATED
+from gensupcon_jax.data.shapes import Batch
+from gensupcon_jax.method.objectives import Objective
+from gensupcon_jax.method.state import TrainState, partition_specs
+from gensupcon_jax.method.train_step import step_inputs
+
+
+def likely_causes(objective: str) -> str:
+    """What to look at first, in words."""
+    causes = ["optimizer.learning_rate is too high", "optimizer.warmup_epochs is too short"]
+    if objective == "contrastive":
+        causes[1:1] = [
+            "loss.temperature is too low",
+            "loss.normalizer is 'similarity' with a rate that was chosen for 'count', whose gradients are far smaller",
+        ]
+    return f"Likely causes: {', '.join(causes)}"
+
+
+def first_bad_value(
+    objective: Objective,
+    view_fn: Callable,
+    mesh: Mesh,
+    state: TrainState,
+    frozen: Any,
+    batch: Batch,
+    seed_key: jax.Array,
+) -> str:
+    """In words, the first thing of this step that is not finite, in the order in which a step computes.
+
+    The state is the one before the step.
+    """
+    modules: list[str] = []
+
+    def look(state, frozen, batch, seed_key):
+        modules.clear()
+        outputs = []
+
+        def watch(call_fn, args, kwargs, context):
+            output = call_fn(*args, **kwargs)
+            modules.append("/".join(context.module.path) or type(context.module).__name__)
+            outputs.append(_all_finite(output))
+            return output
+
+        mixed, loss_key = step_inputs(view_fn, state, batch, seed_key)
+        with nn.intercept_methods(watch):
+            loss, _ = objective.loss(state.params, state, frozen, mixed, loss_key)
+        gradients = jax.grad(lambda params: objective.loss(params, state, frozen, mixed, loss_key)[0])(state.params)
+        found = {
+            "images": _all_finite(mixed.images),
+            "labels": _all_finite(mixed.labels),
+            "outputs": jnp.stack(outputs) if outputs else jnp.ones(0, bool),
+            "loss": jnp.isfinite(loss),
+            "gradients": jax.tree.map(_all_finite, gradients),
+            "params": jax.tree.map(_all_finite, state.params),
+        }
+        return jax.tree.map(lambda flag: jax.lax.pmin(_varying(flag.astype(jnp.int32)), DATA_AXIS), found)
+
+    specs = (partition_specs(state), REPLICATED, BATCH, REPLICATED)
+    looked = jax.jit(jax.shard_map(look, mesh=mesh, in_specs=specs, out_specs=REPLICATED))
+    return _in_words(jax.device_get(looked(state, frozen, batch, seed_key)), modules)
+
+
+def _in_words(found: dict[str, Any], modules: list[str]) -> str:
+    bad_params, bad_gradients = (_bad_names(found[name]) for name in ("params", "gradients"))
+    if bad_params:
+        return f"the parameters {bad_params[0]} were not finite before it"
+    for name in ("images", "labels"):
+        if not found[name]:
+            return f"the {name} that the network got are not finite"
+    for module, is_finite in zip(modules, found["outputs"], strict=True):
+        if not is_finite:
+            return f"the first module whose output is not finite is {module}"
+    if not found["loss"]:
+        return "every module's output is finite, the loss is not"
+    if bad_gradients:
+        # Gradients flow from the last module to the first, and so do their bad values.
+        last = max(bad_gradients, key=lambda name: _position(name, modules))
+        return f"the loss is finite, the first gradient that is not is that of {last}"
+    return "loss and gradients are finite, the update of the parameters or BatchNorm's statistics are not"
+
+
+def _bad_names(flags: Any) -> list[str]:
+    leaves = jax.tree_util.tree_leaves_with_path(flags)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, flag in leaves if not flag]
+
+
+def _position(parameter: str, modules: list[str]) -> int:
+    return max((number for number, module in enumerate(modules) if parameter.startswith(f"{module}/")), default=-1)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all() if leaves else jnp.ones((), bool)
+
+
+def _varying(flag: jax.Array) -> jax.Array:
+    """Inside `shard_map`: declared to differ between devices, so that pmin takes it."""
+    is_varying = DATA_AXIS in jax.typeof(flag).manual_axis_type.varying
+    return flag if is_varying else jax.lax.pcast(flag, (DATA_AXIS,), to="varying")

@@ -1,0 +1,291 @@
+"""Keep and restore the state of a run: orbax writes, a fingerprint of the bits says whether what comes back is what was saved."""
+
+import contextlib
+import functools
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from gensupcon_jax.cluster import processes
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path, absolute
+
+DAMAGED = "checkpoints_damaged"  # beside the checkpoints: where those that cannot be used are moved
+_STATE, _RECORD = "state", "record"
+
+
+class Restored(NamedTuple):
+    """A good checkpoint: numpy arrays in the shape that was asked for, and what was recorded beside them."""
+
+    step: int
+    fields: dict[str, Any]
+    record: dict[str, Any]
+
+
+class Damaged(Exception):  # noqa: N818  (what is damaged, not what went wrong)
+    """A checkpoint that cannot be read, or is not what was saved; the message says why in one line."""
+
+
+class Checkpoints:
+    """The checkpoints of one run, written in the background: the newest `keep`, and the best by validation.
+
+    On several processes all call every method at the same step.
+    """
+
+    def __init__(self, folder: Path, *, keep: int):
+        self._folder, self._keep, self._best_step = folder, keep, None
+
+    def restore_newest(self, abstract_fields: dict) -> Restored | None:
+        """The newest good checkpoint, placed by the shardings asked for; None before the first save.
+
+        A damaged one is moved aside and the one before it is taken, with a warning that names both, on all processes alike.
+        Raises UserError when all are damaged (nothing is moved then) or when a good one does not fit these shapes.
+        """
+        restored, damaged = _newest_good(self._folder, abstract_fields, agree=processes.group().gather)
+        if restored is None:
+            return None
+        if processes.is_first():
+            for step in damaged:
+                _move_aside(self._folder, step)
+        self._best_step = (restored.record.get("best") or {}).get("step")
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_fields)
+        placed = jax.tree.map(_place, restored.fields, shardings)
+        processes.share(None)  # nobody looks at the folder before process 0 has moved things
+        return restored._replace(fields=placed)
+
+    def save(self, step: int, fields: dict, record: dict) -> float:
+        """Start to save a state and what is recorded beside it; returns for how many seconds training stood still.
+
+        record: of JSON; its "best", {"step": ...} or None, says which checkpoint is kept however old it is.
+        A step that is there already is left as it is.  Raises UserError when this save, or the one before, cannot be written.
+        """
+        started = time.monotonic()
+        self._best_step = (record.get("best") or {}).get("step")
+        if step not in self._manager.all_steps():
+            with self._writing(step):
+                record = _sealed(record | {"step": step, "arrays": _described(fields), "bits": fingerprints(fields)})
+                items = {_STATE: ocp.args.StandardSave(fields), _RECORD: ocp.args.JsonSave(record)}
+                self._manager.save(step, args=ocp.args.Composite(**items))
+        return time.monotonic() - started
+
+    def latest_step(self) -> int | None:
+        """The newest saved step, None before the first."""
+        return max(saved_steps(self._folder), default=None)
+
+    def close(self) -> None:
+        """Wait until everything is on disk; UserError when a background save failed."""
+        with self._writing(None):
+            self._manager.wait_until_finished()
+        self._manager.close()
+
+    def settle(self) -> None:
+        """Let a save that has begun come to its end, whatever ends the run; UserError when it failed.
+
+        The next run may be in this very process, a notebook's, and would remove it as unfinished. Of several processes each
+        would wait for the others, which may hang: they end, and their saves with them.
+        """
+        if "_manager" in vars(self) and processes.group().num_processes == 1:
+            with self._writing(None):
+                self._manager.wait_until_finished()
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        # Made at the first save: it removes what an interrupted save left, and by then what is damaged has been moved.
+        options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
+        return ocp.CheckpointManager(absolute(self._folder), options=options)
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Orbax's question before it deletes: the newest and the best stay."""
+        kept = {info.step for info in checkpoints[-self._keep :]} | {self._best_step}
+        return [info.step in kept for info in checkpoints]
+
+    @contextlib.contextmanager
+    def _writing(self, step: int | None) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax raises what its background thread met: OSError, ValueError, XlaRuntimeError
+            kept = self.latest_step()
+            what = "a checkpoint" if step is None else f"the checkpoint of step {step}, or the one before it,"
+            text = str(error)
+            full = "No space left" in text or "RESOURCE_EXHAUSTED" in text or "Disk quota" in text
+            raise UserError(
+                f"{what} cannot be written to {self._folder} ({'the disk is full' if full else reason_of(error)}); "
+                + (
+                    f"the newest good checkpoint is of step {kept}"
+                    if kept is not None
+                    else "no checkpoint is there yet"
+                )
+                + f"; {'free some space' if full else 'mend that'} and start the same command again"
+            ) from error
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of all finished checkpoints, whole or damaged, in rising order."""
+    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+
+
+def read_newest(folder: Path, names: Iterable[str]) -> Restored | None:
+    """These fields of the newest good checkpoint as numpy trees, whatever devices it was written on; None where there is none.
+
+    A damaged one is left where it is and the one before it is taken, with a warning.  Raises UserError when all are damaged.
+    """
+    return _newest_good(folder, tuple(names), agree=lambda value: [value])[0]
+
+
+def fingerprints(tree: Any) -> dict[str, str]:
+    """Name of each array -> 16 hexadecimal digits of its bits, independent of how it lies on devices."""
+    named = _named(tree)
+    sums = {name: _fingerprint(leaf) for name, leaf in named.items()}
+    return {name: "".join(f"{int(part):08x}" for part in pair) for name, pair in jax.device_get(sums).items()}
+
+
+def reason_of(error: Exception) -> str:
+    """An exception in one line."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return text.split(" [tensorstore_spec=")[0]  # half a page
+
+
+def _newest_good(folder: Path, wanted: Any, *, agree: Any) -> tuple[Restored | None, list[int]]:
+    """From the newest to the oldest: the first that all processes can read, and the steps that were damaged."""
+    steps = agree(saved_steps(folder))[0]
+    reasons: dict[int, str] = {}
+    for step in reversed(steps):
+        restored, reason = None, ""
+        try:
+            restored = _read(folder, step, wanted)
+        except Damaged as damage:
+            reason = str(damage)
+        found = [other for other in agree(reason) if other]
+        if not found:
+            for bad, why in reasons.items():
+                _warn(
+                    f"the checkpoint of step {bad} in {folder} is damaged ({why}); that of step {step} is used in its place"
+                )
+            return restored, list(reasons)
+        reasons[step] = found[0]
+    if reasons:
+        listed = "; ".join(f"step {step}: {reason}" for step, reason in reasons.items())
+        raise UserError(
+            f"no checkpoint in {folder} can be used ({listed}); nothing was changed. Put the folder back from a copy, or "
+            "choose another workdir to start from the beginning"
+        )
+    return None, []
+
+
+def _read(folder: Path, step: int, wanted: Any) -> Restored:
+    """One checkpoint, verified; `wanted`: an abstract tree, or the names of top-level fields."""
+    record = _read_record(folder / str(step) / _RECORD / "metadata")
+    # As a single process: one that fails alone must not leave the others waiting in orbax's barriers.
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    path = absolute(folder / str(step) / _STATE)
+    try:
+        if isinstance(wanted, tuple):
+            saved = handler.metadata(path).tree
+            wanted = jax.tree.map(lambda _: 0, {name: saved[name] for name in wanted if saved.get(name)})
+        else:
+            _check_fit(record["arrays"], _described(wanted), folder / str(step))
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
+        fields = handler.restore(path, args=arguments)
+        found_bits = fingerprints(fields)  # an array that orbax did not find is left a shape, which has no bits
+    except UserError:
+        raise
+    except Exception as error:  # every layer of orbax and tensorstore raises its own
+        raise Damaged(reason_of(error)) from error
+    tops = wanted.keys()
+    saved_bits = {name: bits for name, bits in record["bits"].items() if name.split("/")[0] in tops}
+    changed = sorted(name for name in saved_bits | found_bits if saved_bits.get(name) != found_bits.get(name))
+    if changed:
+        raise Damaged(f"the bits of {changed[0]} are not those that were saved, {len(changed)} arrays in all")
+    return Restored(step, fields, record)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+        seal = record.pop("seal")
+    except Exception as error:
+        raise Damaged(f"its record cannot be read: {reason_of(error)}") from error
+    if seal != _seal(record):
+        raise Damaged("its record is not the one that was saved")
+    return record
+
+
+def _sealed(record: dict) -> dict:
+    record = json.loads(json.dumps(record))  # as it will be read: tuples are lists
+    return record | {"seal": _seal(record)}
+
+
+def _seal(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _check_fit(saved: dict[str, str], wanted: dict[str, str], where: Path) -> None:
+    differing = [name for name in sorted(saved | wanted) if saved.get(name) != wanted.get(name)]
+    if differing:
+        listed = "; ".join(
+            f"{name} is {saved.get(name, 'missing')}, expected {wanted.get(name, 'nothing')}" for name in differing[:5]
+        )
+        raise UserError(
+            f"the checkpoint {where} does not fit this network and optimizer: {listed} ({len(differing)} arrays in all); "
+            "another version of this program or of its libraries wrote it: go back to that one, or choose another workdir"
+        )
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _described(tree: Any) -> dict[str, str]:
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _named(tree).items()}
+
+
+def _place(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    array = np.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+@jax.jit
+def _fingerprint(array: jax.Array) -> jax.Array:
+    """Two sums, modulo 2^32, of every element's bits hashed with its position: exact in any order of summation.
+
+    The mixing is the finalizer of MurmurHash3.
+    """
+    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
+    if array.dtype == jnp.bool_:
+        array = array.astype(jnp.uint8)
+    bits = jax.lax.bitcast_convert_type(array, width).astype(jnp.uint32)
+    position = jnp.zeros(bits.shape, jnp.uint32)
+    for axis, size in enumerate(bits.shape):
+        position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+    mixed = bits ^ (position * jnp.uint32(0x9E3779B1))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+    mixed = mixed ^ (mixed >> 16)
+    return jnp.stack([jnp.sum(mixed, dtype=jnp.uint32), jnp.sum(mixed * (mixed | 1), dtype=jnp.uint32)])
+
+
+def _move_aside(folder: Path, step: int) -> None:
+    """Out of the way of the save of the same step that will come; never over another one."""
+    aside = folder.parent / DAMAGED
+    aside.mkdir(exist_ok=True)
+    name = str(step)
+    while (aside / name).exists():
+        name += "_again"
+    (folder / str(step)).rename(aside / name)
+
+
+def _warn(text: str) -> None:
+    if processes.is_first():
+        print(f"warning: {text}", file=sys.stderr, flush=True)

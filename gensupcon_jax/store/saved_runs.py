@@ -1,0 +1,137 @@
+"""Read a trained run back: a workdir -> its config, its data's description, and the network of its newest checkpoint."""
+
+import json
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.models import ResNet, build_backbone, choose_stem
+from gensupcon_jax.paths import Path, as_path
+from gensupcon_jax.store import checkpoint, workdir
+
+COLLECTIONS = ("params", "batch_stats")
+NEEDS = ("backbone", "classifier")
+MOST_WORKDIRS = 4  # a probe of a probe is already odd; more is a circle
+
+
+class SavedRun(NamedTuple):
+    """A workdir: config.json, dataset.json, and numpy trees by collection ("params", "batch_stats") and part of the network.
+
+    Parts are "backbone", "head", "classifier". `weights_file`: where the backbone stands that no run has trained, else
+    None. `step`: of the checkpoint.
+    """
+
+    folder: Path
+    config: ml_collections.ConfigDict
+    description: dict[str, Any]
+    variables: dict[str, Any]
+    step: int
+    weights_file: Path | None = None
+
+
+def read_run(folder: str | Path, *, need: str | None = None) -> SavedRun:
+    """The run in a workdir, finished or not; a probe's backbone, config and weights are taken from the run it judges.
+
+    `need`: "backbone" | "classifier" (which includes its backbone) | None: as it is in the checkpoint. Where the chain of
+    `model.weights` ends at a file, `weights_file` is that file (`weights.load_run` fills it in).
+    Raises UserError when the workdir, its checkpoint or what is needed is not there.
+    """
+    if need not in (None, *NEEDS):
+        raise UserError(f"need is {need!r}; allowed: {', '.join(NEEDS)}, None")
+    run = _read_one(as_path(folder))
+    if need == "classifier":
+        _check_part(run, "classifier", "train one with objective cross_entropy or linear_probe, or classifier.beside")
+    return run if need is None else _with_backbone(run)
+
+
+def run_backbone(run: SavedRun, *, batch_norm: str = "local") -> ResNet:
+    """The run's network without a head, for inference: `batch_norm` other than the run's changes nothing there."""
+    return build_backbone(
+        name=run.config.model.name,
+        image_size=run.description["image_shape"][0],
+        stem=run.config.model.stem,
+        width=run.config.model.width,
+        dtype=run.config.model.dtype,
+        batch_norm=batch_norm,
+    )
+
+
+def _with_backbone(run: SavedRun) -> SavedRun:
+    """The run itself, or with the backbone of the run that its `model.weights` names, and of the one that that names."""
+    visited, current = [run.folder], run
+    while "backbone" not in current.variables["params"]:
+        source = current.config.model.get("weights")
+        if source is None:
+            _check_part(current, "backbone", "choose the workdir of a contrastive or cross_entropy run")
+        path = _find(as_path(source), current.folder)
+        if path.is_file():
+            return run._replace(weights_file=path, config=_with_model_of(run.config, current))
+        visited.append(path)
+        if len(visited) > MOST_WORKDIRS:
+            raise UserError(
+                f"no encoder is found from {run.folder}: model.weights leads through "
+                f"{' -> '.join(str(folder) for folder in visited)}; choose the workdir of the encoder itself"
+            )
+        current = _read_one(path)
+    if current is run:
+        return run
+    merged = {
+        name: run.variables[name] | {key: tree for key, tree in current.variables[name].items() if key == "backbone"}
+        for name in COLLECTIONS
+    }
+    return run._replace(variables=merged, config=_with_model_of(run.config, current))
+
+
+def _with_model_of(config: ml_collections.ConfigDict, encoder: SavedRun) -> ml_collections.ConfigDict:
+    """A copy whose network is the encoder's; stem "auto" is settled by the image size that the encoder was trained on."""
+    model = encoder.config.model.to_dict() | {"weights": config.model.get("weights")}
+    if model["stem"] == "auto":
+        model["stem"] = choose_stem(encoder.description["image_shape"][0])
+    return ml_collections.ConfigDict(config.to_dict() | {"model": model})
+
+
+def _find(source: Path, folder: Path) -> Path:
+    """`model.weights` as it was typed, or as seen from the folder that holds the workdir, for runs that were moved."""
+    for path in (source, folder.parent / source.name):
+        if path.exists():
+            return path
+    raise UserError(
+        f"model.weights of {folder} is {source}, which is not there, nor is {folder.parent / source.name}; "
+        "put the encoder's workdir back to one of these places"
+    )
+
+
+def _read_one(folder: Path) -> SavedRun:
+    config, description = (_read_json(folder, name) for name in (workdir.CONFIG, workdir.DATASET))
+    step, variables = _read_checkpoint(folder)
+    return SavedRun(folder, ml_collections.ConfigDict(config), description, variables, step)
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give the --workdir of a run")
+    if not (folder / name).is_file():
+        raise UserError(f"{folder} holds no {name}: it is no workdir of a run; give the --workdir of a run")
+    try:
+        return json.loads((folder / name).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / name} cannot be read ({error}); choose another workdir") from error
+
+
+def _read_checkpoint(folder: Path) -> tuple[int, dict[str, Any]]:
+    """Step and network of the newest good checkpoint, as numpy, whatever devices it was written on; nothing else is read."""
+    restored = checkpoint.read_newest(folder / workdir.CHECKPOINTS, COLLECTIONS)
+    if restored is None:
+        raise UserError(f"{folder} holds no checkpoint; train it first, or choose another workdir")
+    return restored.step, {name: {} for name in COLLECTIONS} | restored.fields
+
+
+def _check_part(run: SavedRun, part: str, remedy: str) -> None:
+    if part not in run.variables["params"]:
+        found = ", ".join(sorted(run.variables["params"])) or "nothing"
+        what = {"backbone": "encoder"}.get(part, part)
+        raise UserError(
+            f"{run.folder} holds no {what}: its objective is {run.config.get('objective', 'contrastive')!r} and its "
+            f"checkpoint has {found}; {remedy}"
+        )

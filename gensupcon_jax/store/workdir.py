@@ -1,0 +1,214 @@
+"""What a run leaves on disk beside its checkpoints: config, data description, metrics, results. Never another run's."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from gensupcon_jax import paths
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path
+
+CONFIG = "config.json"
+DATASET = "dataset.json"
+METRICS = "metrics.jsonl"
+RESULTS = "results.json"
+REPORT = "report.html"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+DAMAGED = "damaged_images.txt"
+DATA_CACHE = ".data_cache"  # beside the workdir: runs on the same data share it
+COMPILED = "compiled"
+_REWRITE_SECONDS = 60.0
+
+
+def check(workdir: Path, config: dict, dataset: dict) -> dict[str, dict]:
+    """The files, name -> content, that the folder still lacks to be this run's own; the folder is made.
+
+    A kill may leave only one of config.json and dataset.json: where it is the same and nothing else is there, that is fine.
+    Raises UserError when the folder cannot be written, holds a run with other settings or other data (the differing
+    fields are named), or holds results without saying what they are of.
+    """
+    _make_writable(workdir)
+    missing = [name for name in (CONFIG, DATASET) if not (workdir / name).exists()]
+    results = [name for name in (METRICS, RESULTS, REPORT, CHECKPOINTS) if (workdir / name).exists()]
+    if missing and results:
+        raise UserError(
+            f"workdir {workdir} has no {' and no '.join(missing)} but holds {', '.join(results)}, "
+            "which would be overwritten; choose another --workdir"
+        )
+    claims = {CONFIG: (config, "config fields"), DATASET: (dataset, "data")}
+    for name, (wanted, what) in claims.items():
+        if name not in missing:
+            _refuse_differences(workdir, name, wanted, what)
+    return {name: claims[name][0] for name in missing}
+
+
+def claim(workdir: Path, config: dict, dataset: dict) -> None:
+    """Make the folder this run's own: config.json and dataset.json, or the same ones found there; errors of `check`."""
+    for name, content in check(workdir, config, dataset).items():
+        write_json(workdir / name, content)
+
+
+def read_results(workdir: Path) -> dict[str, Any] | None:
+    """What results.json of a finished run holds; None where it or the report is missing: the run is not over.
+
+    Raises UserError when results.json is damaged.
+    """
+    if not ((workdir / RESULTS).exists() and (workdir / REPORT).exists()):
+        return None
+    return _read_object(
+        workdir / RESULTS, "move it away to judge the trained encoder again, or choose another --workdir"
+    )
+
+
+def _make_writable(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".write_test_{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except paths.failures() as error:
+        raise UserError(
+            f"workdir {workdir} cannot be written ({paths.reason(error)}); set --workdir to a folder that you may write"
+        ) from error
+
+
+def _refuse_differences(workdir: Path, name: str, wanted: dict, what: str) -> None:
+    found = _read_object(workdir / name, "put it back from a copy, or choose another --workdir")
+    wanted, found = flatten(json.loads(json.dumps(wanted))), flatten(found)
+    differing = [key for key in sorted(wanted | found) if wanted.get(key, "absent") != found.get(key, "absent")]
+    if differing:
+        listed = ", ".join(
+            f"{key} ({found.get(key, 'absent')!r} there, {wanted.get(key, 'absent')!r} now)" for key in differing
+        )
+        raise UserError(
+            f"workdir {workdir} holds a run with different {what}: {listed}; choose another --workdir, or the same settings"
+        )
+
+
+def _read_object(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (*paths.failures(), ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} cannot be read (it holds {type(found).__name__}, no JSON object); {remedy}")
+    return found
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one: {"loss": {"mode": "all"}} -> {"loss.mode": "all"}."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def write_json(path: Path, content: dict) -> None:
+    """The whole file or nothing."""
+    paths.write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """The lines as a text file, the whole or nothing; no file for no lines."""
+    if lines:
+        paths.write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_metrics(workdir: Path) -> list[dict]:
+    """The rows of metrics.jsonl, oldest first; a torn last line, left by a kill, is not a row.
+
+    Raises UserError, with the number of the line, for any other line that is no row.
+    """
+    path = workdir / METRICS
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text().split("\n")
+    except (*paths.failures(), ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); move it away, or choose another --workdir") from error
+    finished = lines[:-1]  # what follows the last newline was never finished
+    return [_row(line, f"{path}, line {number}") for number, line in enumerate(finished, start=1) if line]
+
+
+def _row(line: str, where: str) -> dict:
+    remedy = "remove this line, or choose another --workdir"
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}, cannot be read ({error}); {remedy}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise UserError(f"{where}, is no row of metrics with its step; {remedy}")
+    return row
+
+
+class MetricsWriter:
+    """Appends rows to metrics.jsonl and TensorBoard; going on from a step drops what was written after it.
+
+    Nothing can be appended to an object of gs://: there the file is written anew, by `flush` and once a minute.
+    """
+
+    def __init__(self, workdir: Path, start_step: int):
+        self._path = workdir / METRICS
+        kept = [row for row in read_metrics(workdir) if row["step"] <= start_step]
+        self._lines = [_line(row) for row in kept]
+        self._rewrite()
+        self._file = None if paths.is_remote(workdir) else self._path.open("a")
+        # Imported here: it brings TensorFlow along, 4 seconds and 600 MiB.
+        from clu.metric_writers import SummaryWriter
+
+        # Written anew: a kill loses what was buffered there, and readers show what came after the step twice.
+        earlier = list((workdir / TENSORBOARD).glob("events.out.tfevents.*"))
+        self._tensorboard = SummaryWriter(str(workdir / TENSORBOARD))
+        for row in kept:
+            values = {name: value for name, value in row.items() if name != "step" and value is not None}
+            self._tensorboard.write_scalars(row["step"], values)
+        self._tensorboard.flush()
+        for path in earlier:
+            path.unlink()
+
+    def write(self, step: int, values: dict[str, float | int]) -> None:
+        """One row; a value that is not finite is null in the file."""
+        line = _line({"step": step, **values})
+        try:
+            if self._file is not None:
+                self._file.write(line)
+                self._file.flush()
+            else:
+                self._lines.append(line)
+                if time.monotonic() - self._written_at > _REWRITE_SECONDS:
+                    self._rewrite()
+        except paths.failures() as error:
+            raise UserError(
+                f"{self._path} cannot be written ({paths.reason(error)}); free some space and start the same command again: "
+                "it goes on from the newest checkpoint"
+            ) from error
+        self._tensorboard.write_scalars(step, values)
+
+    def flush(self) -> None:
+        """All rows are kept from here on; before a checkpoint, since a restart goes on from there."""
+        if self._file is None:
+            self._rewrite()
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        if self._file is None:
+            self._rewrite()
+        else:
+            self._file.close()
+        self._tensorboard.close()
+
+    def _rewrite(self) -> None:
+        paths.write_whole(self._path, "".join(self._lines).encode())
+        self._written_at = time.monotonic()
+
+
+def _line(row: dict) -> str:
+    # NaN is no JSON: strict readers refuse the whole file.
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+    }
+    return json.dumps(finite) + "\n"

@@ -1,0 +1,543 @@
+"""Random views of an image, on the device: what a policy does to one image, vmapped over a batch."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int, Key, UInt8
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.views.policies import AUTO_TABLES, MAX_MAGNITUDE, auto_augment, rand_augment
+
+Array = jax.Array | np.ndarray
+Number = float | int
+
+# A transform changes one image at random: (key, image [height, width, channel] in 0..1) -> image in 0..1.
+Transform = Callable[[jax.Array, jax.Array], jax.Array]
+
+# The channels of an image, each [height, width].
+Planes = tuple[jax.Array, ...]
+
+POLICIES = ("simclr", "auto", "rand", "cutout", "none")
+AUTO_POLICIES = ("auto", *AUTO_TABLES)
+
+BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
+
+_CROP_ATTEMPTS = 10  # as torchvision
+_BLUR_IMAGE_SIZE = 224  # the width of the blur is in pixels of an image of this size (MoCo v2)
+_LARGEST_SMALL_IMAGE = 64  # above it images get ImageNet's AutoAugment policy (ours)
+_GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # ITU-R 601, as torchvision and dm_pix
+
+
+class ColorChange(NamedTuple):
+    """One change of colors.
+
+    factors [3]: of BRIGHTNESS, CONTRAST and SATURATION, 1 is no change. order [operation]: which of them are done, one
+    after the other. hue_shift: in turns of the color circle, None: no hue. hue_place: how many of them come before it.
+    """
+
+    factors: Array
+    order: Array
+    hue_shift: Array | None
+    hue_place: Array
+
+
+def build_augment_fn(
+    *,
+    image_size: int,
+    mean: Float[Array, "channel"],
+    std: Float[Array, "channel"],
+    dataset_name: str = "",
+    num_views: int,
+    policy: str,
+    crop_scale: Sequence[Number],
+    crop_ratio: Sequence[Number],
+    flip_probability: Number,
+    jitter_probability: Number,
+    brightness: Number,
+    contrast: Number,
+    saturation: Number,
+    hue: Number,
+    gray_probability: Number,
+    blur_probability: Number,
+    blur_sigma: Sequence[Number],
+    auto_policy: str,
+    rand_num_operations: int,
+    rand_magnitude: Number,
+    cutout_size: Number,
+) -> Callable[[jax.Array, Array], jax.Array]:
+    """augment_fn(keys [batch], images uint8 [batch, height, width, channel]) -> normalized views, by one of POLICIES.
+
+    keys: a typed key for each image, see `per_image_keys`. Views are [batch, view, image_size, image_size, channel]
+    float32, each drawn on its own. mean, std [channel] on the scale 0..1; dataset_name helps `auto_policy="auto"`; the
+    others are the config's `augment` fields. Probability or strength 0 leaves out. Images [batch, view, image_size,
+    image_size, channel] are views whose crops the host has taken: all but the crop is done. Raises UserError for bad settings.
+    """
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    probabilities = {
+        "flip_probability": flip_probability,
+        "jitter_probability": jitter_probability,
+        "gray_probability": gray_probability,
+        "blur_probability": blur_probability,
+    }
+    _check_number("num_views", num_views, 1)
+    _check_choice("policy", policy, POLICIES)
+    _check_interval("crop_scale", crop_scale, 1)
+    _check_interval("crop_ratio", crop_ratio)
+    for name, value in probabilities.items():
+        _check_number(name, value, 0, 1)
+    for name, value in strengths.items():
+        _check_number(name, value, 0, 0.5 if name == "hue" else math.inf)
+    _check_interval("blur_sigma", blur_sigma)
+    _check_choice("auto_policy", auto_policy, AUTO_POLICIES)
+    _check_number("rand_num_operations", rand_num_operations, 0)
+    _check_number("rand_magnitude", rand_magnitude, 0, MAX_MAGNITUDE)
+    _check_number("cutout_size", cutout_size, 0, 1)
+
+    crop = functools.partial(random_resized_crop, size=image_size, scale=crop_scale, ratio=crop_ratio)
+    jitter = functools.partial(color_jitter, **strengths, probability=jitter_probability)
+    auto_table = choose_auto_policy(auto_policy, dataset_name, image_size)
+    rand = functools.partial(rand_augment, num_operations=rand_num_operations, magnitude=rand_magnitude)
+    flip = _sometimes(random_flip, flip_probability)
+    colors = [
+        *([jitter] if jitter_probability and any(strengths.values()) else []),
+        *_sometimes(random_gray, gray_probability),
+        *_sometimes(functools.partial(random_blur, sigma=blur_sigma), blur_probability),
+    ]
+    transforms = {
+        "simclr": [crop, *flip, *colors],
+        "auto": [crop, *flip, functools.partial(auto_augment, policy=auto_table)],
+        "rand": [crop, *flip, rand],
+        "cutout": [crop, *flip, functools.partial(random_cutout, size=cutout_size, fill=mean)],
+        "none": [functools.partial(whole_image, size=image_size)],
+    }[policy]
+
+    def augment_fn(
+        keys: Key[jax.Array, "batch"],
+        images: UInt8[Array, "batch height width channel"] | UInt8[Array, "batch view size size channel"],
+    ) -> Float[jax.Array, "batch view size size channel"]:
+        if images.ndim == 5:
+            return normalize(change_views(keys, images, transforms=transforms[1:]), mean, std)
+        return normalize(make_views(keys, images, transforms=transforms, num_views=num_views), mean, std)
+
+    return augment_fn
+
+
+def choose_auto_policy(auto_policy: str, dataset_name: str, image_size: int) -> str:
+    """The name of the AutoAugment table: auto_policy itself, or for "auto" the one that fits the data set.
+
+    SVHN's for a data set of this name, else ImageNet's for images above 64 pixels, else CIFAR-10's.
+    """
+    if auto_policy != "auto":
+        return auto_policy
+    if "svhn" in dataset_name.lower():
+        return "svhn"
+    return "imagenet" if image_size > _LARGEST_SMALL_IMAGE else "cifar10"
+
+
+def per_image_keys(
+    key: jax.Array, first_index: int | Int[Array, ""], num_images: int
+) -> Key[jax.Array, "{num_images}"]:
+    """A key for each image, which depends on the image's place in the global batch and on nothing else.
+
+    key: the same on every device, threefry (jax's default: the `rbg` kinds draw other numbers under vmap than alone).
+    first_index: place of the first local image in the global batch.
+    """
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first_index + jnp.arange(num_images))
+
+
+def make_views(
+    keys: Key[jax.Array, "batch"],
+    images: UInt8[Array, "batch height width channel"] | Float[Array, "batch height width channel"],
+    *,
+    transforms: Sequence[Transform],
+    num_views: int,
+) -> Float[jax.Array, "batch {num_views} out_height out_width channel"]:
+    """Several independent views of each image, in 0..1, float32; all randomness of an image is in its key."""
+
+    def views_of_one(key: jax.Array, image: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, (num_views, len(transforms)))
+        return jax.vmap(functools.partial(_apply_in_turn, transforms), in_axes=(0, None))(keys, image)
+
+    return jax.vmap(views_of_one)(keys, _unit_range(images))
+
+
+def change_views(
+    keys: Key[jax.Array, "batch"],
+    views: UInt8[Array, "batch view size size channel"],
+    *,
+    transforms: Sequence[Transform],
+) -> Float[jax.Array, "batch view size size channel"]:
+    """Each of the views of an image changed on its own, in 0..1, float32; all randomness of an image is in its key."""
+    if not transforms:
+        return _unit_range(views)
+
+    def change_one(key: jax.Array, views_of_one: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, (views_of_one.shape[0], len(transforms)))
+        return jax.vmap(functools.partial(_apply_in_turn, transforms))(keys, views_of_one)
+
+    return _unit_range(jax.vmap(change_one)(keys, views))
+
+
+def normalize(
+    images: UInt8[Array, "*batch height width channel"] | Float[Array, "*batch height width channel"],
+    mean: Float[Array, "channel"],
+    std: Float[Array, "channel"],
+) -> Float[jax.Array, "*batch height width channel"]:
+    """(images - mean) / std, float32 (torchvision).
+
+    images: uint8 0..255, which are first divided by 255, or floats in 0..1. mean, std [channel] on the scale 0..1.
+    """
+    return (_unit_range(images) - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+# Crop
+
+
+def random_resized_crop(
+    key: jax.Array,
+    image: Float[Array, "height width channel"],
+    *,
+    size: int,
+    scale: Sequence[Number],
+    ratio: Sequence[Number],
+) -> Float[jax.Array, "{size} {size} channel"]:
+    """A random box of the image, resized to size x size (torchvision's RandomResizedCrop).
+
+    scale: smallest and largest share of the area; ratio: smallest and largest width / height of the box.
+    """
+    height, width, _ = image.shape
+    return crop_and_resize(image, random_box(key, height, width, scale=scale, ratio=ratio), size=size)
+
+
+def random_box(
+    key: jax.Array, height: int, width: int, *, scale: Sequence[Number], ratio: Sequence[Number]
+) -> Int[jax.Array, "top_left_height_width=4"]:
+    """(top, left, height, width) of a crop, whole pixels inside height x width (torchvision).
+
+    Area share uniform in scale, log(width / height) uniform in log(ratio). torchvision draws again while the box
+    does not fit, 10 times at most: here 10 boxes are drawn at once and the first that fits is taken, else
+    torchvision's own fallback, the largest box in the middle whose ratio is allowed.
+    """
+    draws = _uniform(key, 2 * _CROP_ATTEMPTS + 2)
+    area_draws, ratio_draws = draws[:-2].reshape(2, _CROP_ATTEMPTS)
+    areas = height * width * _between(area_draws, *scale)
+    ratios = jnp.exp(_between(ratio_draws, *(math.log(bound) for bound in ratio)))
+    sizes = jnp.round(jnp.sqrt(jnp.stack([areas / ratios, areas * ratios], axis=1))).astype(jnp.int32)
+    whole = jnp.array([height, width])
+    fits = ((sizes > 0) & (sizes <= whole)).all(axis=1)
+    fallback = jnp.array(_fallback_size(height, width, ratio))
+    box_size = jnp.where(fits.any(), sizes[jnp.argmax(fits)], fallback)
+    space = whole - box_size
+    corner = jnp.where(fits.any(), jnp.floor(draws[-2:] * (space + 1)).astype(jnp.int32), space // 2)
+    return jnp.concatenate([corner, box_size])
+
+
+def crop_and_resize(
+    image: Float[Array, "height width channel"], box: Int[Array, "top_left_height_width=4"], *, size: int
+) -> Float[jax.Array, "{size} {size} channel"]:
+    """The box (top, left, height, width) of the image, resized bilinearly to size x size (ours, on jax.image).
+
+    Two small matmuls with traced box sizes and no gather. Antialiased when it shrinks, as PIL and torchvision. The
+    whole image at its own size comes back unchanged. At the rim of the box an output pixel also takes from the image's
+    pixels just outside, within the reach of the bilinear kernel, as PIL's resize(box=...); torchvision, which cuts
+    first, repeats the rim instead.
+    """
+    zoom = size / box[2:].astype(jnp.float32)
+    shape = (size, size, image.shape[-1])
+    return jax.image.scale_and_translate(image, shape, (0, 1), zoom, -zoom * box[:2], "linear", antialias=True)
+
+
+def whole_image(
+    _key: jax.Array, image: Float[Array, "height width channel"], *, size: int
+) -> Float[jax.Array, "{size} {size} channel"]:
+    """The whole image, resized to size x size where it has another size."""
+    height, width, _ = image.shape
+    if (height, width) == (size, size):
+        return jnp.asarray(image)
+    return crop_and_resize(image, jnp.array([0, 0, height, width]), size=size)
+
+
+def resize(images: Array, size: int) -> jax.Array:
+    """Images [image, height, width, channel] at size x size, uint8 where they were; those of that size as they are."""
+    if images.shape[1:3] == (size, size):
+        return jnp.asarray(images)
+    box = jnp.array([0, 0, *images.shape[1:3]])
+    resized = jax.vmap(functools.partial(crop_and_resize, box=box, size=size))(_unit_range(images))
+    return jnp.round(resized * 255).astype(jnp.uint8) if images.dtype == jnp.uint8 else resized
+
+
+# Flip, color, gray, blur, cutout
+
+
+def random_flip(
+    key: jax.Array,
+    image: UInt8[Array, "height width channel"] | Float[Array, "height width channel"],
+    *,
+    probability: Number,
+) -> UInt8[jax.Array, "height width channel"] | Float[jax.Array, "height width channel"]:
+    """The image mirrored left to right with this probability (dm_pix)."""
+    return dm_pix.random_flip_left_right(key, jnp.asarray(image), probability=float(probability))
+
+
+def color_jitter(
+    key: jax.Array,
+    image: Float[Array, "height width channel"],
+    *,
+    brightness: Number,
+    contrast: Number,
+    saturation: Number,
+    hue: Number,
+    probability: Number = 1.0,
+) -> Float[jax.Array, "height width channel"]:
+    """Brightness, contrast, saturation and hue changed at random, in random order (torchvision's ColorJitter).
+
+    The arguments are those of `random_color_change`. With 1 - probability the image stays as it is. Saturation and hue
+    do nothing to images that have not three channels.
+    """
+    change_fn = functools.partial(random_color_change, key, brightness=brightness, contrast=contrast)
+    if image.shape[-1] == 3:
+        applied, change = change_fn(saturation=saturation, hue=hue, probability=probability)
+    else:
+        applied, change = change_fn(saturation=0, hue=0, probability=probability)
+    return jnp.where(applied, adjust_colors(image, change), image)
+
+
+def random_color_change(
+    key: jax.Array,
+    *,
+    brightness: Number,
+    contrast: Number,
+    saturation: Number,
+    hue: Number,
+    probability: Number = 1.0,
+) -> tuple[Bool[jax.Array, ""], ColorChange]:
+    """Whether to change the colors of an image, and how (torchvision's ColorJitter inside RandomApply).
+
+    brightness, contrast, saturation: factors are uniform in max(0, 1 - this) .. 1 + this. hue: the shift is uniform in
+    -this .. this, in turns of the color circle. All orders are equally likely. Strength 0 leaves an operation out.
+    """
+    strengths = np.array([brightness, contrast, saturation], np.float32)
+    used = np.flatnonzero(strengths)
+    draws = _uniform(key, 9)
+    change = ColorChange(
+        factors=_between(draws[0:3], np.maximum(0, 1 - strengths), 1 + strengths),
+        order=jnp.asarray(used, jnp.int32)[jnp.argsort(draws[3 : 3 + len(used)])],
+        hue_shift=_between(draws[6], -hue, hue) if hue else None,
+        hue_place=jnp.floor(draws[7] * (len(used) + 1)).astype(jnp.int32),
+    )
+    return draws[8] < probability, change
+
+
+def adjust_colors(
+    image: Float[Array, "height width channel"], change: ColorChange
+) -> Float[jax.Array, "height width channel"]:
+    """The image with its brightness, contrast, saturation and hue changed as `change` says, in 0..1 (torchvision)."""
+    # Under vmap a switch computes all its branches: 4 slots of 4 operations would cost 16 of them, 4 of them the dear
+    # hue. Instead the three blends run once before the hue and once after it, and those whose turn it is not
+    # have factor 1, which changes nothing: 6 cheap blends and a single hue give every order.
+    factors, places = change.factors[change.order], jnp.arange(change.order.shape[0])
+    contrast_place = jnp.sum(jnp.where(change.order == CONTRAST, places, 0))
+    # One array a channel: with the channels as the innermost axis the blends take 3 times as long on a CPU.
+    planes = jnp.unstack(jnp.asarray(image), axis=-1)
+
+    def changed(factors, hue_shift, contrast_gray):
+        blend = functools.partial(_blend_in_turn, operations=change.order, contrast_gray=contrast_gray)
+        if change.hue_shift is None:
+            return blend(planes, factors)
+        is_before = places < change.hue_place
+        turned = blend(planes, jnp.where(is_before, factors, 1.0))
+        return blend(_turn_hue(turned, hue_shift), jnp.where(is_before, 1.0, factors))
+
+    # Contrast needs the mean gray of the image as it is when its turn comes. It is taken once, of an image that is never
+    # written: taken in every slot it would part the blends into six passes over memory, on a TPU most of the augmentation.
+    come_first = places < contrast_place
+    hue_first = (
+        None if change.hue_shift is None else jnp.where(contrast_place >= change.hue_place, change.hue_shift, 0.0)
+    )
+    earlier = changed(jnp.where(come_first, factors, 1.0), hue_first, 0.0)
+    return jnp.stack(changed(factors, change.hue_shift, _gray(earlier).mean()), axis=-1)
+
+
+def random_gray(
+    key: jax.Array, image: Float[Array, "height width channel"], *, probability: Number
+) -> Float[jax.Array, "height width channel"]:
+    """The image without its colors with this probability (torchvision's RandomGrayscale); only for three channels."""
+    image = jnp.asarray(image)
+    if image.shape[-1] != 3:
+        return image
+    gray = _gray(jnp.unstack(image, axis=-1))[..., None]
+    return jnp.where(jax.random.bernoulli(key, float(probability)), gray, image)
+
+
+def random_blur(
+    key: jax.Array, image: Float[Array, "height width channel"], *, sigma: Sequence[Number], probability: Number
+) -> Float[jax.Array, "height width channel"]:
+    """The image blurred with this probability, by a width uniform in sigma (SimCLR, MoCo v2).
+
+    sigma: smallest and largest, in pixels of an image 224 high: the same share of any image is blurred away.
+    """
+    scale = image.shape[0] / _BLUR_IMAGE_SIZE
+    draws = _uniform(key, 2)
+    radius = max(1, math.ceil(3 * sigma[1] * scale))  # where the widest kernel is down to 1 % of its middle
+    blurred = gaussian_blur(image, scale * _between(draws[0], *sigma), radius=radius)
+    return jnp.where(draws[1] < probability, blurred, image)
+
+
+def gaussian_blur(
+    image: Float[Array, "height width channel"], sigma: Float[Array, ""] | Number, *, radius: int
+) -> Float[jax.Array, "height width channel"]:
+    """The image under a Gaussian of 2 radius + 1 pixels, reflected at the border (torchvision's gaussian_blur).
+
+    A product with a band matrix for each axis: every pixel is read and written once for each. Sums of shifted images
+    move as many times as many bytes; dm_pix.gaussian_blur pads with black, and vmapped with a kernel an image it becomes a
+    grouped convolution.
+    """
+    image = jnp.asarray(image)
+    rows, columns = (_band_matrix(sigma, radius, size) for size in image.shape[:2])
+    return jnp.einsum("yh,xw,hwc->yxc", rows, columns, image, precision=jax.lax.Precision.HIGHEST)
+
+
+def _band_matrix(sigma: Float[Array, ""] | Number, radius: int, size: int) -> Float[jax.Array, "{size} {size}"]:
+    """What pixel j gives to the blurred pixel i of a line, the line reflected at its ends. Rows sum to 1."""
+    if size == 1:
+        return jnp.ones((1, 1))
+    own, given = np.arange(size)[:, None], np.arange(size)
+    period, matrix = 2 * (size - 1), jnp.zeros((size, size))
+    # Pixel j stands at j, its mirror images at -j, and both again every period; at the ends the two are one.
+    for shift in range(-(radius // period) - 1, radius // period + 2):
+        for place, is_there in ((given, given >= 0), (-given, (given > 0) & (given < size - 1))):
+            distance = own - place - shift * period
+            near = is_there & (np.abs(distance) <= radius)
+            if near.any():
+                matrix += jnp.where(near, jnp.exp(-0.5 * (distance / sigma) ** 2), 0.0)
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def random_cutout(
+    key: jax.Array, image: Float[Array, "height width channel"], *, size: Number, fill: Float[Array, "channel"]
+) -> Float[jax.Array, "height width channel"]:
+    """The image with a square of the color `fill` (Cutout, arXiv 1708.04552).
+
+    size: side of the square as a share of the image's shorter side. Its middle is any pixel of the image, so that part
+    of the square may be outside.
+    """
+    height, width, _ = image.shape
+    side = round(size * min(height, width))
+    middle = jnp.floor(_uniform(key, 2) * jnp.array([height, width]))
+    top, left = middle - side // 2
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    is_hidden = (top <= rows) & (rows < top + side) & (left <= columns) & (columns < left + side)
+    return jnp.where(is_hidden[..., None], fill, image)
+
+
+# Parts
+
+
+def _sometimes(transform: Callable, probability: Number) -> list[Transform]:
+    """The transform with its probability, or nothing where that is 0."""
+    return [functools.partial(transform, probability=probability)] if probability else []
+
+
+def _apply_in_turn(transforms: Sequence[Transform], keys: jax.Array, image: jax.Array) -> jax.Array:
+    for transform, key in zip(transforms, keys, strict=True):
+        # A flip moves pixels as they are: uint8 is a quarter of the bytes.
+        moves_only = getattr(transform, "func", transform) is random_flip
+        image = transform(key, image if moves_only else _unit_range(image))
+    return image
+
+
+def _unit_range(images: Array) -> jax.Array:
+    """Uint8 0..255 -> float32 0..1; floats are taken to be in 0..1."""
+    images = jnp.asarray(images)
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+
+
+def _between(draw: jax.Array, low: Any, high: Any) -> jax.Array:
+    """A draw from 0..1 moved to low..high."""
+    return low + (high - low) * draw
+
+
+def _fallback_size(height: int, width: int, ratio: Sequence[Number]) -> tuple[int, int]:
+    """Height and width of the largest box in height x width whose width / height is in ratio (torchvision)."""
+    if width / height < ratio[0]:
+        return min(height, max(1, round(width / ratio[0]))), width
+    if width / height > ratio[1]:
+        return height, min(width, max(1, round(height * ratio[1])))
+    return height, width
+
+
+def _uniform(key: jax.Array, num: int) -> Float[jax.Array, "{num}"]:
+    """Numbers in 0..1, all from a single draw: under vmap each call of jax.random takes about a second to compile."""
+    power_of_two = 1 << (num - 1).bit_length()  # 16 numbers compile 3 times as fast as 9 on a CPU
+    return jax.random.uniform(key, (power_of_two,))[:num]
+
+
+def _blend_in_turn(
+    planes: Planes, factors: jax.Array, operations: jax.Array, contrast_gray: jax.Array | float
+) -> Planes:
+    for slot in range(operations.shape[0]):
+        planes = _blend(planes, factors[slot], operations[slot], contrast_gray)
+    return planes
+
+
+def _blend(planes: Planes, factor: jax.Array, operation: jax.Array, contrast_gray: jax.Array | float) -> Planes:
+    """All three are blends, with black, the mean gray or the pixel's own gray: a select picks which (torchvision).
+
+    dm_pix adds brightness, takes each channel's own mean for contrast and moves saturation in HSV: other operations.
+    """
+    other = jnp.where(operation == BRIGHTNESS, 0.0, jnp.where(operation == CONTRAST, contrast_gray, _gray(planes)))
+    return tuple(jnp.clip(factor * plane + (1 - factor) * other, 0.0, 1.0) for plane in planes)
+
+
+def _turn_hue(planes: Planes, shift: jax.Array) -> Planes:
+    """Red, green and blue with the hue moved by `shift` turns of the color circle, in 0..1 (torchvision).
+
+    The arithmetic of dm_pix.adjust_hue, without the stack of the channels around it: on a TPU that parts what comes before
+    and after the hue into passes over memory.
+    """
+    red, green, blue = planes
+    largest = jnp.maximum(jnp.maximum(red, green), blue)
+    smallest = jnp.minimum(jnp.minimum(red, green), blue)
+    extent = largest - smallest
+    scale = 1 / (6 * jnp.where(extent > 0, extent, 1.0))
+    hue = jnp.where(largest == green, scale * (blue - red) + 2 / 6, scale * (red - green) + 4 / 6)
+    hue = jnp.where(largest == red, scale * (green - blue), hue)
+    sixths = (jnp.where(extent > 0, hue, 0.0) + shift) % 1.0 * 6
+    shares = jnp.abs(sixths - 3) - 1, 2 - jnp.abs(sixths - 2), 2 - jnp.abs(sixths - 4)
+    return tuple(jnp.clip(smallest + extent * jnp.clip(share, 0.0, 1.0), 0.0, 1.0) for share in shares)
+
+
+def _gray(planes: Planes) -> Float[jax.Array, "height width"]:
+    """Luma; the mean of the channels where they are not red, green and blue.
+
+    Not dm_pix.rgb_to_grayscale: that is a matmul, which does not fuse (the jitter took 3 times as long on a CPU) and
+    rounds to bfloat16 on a TPU.
+    """
+    weights = _GRAY_WEIGHTS if len(planes) == 3 else [1 / len(planes)] * len(planes)
+    return sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
+
+
+# Settings
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UserError(f"augment.{name} is {value!r}; allowed: {', '.join(choices)}")
+
+
+def _check_number(name: str, value: Number, low: Number, high: Number = math.inf) -> None:
+    if not low <= value <= high:
+        allowed = f"a number from {low:g}" + ("" if high == math.inf else f" to {high:g}")
+        raise UserError(f"augment.{name} is {value!r}; allowed: {allowed}")
+
+
+def _check_interval(name: str, pair: Sequence[Number], high: Number = math.inf) -> None:
+    if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= high:
+        allowed = "two numbers above 0, the smaller first" + ("" if high == math.inf else f", up to {high:g}")
+        raise UserError(f"augment.{name} is {tuple(pair)!r}; allowed: {allowed}")

@@ -1,0 +1,113 @@
+"""Weights to start from, or to judge: a workdir of this program or a file of another's."""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from gensupcon_jax.data.shapes import DataShape
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.method.state import TrainState
+from gensupcon_jax.models import Encoder
+from gensupcon_jax.paths import as_path
+from gensupcon_jax.weights import convert
+
+
+class GivenWeights(NamedTuple):
+    """`params` and `batch_stats` that were read, where from, and a short hash of their values."""
+
+    variables: dict[str, Any]
+    source: str
+    identity: str
+
+    def backbone_variables(self) -> dict[str, Any]:
+        """Those of the backbone alone, as `model.apply(..., method="features")` takes them."""
+        return {name: {"backbone": tree["backbone"]} for name, tree in self.variables.items()}
+
+    def into(self, state: TrainState) -> TrainState:
+        """The state with these weights in the parts that both have, also in the momentum encoder."""
+        fields = {
+            "params": "params",
+            "batch_stats": "batch_stats",
+            "ema_params": "params",
+            "ema_batch_stats": "batch_stats",
+        }
+        changes = {}
+        for field, kind in fields.items():
+            present = getattr(state, field)
+            if present is not None:
+                given = {part: tree for part, tree in self.variables[kind].items() if part in present}
+                # Copies: the state is donated, and one buffer cannot be donated twice.
+                changes[field] = present | jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), given)
+        return state.replace(**changes)
+
+
+def read_weights(path: str | None, model: Encoder, data: DataShape) -> GivenWeights | None:
+    """The weights of `model.weights` for this network, None for None; a head that is not there or differs is left out.
+
+    Raises UserError when the backbone is missing or does not fit.
+    """
+    if path is None:
+        return None
+    with convert.naming_the_field("model.weights"):
+        return _read(path, model, data)
+
+
+def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
+    sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
+    expected = jax.eval_shape(lambda key: model.init(key, sample, train=False), jax.random.key(0))
+    if as_path(path).is_dir():
+        variables = convert.load_run(path, need="backbone").variables
+    else:
+        named = convert.read_file(path)
+        variables = convert.fill(expected, named, where=path, parts=("backbone",))
+        if "head" in convert.recognize(named, where=path).parts:
+            with contextlib.suppress(UserError):  # a head of other sizes is left out, as one that is not there
+                variables = convert.fill(expected, named, where=path, parts=("backbone", "head"))
+        variables = jax.tree.map(np.asarray, _only_arrays(variables))
+    for kind, tree in expected.items():
+        _check_same_shapes(tree["backbone"], variables[kind]["backbone"], path)
+    if not _same_shapes(expected["params"]["head"], variables["params"].get("head")):
+        variables = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items()}
+    kept = {
+        kind: {part: tree for part, tree in parts.items() if part != "classifier"} for kind, parts in variables.items()
+    }
+    return GivenWeights(kept, str(path), convert.identity(kept))
+
+
+def _only_arrays(variables: dict[str, Any]) -> dict[str, Any]:
+    """Without the parts that are shapes only, because nothing filled them."""
+    return {
+        kind: {
+            part: tree
+            for part, tree in parts.items()
+            if not any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))
+        }
+        for kind, parts in variables.items()
+    }
+
+
+def _same_shapes(expected: Any, found: Any) -> bool:
+    return found is not None and not _differences(expected, found)
+
+
+def _check_same_shapes(expected: Any, found: Any, path: str) -> None:
+    differences = _differences(expected, found)
+    if differences:
+        raise UserError(
+            f"the backbone in {path} does not fit this network: {'; '.join(differences[:5])} "
+            f"({len(differences)} in all); set model.name, model.width and model.stem to those it was trained with"
+        )
+
+
+def _differences(expected: Any, found: Any) -> list[str]:
+    shapes = [{"/".join(name): leaf.shape for name, leaf in flatten_dict(tree).items()} for tree in (expected, found)]
+    names = sorted(set(shapes[0]) | set(shapes[1]))
+    return [
+        f"{name} is {shapes[1].get(name, 'missing')}, expected {shapes[0].get(name, 'nothing')}"
+        for name in names
+        if shapes[0].get(name) != shapes[1].get(name)
+    ]

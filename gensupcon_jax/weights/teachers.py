@@ -1,0 +1,492 @@
+"""A trained classifier, wherever it comes from, as one function: the student's images -> class probabilities."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Float
+
+from gensupcon_jax.cluster.sharding import BATCH, REPLICATED, place, replicated
+from gensupcon_jax.data.input_pipeline import padded_batches
+from gensupcon_jax.data.splits import AnySplit
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.models import Classifier, build_backbone
+from gensupcon_jax.paths import Path, as_path
+from gensupcon_jax.store.saved_runs import run_backbone
+from gensupcon_jax.views.augment import normalize
+from gensupcon_jax.weights import convert
+
+Array = jax.Array | np.ndarray
+Number = float | int
+
+KINDS = ("none", "workdir", "stablehlo", "weights", "callable")
+
+_GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # ITU-R 601, as augment.py
+_UNROLLED_CALLS = 8  # of an artifact with a fixed batch; convolutions inside a loop are far slower on a CPU
+_ALLOWED_SIGNATURE = (
+    "one float32 array [batch, size, size, channel] or [batch, channel, size, size], 1 or 3 channels, the batch fixed or "
+    "symbolic -> one float array [batch, class], exported for one device"
+)
+
+
+class Teacher(NamedTuple):
+    """A classifier that is read and never trained: arrays in `variables`, everything else fixed when a step compiles.
+
+    logits_fn(variables, images float32 [batch, image_size, image_size, num_channels], normalized with mean and std
+    [num_channels]) -> float logits [batch, class].  identity: 16 hexadecimal digits of the SHA-256 of its weights.
+    """
+
+    variables: Any
+    logits_fn: Callable
+    image_size: int
+    num_channels: int
+    mean: np.ndarray
+    std: np.ndarray
+    identity: str
+    name: str
+
+
+class Signature(NamedTuple):
+    """What an exported function takes; batch and image_size are None where they are symbolic."""
+
+    batch: int | None
+    image_size: int | None
+    num_channels: int
+    channels_first: bool
+
+
+def load_teacher(
+    *,
+    kind: str,
+    dataset_description: dict,
+    path: str | Path | None = None,
+    architecture: str = "resnet50",
+    image_size: int | None = None,
+    mean: Sequence[Number] | np.ndarray | None = None,
+    std: Sequence[Number] | np.ndarray | None = None,
+    function: Callable | None = None,
+    dtype: str = "float32",
+) -> Teacher | None:
+    """The teacher of the config's `teacher` fields, None for kind "none"; nothing is compiled, nothing unpickled.
+
+    dataset_description: of the student's data, `dataset.json`; it fills in what neither the fields nor the teacher say.
+    function: of kind "callable", images -> logits; it sees as many channels as `mean` has, or as the data.
+    dtype: of kind "weights", what its network computes in; a workdir has its own, the others are as they are.
+    Raises UserError for a missing, damaged or unfitting teacher.
+    """
+    if kind not in KINDS:
+        raise UserError(f"teacher.kind is {kind!r}; allowed: {', '.join(KINDS)}")
+    if function is not None and kind != "callable":
+        raise UserError(
+            f"a teacher function was handed over but teacher.kind is {kind!r}; set teacher.kind to 'callable'"
+        )
+    if kind == "none":
+        return None
+    if kind == "callable":
+        num_channels = len(mean) if mean is not None else dataset_description["image_shape"][2]
+        teacher = _from_function(function, num_channels)
+    elif path is None:
+        raise UserError(f"teacher.path is None; allowed with teacher.kind {kind!r}: the path of the teacher")
+    elif kind == "workdir":
+        teacher = _from_workdir(as_path(path))
+    elif kind == "stablehlo":
+        teacher = _from_stablehlo(_existing_file(path), image_size)
+    else:
+        teacher = _from_weights(_existing_file(path), architecture, dtype)
+    teacher = _completed(teacher, image_size=image_size, mean=mean, std=std, dataset_description=dataset_description)
+    predicted_classes(teacher)
+    return teacher._replace(identity=_function_identity(teacher)) if kind == "callable" else teacher
+
+
+# What it says of images
+
+
+def teacher_probabilities(
+    teacher: Teacher,
+    variables: Any,
+    images: Float[Array, "batch height width channel"],
+    *,
+    student_mean: Float[Array, "channel"],
+    student_std: Float[Array, "channel"],
+    temperature: Number,
+) -> Float[jax.Array, "batch class"]:
+    """softmax(logits / temperature) in float32, without gradient, of images as the student sees them (authors' code).
+
+    images: normalized with the student's mean and std.  variables: the teacher's, handed over apart so that a jitted step
+    takes them as an argument; `teacher.variables` is not read.
+    """
+    images = jax.lax.stop_gradient(images)
+    inputs = teacher_images(teacher, images, student_mean=student_mean, student_std=student_std)
+    logits = teacher.logits_fn(variables, inputs).astype(jnp.float32)
+    # jax believes that an exported function returns the same on every device (its output type has no varying axes).
+    # Left so, shard_map counts the student's gradients wrongly on two devices or more, without an error.
+    logits = _varying_like(logits, inputs)
+    return jax.lax.stop_gradient(jax.nn.softmax(logits / temperature))
+
+
+def teacher_images(
+    teacher: Teacher,
+    images: Float[Array, "batch height width channel"],
+    *,
+    student_mean: Float[Array, "channel"],
+    student_std: Float[Array, "channel"],
+) -> Float[jax.Array, "batch size size teacher_channel"]:
+    """The student's normalized images in the teacher's size, channels and normalization."""
+    pixels = jnp.asarray(images, jnp.float32) * jnp.asarray(student_std) + jnp.asarray(student_mean)
+    size = (teacher.image_size, teacher.image_size)
+    if pixels.shape[1:3] != size:
+        shape = (pixels.shape[0], *size, pixels.shape[3])
+        pixels = jax.image.resize(pixels, shape, "bilinear", antialias=True)
+    return normalize(_with_channels(pixels, teacher.num_channels), teacher.mean, teacher.std)
+
+
+def _with_channels(
+    pixels: Float[jax.Array, "batch height width channel"], num_channels: int
+) -> Float[jax.Array, "batch height width {num_channels}"]:
+    if pixels.shape[3] == num_channels:
+        return pixels
+    if num_channels == 1:
+        return jnp.sum(pixels * jnp.asarray(_GRAY_WEIGHTS), axis=3, keepdims=True)
+    return jnp.repeat(pixels, num_channels, axis=3)
+
+
+def _varying_like(array: jax.Array, other: jax.Array) -> jax.Array:
+    """Inside `shard_map`: the array declared to differ over every mesh axis over which the other one does."""
+    missing = jax.typeof(other).manual_axis_type.varying - jax.typeof(array).manual_axis_type.varying
+    return jax.lax.pcast(array, tuple(missing), to="varying") if missing else array
+
+
+# Whether it knows this data
+
+
+def check_teacher(
+    teacher: Teacher,
+    split: AnySplit,
+    *,
+    student_mean: Float[Array, "channel"],
+    student_std: Float[Array, "channel"],
+    batch_size: int,
+    sharding: NamedSharding,
+    allow_poor: bool,
+) -> str:
+    """The sentence to print about a teacher's accuracy on the validation split.
+
+    Raises UserError for another number of classes, before anything compiles, and for a teacher below twice chance.
+    """
+    num_classes = split.num_classes
+    check_classes(teacher, num_classes)
+    accuracy = teacher_accuracy(
+        teacher, split, student_mean=student_mean, student_std=student_std, batch_size=batch_size, sharding=sharding
+    )
+    return judge_accuracy(accuracy, num_classes, allow_poor)
+
+
+def check_classes(teacher: Teacher, num_classes: int) -> None:
+    """UserError when the teacher predicts another number of classes than the data has; nothing compiles."""
+    predicted = predicted_classes(teacher)
+    if predicted != num_classes:
+        raise UserError(
+            f"{teacher.name} predicts {predicted} classes, the data has {num_classes}; "
+            "allowed: a teacher of the data's own classes in the data's order; change teacher.path, or the data set"
+        )
+
+
+def predicted_classes(teacher: Teacher) -> int:
+    """How many classes the teacher predicts, by tracing; UserError where it gives no logits [batch, class]."""
+    shape = (2, teacher.image_size, teacher.image_size, teacher.num_channels)
+    try:
+        logits = jax.eval_shape(teacher.logits_fn, teacher.variables, jax.ShapeDtypeStruct(shape, jnp.float32))
+    except Exception as error:
+        raise UserError(
+            f"{teacher.name} cannot be called by jax with float32 images {list(shape)} ({_reason(error)}); allowed: "
+            "a function of [batch, size, size, channel] that jax can trace; see teacher.path, teacher.image_size, "
+            "teacher.mean (as many channels)"
+        ) from error
+    fits = isinstance(logits, jax.ShapeDtypeStruct) and len(logits.shape) == 2 and logits.shape[0] == shape[0]
+    if not fits or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise UserError(
+            f"{teacher.name} returns {_described(logits)} for 2 images; allowed: one float array [batch, class] of logits; "
+            "change teacher.path or the function"
+        )
+    return logits.shape[1]
+
+
+def teacher_accuracy(
+    teacher: Teacher,
+    split: AnySplit,
+    *,
+    student_mean: Float[Array, "channel"],
+    student_std: Float[Array, "channel"],
+    batch_size: int,
+    sharding: NamedSharding,
+) -> float:
+    """Share of a split's images whose most likely class the teacher names, in percent, the way training asks it.
+
+    sharding: of a batch over the mesh; batch_size: over all devices, which it divides.
+    """
+    everywhere = replicated(sharding.mesh)
+
+    def predicted(variables, images):
+        inputs = normalize(images, student_mean, student_std)
+        settings = {"student_mean": student_mean, "student_std": student_std, "temperature": 1.0}
+        return teacher_probabilities(teacher, variables, inputs, **settings).argmax(1)
+
+    sharded = jax.shard_map(predicted, mesh=sharding.mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH)
+    predict_fn = jax.jit(sharded, out_shardings=everywhere)
+    variables = place(teacher.variables, everywhere)
+    predictions = [
+        # Fetched at once: more than 32 unawaited calls on several CPU devices hang.
+        np.asarray(predict_fn(variables, images))[is_real]
+        for images, is_real in padded_batches(split, batch_size, sharding)
+    ]
+    return 100.0 * float(np.mean(np.concatenate(predictions) == split.classes))
+
+
+def judge_accuracy(accuracy: Number, num_classes: int, allow_poor: bool) -> str:
+    """The sentence to print about this accuracy, in percent; UserError below twice chance unless that is allowed.
+
+    Twice the chance of two classes is 100 %: there, half-way between chance and 100 % is asked for.
+    """
+    chance = 100 / num_classes
+    lowest = min(2 * chance, (chance + 100) / 2)
+    found = f"teacher: {accuracy:.2f} % of the validation images are right (chance: {chance:.4g} %)"
+    if accuracy >= lowest:
+        return found
+    if allow_poor:
+        return f"{found}; the run goes on because teacher.allow_poor is True"
+    raise UserError(
+        f"{found}; allowed: {lowest:.4g} % or more. Likely causes: its classes stand in another order than the data's; it was "
+        "trained with another mean or standard deviation (teacher.mean, teacher.std) or image size (teacher.image_size). "
+        "To go on with it, set teacher.allow_poor to True"
+    )
+
+
+# Where it comes from: each gives a Teacher with None for what it does not know
+
+
+class Network(nn.Module):
+    """A backbone and a classifier on its features; its variables are laid out as those of a run."""
+
+    backbone: nn.Module
+    classifier: nn.Module
+
+    def __call__(self, images: Float[Array, "batch height width channel"]) -> Float[Array, "batch class"]:
+        """Return the logits of normalized images, in inference mode."""
+        return self.classifier(self.backbone(images, train=False))
+
+
+def _from_workdir(path: Path) -> Teacher:
+    with convert.naming_the_field("teacher.path"):
+        run = convert.load_run(path, need="classifier")
+    image_size, _, num_channels = run.description["image_shape"]
+    variables = {
+        "params": {name: run.variables["params"][name] for name in ("backbone", "classifier")},
+        "batch_stats": {"backbone": run.variables["batch_stats"]["backbone"]},
+    }
+    return Teacher(
+        variables=variables,
+        logits_fn=Network(run_backbone(run), Classifier(len(run.description["class_names"]))).apply,
+        image_size=image_size,
+        num_channels=num_channels,
+        mean=run.description["mean"],
+        std=run.description["std"],
+        identity=convert.identity(variables),
+        name=f"teacher {path}",
+    )
+
+
+def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
+    """Width, stem, channels and classes follow from the shapes in the file."""
+    with convert.naming_the_field("teacher.path"):
+        named = convert.read_file(path)
+    stem_shape, classifier_shape = (_shape_in(named, name, path) for name in ("conv1.weight", "fc.weight"))
+    width, num_channels, kernel_size = stem_shape[:3]
+    backbone = build_backbone(
+        name=architecture,
+        image_size=1,  # only the automatic choice of a stem would read it
+        stem="imagenet" if kernel_size == 7 else "cifar",
+        width=width,
+        dtype=dtype,
+        batch_norm="local",
+    )
+    network = Network(backbone, Classifier(classifier_shape[0]))
+    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, num_channels)))
+    with convert.naming_the_field("teacher.path"):
+        variables = convert.fill(expected, named, where=str(path))
+    return Teacher(
+        variables, network.apply, None, num_channels, None, None, convert.identity(variables), f"teacher {path}"
+    )
+
+
+def _shape_in(named: dict[str, np.ndarray], name: str, path: Path) -> tuple[int, ...]:
+    if name not in named:
+        raise UserError(
+            f"teacher.path {path} has no {name!r} among its {len(named)} weights ({', '.join(sorted(named)[:5])}, ...); "
+            "allowed: a ResNet with its classifier under the names of timm or torchvision (conv1, bn1, layer1, ..., fc)"
+        )
+    return named[name].shape
+
+
+def _from_function(function: Callable | None, num_channels: int) -> Teacher:
+    if not callable(function):
+        raise UserError(
+            f"teacher.kind is 'callable' but the teacher function is {function!r}; hand over a function images -> logits "
+            "from Python, or choose another teacher.kind"
+        )
+
+    def logits_fn(variables, images):
+        return function(images)
+
+    name = f"teacher function {getattr(function, '__name__', type(function).__name__)}"
+    return Teacher({}, logits_fn, None, num_channels, None, None, identity="", name=name)
+
+
+def _from_stablehlo(path: Path, image_size: int | None) -> Teacher:
+    content = path.read_bytes()
+    exported = _deserialized(content, path)
+    signature = _signature(exported, path)
+    if None not in (image_size, signature.image_size) and image_size != signature.image_size:
+        raise UserError(
+            f"teacher.image_size is {image_size}, but teacher.path {path} takes images of {signature.image_size} pixels "
+            "only; set teacher.image_size to None"
+        )
+
+    @jax.jit  # lowered once for all calls
+    def call(images):
+        images = images.transpose(0, 3, 1, 2) if signature.channels_first else images
+        positional, named = jax.tree.unflatten(exported.in_tree, [images])
+        (logits,) = jax.tree.leaves(exported.call(*positional, **named))
+        return logits
+
+    call_fn = call if signature.batch is None else _in_chunks(call, signature.batch)
+    return Teacher(
+        variables={},
+        logits_fn=lambda variables, images: call_fn(images),
+        image_size=signature.image_size,
+        num_channels=signature.num_channels,
+        mean=None,
+        std=None,
+        identity=_identity(content),
+        name=f"teacher {path}",
+    )
+
+
+def _deserialized(content: bytes, path: Path) -> jax.export.Exported:
+    try:
+        exported = jax.export.deserialize(bytearray(content))
+        exported.mlir_module()  # the program itself, which is not read before it is needed
+    except Exception as error:  # flatbuffers and MLIR each raise their own
+        raise UserError(
+            f"teacher.path {path} cannot be read ({_reason(error)}); allowed: a whole file of the bytes that "
+            "jax.export.export(jax.jit(function))(images).serialize() returns"
+        ) from error
+    here = jax.export.default_export_platform()
+    if here not in exported.platforms:
+        raise UserError(
+            f"teacher.path {path} was exported for {', '.join(exported.platforms)}, this machine computes on {here}; "
+            f"export it with jax.export.export(..., platforms=({', '.join(map(repr, (*exported.platforms, here)))}))"
+        )
+    return exported
+
+
+def _signature(exported: jax.export.Exported, path: Path) -> Signature:
+    """What the function takes; UserError where that is not images -> logits."""
+    inputs, outputs = exported.in_avals, exported.out_avals
+    fits = len(inputs) == len(outputs) == exported.nr_devices == 1
+    fits = fits and (inputs[0].ndim, outputs[0].ndim, inputs[0].dtype) == (4, 2, jnp.float32)
+    if fits:
+        batch, *rest = inputs[0].shape
+        num_classes = outputs[0].shape[1]
+        channels_first = rest[2] not in (1, 3)
+        num_channels, height, width = rest if channels_first else (rest[2], *rest[:2])
+        fits = num_channels in (1, 3) and str(height) == str(width) and _fixed(num_classes) is not None
+        fits = fits and jnp.issubdtype(outputs[0].dtype, jnp.floating) and str(batch) == str(outputs[0].shape[0])
+    if not fits:
+        found = f"{_described(inputs)} -> {_described(outputs)}, for {exported.nr_devices} device(s)"
+        raise UserError(f"teacher.path {path} holds a function {found}; allowed: {_ALLOWED_SIGNATURE}")
+    return Signature(_fixed(batch), _fixed(height), num_channels, channels_first)
+
+
+def _fixed(dimension: Any) -> int | None:
+    return dimension if isinstance(dimension, int) else None
+
+
+def _in_chunks(call: Callable, chunk_size: int) -> Callable:
+    """A function of exactly chunk_size images made one of any number: in chunks, the last one filled up with zeros."""
+
+    def call_in_chunks(images: Float[jax.Array, "batch height width channel"]) -> Float[jax.Array, "batch class"]:
+        num_images, *shape = images.shape
+        num_chunks = -(-num_images // chunk_size)
+        padding = jnp.zeros((num_chunks * chunk_size - num_images, *shape), images.dtype)
+        chunks = jnp.concatenate([images, padding]).reshape(num_chunks, chunk_size, *shape)
+        few = num_chunks <= _UNROLLED_CALLS
+        logits = jnp.stack([call(chunk) for chunk in chunks]) if few else jax.lax.map(call, chunks)
+        return logits.reshape(-1, logits.shape[-1])[:num_images]
+
+    return call_in_chunks
+
+
+def _completed(teacher: Teacher, *, image_size: int | None, mean: Any, std: Any, dataset_description: dict) -> Teacher:
+    """The fields of the config count first, then what the teacher knows, then the student's data."""
+    data_size, _, data_channels = dataset_description["image_shape"]
+    num_channels = teacher.num_channels
+    if num_channels != data_channels and {num_channels, data_channels} != {1, 3}:
+        raise UserError(f"{teacher.name} sees {num_channels} channels, the data has {data_channels}; allowed: 1 or 3")
+    statistics = {
+        name: _channel_values(name, given, own, dataset_description[name], num_channels)
+        for name, given, own in (("mean", mean, teacher.mean), ("std", std, teacher.std))
+    }
+    if not (statistics["std"] > 0).all():
+        raise UserError(f"teacher.std is {statistics['std'].tolist()}; allowed: numbers above 0")
+    return teacher._replace(image_size=image_size or teacher.image_size or data_size, **statistics)
+
+
+def _channel_values(
+    name: str, given: Any, own: Any, of_data: Sequence[Number], num_channels: int
+) -> Float[np.ndarray, "{num_channels}"]:
+    source = next(values for values in (given, own, of_data) if values is not None)
+    if len(source) not in (1, num_channels):
+        cause = (
+            f"teacher.{name} is {given}"
+            if given is not None
+            else f"teacher.{name} is None and the data's has {len(source)}"
+        )
+        raise UserError(
+            f"{cause}; allowed: {num_channels} number(s) on the scale 0..1, one for each of the teacher's channels"
+        )
+    return np.broadcast_to(np.asarray(source, np.float32), num_channels).copy()
+
+
+# Fingerprints and words
+
+
+def _identity(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _function_identity(teacher: Teacher) -> str:
+    """Of a function, the program with all its constants stands for the weights; another jax may write it otherwise."""
+    images = jax.ShapeDtypeStruct((1, teacher.image_size, teacher.image_size, teacher.num_channels), jnp.float32)
+    return _identity(jax.jit(teacher.logits_fn).lower({}, images).as_text().encode())
+
+
+def _existing_file(path: str | Path) -> Path:
+    if not as_path(path).is_file():
+        found = "a folder" if as_path(path).is_dir() else "not there"
+        raise UserError(f"teacher.path {path} is {found}; allowed with this teacher.kind: a file")
+    return as_path(path)
+
+
+def _described(tree: Any) -> str:
+    leaves = [f"{leaf.dtype}[{', '.join(map(str, leaf.shape))}]" for leaf in jax.tree.leaves(tree)]
+    return ", ".join(leaves) or "nothing"
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

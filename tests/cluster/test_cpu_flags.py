@@ -1,0 +1,91 @@
+"""Flags for the CPU are set only there, and only where the user has set none."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gensupcon_jax.cluster import cpu_flags
+from tests import ROOT
+
+
+def settings(tmp_path, files=(), **environ):
+    for file in files:
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    cpu_flags.set_for_this_machine(environ, devices=tmp_path)
+    return environ
+
+
+def test_a_machine_without_an_accelerator_gets_the_flags(tmp_path):
+    assert settings(tmp_path)["XLA_FLAGS"] == cpu_flags.FLAGS
+    assert settings(tmp_path, JAX_PLATFORMS="cpu")["XLA_FLAGS"] == cpu_flags.FLAGS
+
+
+@pytest.mark.parametrize("file", ["accel0", "vfio/0", "nvidia0", "dxg", "kfd"])
+def test_an_accelerator_gets_none_unless_jax_is_told_to_use_the_cpu(tmp_path, file):
+    assert settings(tmp_path, [file]) == {}
+    assert settings(tmp_path, [file], JAX_PLATFORMS="cpu")["XLA_FLAGS"] == cpu_flags.FLAGS
+
+
+def test_what_the_user_set_stays(tmp_path):
+    assert settings(tmp_path, XLA_FLAGS="")["XLA_FLAGS"] == ""
+    assert settings(tmp_path, XLA_FLAGS="--mine")["XLA_FLAGS"] == "--mine"
+    assert settings(tmp_path, JAX_PLATFORMS="cuda") == {"JAX_PLATFORMS": "cuda"}
+
+
+def test_another_jax_than_the_measured_one_gets_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu_flags.jax, "__version_info__", (0, 11, 0))
+    assert settings(tmp_path) == {}
+
+
+_NOT_FINITE = """
+import os, pathlib
+from gensupcon_jax.cluster import cpu_flags
+cpu_flags.set_for_this_machine(os.environ, pathlib.Path("/no/devices"))
+import jax, jax.numpy as jnp, numpy as np
+operations = dict(
+    relu=lambda x: jnp.maximum(2 * x + 1, 0),
+    total=lambda x: x.sum(0),
+    mean=lambda x: x.mean(1),
+    largest=lambda x: x.max(1),
+    variance=lambda x: (x * x).mean(0) - x.mean(0) ** 2,
+    chosen=lambda x: jnp.where(x > 0, x, 0.0),
+    root=lambda x: jax.lax.rsqrt(x * x + 1e-5),
+    log_sum_exp=lambda x: jax.nn.logsumexp(x, 1),
+    finite=lambda x: jnp.isfinite(x),
+    clipped=lambda x: jnp.clip(x, -1, 1),
+    product=lambda x: x.T @ x,
+)
+values = np.random.default_rng(0).normal(size=(512, 256)).astype(np.float32)
+for bad in (None, np.nan, np.inf, -np.inf):
+    wide = values.astype(np.float64)
+    if bad is not None:
+        wide[7, 9] = bad
+    for name, operation in operations.items():
+        found = np.asarray(jax.jit(operation)(wide.astype(np.float32)))
+        with jax.enable_x64(True), jax.disable_jit():
+            expected = np.asarray(operation(jnp.asarray(wide)))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4, err_msg=f"{name} with {bad}")
+print("the same")
+"""
+
+
+def test_what_is_not_finite_stays_so_with_the_flags():
+    environ = {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _NOT_FINITE], cwd=ROOT, capture_output=True, text=True, env=environ
+    )
+    assert (done.returncode, done.stdout) == (0, "the same\n"), done.stderr
+
+
+def test_jax_knows_the_flags_and_starts_in_silence():
+    program = (
+        "import os, pathlib, jax; from gensupcon_jax import cpu_flags;"
+        "cpu_flags.set_for_this_machine(os.environ, pathlib.Path('/no/devices'));"
+        "print(jax.jit(lambda x: x @ x)(jax.numpy.ones((2, 2))).sum(), os.environ['XLA_FLAGS'])"
+    )
+    environ = {"PATH": "/usr/bin:/bin"}  # of pytest's own, nothing
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"8.0 {cpu_flags.FLAGS}\n", "")

@@ -1,0 +1,266 @@
+"""Several processes are one run: the same trajectory, one writer; who is missing or lost is named by the others."""
+
+import concurrent.futures
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gensupcon_jax.cluster import processes
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.store import checkpoint
+from tests import ROOT
+from tests.killing import outcome
+from tests.running import ended, free_port, results_of, rows_of, start, start_as_slurm_tasks, start_several
+
+# Real training: long enough for a signal (jax needs a second to agree on a step) to come before the end.
+LONG = {"steps": 30, "evaluate.every_steps": 15, "checkpoint.every_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """The folder of a run of two processes that nobody touched, and what they printed."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    outcomes = ended(start_several(folder, LONG, num=2, devices=2))
+    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+    return folder, outcomes
+
+
+def test_two_processes_give_the_run_of_one_with_the_same_devices(untouched, tmp_path):
+    folder, (first, second) = untouched
+    (alone,) = ended([start(tmp_path / "one", LONG, devices=4)])
+    assert alone[0] == 0, alone[2]
+    one, two = rows_of(tmp_path / "one"), rows_of(folder)
+    assert [row["step"] for row in two] == list(range(1, 31))
+    for row, other in zip(one[:12], two[:12], strict=True):
+        assert other["train/loss"] == pytest.approx(row["train/loss"], rel=1e-5)
+    assert two[0]["train/gradient_norm"] == pytest.approx(one[0]["train/gradient_norm"], rel=1e-4)
+    expected, found = results_of(tmp_path / "one"), results_of(folder)
+    assert found.keys() == expected.keys()
+    assert found["num_devices"] == 4
+    assert (folder / "report.html").exists()
+
+    assert "step 30/30" in first[2]
+    assert "linear probe on frozen features" in first[1]
+    assert second[2] == ""  # only process 0 speaks
+    assert "linear probe" not in second[1]
+
+
+def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouched, tmp_path):
+    folder = tmp_path / "run"
+    both = start_several(folder, LONG, num=2, devices=2)
+    wait_for_rows(folder, 3)
+    both[1].send_signal(signal.SIGTERM)  # to one of them
+    outcomes = ended(both)
+    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+    steps = [re.search(r"^SIGTERM: saved step (\d+) of 30", said, re.MULTILINE)[1] for _, _, said in outcomes]
+    assert steps[0] == steps[1]
+    assert checkpoint.saved_steps(folder / "checkpoints")[-1] == int(steps[0]) < 30
+
+    both = start_several(folder, LONG, num=2, devices=2)
+    wait_for_rows(folder, int(steps[0]) + 3)
+    both[1].kill()
+    began = time.monotonic()
+    (status, _, said), _ = ended(both)
+    assert time.monotonic() - began < 60
+    assert status == 75
+    assert "process 0 stops because process 1 (127.0.0.1) has stopped: it was killed" in said
+
+    outcomes = ended(start_as_slurm_tasks(folder, LONG, num=2, devices=2))
+    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+    assert "goes on at step" in outcomes[0][2]
+    assert outcome(folder) == outcome(untouched[0])  # rows, results and the last state, bit for bit
+
+
+def wait_for_rows(folder, num):
+    end = time.monotonic() + 600
+    while len(rows_of(folder) if (folder / "metrics.jsonl").exists() else ()) < num:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_an_unreachable_coordinator_is_named_with_the_process(tmp_path):
+    port = free_port()
+    flags = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", "--process_id=1", "--join_timeout=2"]
+    began = time.monotonic()
+    ((status, _, said),) = ended([start(tmp_path / "run", flags=flags)])
+    assert time.monotonic() - began < 60
+    assert status == 1
+    assert said == (
+        f"error: process 1 cannot reach process 0 at --coordinator_address 127.0.0.1:{port} within 2 seconds "
+        "(Connection refused); is process 0 running there, and is the port open?\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_do_not_come_are_named(tmp_path):
+    flags = [f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=3", "--join_timeout=8"]
+    first, second = ended([start(tmp_path / "run", flags=[*flags, f"--process_id={number}"]) for number in (0, 1)])
+    missing = (
+        "of the other processes 2 did not come within 8 seconds; "
+        "start them with the same --coordinator_address and --num_processes"
+    )
+    assert (first[0], second[0]) == (1, 1)
+    assert re.fullmatch(rf"error: process 0 at 127.0.0.1:\d+: {missing}\n", first[2])
+    assert re.fullmatch(rf"error: process 1 was sent away by process 0 at 127.0.0.1:\d+: {missing}\n", second[2])
+
+
+def test_a_long_wait_says_meanwhile_who_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "_NOTICE_SECONDS", 0.5)
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(UserError, match=r"process 1 cannot reach process 0 .* within 2 seconds"):
+        processes.join(processes.Member(address, 2, 1), timeout=1.5)
+    assert capsys.readouterr().err == (
+        f"warning: process 1 cannot reach process 0 at --coordinator_address {address} within 0 seconds (Connection refused); "
+        "is process 0 running there, and is the port open?; tries on until 2 seconds are over (--join_timeout)\n"
+    )
+    with pytest.raises(UserError, match="of the other processes 1 did not come within 2 seconds"):
+        processes.join(processes.Member(address, 2, 0), timeout=1.5)
+    assert capsys.readouterr().err.startswith(f"warning: process 0 at {address}: of the other processes 1 did not come")
+
+
+def test_a_process_that_died_on_the_way_may_come_again():
+    address = f"127.0.0.1:{free_port()}"
+    host, port = address.split(":")
+
+    def knock(number):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionRefusedError):
+                connected = socket.create_connection((host, int(port)))
+                connected.sendall(b'{"process_id": %d, "num_processes": 3}\n' % number)
+                return connected
+        raise TimeoutError("process 0 does not listen")
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        member, end = processes.Member(address, 3, 0), time.monotonic() + 20
+        first = pool.submit(processes._meet_as_first, member, host, int(port), end, 20.0)
+        knock(1).close()  # it dies
+        time.sleep(0.2)
+        others = [knock(1), knock(2)]
+        assert sorted(first.result(timeout=20)) == [1, 2]
+        assert [b"welcome" in other.recv(100) for other in others] == [True, True]
+        for other in others:
+            other.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_processes=2"], "--coordinator_address, --process_id is missing beside --num_processes; several processes "
+                                "need all three"),
+        (["--coordinator_address=here", "--num_processes=2", "--process_id=0"],
+         "--coordinator_address is 'here'; allowed: host:port of process 0, for example 10.0.0.1:1234"),
+        (["--coordinator_address=127.0.0.1:9", "--num_processes=2", "--process_id=2"],
+         "--process_id is 2; allowed: 0 to 1, each process its own (--num_processes is 2)"),
+        (["--distributed", "--num_processes=2"], "--distributed takes everything from the cluster; leave out it, or "
+                                                 "--num_processes"),
+        (["--distributed"], "--distributed: no cluster is found here (TPU pod, SLURM, GKE, Open MPI); give "
+                            "--coordinator_address, --num_processes and --process_id in place of it"),
+    ],
+)  # fmt: skip
+def test_flags_that_do_not_fit_are_one_line(tmp_path, flags, message):
+    ((status, _, said),) = ended([start(tmp_path / "run", flags=flags)])
+    assert (status, said) == (1, f"error: {message}\n")
+
+
+# One process is lost: the others say which, within a minute. Small programs that join as a run does.
+
+CHILD = """
+import os, signal, sys, time
+from gensupcon_jax.cluster import processes
+from gensupcon_jax.cluster.watchdog import Watchdog
+
+address, num, own, how = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+processes._SILENCE_SECONDS = processes._EARLY_SECONDS = 6.0  # in place of 40 and 30
+if how == "early" and own == 1: processes._EARLY_SECONDS = 600.0  # it must hear from process 2, by way of 0, what happened
+processes.join(processes.Member(address, num, own))
+print("joined", flush=True)  # before the first meeting: whoever spoils the run knows that all have said it
+assert processes.group().gather({"own": own}) == [{"own": number} for number in range(num)]
+assert processes.share(own) == 0
+watchdog = Watchdog(5.0 if how == "hang" else 0)
+watchdog.watch("step 7")
+
+def spoil():
+    if how == "kill": os.kill(os.getpid(), signal.SIGKILL)
+    if how == "freeze": os.kill(os.getpid(), signal.SIGSTOP)
+    if how == "raise": raise OSError("the disk of this machine is gone")
+    if how == "mistake": processes.leave(1, "error: seed is -1", reason="seed is -1")
+    if how == "early": processes.finish()
+    if how == "hang": time.sleep(1000)
+
+def read_the_next_batch():
+    spoil()
+
+try:
+    if own == int(sys.argv[5]): read_the_next_batch()
+    processes.group().gather(1)  # waits for the other
+    processes.finish()
+except Exception as error:
+    processes.leave_after_crash(error)
+"""
+
+
+def run_children(how, victim, num=3):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    address = f"127.0.0.1:{free_port()}"
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, address, str(num), str(own), how, str(victim)],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for own in range(num)
+    ]  # fmt: skip
+    assert [child.stdout.readline() for child in children] == ["joined\n"] * num
+    began = time.monotonic()
+    if how == "freeze":
+        for own, child in enumerate(children):
+            if own != victim:
+                child.wait(timeout=60)
+        children[victim].kill()
+    outcomes = ended(children, timeout=60)
+    assert time.monotonic() - began < 60
+    return outcomes
+
+
+def test_processes_that_all_come_to_the_end_end_well():
+    assert [status for status, _, _ in run_children("nothing", victim=0)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("how", "reason", "status", "victim"),
+    [
+        ("kill", "it was killed, or its machine is gone", 75, 0),
+        ("kill", "it was killed, or its machine is gone", 75, 1),
+        ("freeze", "it has not been heard of for 6 seconds", 75, 1),
+        ("raise", "it raised OSError: the disk of this machine is gone", 75, 1),
+        ("mistake", "seed is -1", 1, 0),
+        ("early", "it left early, before the others had finished", 75, 0),
+    ],
+)
+def test_the_others_stop_and_name_the_process_that_was_lost(how, reason, status, victim):
+    outcomes = run_children(how, victim)
+    where = r"127\.0\.0\.1:\d+" if victim == 0 else r"127\.0\.0\.1"
+    remedy = "; start all processes again, they go on from the newest checkpoint" if status == 75 else ""
+    for own, (found, _, said) in enumerate(outcomes):
+        if own != victim:
+            assert found == status, said
+            expected = rf"error: process {own} stops because process {victim} \({where}\) has stopped: {reason}{remedy}"
+            assert re.search(f"^{expected}$", said, re.MULTILINE), said
+    if how == "raise":
+        assert outcomes[victim][0] == 75
+        assert "in read_the_next_batch" in outcomes[victim][2]  # its own traceback
+
+
+def test_a_process_that_hangs_is_ended_by_the_watchdog_with_the_stacks_of_all():
+    first, second = run_children("hang", victim=1, num=2)
+    assert (first[0], second[0]) == (75, 75)
+    assert "in read_the_next_batch" in second[2]  # here it hangs
+    assert "in gather" in first[2]  # here the other one waits
+    assert "step 7 has taken more than 5 seconds" in first[2] + second[2]

@@ -1,0 +1,90 @@
+"""launch/local.py with real training: several processes give the run of one, stop together, and go on."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gensupcon_jax.cluster import processes
+from tests import ROOT
+from tests.running import SHORT, ended, free_port, rows_of, start
+
+
+def launch(folder, *options, changes=None, **settings):
+    """launch/local.py with two processes of two CPU devices, in a group of its own."""
+    fields = [f"--config.{name}={value}" for name, value in (SHORT | (changes or {})).items()]
+    command = [sys.executable, "launch/local.py", "--processes", "2", "--devices", "2", *options]
+    command += ["--", "--config", "configs/digits.py", "--workdir", str(folder), *fields]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"} | settings
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )  # fmt: skip
+
+
+def test_two_processes_of_two_devices_give_the_trajectory_of_one_process(tmp_path):
+    (alone,) = ended([start(tmp_path / "one", devices=4)])
+    (launched,) = ended([launch(tmp_path / "two")])
+    assert (alone[0], launched[0]) == (0, 0), launched[2]
+    one, two = rows_of(tmp_path / "one"), rows_of(tmp_path / "two")
+    assert [row["step"] for row in two] == list(range(1, 13))
+    assert [row["train/loss"] for row in two] == pytest.approx([row["train/loss"] for row in one], rel=1e-5)
+    assert json.loads((tmp_path / "two/results.json").read_text())["num_devices"] == 4
+    assert "linear probe on frozen features" in launched[1]
+
+
+def test_a_port_that_is_taken_is_said_within_a_minute_with_address_and_process(tmp_path):
+    with socket.create_server(("", free_port())) as taken:
+        port = taken.getsockname()[1]
+        began = time.monotonic()
+        ((status, _, said),) = ended([launch(tmp_path / "run", "--port", str(port))])
+    assert time.monotonic() - began < 60
+    assert status == 1
+    assert f"error: process 0 cannot listen on port {port} of --coordinator_address 127.0.0.1:{port}" in said
+    assert "+ process 0 of 2 ended with status 1\n" in said
+
+
+def slurm(monkeypatch, **changes):
+    """What SLURM tells the process 5 of 8, the second on the second node of two."""
+    told = {
+        "SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "node[07-08]", "SLURM_NTASKS": "8", "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1", "SLURM_STEP_NUM_NODES": "2",
+    } | changes  # fmt: skip
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_under_slurm_a_process_for_each_gpu_takes_the_one_of_its_number(monkeypatch):
+    slurm(monkeypatch)
+    assert processes.member_of_cluster() == processes.Member("node07:61517", 8, 5, [1])
+
+
+def test_under_slurm_a_process_for_each_node_takes_all_its_gpus(monkeypatch):
+    # As launch/slurm.sh --process-per node says it; without, jax would take the first GPU only.
+    slurm(monkeypatch, SLURM_NTASKS="2", SLURM_PROCID="1", SLURM_LOCALID="0", JAX_LOCAL_DEVICE_IDS="0,1,2,3")
+    assert processes.member_of_cluster() == processes.Member("node07:61517", 2, 1, None)
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_the_next_launch_goes_on(tmp_path):
+    long = {"steps": 400, "checkpoint.every_epochs": 1000}
+    process = launch(tmp_path / "run", changes=long)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run/metrics.jsonl").exists() or len(rows_of(tmp_path / "run")) < 3:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C in a terminal: the launcher and its group
+    ((status, _, said),) = ended([process])
+    assert status == 0, said
+    saved = int(re.search(r"SIG\w+: saved step (\d+) of 400", said)[1])
+    assert 3 <= saved < 400
+    again = launch(tmp_path / "run", changes=long)
+    while f"goes on at step {saved} of 400" not in (line := again.stderr.readline()):
+        assert line, "it did not go on"
+    again.terminate()
+    ((status, _, said),) = ended([again])
+    assert status == 0, said

@@ -1,0 +1,229 @@
+"""python -m gensupcon_jax.prepare as a user types it, and what it says of files that only a person can fetch."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from etils import epath
+
+from gensupcon_jax.data import datasets, tfds_sets
+from gensupcon_jax.data.datasets import Reading
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.prepare import command, fashion_mnist, fetching
+from gensupcon_jax.prepare.checking import check_set
+from tests import ROOT
+from tests.encoded import encode, picture, records, write_folder, write_tfds
+
+
+def run(*arguments, cwd=ROOT):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "gensupcon_jax.prepare", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_folder_with_damage_is_checked_with_status_0_and_a_page(tmp_path):
+    own = write_folder(tmp_path / "trees")
+    (own / "train" / "ash" / "<b>bold.png").write_bytes(encode(picture(0, 1), "PNG"))
+    (own / "test" / "ash" / "empty.png").write_bytes(b"")
+    done = run("--config", ROOT / "configs/digits.py", f"--config.dataset.name=folder:{own}", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"folder:{own}: 4 classes, {own}"
+    assert lines[3].split() == ["train", "49", "0", "0", "20x24", "30x18", "24x24", "PNG", "25,", "JPEG", "24"]
+    assert lines[-1] == "contact sheet: runs/digits_data.html"
+    assert "--config.dataset.skip_damaged=True" in done.stdout
+    html = (tmp_path / "runs" / "digits_data.html").read_text()
+    assert "&lt;b&gt;bold.png" in html
+    assert "<b>bold" not in html
+    assert html.count('src="data:image/png') == 4 * (4 + 3 + 4)
+    assert (tmp_path / "runs" / ".data_cache").is_dir()  # training finds what was read here
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.dataset.nme=x"], "dataset.nme is no field of the config; did you mean dataset.name?"),
+        (["--config.dataset.name=arrays"], "dataset.name is 'arrays', which Python hands over; allowed here: digits, "
+                                           "tfds:<name>, folder:<path>"),
+        (["--config.dataset.name=folder:/nowhere"], "dataset.name is 'folder:/nowhere', which is no folder; allowed: "
+         "<path>/<split>/<class>/<image>, split one of train, validation, test; or <path>/<class>/<image>"),
+        (["--file_format=array_record"], "--file_format is given, but dataset.name is 'digits'; allowed with tfds:<name> only"),
+        (["--file_format=parquet"], "--file_format is 'parquet'; allowed: array_record, tfrecord"),
+        (["--output=notes.txt"], "--output is notes.txt, which is there and is no contact sheet; "
+                                  "choose another path, or move it away"),
+        (["now"], "unknown arguments now; allowed: --config, --workdir, --file_format, --source, "
+                    "--output, --config.field=value (with =)"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_status_1(tmp_path, arguments, message):
+    (tmp_path / "notes.txt").write_text("mine")
+    done = run("--config", ROOT / "configs/digits.py", *arguments, cwd=tmp_path)
+    assert (done.stderr, done.stdout, done.returncode) == (f"error: {message}\n", "", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_command_that_training_prints_converts_the_set(tmp_path):
+    write_tfds(tmp_path / "data", {"train": records(30), "test": records(9, start=100)})
+    folder = str(tmp_path / "data")
+    before = datasets.load("tfds:leaves", folder=folder, image_size=16)
+    (note,) = [note for note in before.notes if "array_record is read faster" in note]
+    command = shlex.split(note.removesuffix(" converts it").split("read faster: ")[1])
+    assert command[:3] == ["python", "-m", "gensupcon_jax.prepare"]
+    done = run(*command[3:], f"--output={tmp_path / 'sheet.html'}", f"--workdir={tmp_path / 'run'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    place = f"{folder}/leaves/1.0.0"
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"tfds:leaves is prepared in {place}, as tfrecord"
+    assert lines[1].startswith(
+        f"converted: TFDS now reads its array_record files in {place}. The 2 files of the old format"
+    )
+    assert lines[1].endswith(f"were kept; nothing here needs them: {place}/leaves-*.tfrecord-*")
+    assert lines[2] == f"tfds:leaves: 3 classes, {place}, as array_record"
+    after = datasets.load("tfds:leaves", folder=folder, image_size=16)
+    assert after.description() == before.description()
+    assert not any("tfrecord" in note for note in after.notes)
+
+
+def test_imagenet_says_what_to_fetch_before_anything_else(tmp_path):
+    done = run("--config", ROOT / "configs/imagenet.py", f"--config.dataset.folder={tmp_path / 'data'}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[:5] == [
+        "error: tfds:imagenet2012 needs files that only you can fetch:",
+        "  ILSVRC2012_img_train.tar  147.9 GB",
+        "  ILSVRC2012_img_val.tar  6.7 GB",
+        "  from  https://image-net.org/download-images (after registration: ILSVRC 2012, tasks 1 and 2)",
+        f"  into  {tmp_path / 'data'}/downloads/manual",
+    ]
+    assert not (tmp_path / "data").exists()
+
+
+def manual_set(instructions, sizes):
+    infos = {f"http://x/{name}": types.SimpleNamespace(size=size) for name, size in sizes.items()}
+    return types.SimpleNamespace(name="birds", MANUAL_DOWNLOAD_INSTRUCTIONS=instructions, url_infos=infos)
+
+
+def test_each_file_by_hand_is_looked_for_and_its_size_compared(tmp_path):
+    builder = manual_set("manual_dir should hold a.tar and\n   b.zip. See x.org.", {"a.tar": 5})
+    said = []
+    check = lambda: fetching.check_files_by_hand(builder, "birds", epath.Path(tmp_path), said.append)  # noqa: E731
+    (tmp_path / "a.tar").write_bytes(b"123")
+    with pytest.raises(UserError) as error:
+        check()
+    assert str(error.value).splitlines() == [
+        "tfds:birds needs files that only you can fetch:",
+        "  a.tar  has 3 bytes of 5: fetch the rest of it",
+        "  b.zip",
+        f"  into  {tmp_path}",
+        "  TFDS says: manual_dir should hold a.tar and b.zip. See x.org.",
+        "Then give the same command again. Files in another folder: --source=<folder>",
+    ]
+    (tmp_path / "a.tar").write_bytes(b"12345")
+    (tmp_path / "b.zip").write_bytes(b"")
+    check()
+    assert said == [f"tfds:birds: the files that were fetched by hand are in {tmp_path}"]
+
+
+def test_instructions_without_names_need_a_folder_that_is_not_empty(tmp_path):
+    builder = manual_set("Ask the authors.", {})
+    with pytest.raises(UserError, match="the folder is empty or not there"):
+        fetching.check_files_by_hand(builder, "birds", epath.Path(tmp_path / "x"), print)
+
+
+@pytest.fixture
+def unprepared(monkeypatch):
+    """A set with code, whose preparing is recorded."""
+    import tensorflow_datasets as tfds
+
+    calls = []
+
+    def download_and_prepare(self, *, download_config=None, **_):
+        calls.append((self.info.file_format.value, download_config))
+        files = Path(download_config.manual_dir)
+        calls.append({path.name for path in files.iterdir()} if files.is_dir() else None)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download_and_prepare)
+    return calls
+
+
+def test_a_new_set_is_array_record_and_without_a_network_the_package_is_named(tmp_path, unprepared, monkeypatch):
+    monkeypatch.setattr(fashion_mnist, "is_installed", lambda: False)
+    said = []
+    with pytest.raises(
+        UserError, match=r"no network here.*Without a network: apt-get install dataset-fashion-mnist"
+    ) as error:
+        fetching.fetch("fashion_mnist", str(tmp_path), file_format=None, source=None, say=said.append)
+    assert "\n" not in str(error.value)
+    assert unprepared[0][0] == "array_record"
+    assert said == [f"preparing tfds:fashion_mnist in {tmp_path}/fashion_mnist/3.0.1, as array_record"]
+
+
+def test_a_source_with_other_files_is_refused_before_tfds_begins(tmp_path, unprepared):
+    arguments = {"file_format": "tfrecord", "say": lambda _: None}
+    with pytest.raises(UserError, match=r"--source is '.*nowhere', which is no folder"):
+        fetching.fetch("fashion_mnist", str(tmp_path), source=str(tmp_path / "nowhere"), **arguments)
+    for name in fashion_mnist.FILES:
+        (tmp_path / name).write_bytes(b"hello")
+    with pytest.raises(UserError, match="holds other data than the original"):
+        fetching.fetch("fashion_mnist", str(tmp_path / "data"), source=str(tmp_path), **arguments)
+    assert unprepared == []
+
+
+def test_the_source_of_another_set_is_where_tfds_looks_for_its_files(tmp_path, unprepared):
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"")
+    with pytest.raises(UserError, match="no network here"):
+        fetching.fetch("cifar10", str(tmp_path / "data"), file_format=None, source=str(tmp_path), say=lambda _: None)
+    assert unprepared[1] == {"cifar-10-binary.tar.gz"}
+
+
+def test_a_prepared_set_stays_as_it_is_unless_another_format_is_asked_for(tmp_path):
+    builder = write_tfds(tmp_path, {"train": records(9)})
+    before = {path.name: path.read_bytes() for path in builder.data_path.iterdir()}
+    said = []
+    for file_format in (None, "tfrecord"):
+        fetching.fetch("leaves", str(tmp_path), file_format=file_format, source=None, say=said.append)
+    assert {path.name: path.read_bytes() for path in builder.data_path.iterdir()} == before
+    assert said == [f"tfds:leaves is prepared in {tmp_path}/leaves/1.0.0, as tfrecord"] * 2
+
+
+def test_of_many_classes_the_fewest_the_most_and_some_between_are_shown(tmp_path):
+    names = [f"class_{number:03}" for number in range(60)]
+    own = write_folder(tmp_path / "many", splits={"train": 2}, classes=names)
+    for number in (3, 33, 43):
+        shutil.copy(own / "train" / "class_000" / "000.jpg", own / "train" / f"class_{number:03}" / "more.jpg")
+    (own / "train/class_041/000.jpg").unlink()
+    check = check_set(f"folder:{own}", Reading())
+    shown = command.shown_classes(check)
+    assert len(shown) == len(set(shown)) == 30
+    assert shown == sorted(shown)
+    assert {3, 33, 43, 41} <= set(shown)
+    sheet = command.contact_sheet(check, command.find_copies(check), "command")
+    assert (len(sheet.classes), sheet.classes_left_out) == (30, 30)
+    assert all(np.asarray(each.pixels).ndim == 3 for _, parts in sheet.classes for part in parts for each in part)
+
+
+def test_an_older_sheet_is_replaced_and_other_files_are_not(tmp_path):
+    own = write_folder(tmp_path / "trees", splits={"train": 2})
+    check = check_set(f"folder:{own}", Reading())
+    path = tmp_path / "sheet.html"
+    command._write(path, command.contact_sheet(check, command.find_copies(check), "first"))
+    command._check_output(path)
+    path.write_text("<html>mine</html>")
+    with pytest.raises(UserError, match="is there and is no contact sheet"):
+        command._check_output(path)
+
+
+def test_an_unknown_set_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"'tfds:nothing_like_it', which TFDS cannot give") as error:
+        fetching.fetch("nothing_like_it", str(tmp_path), file_format=None, source=None, say=lambda _: None)
+    assert "\n" not in str(error.value)
+    assert tfds_sets.conversion_command("a b", None).endswith(
+        "'--config.dataset.name=tfds:a b' --file_format=array_record"
+    )

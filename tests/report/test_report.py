@@ -1,0 +1,471 @@
+"""The report: one offline page, escaped, with every picture or the reason why it is missing."""
+
+import base64
+import dataclasses
+import io
+import pathlib
+import re
+from html.parser import HTMLParser
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from gensupcon_jax.report import ReportData, drawing, render_report, write_report
+from gensupcon_jax.report.checks import quick_checks
+from gensupcon_jax.report.confusion import confused_pairs, confusion_counts
+from gensupcon_jax.report.curves import curve, running_mean
+from gensupcon_jax.report.scatter import SCATTER_POINTS, flat_view, scatter_rows, shown_classes
+from gensupcon_jax.report.scores import wilson_interval
+from gensupcon_jax.report.sheet import SHEET_IMAGES, SHEET_PIXELS, label_shares, shrunk
+from gensupcon_jax.report.similarity import HEAT_MAP_ANCHORS, class_order, similarity_correlation, sorted_batch
+
+# matplotlib and numpy warn where a picture comes out wrong: a layout that does not fit, a mean of nothing.
+pytestmark = [pytest.mark.filterwarnings("error::UserWarning"), pytest.mark.filterwarnings("error::RuntimeWarning")]
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Text, pictures and addresses of a page; every tag must be closed in order."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.addresses, self.words, self.open, self.section = [], [], [], [], {}
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "action", "data", "srcset")]
+        if tag == "section":
+            self.section[dict(attributes)["id"]] = []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+            if "section" in self.open:
+                list(self.section.values())[-1].append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def section_text(self, name: str) -> str:
+        return " ".join(" ".join(self.section[name]).split())
+
+    @property
+    def pictures(self) -> list[np.ndarray]:
+        start = "data:image/png;base64,"
+        found = [address[len(start) :] for address in self.addresses if address.startswith(start)]
+        return [matplotlib.image.imread(io.BytesIO(base64.b64decode(part, validate=True))) for part in found]
+
+
+def page_of(data: ReportData) -> Page:
+    return Page(render_report(data))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def example(*, classes=3, test=24, anchors=12, images=2, views=2, size=8, channels=1, names=None) -> ReportData:
+    """A small run that went well."""
+    random = np.random.default_rng(0)
+    centers = random.normal(size=(classes, 6))
+    test_labels = np.arange(test) % classes
+    batch_classes = random.permutation(np.arange(anchors) % classes)
+    batch_labels = np.eye(classes, dtype=np.float32)[batch_classes]
+    embeddings = unit(centers[batch_classes] + 0.1 * random.normal(size=(anchors, 6)))
+    predictions = test_labels.copy()
+    predictions[0] = (predictions[0] + 1) % classes
+    return ReportData(
+        title="digits",
+        command="python -m gensupcon_jax.main --config configs/digits.py",
+        dataset="digits",
+        results={
+            "linear_top1": 100 * (test - 1) / test,
+            "knn_top1": 87.5,
+            "raw_pixel_knn_top1": 75.0,
+            "num_test": test,
+            "seed": 7,
+            "seconds": 4985.0,
+            "device": "cpu x 1",
+            "knn_neighbors": 5,
+            "versions": {"jax": "0.10.2"},
+        },
+        metrics=[
+            {"step": step, "train/loss": 5.0 - step / 50, "train/learning_rate": 0.1, "knn/top1": 50.0 + step / 4}
+            for step in range(0, 100, 10)
+        ],
+        chance_loss=5.5,
+        class_names=names or [f"name{index}" for index in range(classes)],
+        label_similarity=batch_labels @ batch_labels.T,
+        latent_similarity=(embeddings @ embeddings.T).astype(np.float32),
+        batch_labels=batch_labels,
+        test_embeddings=(centers[test_labels] + 0.1 * random.normal(size=(test, 6))).astype(np.float32),
+        test_labels=test_labels,
+        test_predictions=predictions,
+        original_images=random.integers(0, 256, (images, size, size, channels), np.uint8),
+        original_labels=np.arange(images) % classes,
+        view_images=random.integers(0, 256, (images, views, size, size, channels), np.uint8),
+        view_labels=np.full((images, views, classes), 1 / classes, np.float32),
+        config={"seed": 7, "loss": {"temperature": 0.1, "base_temperature": None}},
+    )
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch):
+    """Fewer pixels, less time; the page of `good` is drawn before, in full."""
+    monkeypatch.setattr(drawing, "PICTURE_DPI", 60)
+
+
+@pytest.fixture(scope="module")
+def good() -> Page:
+    return page_of(example())
+
+
+def test_wilson_interval_of_known_cases():
+    # The roots s of (p - s)^2 = z^2 s (1 - s) / n by numpy.roots, z = 1.959964; all of n right: n / (n + z^2) to 1.
+    np.testing.assert_allclose(wilson_interval(50.0, 10), (23.6593, 76.3407), atol=1e-3)
+    np.testing.assert_allclose(wilson_interval(100.0, 10), (72.2467, 100.0), atol=1e-3)
+    np.testing.assert_allclose(wilson_interval(0.0, 10), (0.0, 27.7533), atol=1e-3)
+    np.testing.assert_allclose(wilson_interval(90.0, 10000), (89.3965, 90.5727), atol=1e-3)
+
+
+def test_page_makes_no_request(good):
+    assert good.addresses
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in good.addresses)
+    assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(good.tags)
+
+
+def test_page_style_loads_nothing():
+    assert not re.search(r"@import|url\(|https?:", render_report(ReportData(title="x")))
+
+
+def test_links_inside_the_page_lead_somewhere(good):
+    inside = {address[1:] for address in good.addresses if address.startswith("#")}
+    assert inside and inside <= set(good.section)
+
+
+def test_head_says_the_numbers(good):
+    for words in ("95.8 %", "87.5 %", "75.0 %", "seed 7", "cpu x 1", "1 h 23 min", "jax 0.10.2", "test images 24"):
+        assert words in good.text
+    low, high = wilson_interval(75.0, 24)
+    assert f"{low:.1f} to {high:.1f} %" in good.text
+    assert "The linear probe is above the raw-pixel baseline by 20.8 points." in good.text
+    assert "python -m gensupcon_jax.main --config configs/digits.py" in good.text
+
+
+@pytest.mark.parametrize(
+    ("linear", "raw", "count", "words"),
+    [
+        (97.8, 96.9, 360, "above the raw-pixel baseline by 0.9 points. Their 95 % intervals overlap"),
+        (97.8, 50.0, 360, "above the raw-pixel baseline by 47.8 points. Their 95 % intervals do not touch"),
+        (90.0, 96.9, 360, "below the raw-pixel baseline by 6.9 points."),
+        (96.9, 96.9, 360, "level with the raw-pixel baseline"),
+        (96.9, None, 360, "There is no raw-pixel baseline"),
+        (float("nan"), 96.9, 360, "No final accuracy was measured."),
+        (97.8, 96.9, None, "by 0.9 points."),
+    ],
+)
+def test_verdict(linear, raw, count, words):
+    results = {"linear_top1": linear, "raw_pixel_knn_top1": raw, "num_test": count}
+    assert words in page_of(ReportData(title="x", results=results)).text
+
+
+def test_verdict_without_a_probe_speaks_of_knn():
+    page = page_of(ReportData(title="x", results={"knn_top1": 80.0, "raw_pixel_knn_top1": 70.0}))
+    assert "The k-NN is above the raw-pixel baseline by 10.0 points." in page.text
+
+
+def test_every_picture_decodes(good):
+    # Curves, heat maps, pairs, 2-D view, confusion; then two originals and their two views.
+    large, small = good.pictures[:5], good.pictures[5:]
+    assert len(small) == 2 * 3
+    for picture in large:
+        height, width = picture.shape[:2]
+        assert 300 <= height <= 1500 and 600 <= width <= 1800
+        assert picture.std() > 0.01
+    assert all(picture.shape[:2] == (8, 8) for picture in small)
+
+
+def test_pictures_of_the_sheet_hold_the_given_pixels():
+    data = example(channels=3)
+    picture = page_of(part(data, "sheet", original_images=data.original_images)).pictures[0]
+    np.testing.assert_array_equal((picture[..., :3] * 255).round(), data.original_images[0])
+
+
+def test_every_picture_says_what_is_bad(good):
+    for section in ("curves", "similarity", "scatter", "confusion", "sheet"):
+        assert "Look for" in good.section_text(section) and "Bad" in good.section_text(section)
+
+
+def test_all_fields_and_results_are_listed(good):
+    details = good.section_text("details")
+    for words in ("loss.temperature 0.1", "loss.base_temperature none", "versions.jax 0.10.2", "raw_pixel_knn_top1 75"):
+        assert words in details
+
+
+def test_good_run_passes_its_checks(good):
+    checks = good.section_text("checks")
+    assert checks.count("✓ fine") == 7
+    assert "! look" not in checks and "unknown" not in checks
+
+
+EVIL = "<script>alert('1')</script>"
+
+
+def test_strangers_text_stays_text():
+    names = [
+        EVIL,
+        '"><img src=x onerror=alert(1)>',
+        "price $5 and $6",
+        "_hidden",
+        "犬",
+        "a\u202eb\x00c\nd",
+        "n" * 300,
+        "",
+    ]
+    data = dataclasses.replace(
+        example(classes=len(names), names=names),
+        title=EVIL,
+        command=f"python {EVIL}",
+        dataset=EVIL,
+        config={EVIL: EVIL, "odd": "\udcff"},
+        results={"device": EVIL, "versions": {EVIL: EVIL}, EVIL: 1.0},
+        metrics=[{"step": 1, "train/loss": 1.0, EVIL: None, f"{EVIL}$/loss": 2.0}],
+    )
+    html = render_report(data)
+    assert "<script" not in html and "<img src=x" not in html and "\u202e" not in html and "\x00" not in html
+    page = Page(html)
+    assert "script" not in page.tags
+    assert page.text.count(EVIL) >= 8
+    assert "犬" in page.text and "class 7" in page.text
+
+
+def test_name_that_the_font_lacks_is_drawn_as_its_number():
+    assert drawing.drawable_name("犬", 4) == "class 4"
+    assert drawing.drawable_name("a$b", 4) == r"a\$b"
+
+
+PIECES = {
+    "curves": ["metrics"],
+    "similarity": ["label_similarity", "latent_similarity", "batch_labels"],
+    "scatter": ["test_embeddings", "test_labels"],
+    "confusion": ["test_labels", "test_predictions"],
+    "sheet": ["view_images"],
+}
+
+
+def part(data: ReportData, *sections: str, **changes) -> ReportData:
+    """Only what these sections need: a whole page takes a second to draw."""
+    names = {name for section in sections for name in PIECES[section]}
+    kept = {name: getattr(data, name) for name in names}
+    return ReportData(title="part", **(kept | changes))
+
+
+def checks_of(data: ReportData) -> str:
+    return " ".join(f"{check.state}: {check.text}" for check in quick_checks(data))
+
+
+@pytest.mark.parametrize("section", list(PIECES))
+def test_missing_pieces_are_said(section):
+    page = page_of(part(example(), section))
+    assert "Not shown." not in page.section_text(section)
+    assert page.text.count("Not shown. The run") == 4
+    assert page.pictures
+
+
+def test_empty_report_is_a_page():
+    page = page_of(ReportData(title="nothing"))
+    assert page.text.count("Not shown.") == 5
+    assert page.text.count("not measured") == 3
+    assert page.section_text("checks").count("unknown") == 7
+    assert page.pictures == []
+
+
+def test_not_a_number_is_said():
+    rows = [{"step": step, "train/loss": float("nan") if step > 4 else 3.0, "knn/top1": None} for step in range(8)]
+    page = page_of(ReportData(title="x", metrics=rows, results={"linear_top1": float("inf")}))
+    assert "Not finite: 11 of 16. The first is knn/top1 at step 0." in page.section_text("checks")
+    assert "linear_top1 not a finite number" in page.section_text("details")
+    assert len(page.pictures) == 1
+
+
+@pytest.mark.parametrize("rows", [1, 2, 400])
+def test_curves_of_any_length(rows):
+    metrics = [{"step": step, "train/loss": 1.0, "train/learning_rate": 0.0, "knn/top1": 1.0} for step in range(rows)]
+    assert len(page_of(ReportData(title="x", metrics=metrics, chance_loss=2.0)).pictures) == 1
+
+
+def test_resumed_run_counts_a_step_once():
+    rows = [{"step": 1, "a/loss": 9.0}, {"step": 2, "a/loss": 8.0}, {"step": 1, "a/loss": 7.0}, {"step": 3}]
+    steps, values = curve(rows, "a/loss")
+    np.testing.assert_array_equal(steps, [1, 2])
+    np.testing.assert_array_equal(values, [7, 8])
+
+
+def test_running_mean_of_a_straight_line_is_the_line():
+    steps, values = running_mean(np.arange(200.0), 2 * np.arange(200.0))
+    np.testing.assert_allclose(values, 2 * steps)
+
+
+def test_loss_above_chance_is_flagged():
+    metrics = [{"step": 0, "train/loss": 5.0}, {"step": 1, "train/loss": 6.0}]
+    for chance in (5.5, None):
+        checks = checks_of(ReportData(title="x", metrics=metrics, chance_loss=chance))
+        assert "look: Did not fall: ended at 6" in checks
+
+
+def test_similarity_correlation_by_hand():
+    labels = np.array([[9, 1, 0], [1, 9, 0], [0, 0, 9]], np.float32)
+    assert similarity_correlation(labels, 2 * labels - 1) == pytest.approx(1.0)
+    assert similarity_correlation(labels, -labels) == pytest.approx(-1.0)
+    assert similarity_correlation(labels, np.ones((3, 3), np.float32)) is None
+
+
+def test_class_order_is_by_class_then_by_share():
+    labels = np.array([[0.1, 0.9], [0.6, 0.4], [0.9, 0.1], [0.4, 0.6]], np.float32)
+    np.testing.assert_array_equal(class_order(labels), [2, 1, 0, 3])
+
+
+def test_large_batch_is_thinned_evenly():
+    data = example(anchors=HEAT_MAP_ANCHORS + 100)
+    label_similarity, latent_similarity, classes = sorted_batch(data)
+    assert label_similarity.shape == latent_similarity.shape == (HEAT_MAP_ANCHORS,) * 2
+    assert (np.diff(classes) >= 0).all() and set(classes) == {0, 1, 2}
+    np.testing.assert_array_equal(label_similarity, classes[:, None] == classes)
+
+
+def test_collapsed_encoder_is_named():
+    alike = {"test_embeddings": np.ones((24, 6), np.float32), "latent_similarity": np.ones((12, 12), np.float32)}
+    page = page_of(part(example(), "scatter", "similarity", **alike))
+    assert "all images look alike to the encoder" in page.section_text("checks")
+    assert "the encoder has collapsed" in page.section_text("scatter")
+    assert "No correlation" in page.section_text("similarity")
+
+
+def test_diverged_encoder_is_named():
+    broken = {"test_embeddings": (24, 6), "latent_similarity": (12, 12), "view_labels": (2, 2, 3)}
+    broken = {name: np.full(shape, np.nan, np.float32) for name, shape in broken.items()}
+    page = page_of(part(example(), "scatter", "similarity", "sheet", **broken))
+    assert "the run has diverged" in page.section_text("scatter")
+    assert "the run has diverged" in page.section_text("similarity")
+    assert "rows are no distribution" in page.section_text("checks")
+
+
+@pytest.mark.parametrize(("count", "dim", "method"), [(2, 1, "PCA"), (9, 6, "PCA"), (12, 6, "t-SNE"), (30, 2, "PCA")])
+def test_flat_view_of_any_size(count, dim, method):
+    embeddings = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32)
+    points, name = flat_view(embeddings)
+    assert name == method and points.shape == (count, 2) and np.isfinite(points).all()
+    np.testing.assert_array_equal(points, flat_view(embeddings)[0])
+
+
+def test_flat_view_keeps_classes_together():
+    labels = np.arange(60) % 3
+    embeddings = np.eye(3)[labels] + 0.05 * np.random.default_rng(0).normal(size=(60, 3))
+    points, _ = flat_view(embeddings.astype(np.float32))
+    distance = np.linalg.norm(points[:, None] - points, axis=-1) + 1e9 * np.eye(60)
+    assert (labels[distance.argmin(1)] == labels).all()
+
+
+def test_scatter_keeps_colored_and_gray_points():
+    labels = np.arange(50_000) % 1000
+    shown = shown_classes(labels)
+    rows = scatter_rows(labels, shown)
+    assert len(shown) == drawing.NAMED_CLASSES and shown[0] == 0 and shown[-1] == 999
+    assert len(np.unique(rows)) == SCATTER_POINTS
+    assert np.isin(labels[rows], shown).sum() == SCATTER_POINTS // 2
+
+
+def test_confusion_counts_by_hand():
+    counts = confusion_counts(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 2]), 4)
+    np.testing.assert_array_equal(counts, [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
+    pairs = confused_pairs(counts, ["a", "b", "c", "d"], 5)
+    assert pairs == [{"truth": "a", "said": "c", "count": 1, "of": 2}]
+
+
+def test_results_that_contradict_the_predictions_are_flagged():
+    data = part(example(), "confusion", results={"linear_top1": 99.0})
+    assert "look: They give 95.8 %, but the results say 99.0 %." in checks_of(data)
+
+
+def test_class_that_is_never_predicted_is_named():
+    data = part(example(), "confusion", class_names=["a", "b", "c"], test_predictions=np.zeros(24, int))
+    assert "look: The linear probe never says b, c." in checks_of(data)
+
+
+def test_label_shares_add_up():
+    label = np.array([0.5, 0.02, 0.3, 0.1, 0.08], np.float32)
+    rows = label_shares(label, ["a", "b", "c", "d", "e"])
+    assert [(row["name"], row["percent"]) for row in rows] == [("a", 50), ("c", 30), ("d", 10), ("all others", 10)]
+
+
+def test_wrong_label_rows_are_flagged():
+    data = dataclasses.replace(example(), view_labels=np.full((2, 2, 3), 2.0, np.float32))
+    assert "look: 4 of 16 rows are no distribution" in checks_of(data)
+
+
+def test_flat_views_are_flagged():
+    data = dataclasses.replace(example(), view_images=np.zeros((2, 2, 8, 8, 1), np.uint8))
+    assert "look: 4 of 4 views are one flat color; 100 % of all values" in checks_of(data)
+
+
+def test_large_picture_is_shrunk_by_block_means():
+    image = np.arange(400, dtype=np.int64).reshape(20, 20).repeat(20, 0).repeat(20, 1)[..., None] % 256
+    small = shrunk(image.astype(np.uint8))
+    assert small.shape == (133, 133, 1)
+    assert shrunk(np.zeros((8, 8, 3), np.uint8)).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": 2, "test": 2, "anchors": 2, "images": 1, "views": 1},
+        {"classes": 20, "test": 40, "channels": 3},
+        {"classes": 1000, "test": 30, "anchors": 30, "channels": 3, "size": 224, "views": 4},
+        {"classes": 21, "test": 11, "channels": 2, "images": 30},
+    ],
+)
+def test_any_shape_of_run(changes):
+    data = example(**changes)
+    page = page_of(data)
+    assert "Not shown." not in page.text
+    shown = min(len(data.view_images), SHEET_IMAGES)
+    assert len(page.pictures) == 5 + shown * (1 + data.view_images.shape[1])
+    assert all(max(picture.shape) <= SHEET_PIXELS for picture in page.pictures[5:])
+
+
+def test_one_test_image():
+    page = page_of(part(example(test=1), "scatter", "confusion"))
+    assert "only one test embedding" in page.section_text("scatter")
+
+
+def test_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "report.html"
+    write_report(path, ReportData(title="first"))
+    assert Page(path.read_text(encoding="utf-8")).text.count("first") >= 1
+    monkeypatch.setattr(pathlib.Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_report(path, ReportData(title="second"))
+    assert "first" in path.read_text(encoding="utf-8")
+    assert [child.name for child in path.parent.iterdir()] == ["report.html"]
+
+
+def test_pictures_leave_global_settings_alone():
+    before = dict(matplotlib.rcParams)
+    render_report(part(example(), "curves"))
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_same_data_gives_the_same_page():
+    data = part(example(), "scatter", "curves")
+    assert render_report(data) == render_report(data)

@@ -1,0 +1,40 @@
+"""A disk that fills up while a real run trains: it says so, keeps the last good checkpoint, and goes on when there is room."""
+
+import os
+import subprocess
+
+import pytest
+
+from gensupcon_jax.store.checkpoint import saved_steps
+from tests.running import ended, rows_of, start
+
+# Every step is saved and kept, so that the disk is full long before the end.
+CHANGES = {"steps": 60, "checkpoint.every_steps": 1, "checkpoint.keep": 1000}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 6 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount; test_checkpoint.py has the same without a mount")
+def test_a_full_disk_ends_the_run_with_its_last_good_checkpoint(small_disk):
+    folder = small_disk / "run"
+    ((status, _, said),) = ended([start(folder, CHANGES)])
+    assert status == 1, said
+    last = said.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "start the same command again" in last
+    kept = saved_steps(folder / "checkpoints")[-1]
+    assert 1 <= kept < 60
+
+    subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
+    ((status, _, said),) = ended([start(folder, CHANGES)])
+    assert status == 0, said
+    assert f"goes on at step {kept} of 60" in said
+    assert [row["step"] for row in rows_of(folder)] == list(range(1, 61))

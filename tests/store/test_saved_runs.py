@@ -1,0 +1,220 @@
+"""Runs read back: what a workdir holds, from any number of devices, through chains of runs, and what is refused."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.models import Classifier, build_backbone
+from gensupcon_jax.store import saved_runs, workdir
+from gensupcon_jax.store.checkpoint import Checkpoints
+from gensupcon_jax.store.saved_runs import read_run, run_backbone
+from tests.running import flip_a_bit
+from tests.tiny import tiny_config, tiny_dataset
+
+DATASET = tiny_dataset()
+PARTS = ("backbone", "head", "classifier")
+
+
+def network(seed=0, parts=PARTS, width=4, stem="auto", image_shape=(8, 8, 1)):
+    """Variables of a small network, every leaf random so that none can be taken for another's initial value."""
+    backbone = build_backbone(name="resnet_small", image_size=image_shape[0], stem=stem, width=width)
+    shapes = jax.eval_shape(lambda: backbone.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False))
+    head = {"hidden": dense(4 * width, 4 * width), "output": dense(4 * width, 8)}
+    layers = {"backbone": shapes["params"], "head": head, "classifier": {"output": dense(4 * width, 4)}}
+    variables = {
+        "params": {part: layers[part] for part in parts},
+        "batch_stats": {part: shapes["batch_stats"] for part in parts if part == "backbone"},
+    }
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32) + 0.5, variables)
+
+
+def dense(inputs, outputs):
+    return {"kernel": jax.ShapeDtypeStruct((inputs, outputs), "float32"), "bias": np.zeros(outputs, np.float32)}
+
+
+def make_run(folder, *, variables=None, steps=(2, 4), description=None, **changes):
+    """A workdir as the loop leaves one; the newest of its steps holds `variables`, the others zeros."""
+    variables = network() if variables is None else variables
+    workdir.claim(folder, tiny_config(**changes).to_dict(), DATASET.description() | (description or {}))
+    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=3)
+    for step in steps:
+        saved = variables if step == max(steps) else jax.tree.map(np.zeros_like, variables)
+        others = {"step": np.int32(step), "opt_state": {"trace": np.ones(3, np.float32)}}
+        checkpoints.save(step, others | {"ema_params": {"unused": np.ones(2, np.float32)}} | saved, {})
+    checkpoints.close()
+    return folder
+
+
+def assert_same(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+# What is read
+
+
+def test_a_run_is_its_config_its_description_and_the_network_of_its_newest_checkpoint(tmp_path):
+    run = read_run(make_run(tmp_path / "run", **{"loss.temperature": 0.2}))
+    assert (run.step, run.weights_file, run.folder) == (4, None, tmp_path / "run")
+    assert run.config.loss.temperature == 0.2
+    assert run.description == DATASET.description()
+    assert set(run.variables) == {"params", "batch_stats"}
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(run.variables))
+    assert_same(run.variables, network())
+
+
+def test_reading_changes_nothing_in_the_workdir(tmp_path):
+    folder = make_run(tmp_path / "run")
+    (folder / workdir.CHECKPOINTS / "6.orbax-checkpoint-tmp").mkdir()  # what a run that is saving has
+    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    assert read_run(folder).step == 4
+    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+
+
+def test_a_checkpoint_of_eight_devices_is_read_as_numpy(tmp_path):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    variables = jax.device_put(network(), everywhere)
+    run = read_run(make_run(tmp_path / "run", variables=variables, steps=(4,)))
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(run.variables))
+    assert_same(run.variables, network())
+
+
+def test_the_backbone_is_built_from_config_and_description(tmp_path):
+    run = read_run(make_run(tmp_path / "run", **{"model.dtype": "bfloat16"}), need="backbone")
+    backbone = run_backbone(run)
+    assert (backbone.width, backbone.stem, backbone.dtype, backbone.axis_name) == (4, "cifar", jnp.bfloat16, None)
+    variables = {name: tree["backbone"] for name, tree in run.variables.items()}
+    assert backbone.apply(variables, jnp.ones((2, 8, 8, 1)), train=False).shape == (2, 16)
+    Classifier(4).apply({"params": run.variables["params"]["classifier"]}, jnp.ones((2, 16)))
+
+
+# Chains: a probe's checkpoint holds its classifier only
+
+
+def make_probe(folder, encoder, **changes):
+    variables = network(seed=1, parts=("classifier",))
+    return make_run(
+        folder,
+        variables=variables,
+        **{"objective": "linear_probe", "model.weights": str(encoder), "model.width": 2} | changes,
+    )
+
+
+@pytest.mark.parametrize("need", ["backbone", "classifier"])
+def test_a_probe_has_the_backbone_of_the_run_that_it_judges(tmp_path, need):
+    encoder = make_run(tmp_path / "encoder", variables=network(parts=("backbone", "head")))
+    run = read_run(make_probe(tmp_path / "probe", encoder), need=need)
+    assert_same(run.variables["params"]["classifier"], network(seed=1, parts=("classifier",))["params"]["classifier"])
+    assert_same(run.variables["params"]["backbone"], network(parts=("backbone", "head"))["params"]["backbone"])
+    assert_same(run.variables["batch_stats"], network()["batch_stats"])
+    assert set(run.variables["params"]) == {"backbone", "classifier"}
+    assert run_backbone(run).width == 4  # the encoder's, not what the probe's config says
+    assert run.config.objective == "linear_probe"
+
+
+def test_a_probe_of_a_probe_reaches_the_encoder(tmp_path):
+    encoder = make_run(tmp_path / "encoder")
+    first = make_probe(tmp_path / "first", encoder)
+    run = read_run(make_probe(tmp_path / "second", first), need="backbone")
+    assert_same(run.variables["params"]["backbone"], network()["params"]["backbone"])
+
+
+def test_the_automatic_stem_is_that_of_the_encoders_image_size(tmp_path):
+    variables = network(stem="imagenet", image_shape=(96, 96, 1))
+    encoder = make_run(tmp_path / "encoder", variables=variables, description={"image_shape": [96, 96, 1]})
+    run = read_run(make_probe(tmp_path / "probe", encoder), need="backbone")
+    assert run_backbone(run).stem == "imagenet"
+
+
+def test_without_a_need_the_chain_is_not_followed(tmp_path):
+    run = read_run(make_probe(tmp_path / "probe", tmp_path / "nowhere"))
+    assert_same(run.variables, network(seed=1, parts=("classifier",)))
+
+
+def test_runs_that_were_moved_together_still_find_each_other(tmp_path):
+    make_run(tmp_path / "old" / "encoder")
+    make_probe(tmp_path / "old" / "probe", tmp_path / "old" / "encoder")
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    assert "backbone" in read_run(tmp_path / "new" / "probe", need="backbone").variables["params"]
+
+
+def test_a_chain_that_ends_at_a_file_names_it(tmp_path):
+    (tmp_path / "net.safetensors").touch()
+    run = read_run(make_probe(tmp_path / "probe", tmp_path / "net.safetensors"), need="classifier")
+    assert run.weights_file == tmp_path / "net.safetensors"
+    assert set(run.variables["params"]) == {"classifier"}
+
+
+def test_a_file_behind_another_probe_is_that_probes(tmp_path):
+    (tmp_path / "net.safetensors").touch()
+    first = make_probe(tmp_path / "first", tmp_path / "net.safetensors", **{"model.width": 4})
+    run = read_run(make_probe(tmp_path / "second", first), need="classifier")
+    assert run.weights_file == tmp_path / "net.safetensors"
+    assert run_backbone(run).width == 4  # its network is that of the run that names the file
+
+
+# What is refused
+
+
+def error_of(folder, **settings):
+    with pytest.raises(UserError) as error:
+        read_run(folder, **settings)
+    return str(error.value)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    assert "is no folder" in error_of(tmp_path / "none")
+    assert "holds no config.json" in error_of(tmp_path)
+    folder = make_run(tmp_path / "run")
+    (folder / workdir.DATASET).unlink()
+    assert "holds no dataset.json" in error_of(folder)
+    (folder / workdir.CONFIG).write_text("{")
+    assert "config.json cannot be read" in error_of(folder)
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path):
+    folder = make_run(tmp_path / "run", steps=())
+    assert "holds no checkpoint; train it first" in error_of(folder)
+    shutil.rmtree(folder / workdir.CHECKPOINTS)
+    assert "holds no checkpoint; train it first" in error_of(folder)
+
+
+def test_of_a_damaged_checkpoint_the_one_before_is_read_with_a_warning(tmp_path, capsys):
+    folder = make_run(tmp_path / "run")
+    flip_a_bit(folder / workdir.CHECKPOINTS / "4" / "state")
+    assert saved_runs.read_run(folder).step == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: the checkpoint of step 4 in {folder / workdir.CHECKPOINTS} is damaged (")
+    assert "; that of step 2 is used in its place" in said
+    assert (folder / workdir.CHECKPOINTS / "4").is_dir()  # somebody else's run is only read
+    (folder / workdir.CHECKPOINTS / "2" / "record" / "metadata").unlink()
+    assert "no checkpoint in" in error_of(folder)
+
+
+def test_a_missing_part_is_named_with_what_there_is(tmp_path):
+    folder = make_run(tmp_path / "contrastive", variables=network(parts=("backbone", "head")))
+    message = error_of(folder, need="classifier")
+    for part in ("holds no classifier", "'contrastive'", "backbone, head", "linear_probe"):
+        assert part in message
+    probe = make_probe(tmp_path / "probe", tmp_path, **{"model.weights": None})
+    assert "holds no encoder" in error_of(probe, need="backbone")
+    assert "allowed: backbone, classifier" in error_of(probe, need="head")
+
+
+def test_a_lost_encoder_is_named_with_where_it_was_looked_for(tmp_path):
+    message = error_of(make_probe(tmp_path / "probe", "elsewhere/encoder"), need="backbone")
+    for part in (str(tmp_path / "probe"), "elsewhere/encoder", str(tmp_path / "encoder")):
+        assert part in message
+
+
+def test_a_circle_of_probes_ends_in_an_error(tmp_path):
+    folder = make_probe(tmp_path / "probe", tmp_path / "probe")
+    assert "no encoder is found" in error_of(folder, need="backbone")
+    assert saved_runs.MOST_WORKDIRS >= 3  # an encoder behind two probes is found
