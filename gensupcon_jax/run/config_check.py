@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.key_queue import num_slots
 from gensupcon_jax.method.objectives import MODES, MOMENTUM_SCHEDULES, OBJECTIVES
 from gensupcon_jax.method.optimizer import OPTIMIZERS, SCHEDULE_PER, SCHEDULES, WEIGHT_DECAY_MODES
-from gensupcon_jax.models import BATCH_NORMS, DTYPES, HEADS, MODEL_NAMES, STEMS
+from gensupcon_jax.models import BATCH_NORMS, DTYPES, ENCODERS, HEADS, STEMS
 from gensupcon_jax.store.workdir import flatten
 from gensupcon_jax.views.augment import AUTO_POLICIES, POLICIES
 from gensupcon_jax.views.mixing import KINDS, PER, VIEWS
@@ -100,6 +100,11 @@ def _choice(*names: str) -> Rule:
     return lambda value: None if isinstance(value, str) and value in names else ", ".join(names)
 
 
+def _entry_of(table: Mapping[str, Any]) -> Rule:
+    """A name of a table that may get more entries after this file was imported."""
+    return lambda value: None if isinstance(value, str) and value in table else ", ".join(table)
+
+
 def _optional(rule: Rule) -> Rule:
     def optional(value):
         allowed = None if value is None else rule(value)
@@ -173,7 +178,7 @@ RULES: dict[str, Rule] = {
     "mix.per": _choice(*PER),
     "mix.views": _choice(*VIEWS),
     "mix.block": _integer(1),
-    "model.name": _choice(*MODEL_NAMES),
+    "model.name": _entry_of(ENCODERS),
     "model.stem": _choice(*STEMS),
     "model.width": _optional(_integer(1)),
     "model.head": _choice(*HEADS),
@@ -195,7 +200,7 @@ RULES: dict[str, Rule] = {
     "momentum_encoder.queue_size": _integer(0),
     "teacher.kind": _choice(*TEACHER_KINDS),
     "teacher.path": _optional(_path),
-    "teacher.architecture": _choice(*MODEL_NAMES),
+    "teacher.architecture": _entry_of(ENCODERS),
     "teacher.image_size": _optional(_integer(1)),
     "teacher.mean": _optional(_channels),
     "teacher.std": _optional(_channels),

@@ -3,10 +3,11 @@
 import json
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import ml_collections
 
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.models import ResNet, build_backbone, choose_stem
+from gensupcon_jax.models import build_backbone, choose_stem
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.store import checkpoint, workdir
 
@@ -45,7 +46,7 @@ def read_run(folder: str | Path, *, need: str | None = None) -> SavedRun:
     return run if need is None else _with_backbone(run)
 
 
-def run_backbone(run: SavedRun, *, batch_norm: str = "local") -> ResNet:
+def run_backbone(run: SavedRun, *, batch_norm: str = "local") -> nn.Module:
     """The run's network without a head, for inference: `batch_norm` other than the run's changes nothing there."""
     return build_backbone(
         name=run.config.model.name,

@@ -1,0 +1,130 @@
+"""The table of encoders, `ENCODERS`: a name of `model.name` -> a function that builds a Flax module images -> features."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.models.heads import Encoder, LinearHead, MlpHead
+from gensupcon_jax.models.resnet import BasicBlock, Bottleneck, ResidualBlock, ResNet
+
+STEMS = ("auto", "cifar", "imagenet")
+HEADS = ("linear", "mlp")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+BATCH_NORMS = ("sync", "local")
+LARGEST_CIFAR_STEM_SIZE = 64  # pixels, Tiny ImageNet's: the ImageNet stem would leave 2x2 positions at the end
+
+
+class EncoderSettings(NamedTuple):
+    """What a builder may use of the config: each reads what its network has, and leaves the rest.
+
+    image_size: pixels.  stem, width: as `model.stem` and `model.width`.  dtype: what the network computes in; parameters,
+    statistics and features are float32.  axis_name: the mesh axis over which BatchNorm's statistics are averaged while
+    training; None: each device has its own.
+    """
+
+    image_size: int
+    stem: str = "auto"
+    width: int | None = None
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+
+def _resnet(
+    settings: EncoderSettings, *, block: type[ResidualBlock], stage_sizes: tuple[int, ...], width: int
+) -> ResNet:
+    return ResNet(
+        block=block,
+        stage_sizes=stage_sizes,
+        width=settings.width or width,
+        stem=choose_stem(settings.image_size) if settings.stem == "auto" else settings.stem,
+        dtype=settings.dtype,
+        axis_name=settings.axis_name,
+    )
+
+
+# A module is called with float32 images [batch, height, width, channel], normalized, and train=True or False; it returns
+# float32 features [batch, feature]. Its variables are in "params" and, where it has running statistics, "batch_stats"; while
+# training it may draw from the random stream "dropout". One more encoder is one more entry: ENCODERS["mine"] = build_mine.
+ENCODERS: dict[str, Callable[[EncoderSettings], nn.Module]] = {
+    "resnet_small": functools.partial(_resnet, block=BasicBlock, stage_sizes=(1, 1, 1), width=32),
+    "resnet18": functools.partial(_resnet, block=BasicBlock, stage_sizes=(2, 2, 2, 2), width=64),
+    "resnet34": functools.partial(_resnet, block=BasicBlock, stage_sizes=(3, 4, 6, 3), width=64),
+    "resnet50": functools.partial(_resnet, block=Bottleneck, stage_sizes=(3, 4, 6, 3), width=64),
+    "resnet101": functools.partial(_resnet, block=Bottleneck, stage_sizes=(3, 4, 23, 3), width=64),
+}
+
+
+def build_model(
+    *,
+    name: str,
+    image_size: int,
+    head: str = "mlp",
+    head_hidden_dim: int | None = None,
+    embedding_dim: int = 128,
+    **backbone_fields: Any,
+) -> Encoder:
+    """Return the encoder of these config fields, a backbone and a head; UserError where a value is not allowed.
+
+    `backbone_fields` are those of `build_backbone`. `head_hidden_dim` is read by the "mlp" head only.
+
+    Example: `build_model(name="resnet18", image_size=32, embedding_dim=64)`.
+    """
+    _check_choice("model.head", head, HEADS)
+    _check_positive("model.embedding_dim", embedding_dim)
+    _check_positive("model.head_hidden_dim", head_hidden_dim, or_none=True)
+    backbone = build_backbone(name=name, image_size=image_size, **backbone_fields)
+    if head == "linear":
+        return Encoder(backbone, LinearHead(embedding_dim))
+    return Encoder(backbone, MlpHead(embedding_dim, head_hidden_dim))
+
+
+def build_backbone(
+    *,
+    name: str,
+    image_size: int,
+    stem: str = "auto",
+    width: int | None = None,
+    dtype: str = "float32",
+    batch_norm: str = "sync",
+    axis_name: str = "data",
+) -> nn.Module:
+    """Return the network of these config fields without a head; UserError where a value is not allowed.
+
+    `axis_name` is the mesh axis that `batch_norm="sync"` averages over while training: such a model trains under
+    `jax.shard_map` only, but initializes and evaluates anywhere.
+    """
+    _check_choice("model.name", name, ENCODERS)
+    _check_choice("model.stem", stem, STEMS)
+    _check_choice("model.dtype", dtype, DTYPES)
+    _check_choice("model.batch_norm", batch_norm, BATCH_NORMS)
+    _check_positive("model.width", width, or_none=True)
+    settings = EncoderSettings(
+        image_size=image_size,
+        stem=stem,
+        width=width,
+        dtype=DTYPES[dtype],
+        axis_name=axis_name if batch_norm == "sync" else None,
+    )
+    return ENCODERS[name](settings)
+
+
+def choose_stem(image_size: int) -> str:
+    """Return the stem that fits images of this height in pixels: "cifar" up to 64, "imagenet" above."""
+    return "cifar" if image_size <= LARGEST_CIFAR_STEM_SIZE else "imagenet"
+
+
+def _check_choice(field: str, found: str, allowed: Iterable[str]) -> None:
+    if found not in allowed:
+        raise UserError(f"{field} is {found!r}; allowed: {', '.join(allowed)}")
+
+
+def _check_positive(field: str, found: int | None, *, or_none: bool = False) -> None:
+    if found is None and or_none:
+        return
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        allowed = "a whole number >= 1" + (", or None for the default" if or_none else "")
+        raise UserError(f"{field} is {found!r}; allowed: {allowed}")
