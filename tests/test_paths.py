@@ -11,7 +11,9 @@ from gensupcon_jax import main, paths
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import train
 from gensupcon_jax.store import saved_runs, workdir
-from gensupcon_jax.weights import convert
+from gensupcon_jax.weights.export import export
+from gensupcon_jax.weights.files import read_file
+from gensupcon_jax.weights.variables import named_tensors
 from tests import object_storage
 from tests.object_storage import Board
 from tests.tiny import tiny_config, tiny_dataset
@@ -76,11 +78,11 @@ def test_a_run_in_a_bucket_is_the_run_of_a_folder_also_when_it_goes_on(tmp_path,
     assert read.step == local.step == 6
     jax.tree.map(np.testing.assert_array_equal, read.variables, local.variables)
     file = "gs://bucket/weights/tiny.safetensors"
-    convert.export(paths.as_path("gs://bucket/run"), paths.as_path(file))
-    named = convert.read_file(file)
-    assert set(named) == set(convert.to_timm(local.variables))
+    export(paths.as_path("gs://bucket/run"), paths.as_path(file))
+    named = read_file(file)
+    assert set(named) == set(named_tensors(local.variables))
     with pytest.raises(UserError, match="is there already and is not overwritten"):
-        convert.export(paths.as_path("gs://bucket/run"), paths.as_path(file))
+        export(paths.as_path("gs://bucket/run"), paths.as_path(file))
 
 
 def test_rows_are_in_the_bucket_after_a_flush_and_after_a_minute(storage, monkeypatch):

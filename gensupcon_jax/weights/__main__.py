@@ -2,6 +2,6 @@
 
 import sys
 
-from gensupcon_jax.weights.convert import main
+from gensupcon_jax.weights.command import main
 
 main(sys.argv[1:])

@@ -13,7 +13,10 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.models import Encoder
 from gensupcon_jax.paths import as_path
-from gensupcon_jax.weights import convert
+from gensupcon_jax.weights.files import read_file
+from gensupcon_jax.weights.names import recognize
+from gensupcon_jax.weights.runs import load_run, naming_the_field
+from gensupcon_jax.weights.variables import fill, identity
 
 
 class GivenWeights(NamedTuple):
@@ -52,7 +55,7 @@ def read_weights(path: str | None, model: Encoder, data: DataShape) -> GivenWeig
     """
     if path is None:
         return None
-    with convert.naming_the_field("model.weights"):
+    with naming_the_field("model.weights"):
         return _read(path, model, data)
 
 
@@ -60,13 +63,13 @@ def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
     sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
     expected = jax.eval_shape(lambda key: model.init(key, sample, train=False), jax.random.key(0))
     if as_path(path).is_dir():
-        variables = convert.load_run(path, need="backbone").variables
+        variables = load_run(path, need="backbone").variables
     else:
-        named = convert.read_file(path)
-        variables = convert.fill(expected, named, where=path, parts=("backbone",))
-        if "head" in convert.recognize(named, where=path).parts:
+        named = read_file(path)
+        variables = fill(expected, named, where=path, parts=("backbone",))
+        if "head" in recognize(named, where=path).parts:
             with contextlib.suppress(UserError):  # a head of other sizes is left out, as one that is not there
-                variables = convert.fill(expected, named, where=path, parts=("backbone", "head"))
+                variables = fill(expected, named, where=path, parts=("backbone", "head"))
         variables = jax.tree.map(np.asarray, _only_arrays(variables))
     for kind, tree in expected.items():
         _check_same_shapes(tree["backbone"], variables[kind]["backbone"], path)
@@ -75,7 +78,7 @@ def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
     kept = {
         kind: {part: tree for part, tree in parts.items() if part != "classifier"} for kind, parts in variables.items()
     }
-    return GivenWeights(kept, str(path), convert.identity(kept))
+    return GivenWeights(kept, str(path), identity(kept))
 
 
 def _only_arrays(variables: dict[str, Any]) -> dict[str, Any]:

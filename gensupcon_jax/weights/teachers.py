@@ -20,7 +20,9 @@ from gensupcon_jax.models import Classifier, build_backbone
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.views.augment import normalize
-from gensupcon_jax.weights import convert
+from gensupcon_jax.weights.files import read_file
+from gensupcon_jax.weights.runs import load_run, naming_the_field
+from gensupcon_jax.weights.variables import fill, identity
 
 Array = jax.Array | np.ndarray
 Number = float | int
@@ -282,8 +284,8 @@ class Network(nn.Module):
 
 
 def _from_workdir(path: Path) -> Teacher:
-    with convert.naming_the_field("teacher.path"):
-        run = convert.load_run(path, need="classifier")
+    with naming_the_field("teacher.path"):
+        run = load_run(path, need="classifier")
     image_size, _, num_channels = run.description["image_shape"]
     variables = {
         "params": {name: run.variables["params"][name] for name in ("backbone", "classifier")},
@@ -296,15 +298,15 @@ def _from_workdir(path: Path) -> Teacher:
         num_channels=num_channels,
         mean=run.description["mean"],
         std=run.description["std"],
-        identity=convert.identity(variables),
+        identity=identity(variables),
         name=f"teacher {path}",
     )
 
 
 def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
     """Width, stem, channels and classes follow from the shapes in the file."""
-    with convert.naming_the_field("teacher.path"):
-        named = convert.read_file(path)
+    with naming_the_field("teacher.path"):
+        named = read_file(path)
     stem_shape, classifier_shape = (_shape_in(named, name, path) for name in ("conv1.weight", "fc.weight"))
     width, num_channels, kernel_size = stem_shape[:3]
     backbone = build_backbone(
@@ -317,11 +319,9 @@ def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
     )
     network = Network(backbone, Classifier(classifier_shape[0]))
     expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, num_channels)))
-    with convert.naming_the_field("teacher.path"):
-        variables = convert.fill(expected, named, where=str(path))
-    return Teacher(
-        variables, network.apply, None, num_channels, None, None, convert.identity(variables), f"teacher {path}"
-    )
+    with naming_the_field("teacher.path"):
+        variables = fill(expected, named, where=str(path))
+    return Teacher(variables, network.apply, None, num_channels, None, None, identity(variables), f"teacher {path}")
 
 
 def _shape_in(named: dict[str, np.ndarray], name: str, path: Path) -> tuple[int, ...]:

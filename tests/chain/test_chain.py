@@ -14,7 +14,9 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.method import objectives
 from gensupcon_jax.run import assemble, train
 from gensupcon_jax.store import saved_runs
-from gensupcon_jax.weights import convert, initial
+from gensupcon_jax.weights import initial
+from gensupcon_jax.weights.files import write_safetensors
+from gensupcon_jax.weights.variables import named_tensors
 from tests.run.test_train import rows_of
 from tests.tiny import tiny_config, tiny_dataset
 
@@ -125,8 +127,8 @@ def test_a_poor_teacher_stops_the_run_and_the_advice_can_be_followed(teacher, tm
 
 
 def test_a_file_gives_backbone_and_head(student, tmp_path):
-    named = convert.to_timm(saved_runs.read_run(student[0]).variables, parts=("backbone", "head"))
-    convert.write_safetensors(tmp_path / "student.safetensors", named, {})
+    named = named_tensors(saved_runs.read_run(student[0]).variables, parts=("backbone", "head"))
+    write_safetensors(tmp_path / "student.safetensors", named, {})
     data = DataShape.of(DATASET.description())
     for width, parts in ((8, {"backbone", "head"}), (16, {"backbone"})):  # the second head has another size
         model = assemble.encoder_of(tiny_config(**{"model.embedding_dim": width}), data)

@@ -15,7 +15,7 @@ from gensupcon_jax.models import DTYPES, Classifier, build_backbone
 from gensupcon_jax.store.checkpoint import Checkpoints
 from gensupcon_jax.views.augment import normalize
 from gensupcon_jax.weights import teachers
-from gensupcon_jax.weights.convert import to_timm
+from gensupcon_jax.weights.variables import named_tensors
 from tests.tiny import tiny_config, tiny_dataset
 
 SIZE, CLASSES = 8, 4
@@ -141,7 +141,7 @@ def test_workdir_keeps_only_what_it_needs(tmp_path):
 
 def write_weights(path, variables, without=()):
     """A file in the names of timm; that these are right is shown against timm's own network in test_weights.py."""
-    save_file({name: value for name, value in to_timm(variables).items() if name not in without}, path)
+    save_file({name: value for name, value in named_tensors(variables).items() if name not in without}, path)
     return path
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.store.checkpoint import read_newest
-from gensupcon_jax.weights import convert, teachers
+from gensupcon_jax.weights import teachers
+from gensupcon_jax.weights.files import read_file
 from tests import ROOT
 from tests.tiny import tiny_dataset
 
@@ -48,7 +49,7 @@ class Evil:
 def test_a_pickle_given_as_weights_is_refused_and_not_run(tmp_path, name):
     (tmp_path / name).write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
     with pytest.raises(UserError):
-        convert.read_file(tmp_path / name)
+        read_file(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
 

@@ -1,0 +1,86 @@
+"""A run's weights as a .safetensors file, or its features as one portable function (StableHLO)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from gensupcon_jax import __version__
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path, as_path
+from gensupcon_jax.store.saved_runs import COLLECTIONS, SavedRun, run_backbone
+from gensupcon_jax.views.augment import normalize
+from gensupcon_jax.weights.files import SAFETENSORS, refuse_existing, write_new, write_safetensors
+from gensupcon_jax.weights.names import PARTS, family_of
+from gensupcon_jax.weights.runs import load_run
+from gensupcon_jax.weights.variables import NETWORK, named_tensors
+
+STABLEHLO = ".stablehlo"
+DESCRIBED = ("stem", "width")  # of a network's attributes, where it has them
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export(workdir: Path, output: Path, *, head: bool = False) -> str:
+    """Write a run's weights (.safetensors) or features function (.stablehlo); returns a line to print."""
+    if output.suffix not in (SAFETENSORS, STABLEHLO):
+        raise UserError(f"--output is {output}; allowed: a name that ends in {SAFETENSORS} or {STABLEHLO}")
+    refuse_existing(output)
+    run = load_run(workdir)
+    if output.suffix == SAFETENSORS:
+        named = named_tensors(run.variables, parts=PARTS if head else NETWORK)
+        write_safetensors(output, named, _metadata(run))
+        return f"{output}: {len(named)} tensors in {family_of(run.variables).naming} names, from step {run.step} of {workdir}"
+    description = run.description
+    export_features(
+        output,
+        run_backbone(run),
+        run.variables,
+        image_shape=tuple(description["image_shape"]),
+        mean=np.array(description["mean"], np.float32),
+        std=np.array(description["std"], np.float32),
+    )
+    return f"{output}: images to features for {', '.join(PLATFORMS)}, from step {run.step} of {workdir}"
+
+
+def export_features(
+    path: str | Path,
+    backbone: nn.Module,
+    variables: Mapping[str, Any],
+    *,
+    image_shape: tuple[int, int, int],
+    mean: Float[np.ndarray, "channel"],
+    std: Float[np.ndarray, "channel"],
+) -> None:
+    """Write images -> features as a new `jax.export` artifact, StableHLO with the weights inside, for cpu, cuda and tpu.
+
+    uint8 images [batch, *image_shape] of any batch size -> normalized with mean and std -> float32 [batch, feature].
+    Read it with `jax.export.deserialize(bytearray(Path(path).read_bytes())).call`. UserError where the file is there already.
+    """
+    refuse_existing(as_path(path))
+    network = {name: variables[name]["backbone"] for name in COLLECTIONS if "backbone" in variables.get(name, {})}
+
+    def features(images: UInt8[jax.Array, "batch height width channel"]) -> Float[jax.Array, "batch feature"]:
+        return backbone.apply(network, normalize(images, mean, std), train=False)
+
+    shape = jax.export.symbolic_shape("batch, " + ", ".join(str(size) for size in image_shape))
+    exported = jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
+    write_new(as_path(path), bytes(exported.serialize()))
+
+
+def _metadata(run: SavedRun) -> dict[str, str]:
+    """What one has to know to use the weights, as text; lists are JSON."""
+    backbone = run_backbone(run)
+    return {
+        "format": "pt",  # The layout of the tensors, as safetensors' readers for PyTorch expect it to be said.
+        "made_by": f"gensupcon_jax {__version__}",
+        "architecture": run.config.model.name,
+        **{name: str(getattr(backbone, name)) for name in DESCRIBED if hasattr(backbone, name)},
+        "step": str(run.step),
+        **{name: json.dumps(run.description[name]) for name in ("image_shape", "mean", "std", "class_names")},
+    }

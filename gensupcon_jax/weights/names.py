@@ -1,0 +1,204 @@
+"""Other programs' names and layouts of weights: a table with one entry for each family of networks."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path
+from gensupcon_jax.store.saved_runs import COLLECTIONS
+
+Named = dict[str, np.ndarray]
+ModulePath = tuple[str, ...]  # ("params", "backbone", "stage1_block1", "conv1", "kernel")
+
+PARTS = ("backbone", "head", "classifier")
+LAYERS = "head or classifier alone"
+SUPCONTRAST = "SupContrast"
+LISTED = 5  # names of each kind of mistake in one message
+
+
+class Family(NamedTuple):
+    """How the weights of one family of networks are named and laid out in files.
+
+    naming: whose names they are.  networks, example: for messages.  begins: how names begin that no other family has.
+    name_fn: (path of a leaf, whether the head has a hidden layer) -> its name, None for a leaf of another family.
+    part_fn: name -> the part of the network that it belongs to.  to_file_fn: (our array, part) -> the file's.
+    from_file_fn: (the file's array, number of axes) -> ours.
+    """
+
+    naming: str
+    networks: str
+    example: str
+    begins: tuple[str, ...]
+    name_fn: Callable[[ModulePath, bool], str | None]
+    part_fn: Callable[[str], str]
+    to_file_fn: Callable[[np.ndarray, str], np.ndarray]
+    from_file_fn: Callable[[np.ndarray, int], np.ndarray]
+
+
+class Recognized(NamedTuple):
+    """What a file's names are: the naming they follow, and the parts of a network they belong to."""
+
+    naming: str
+    parts: tuple[str, ...]
+
+
+# Residual networks: timm, torchvision and, with other words, SupContrast
+
+_BATCH_NORM_LEAVES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_DENSE_LEAVES = {"kernel": "weight", "bias": "bias"}
+_STEM = {"stem_conv": "conv1", "stem_bn": "bn1"}
+_SHORTCUT = {"shortcut_conv": "downsample.0", "shortcut_bn": "downsample.1"}
+
+
+def _resnet_name(path: ModulePath, hidden: bool) -> str | None:
+    """(..., "backbone", "stage1_block1", "conv1", "kernel") -> layer1.0.conv1.weight."""
+    if path[1] != "backbone":
+        return _layer_name(path, hidden, classifier="fc", head="head")
+    *modules, leaf = path[2:]
+    if len(modules) == 1:
+        return _resnet_leaf(_STEM.get(modules[0]), modules[0], leaf)
+    block = re.fullmatch(r"stage(\d+)_block(\d+)", modules[0]) if len(modules) == 2 else None
+    if block is None:
+        return None
+    same_name = modules[1] if re.fullmatch(r"(conv|bn)\d", modules[1]) else None
+    name = _resnet_leaf(_SHORTCUT.get(modules[1], same_name), modules[1], leaf)
+    return name and f"layer{block[1]}.{int(block[2]) - 1}.{name}"
+
+
+def _resnet_leaf(file_module: str | None, module: str, leaf: str) -> str | None:
+    leaves = _BATCH_NORM_LEAVES if re.search(r"bn\d?$", module) else _DENSE_LEAVES
+    return f"{file_module}.{leaves[leaf]}" if file_module and leaf in leaves else None
+
+
+def _layer_name(path: ModulePath, hidden: bool, *, classifier: str, head: str) -> str | None:
+    """Of the head, as SupContrast: the hidden layer, a ReLU, the output layer; the linear head has no number."""
+    *modules, leaf = path[2:]
+    if leaf not in _DENSE_LEAVES or modules not in (["hidden"], ["output"]):
+        return None
+    if path[1] == "classifier":
+        return f"{classifier}.{_DENSE_LEAVES[leaf]}"
+    position = {"hidden": "0.", "output": "2."}[modules[0]] if hidden else ""
+    return f"{head}.{position}{_DENSE_LEAVES[leaf]}"
+
+
+def _resnet_to_file(value: np.ndarray, part: str) -> np.ndarray:
+    """Convolutions HWIO -> OIHW; a matrix of a backbone is a 1x1 convolution there."""
+    value = _to_torch(value, part)
+    return value[:, :, None, None] if value.ndim == 2 and part == "backbone" else value
+
+
+def _to_torch(value: np.ndarray, part: str) -> np.ndarray:
+    """Convolutions HWIO -> OIHW, matrices [in, out] -> [out, in]."""
+    if value.ndim == 4:
+        return value.transpose(3, 2, 0, 1)
+    return value.T if value.ndim == 2 else value
+
+
+def _from_torch(value: np.ndarray, num_axes: int) -> np.ndarray:
+    """The way back, to a leaf of so many axes."""
+    if num_axes == 4:
+        return value.transpose(2, 3, 1, 0)
+    if num_axes == 2:
+        return value.reshape(value.shape[:2]).T
+    return value
+
+
+# Networks from outside this package: our own names and layouts
+
+
+def _own_name(path: ModulePath, hidden: bool) -> str:
+    return ".".join(path)
+
+
+def _own_part(name: str) -> str:
+    return name.split(".")[1]
+
+
+def _unchanged(value: np.ndarray, of_file: Any) -> np.ndarray:
+    return value
+
+
+RESNET = Family(
+    naming="timm / torchvision",
+    networks="ResNets",
+    example="layer1.0.conv1.weight",
+    begins=("conv1.", "layer1."),
+    name_fn=_resnet_name,
+    part_fn=lambda name: {"fc": "classifier", "head": "head"}.get(name.split(".")[0], "backbone"),
+    to_file_fn=_resnet_to_file,
+    from_file_fn=_from_torch,
+)
+OWN = Family(
+    naming="this program's",
+    networks="any network",
+    example="params.backbone.Dense_0.kernel",
+    begins=("params.backbone.", "batch_stats.backbone."),
+    name_fn=_own_name,
+    part_fn=_own_part,
+    to_file_fn=_unchanged,
+    from_file_fn=_unchanged,
+)
+FAMILIES = (RESNET, OWN)  # the first that has a name for every leaf of a backbone is the backbone's
+
+
+def family_of(variables: Mapping[str, Any]) -> Family:
+    """The family of the network whose variables these are, by the names of its modules."""
+    paths = [path for path in flatten_dict(dict(variables)) if path[1] == "backbone"]
+    return next(family for family in FAMILIES if all(family.name_fn(path, False) for path in paths))
+
+
+def paths_by_name(variables: Mapping[str, Any], family: Family, parts: Iterable[str]) -> dict[str, ModulePath]:
+    """Name in the family's files -> (collection, part, module, leaf) of every leaf of these parts."""
+    flat = flatten_dict({name: variables.get(name, {}) for name in COLLECTIONS})
+    hidden = "hidden" in variables["params"].get("head", {})
+    names = {path: family.name_fn(path, hidden) for path in flat if path[1] in parts}
+    return dict(sorted((name, path) for path, name in names.items() if name))
+
+
+def recognize(names: Iterable[str], *, where: str | Path) -> Recognized:
+    """The naming of tensors, and which of "backbone", "head", "classifier" they are; UserError for any other names."""
+    names = [strip_wrapper(name) for name in names]
+    family, is_supcontrast = _family_of_names(names)
+    found = {(family or RESNET).part_fn(canonical(name)) for name in names}
+    parts = tuple(part for part in PARTS if part in found)
+    if family is not None:
+        return Recognized(SUPCONTRAST if is_supcontrast else family.naming, parts)
+    if names and "backbone" not in parts:
+        return Recognized(LAYERS, parts)
+    known = ", ".join(f"{each.networks} named by {each.naming} ({each.example})" for each in FAMILIES if each != OWN)
+    raise UserError(
+        f"{where} has names of no known network: {some(sorted(names)) or 'none at all'}; allowed: ResNets named by "
+        f"{SUPCONTRAST} (encoder.layer1.0.conv1.weight), {known}, and files that this program exported ({OWN.example})"
+    )
+
+
+def _family_of_names(names: list[str]) -> tuple[Family | None, bool]:
+    if any(name.startswith("encoder.") for name in names):
+        return RESNET, True
+    return next((each for each in FAMILIES if any(name.startswith(each.begins) for name in names)), None), False
+
+
+def strip_wrapper(name: str) -> str:
+    """Without the "module." that torch's DataParallel puts around a network, or around its encoder (SupContrast)."""
+    name = name.removeprefix("module.")
+    return "encoder." + name.removeprefix("encoder.module.") if name.startswith("encoder.module.") else name
+
+
+def canonical(name: str) -> str:
+    """A SupContrast name -> the timm one; others as they are, without wrappers."""
+    name = strip_wrapper(name).removeprefix("encoder.")
+    return re.sub(r"^(layer\d+\.\d+)\.shortcut\.", r"\1.downsample.", name)
+
+
+def supcontrast(name: str) -> str:
+    """A timm name -> the SupContrast one."""
+    return name if RESNET.part_fn(name) != "backbone" else f"encoder.{name.replace('.downsample.', '.shortcut.')}"
+
+
+def some(names: list[str]) -> str:
+    """The first five of them, and whether there are more."""
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")

@@ -1,0 +1,36 @@
+"""Weights of trained runs, with the backbone from a file where a run started from one."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path
+from gensupcon_jax.store.saved_runs import COLLECTIONS, SavedRun, read_run, run_backbone
+from gensupcon_jax.weights.files import read_file
+from gensupcon_jax.weights.variables import fill
+
+
+def load_run(folder: str | Path, *, need: str = "backbone") -> SavedRun:
+    """`saved_runs.read_run`, with the backbone from a file where the run's `model.weights` is one."""
+    run = read_run(folder, need=need)
+    if run.weights_file is None:
+        return run
+    images = jnp.zeros((1, *run.description["image_shape"]))
+    shapes = jax.eval_shape(lambda: run_backbone(run).init(jax.random.key(0), images, train=False))
+    variables = {
+        name: run.variables[name] | ({"backbone": shapes[name]} if name in shapes else {}) for name in COLLECTIONS
+    }
+    named = read_file(run.weights_file)
+    return run._replace(variables=fill(variables, named, where=run.weights_file, parts=("backbone",)))
+
+
+@contextlib.contextmanager
+def naming_the_field(field: str) -> Iterator[None]:
+    """Errors about a run or a file of weights begin with this field of the config."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error

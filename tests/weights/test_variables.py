@@ -1,0 +1,170 @@
+"""Weights both ways: the originals' names and layouts, and ours."""
+
+import ast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.models import Classifier, build_backbone, build_model
+from gensupcon_jax.weights.variables import fill, identity, named_tensors
+from tests.original_weights import DATA, input_images, load_original, seeded_weights
+from tests.store.test_saved_runs import assert_same, network
+
+PARTS = ("backbone", "head", "classifier")
+
+
+def original(file_name):
+    """A golden file's weights under their own names, with the counters that real files have."""
+    golden = np.load(DATA / file_name)
+    shapes = {
+        str(name): ast.literal_eval(str(shape)) for name, shape in zip(golden["names"], golden["shapes"], strict=True)
+    }
+    counters = {name: np.zeros((), np.int64) for name in shapes if name.endswith("num_batches_tracked")}
+    return seeded_weights(shapes, int(golden["seed"])) | counters
+
+
+def shapes_of(model, image_size=32):
+    images = jnp.zeros((1, image_size, image_size, 3))
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+
+
+def classifying_shapes(backbone, num_classes, image_size):
+    """Shapes of a backbone and a classifier in the layout of a run."""
+    of_backbone = shapes_of(backbone, image_size)
+    features = jnp.zeros((1, backbone.feature_dim))
+    of_classifier = jax.eval_shape(lambda: Classifier(num_classes).init(jax.random.key(0), features))
+    return {
+        "params": {"backbone": of_backbone["params"], "classifier": of_classifier["params"]},
+        "batch_stats": {"backbone": of_backbone["batch_stats"]},
+    }
+
+
+def error_of(function, *arguments, **settings):
+    with pytest.raises(UserError) as error:
+        function(*arguments, **settings)
+    return str(error.value)
+
+
+# The originals (tests/test_models.py runs their features, embeddings and logits from `load_original`'s variables)
+
+
+def test_supcontrast_names_fill_the_encoder_and_its_forward_is_reproduced():
+    golden, expected = load_original("supcontrast_resnet18.npz")
+    model = build_model(name="resnet18", image_size=32)
+    variables = fill(shapes_of(model), original("supcontrast_resnet18.npz"), where="golden")
+    assert_same(variables, jax.tree.map(np.asarray, expected))
+    output = jax.jit(lambda images: model.apply(variables, images, train=False))(input_images(golden, 4, 32))
+    np.testing.assert_allclose(output.features, golden["features"], rtol=1e-4, atol=1e-5 * golden["features"].max())
+    np.testing.assert_allclose(output.embeddings, golden["embeddings"], rtol=1e-4, atol=1e-6)
+
+
+def test_timm_names_fill_backbone_and_classifier():
+    _, expected = load_original("timm_resnet50.npz")
+    shapes = classifying_shapes(build_backbone(name="resnet50", image_size=224), 1000, 224)
+    assert_same(fill(shapes, original("timm_resnet50.npz"), where="golden"), jax.tree.map(np.asarray, expected))
+
+
+def test_a_files_other_parts_are_left_out_where_only_some_are_asked_for():
+    shapes = shapes_of(build_model(name="resnet18", image_size=32, head="linear", embedding_dim=3))
+    before = jax.tree.map(lambda leaf: np.full(leaf.shape, 7, np.float32), shapes)
+    filled = fill(before, original("supcontrast_resnet18.npz"), where="golden", parts=("backbone",))
+    assert_same(filled["params"]["head"], before["params"]["head"])
+    expected = load_original("supcontrast_resnet18.npz")[1]
+    assert_same(filled["params"]["backbone"], jax.tree.map(np.asarray, expected["params"]["backbone"]))
+
+
+# Round trip
+
+
+def supcontrast_names(named):
+    return {
+        name if name.startswith(("head", "fc")) else f"encoder.{name.replace('downsample', 'shortcut')}": value
+        for name, value in named.items()
+    }
+
+
+@pytest.mark.parametrize("rename", [dict, supcontrast_names])
+@pytest.mark.parametrize("wrap", ["{}", "module.{}"])
+def test_ours_to_other_names_and_back_is_the_same(rename, wrap):
+    variables = network()
+    named = rename(named_tensors(variables, parts=PARTS))
+    blank = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
+    assert_same(fill(blank, {wrap.format(name): value for name, value in named.items()}, where="here"), variables)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_exported_names_and_shapes_are_the_originals(name, head):
+    model = build_model(name=name, image_size=32, head=head, width=4)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes_of(model))
+    named = named_tensors(variables, parts=PARTS)
+    known = original({"resnet18": "supcontrast_resnet18.npz", "resnet50": "timm_resnet50.npz"}[name])
+    canonical = {key.removeprefix("encoder.").replace("shortcut", "downsample") for key in known}
+    backbone = {key for key in canonical if not key.startswith(("fc", "head")) and "num_batches" not in key}
+    assert {key for key in named if not key.startswith("head")} == backbone
+    layers = {"linear": ("head",), "mlp": ("head.0", "head.2")}[head]
+    assert {key for key in named if key.startswith("head")} == {
+        f"{la}.{p}" for la in layers for p in ("weight", "bias")
+    }
+    assert named["layer2.0.downsample.0.weight"].shape[2:] == (1, 1)
+    assert all(value.flags.c_contiguous for value in named.values())
+
+
+def test_a_head_is_no_part_of_timms_networks():
+    assert not any(name.startswith("head") for name in named_tensors(network()))
+    assert {"fc.weight", "conv1.weight"} <= set(named_tensors(network()))
+
+
+def test_identity_is_that_of_names_and_values():
+    first, other = network(seed=0), network(seed=1)
+    assert identity(first) == identity(jax.tree.map(jnp.asarray, network(seed=0)))
+    assert len({identity(tree) for tree in (first, other, {"params": first["params"]})}) == 3
+
+
+# Names that do not fit
+
+
+def test_missing_unexpected_and_wrongly_shaped_names_are_listed_five_each():
+    variables = network()
+    named = supcontrast_names(named_tensors(variables, parts=PARTS))
+    named |= {f"encoder.extra{number}": np.zeros(1) for number in range(7)}
+    gone = [name for name in named if name.startswith("encoder.layer1.0.")]
+    for name in gone:
+        del named[name]
+    named["encoder.conv1.weight"] = np.zeros((4, 1, 7, 7), np.float32)
+    message = error_of(fill, variables, named, where="x.safetensors")
+    assert "x.safetensors (SupContrast names) does not fit backbone and head and classifier" in message
+    assert f"{len(gone)} missing in the file: encoder.layer1.0." in message
+    assert sum(name in message for name in gone) == 5
+    assert "7 in the file but not here: encoder.extra0," in message
+    assert "encoder.extra4, ..." in message
+    assert "encoder.extra5" not in message
+    assert "1 of another shape: encoder.conv1.weight (4, 1, 7, 7) in the file, (4, 1, 3, 3) here" in message
+
+
+def test_a_file_without_a_part_that_is_asked_for_is_refused():
+    headless = named_tensors(network())
+    assert "4 missing in the file: head." in error_of(fill, network(), headless, where="x")
+    assert_same(
+        fill(network(seed=1), headless, where="x", parts=("backbone", "classifier"))["params"]["head"],
+        network(seed=1)["params"]["head"],
+    )
+    classifier_alone = {name: value for name, value in headless.items() if name.startswith("fc.")}
+    assert "45 missing in the file: bn1.bias" in error_of(
+        fill, network(), classifier_alone, where="x", parts=("backbone",)
+    )
+
+
+def test_another_number_of_classes_is_named():
+    named = named_tensors(network()) | {
+        "fc.bias": np.zeros(10, np.float32),
+        "fc.weight": np.zeros((10, 16), np.float32),
+    }
+    message = error_of(fill, network(), named, where="x", parts=("backbone", "classifier"))
+    assert (
+        "2 of another shape: fc.bias (10,) in the file, (4,) here, fc.weight (10, 16) in the file, (4, 16) here"
+        in message
+    )
