@@ -12,9 +12,10 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from gensupcon_jax import losses
-from gensupcon_jax.cluster.sharding import DATA_AXIS, make_replicated
+from gensupcon_jax.cluster.sharding import DATA_AXIS
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
+from gensupcon_jax.method.network import apply_training, fields_of, variables_of, without_classifier
 from gensupcon_jax.method.state import TrainState
 
 OBJECTIVES = ("contrastive", "cross_entropy", "linear_probe")
@@ -117,94 +118,168 @@ def contrastive(
         "normalizer": normalizer,
         "axis_name": axis_name,
     } | ({} if tile_size is None else {"tile_size": tile_size})
-    has_momentum = mode == "momentum"
-    num_key_views = momentum.num_key_views(num_views) if has_momentum else 0
-    slots = num_slots(momentum.queue_size, momentum.batch_size, num_key_views) if has_momentum else 0
+    momentum = momentum if mode == "momentum" else None
+    num_key_views = momentum.num_key_views(num_views) if momentum else 0
+    setup = _Contrastive(
+        model=model,
+        mode=mode,
+        loss_settings=settings,
+        num_classes=num_classes,
+        momentum=momentum,
+        num_key_views=num_key_views,
+        slots=num_slots(momentum.queue_size, momentum.batch_size, num_key_views) if momentum else 0,
+        teacher=teacher,
+        classifier=classifier,
+        label_smoothing=label_smoothing,
+        diagnose_fn=diagnose_fn,
+        axis_name=axis_name,
+    )
+    return Objective(*(functools.partial(part, setup) for part in (_initial_fields, _contrastive_loss, _predict)))
 
-    def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
-        variables = model.init(rng, images, train=False)
-        fields = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
-        if has_momentum:
-            fields |= {"ema_params": variables["params"], "ema_batch_stats": variables["batch_stats"]}
-        if slots:
-            sizes = {"embeddings": model.head.embedding_dim, "labels": num_classes}
-            sizes |= {"probabilities": num_classes} if teacher else {}
-            fields["queue"] = empty_queue(slots, momentum.batch_size, **sizes)
-        if classifier is not None:
-            features = model.apply(variables, images, train=False).features
-            head = classifier.init(jax.random.fold_in(rng, 1), features)["params"]
-            fields["params"] = fields["params"] | {"classifier": head}
-        return fields
 
-    def encode(
-        params, batch_stats, views
-    ) -> tuple[Float[Array, "image dim"], Float[Array, "batch view embedding"], dict]:
-        variables = {"params": _without_classifier(params), "batch_stats": batch_stats}
-        (features, embeddings), changed = model.apply(variables, _join(views), train=True, mutable=["batch_stats"])
-        return features, embeddings.reshape(*views.shape[:2], -1), make_replicated(changed["batch_stats"])
+class _Contrastive(NamedTuple):
+    """What the contrastive objective is made of; momentum is None in the modes without it, slots are the queue's."""
 
-    def loss(params, state: TrainState, frozen, batch: MixedBatch, rng) -> tuple[Float[Array, ""], Aux]:
-        query_images = batch.images[:, :1] if has_momentum and not momentum.symmetric else batch.images
-        features, embeddings, batch_stats = encode(params, state.batch_stats, query_images)
-        values = {"embeddings": embeddings, "labels": batch.labels}
-        if teacher:
-            with jax.named_scope("teacher"):
-                probabilities = teacher.probabilities_fn(frozen["teacher"], _join(batch.images))
-            values["probabilities"] = probabilities.reshape(batch.labels.shape)
-        updates = {"batch_stats": batch_stats}
-        queued, filled = {}, None
-        if has_momentum:
-            share = momentum.at(state.step)
-            with jax.named_scope("ema"):
-                ema_params = jax.tree.map(
-                    lambda old, new: share * old + (1 - share) * new,
-                    state.ema_params,
-                    jax.lax.stop_gradient(_without_classifier(params)),
-                )
-            key_images = batch.images if momentum.symmetric else batch.images[:, 1:]
-            with jax.named_scope("key_encoder"):
-                _, keys, ema_batch_stats = encode(ema_params, state.ema_batch_stats, key_images)
-            values["keys"] = jax.lax.stop_gradient(keys)
-            updates |= {"ema_params": ema_params, "ema_batch_stats": make_replicated(ema_batch_stats)}
-            if slots:
-                queued, filled = queue_contents(state.queue, num_key_views, state.step)
-                new_keys = {name: value[:, -num_key_views:] for name, value in values.items() if name != "embeddings"}
-                new_keys["embeddings"] = new_keys.pop("keys")
-                # After the contents were taken: no query meets the keys of its own batch twice.
-                with jax.named_scope("queue"):
-                    updates["queue"] = enqueue(state.queue, new_keys, state.step)
+    model: nn.Module
+    mode: str
+    loss_settings: dict[str, Any]
+    num_classes: int | None
+    momentum: Momentum | None
+    num_key_views: int
+    slots: int
+    teacher: TeacherLabels | None
+    classifier: nn.Module | None
+    label_smoothing: float | int
+    diagnose_fn: Callable | None
+    axis_name: str | None
 
-        pairs = _pairs(values, queued, mode=mode, symmetric=has_momentum and momentum.symmetric)
-        mask_fn = functools.partial(_contrast_mask, filled=filled)
+    @property
+    def is_symmetric(self) -> bool:
+        return self.momentum is not None and self.momentum.symmetric
+
+    def num_query_views(self, num_views: int) -> int:
+        """Views that the trained network sees; the others are the momentum encoder's alone."""
+        return 1 if self.momentum and not self.momentum.symmetric else num_views
+
+
+def _initial_fields(setup: _Contrastive, rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
+    variables = setup.model.init(rng, images, train=False)
+    fields = fields_of(variables)
+    if setup.momentum:
+        fields |= {"ema_params": fields["params"], "ema_batch_stats": fields["batch_stats"]}
+    if setup.slots:
+        sizes = {"embeddings": setup.model.head.embedding_dim, "labels": setup.num_classes}
+        sizes |= {"probabilities": setup.num_classes} if setup.teacher else {}
+        fields["queue"] = empty_queue(setup.slots, setup.momentum.batch_size, **sizes)
+    if setup.classifier is not None:
+        features = setup.model.apply(variables, images, train=False).features
+        head = setup.classifier.init(jax.random.fold_in(rng, 1), features)["params"]
+        fields["params"] = fields["params"] | {"classifier": head}
+    return fields
+
+
+def _contrastive_loss(
+    setup: _Contrastive, params, state: TrainState, frozen, batch: MixedBatch, rng
+) -> tuple[Float[Array, ""], Aux]:
+    num_queries = setup.num_query_views(batch.images.shape[1])
+    features, embeddings, batch_stats = _encode(
+        setup, params, state.batch_stats, batch.images[:, :num_queries], _stream(rng, 0)
+    )
+    values = {"embeddings": embeddings, "labels": batch.labels} | _teacher_values(setup, frozen, batch)
+    updates, queued, filled = {"batch_stats": batch_stats}, {}, None
+    if setup.momentum:
+        values["keys"], changed = _keys(setup, params, state, batch, _stream(rng, 1))
+        updates |= changed
+    if setup.slots:
+        queued, filled = queue_contents(state.queue, setup.num_key_views, state.step)
+        updates["queue"] = _enqueued(setup, state, values)
+    pairs = _pairs(values, queued, mode=setup.mode, symmetric=setup.is_symmetric)
+    value, metrics = _compared(setup, pairs, filled)
+    if setup.classifier is None:
+        return value, Aux(updates, metrics)
+    logits = setup.classifier.apply({"params": params["classifier"]}, jax.lax.stop_gradient(features))
+    query_labels = _join(batch.labels[:, :num_queries])
+    classifier_loss, accuracy = _cross_entropy(logits, query_labels, setup.label_smoothing, setup.axis_name)
+    metrics |= {"classifier_loss": classifier_loss, "classifier_accuracy": accuracy}
+    return value + classifier_loss, Aux(updates, metrics)
+
+
+def _encode(
+    setup: _Contrastive, params, batch_stats, views: Float[Array, "batch view height width channel"], rng
+) -> tuple[Float[Array, "image dim"], Float[Array, "batch view embedding"], Any]:
+    (features, embeddings), batch_stats = apply_training(
+        setup.model, params, batch_stats, _join(views), rng, axis_name=setup.axis_name
+    )
+    return features, embeddings.reshape(*views.shape[:2], -1), batch_stats
+
+
+def _stream(rng: jax.Array | None, number: int) -> jax.Array | None:
+    return None if rng is None else jax.random.fold_in(rng, number)
+
+
+def _teacher_values(setup: _Contrastive, frozen, batch: MixedBatch) -> dict[str, Float[Array, "batch view class"]]:
+    if not setup.teacher:
+        return {}
+    with jax.named_scope("teacher"):
+        probabilities = setup.teacher.probabilities_fn(frozen["teacher"], _join(batch.images))
+    return {"probabilities": probabilities.reshape(batch.labels.shape)}
+
+
+def _keys(
+    setup: _Contrastive, params, state: TrainState, batch: MixedBatch, rng
+) -> tuple[Float[Array, "batch view embedding"], dict[str, Any]]:
+    """The momentum encoder's embeddings of the key views, and its new state."""
+    share = setup.momentum.at(state.step)
+    with jax.named_scope("ema"):
+        ema_params = jax.tree.map(
+            lambda old, new: share * old + (1 - share) * new,
+            state.ema_params,
+            jax.lax.stop_gradient(without_classifier(params)),
+        )
+    key_images = batch.images if setup.is_symmetric else batch.images[:, 1:]
+    with jax.named_scope("key_encoder"):
+        _, keys, batch_stats = _encode(setup, ema_params, state.ema_batch_stats, key_images, rng)
+    return jax.lax.stop_gradient(keys), {"ema_params": ema_params, "ema_batch_stats": batch_stats}
+
+
+def _enqueued(setup: _Contrastive, state: TrainState, values: dict[str, Array]) -> Any:
+    """The queue with this batch's keys; its contents were taken before: no query meets the keys of its own batch twice."""
+    keys = {name: value[:, -setup.num_key_views :] for name, value in values.items() if name != "embeddings"}
+    keys["embeddings"] = keys.pop("keys")
+    with jax.named_scope("queue"):
+        return enqueue(state.queue, keys, state.step)
+
+
+def _compared(
+    setup: _Contrastive, pairs: list["Pair"], filled: Bool[Array, " key"] | None
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """The loss of labels and teacher, and what is logged of it."""
+    mask_fn = functools.partial(_contrast_mask, filled=filled)
+    with jax.named_scope("loss"):
+        of_labels = _loss_of(pairs, "labels", mask_fn, setup.loss_settings)
+        value = of_labels.mean()
+    metrics = {"valid_anchors": of_labels.valid.mean()}
+    if setup.teacher:
         with jax.named_scope("loss"):
-            of_labels = _loss_of(pairs, "labels", mask_fn, settings)
-            value = of_labels.mean()
-        metrics = {"valid_anchors": of_labels.valid.mean()}
-        if teacher:
-            with jax.named_scope("loss"):
-                of_teacher = _loss_of(pairs, "probabilities", mask_fn, settings).mean()
-            metrics |= {"label_loss": value, "teacher_loss": of_teacher}
-            value = of_teacher if math.isinf(teacher.weight) else value + teacher.weight * of_teacher
-        metrics["loss"] = value
-        if diagnose_fn is not None:
-            with jax.named_scope("diagnostics"):
-                metrics |= diagnose_fn(pairs, mask_fn, axis_name)
-        total = value
-        if classifier is not None:
-            logits = classifier.apply({"params": params["classifier"]}, jax.lax.stop_gradient(features))
-            query_labels = batch.labels[:, : query_images.shape[1]]
-            classifier_loss, accuracy = _cross_entropy(logits, _join(query_labels), label_smoothing, axis_name)
-            metrics |= {"classifier_loss": classifier_loss, "classifier_accuracy": accuracy}
-            total = value + classifier_loss
-        return total, Aux(updates, metrics)
+            of_teacher = _loss_of(pairs, "probabilities", mask_fn, setup.loss_settings).mean()
+        metrics |= {"label_loss": value, "teacher_loss": of_teacher}
+        weight = setup.teacher.weight
+        value = of_teacher if math.isinf(weight) else value + weight * of_teacher
+    metrics["loss"] = value
+    if setup.diagnose_fn is not None:
+        with jax.named_scope("diagnostics"):
+            metrics |= setup.diagnose_fn(pairs, mask_fn, setup.axis_name)
+    return value, metrics
 
-    def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
-        variables = {"params": _without_classifier(state.params), "batch_stats": state.batch_stats}
-        features, embeddings = model.apply(variables, images, train=False)
-        logits = None if classifier is None else classifier.apply({"params": state.params["classifier"]}, features)
-        return Prediction(features, embeddings, logits)
 
-    return Objective(init, loss, predict)
+def _predict(
+    setup: _Contrastive, state: TrainState, frozen, images: Float[Array, "batch height width channel"]
+) -> Prediction:
+    features, embeddings = setup.model.apply(variables_of(state), images, train=False)
+    logits = None
+    if setup.classifier is not None:
+        logits = setup.classifier.apply({"params": state.params["classifier"]}, features)
+    return Prediction(features, embeddings, logits)
 
 
 def cross_entropy(
@@ -223,21 +298,19 @@ def cross_entropy(
         variables = model.init(rng, images, method="features")
         features = model.apply(variables, images, method="features")
         head = classifier.init(jax.random.fold_in(rng, 1), features)["params"]
-        return {"params": variables["params"] | {"classifier": head}, "batch_stats": variables["batch_stats"]}
+        fields = fields_of(variables)
+        return fields | {"params": fields["params"] | {"classifier": head}}
 
     def loss(params, state: TrainState, frozen, batch: MixedBatch, rng) -> tuple[Float[Array, ""], Aux]:
-        variables = {"params": _without_classifier(params), "batch_stats": state.batch_stats}
-        features, changed = model.apply(
-            variables, _join(batch.images), train=True, method="features", mutable=["batch_stats"]
+        features, batch_stats = apply_training(
+            model, params, state.batch_stats, _join(batch.images), rng, axis_name=axis_name, method="features"
         )
         logits = classifier.apply({"params": params["classifier"]}, features)
         value, accuracy = _cross_entropy(logits, _join(batch.labels), label_smoothing, axis_name)
-        updates = {"batch_stats": make_replicated(changed["batch_stats"])}
-        return value, Aux(updates, {"loss": value, "classifier_accuracy": accuracy})
+        return value, Aux({"batch_stats": batch_stats}, {"loss": value, "classifier_accuracy": accuracy})
 
     def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
-        variables = {"params": _without_classifier(state.params), "batch_stats": state.batch_stats}
-        features = model.apply(variables, images, method="features")
+        features = model.apply(variables_of(state), images, method="features")
         return Prediction(features, logits=classifier.apply({"params": state.params["classifier"]}, features))
 
     return Objective(init, loss, predict)
@@ -256,7 +329,8 @@ def linear_probe(
         return jax.lax.stop_gradient(model.apply(frozen["encoder"], images, method="features"))
 
     def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
-        return {"params": {"classifier": classifier.init(rng, jnp.zeros((1, model.backbone.feature_dim)))["params"]}}
+        shape = jax.eval_shape(lambda: model.init_with_output(rng, images, method="features")[0]).shape
+        return {"params": {"classifier": classifier.init(rng, jnp.zeros((1, shape[-1])))["params"]}}
 
     def loss(params, state: TrainState, frozen, batch: MixedBatch, rng) -> tuple[Float[Array, ""], Aux]:
         logits = classifier.apply({"params": params["classifier"]}, features_of(frozen, _join(batch.images)))
@@ -355,10 +429,6 @@ def _cross_entropy(
         value = optax.softmax_cross_entropy(logits, smoothed).mean()
         accuracy = jnp.mean(logits.argmax(1) == labels.argmax(1))
         return (value, accuracy) if axis_name is None else jax.lax.pmean((value, accuracy), axis_name)
-
-
-def _without_classifier(params: dict) -> dict:
-    return {name: part for name, part in params.items() if name != "classifier"}
 
 
 def _without(views: Float[Array, "batch view ..."], view: int) -> Float[Array, "batch other ..."]:
