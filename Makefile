@@ -1,35 +1,49 @@
-# Two commands for a fresh machine with Python >= 3.11: `make digits` and `make test`.
+# Two commands for a fresh machine with Python 3.11, 3.12 or 3.13: `make digits` and `make test`. `make help` lists the others.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
+PYTEST := $(RUN) -m pytest -n 2 --dist worksteal
 
-.PHONY: digits test lint format clean
+.PHONY: digits quick test test-stacks lint format requirements clean help
 
-digits: $(VENV)/.installed  ## Train on real images, judge the encoder, write a report.
+digits: $(VENV)/.installed  ## Train on real images, evaluate the encoder, write a report.
 	$(RUN) -m gensupcon_jax.main --config configs/digits.py --workdir runs/digits
 
+quick: $(VENV)/.installed  ## Some tests of every part, within 3 minutes on 2 cores.
+	$(PYTEST) -m "not slow"
+
 test: $(VENV)/.installed $(VENV)/.planned  ## All tests.
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(PYTEST)
+
+test-stacks:  ## `make quick` on every other Python that the package supports, and which of them are not on this machine.
+	PYTHON=$(PYTHON) .ci/stacks
 
 lint: $(VENV)/.installed  ## Style and common mistakes.
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(VENV)/bin/shellcheck launch/*.sh
+	$(VENV)/bin/shellcheck launch/*.sh .ci/run .ci/stacks
 
 format: $(VENV)/.installed  ## Write the style into the files.
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-$(VENV)/.installed: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; found " + sys.version.split()[0] + ". Say which one to use: make PYTHON=python3.12")'
+requirements:  ## Write requirements.txt from pyproject.toml.
+	$(PYTHON) .ci/requirements.py > requirements.txt
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) .ci/python_version.py
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[test,dev]"
+	$(PIP) --editable ".[test,dev]"
 	touch $@
 
 # The TPU compiler, some 170 MB: only the tests of `plan` need it.
 $(VENV)/.planned: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[plan]"
+	$(PIP) --editable ".[plan]"
 	touch $@
 
 clean:  ## Remove what was installed and built; runs stay.
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache
+
+help:  ## This list.
+	@sed -n 's/^\([a-z-]*\):.*##  */\1	/p' $(MAKEFILE_LIST) | expand -t 16

@@ -28,15 +28,15 @@ def as_path(path: str | Path) -> Path:
         raise UserError(f"{path} begins with {scheme[0]}; allowed: a path of this machine, or gs://bucket/folder")
     if not _can_reach_google():
         raise UserError(
-            f"{path} needs google-cloud-storage, which orbax asks about the bucket; "
-            'install it with: pip install "gensupcon_jax[gcs]"'
+            f"{path} needs google-cloud-storage, which orbax asks about the bucket, and TensorFlow, which reads it; "
+            'install them with: pip install "gensupcon_jax[gcs]"'
         )
     return epath.Path(path)
 
 
 def _can_reach_google() -> bool:
     try:
-        return find_spec("google.cloud.storage") is not None
+        return find_spec("google.cloud.storage") is not None and find_spec("tensorflow") is not None
     except ModuleNotFoundError:  # of google.cloud
         return False
 

@@ -23,6 +23,7 @@ from gensupcon_jax.data.encoded_sets import Reading, from_listings, is_labeled, 
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.extras import require_tensorflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +134,7 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     are cut from training, stratified and fixed, where there is no split of their own.
     Raises UserError for unknown sets, sets that cannot be fetched, and sets that are no images with one class each.
     """
+    require_tensorflow(f"dataset.name is 'tfds:{name}'")
     reading = reading or Reading()
     builder, keys = tfds_sets.open_builder(name, reading.folder)
     if None in builder.info.features[keys.image].shape and tfds_sets.default_format(builder):
@@ -168,6 +170,7 @@ def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
     Classes are the folders of the training split, sorted.  Raises UserError for folders without images, for classes that
     training does not have, and, unless `skip_damaged`, for images that cannot be decoded and classes without images.
     """
+    require_tensorflow(f"dataset.name is 'folder:{path}'")
     reading = reading or Reading()
     listings, names, notes, empty = folders.list_folder(
         path, split_names=reading.split_names, cache_folder=reading.cache_folder

@@ -9,6 +9,7 @@ from absl import app, flags, logging
 from gensupcon_jax import main as run_main
 from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.extras import require_tensorflow
 from gensupcon_jax.prepare.check_table import (
     class_rows,
     damaged_lines,
@@ -112,6 +113,8 @@ def _check_flags(argv: list[str]) -> None:
     for flag in (_FILE_FORMAT, _SOURCE):
         if flag.value is not None and not name.startswith("tfds:"):
             raise UserError(f"--{flag.name} is given, but dataset.name is {name!r}; allowed with tfds:<name> only")
+    if name.startswith(("tfds:", "folder:")):
+        require_tensorflow(f"dataset.name is {name!r}")
 
 
 def _check_output(path: Path) -> None:

@@ -43,7 +43,7 @@ from gensupcon_jax.run.advice import Advisor
 from gensupcon_jax.run.assemble import Lengths, Parts
 from gensupcon_jax.run.config_check import check_combinations, check_config
 from gensupcon_jax.run.progress import Progress
-from gensupcon_jax.store import workdir
+from gensupcon_jax.store import tensorboard, workdir
 from gensupcon_jax.store.checkpoint import Checkpoints
 from gensupcon_jax.weights import initial, teachers
 
@@ -217,6 +217,8 @@ def _train(
         start_step, state = restored.step, state.replace(**restored.fields)
         record |= _continued(record, restored.record, folder)
     metrics_writer = workdir.MetricsWriter(folder, start_step) if processes.is_first() else None
+    if not tensorboard.is_available():
+        _say(tensorboard.LEFT_OUT)
     progress = Progress(
         start_step=start_step, end_step=end_step, batch_size=config.batch_size, is_shown=processes.is_first()
     )

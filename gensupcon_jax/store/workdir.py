@@ -10,6 +10,7 @@ from typing import Any
 from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
+from gensupcon_jax.store import tensorboard
 
 CONFIG = "config.json"
 DATASET = "dataset.json"
@@ -146,7 +147,7 @@ def _row(line: str, where: str) -> dict:
 
 
 class MetricsWriter:
-    """Appends rows to metrics.jsonl and TensorBoard; going on from a step drops what was written after it.
+    """Appends rows to metrics.jsonl and, where it is installed, TensorBoard; resuming from a step drops what came after it.
 
     Nothing can be appended to an object of gs://: there the file is written anew, by `flush` and once a minute.
     """
@@ -157,18 +158,7 @@ class MetricsWriter:
         self._lines = [_line(row) for row in kept]
         self._rewrite()
         self._file = None if paths.is_remote(workdir) else self._path.open("a")
-        # Imported here: it brings TensorFlow along, 4 seconds and 600 MiB.
-        from clu.metric_writers import SummaryWriter
-
-        # Written anew: a kill loses what was buffered there, and readers show what came after the step twice.
-        earlier = list((workdir / TENSORBOARD).glob("events.out.tfevents.*"))
-        self._tensorboard = SummaryWriter(str(workdir / TENSORBOARD))
-        for row in kept:
-            values = {name: value for name, value in row.items() if name != "step" and value is not None}
-            self._tensorboard.write_scalars(row["step"], values)
-        self._tensorboard.flush()
-        for path in earlier:
-            path.unlink()
+        self._events = tensorboard.EventWriter(workdir / TENSORBOARD, kept) if tensorboard.is_available() else None
 
     def write(self, step: int, values: dict[str, float | int]) -> None:
         """One row; a value that is not finite is null in the file."""
@@ -186,7 +176,8 @@ class MetricsWriter:
                 f"{self._path} cannot be written ({paths.reason(error)}); free some space and start the same command again: "
                 "it goes on from the newest checkpoint"
             ) from error
-        self._tensorboard.write_scalars(step, values)
+        if self._events is not None:
+            self._events.write(step, values)
 
     def flush(self) -> None:
         """All rows are kept from here on; before a checkpoint, since a restart goes on from there."""
@@ -199,7 +190,8 @@ class MetricsWriter:
             self._rewrite()
         else:
             self._file.close()
-        self._tensorboard.close()
+        if self._events is not None:
+            self._events.close()
 
     def _rewrite(self) -> None:
         paths.write_whole(self._path, "".join(self._lines).encode())

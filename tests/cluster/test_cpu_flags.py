@@ -82,7 +82,7 @@ def test_what_is_not_finite_stays_so_with_the_flags():
 
 def test_jax_knows_the_flags_and_starts_in_silence():
     program = (
-        "import os, pathlib, jax; from gensupcon_jax import cpu_flags;"
+        "import os, pathlib, jax; from gensupcon_jax.cluster import cpu_flags;"
         "cpu_flags.set_for_this_machine(os.environ, pathlib.Path('/no/devices'));"
         "print(jax.jit(lambda x: x @ x)(jax.numpy.ones((2, 2))).sum(), os.environ['XLA_FLAGS'])"
     )

@@ -179,33 +179,6 @@ def test_metrics_go_on_without_gap_repetition_or_torn_line(tmp_path):
     assert workdir.read_metrics(tmp_path) == expected
 
 
-def test_metrics_reach_tensorboard(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    writer = workdir.MetricsWriter(tmp_path, 0)
-    writer.write(5, {"train/loss": 2.5})
-    writer.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0}).Reload()
-    (event,) = events.Tensors("train/loss")
-    assert (event.step, make_ndarray(event.tensor_proto)) == (5, 2.5)
-
-
-def test_tensorboard_forgets_what_was_written_after_the_step_that_a_run_goes_on_from(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    for start_step, steps, value in ((0, (1, 2, 3, 4), 1.0), (2, (3, 4, 5), 2.0)):
-        writer = workdir.MetricsWriter(tmp_path, start_step)
-        for step in steps:
-            writer.write(step, {"train/loss": value})
-        if start_step:
-            writer.close()  # the first one is killed: what it had buffered for TensorBoard is lost
-    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0}).Reload()
-    shown = [(event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors("train/loss")]
-    assert shown == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)]
-
-
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
     workdir.write_json(tmp_path / "results.json", {"a": 1})
     with pytest.raises(TypeError):

@@ -1,0 +1,38 @@
+"""TensorBoard events: every row once, also after a kill."""
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+from gensupcon_jax.store import workdir
+from gensupcon_jax.store.tensorboard import EventWriter
+
+
+def shown(folder, name):
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    return [(event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors(name)]
+
+
+def test_metrics_reach_tensorboard(tmp_path):
+    writer = workdir.MetricsWriter(tmp_path, 0)
+    writer.write(5, {"train/loss": 2.5})
+    writer.close()
+    assert shown(tmp_path / "tensorboard", "train/loss") == [(5, 2.5)]
+
+
+def test_what_was_written_after_the_step_that_a_run_resumes_from_is_forgotten(tmp_path):
+    for start_step, steps, value in ((0, (1, 2, 3, 4), 1.0), (2, (3, 4, 5), 2.0)):
+        writer = workdir.MetricsWriter(tmp_path, start_step)
+        for step in steps:
+            writer.write(step, {"train/loss": value})
+        if start_step:
+            writer.close()  # the first one is killed: what it had buffered for TensorBoard is lost
+    expected = [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)]
+    assert shown(tmp_path / "tensorboard", "train/loss") == expected
+
+
+def test_a_value_that_was_not_finite_is_left_out_of_the_rows_that_are_kept(tmp_path):
+    writer = EventWriter(tmp_path, [{"step": 1, "loss": 2.0, "norm": None}, {"step": 2, "loss": 1.0, "norm": 3.0}])
+    writer.write(3, {"norm": 4.0, "loss": None})
+    writer.close()
+    assert shown(tmp_path, "loss") == [(1, 2.0), (2, 1.0)]
+    assert shown(tmp_path, "norm") == [(2, 3.0), (3, 4.0)]
