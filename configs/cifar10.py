@@ -14,19 +14,26 @@ supcon 96.0, genscl 97.3, genscl_teacher 97.6. With Momentum Contrast the paper'
 """
 
 from gensupcon_jax.configs import common, variants
+from gensupcon_jax.configs.fields import AUTHORS, OURS
 
 
 def get_config(variant="genscl"):
     """The recipe of one variant."""
+    return common.changed(changes(variant))
+
+
+def changes(variant="genscl"):
+    """What one variant changes: field -> (value, source)."""
     return recipe("cifar10", variant)
 
 
 def recipe(data_set, variant):
-    """The recipe of CIFAR-10 and CIFAR-100; values that `common.py` does not hold are named here or in `variants.py`."""
-    config = common.get_config()
-    config.dataset.name = f"tfds:{data_set}"
-    config.optimizer.schedule_per = "epoch"  # authors' code
-    config.mix.block = 128  # ours: partners come from the whole batch of a device of 8
+    """The recipe of CIFAR-10 and CIFAR-100; what is not stated here or in `variants.py` is the default of `fields.py`."""
+    found = {
+        "dataset.name": (f"tfds:{data_set}", OURS),
+        "optimizer.schedule_per": ("epoch", AUTHORS),
+        "mix.block": (128, "ours: partners come from the whole batch of a device of 8"),
+    }
     if variant == "cross_entropy":
-        config.optimizer.learning_rate = 0.8  # ours, as SupContrast's main_ce.py
-    return variants.apply(config, variant, data_set=data_set)
+        found |= {"optimizer.learning_rate": (0.8, "ours, as SupContrast's main_ce.py")}
+    return found | variants.changes(variant, data_set=data_set, method=AUTHORS, values=AUTHORS)

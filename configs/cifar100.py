@@ -13,9 +13,14 @@ Expected top-1 on the test split after the linear stage (paper v1, ResNet-50; no
 supcon 76.5, genscl 82.8, genscl_teacher 84.7. With Momentum Contrast the paper's v2 reports 87.0; that recipe was not released.
 """
 
-from gensupcon_jax.configs import cifar10
+from gensupcon_jax.configs import cifar10, common
 
 
 def get_config(variant="genscl"):
     """The recipe of one variant: that of CIFAR-10 on other data."""
+    return common.changed(changes(variant))
+
+
+def changes(variant="genscl"):
+    """What one variant changes: field -> (value, source)."""
     return cifar10.recipe("cifar100", variant)

@@ -2,25 +2,31 @@
 
     python -m gensupcon_jax.main --config configs/digits.py --workdir runs/digits
 
-All values that differ from `common.py` are `ours`: chosen on the validation split.
+All values are `ours`: chosen on the validation split.
 """
 
 from gensupcon_jax.configs import common
+from gensupcon_jax.configs.fields import OURS
 
 
 def get_config():
     """GenSCL with CutMix and Mixup on the embedded digits."""
-    config = common.get_config()
-    config.dataset.name = "digits"
-    config.batch_size = 256
-    config.epochs = 120.0
-    config.augment.crop_scale = (0.7, 1.0)
-    config.augment.flip_probability = 0.0  # a mirrored digit is no digit
-    config.mix.kind = "mixup_cutmix"
-    config.mix.per = "image"
-    config.model.name = "resnet_small"
-    config.model.width = 16
-    config.optimizer.warmup_epochs = 5.0
-    config.evaluate.every_epochs = 20.0
-    config.checkpoint.every_epochs = 40.0
-    return config
+    return common.changed(changes())
+
+
+def changes():
+    """What the recipe changes: field -> (value, source)."""
+    return {
+        "dataset.name": ("digits", OURS),
+        "batch_size": (256, OURS),
+        "epochs": (120.0, OURS),
+        "augment.crop_scale": ((0.7, 1.0), OURS),
+        "augment.flip_probability": (0.0, "ours: a mirrored digit is not a digit"),
+        "mix.kind": ("mixup_cutmix", OURS),
+        "mix.per": ("image", OURS),
+        "model.name": ("resnet_small", OURS),
+        "model.width": (16, OURS),
+        "optimizer.warmup_epochs": (5.0, OURS),
+        "evaluate.every_epochs": (20.0, OURS),
+        "checkpoint.every_epochs": (40.0, OURS),
+    }

@@ -14,25 +14,34 @@ Expected: docs/evidence.md has what was measured with a share of the training im
 """
 
 from gensupcon_jax.configs import common, variants
+from gensupcon_jax.configs.fields import OURS
 
 
 def get_config(variant="genscl"):
     """The recipe of one variant."""
-    config = common.get_config()
-    config.dataset.name = "tfds:fashion_mnist"
-    config.batch_size = 256
-    config.epochs = 20.0
-    config.augment.crop_scale = (0.6, 1.0)
-    config.augment.jitter_probability = 0.5
-    config.model.name = "resnet_small"
-    config.model.width = 16
-    config.optimizer.warmup_epochs = 1.0
-    config = variants.apply(config, variant, data_set="fashion_mnist")
+    return common.changed(changes(variant))
+
+
+def changes(variant="genscl"):
+    """What one variant changes: field -> (value, source)."""
+    found = {
+        "dataset.name": ("tfds:fashion_mnist", OURS),
+        "batch_size": (256, OURS),
+        "epochs": (20.0, OURS),
+        "augment.crop_scale": ((0.6, 1.0), OURS),
+        "augment.jitter_probability": (0.5, OURS),
+        "model.name": ("resnet_small", OURS),
+        "model.width": (16, OURS),
+        "optimizer.warmup_epochs": (1.0, OURS),
+    }
+    found |= variants.changes(variant, data_set="fashion_mnist", method=OURS, values=OURS)
     if variant in ("cross_entropy", "teacher"):
-        config.optimizer.learning_rate = 0.1
+        found |= {"optimizer.learning_rate": (0.1, OURS)}
     if variant == "linear_probe":
-        config.epochs = 10.0
-        config.optimizer.learning_rate = 1.0
-        config.optimizer.decay_epochs = (6, 8, 9)
-        config.optimizer.warmup_epochs = 0.0
-    return config
+        found |= {
+            "epochs": (10.0, OURS),
+            "optimizer.learning_rate": (1.0, OURS),
+            "optimizer.decay_epochs": ((6, 8, 9), OURS),
+            "optimizer.warmup_epochs": (0.0, OURS),
+        }
+    return found

@@ -20,33 +20,40 @@ the CIFAR recipe where nothing is said.
 """
 
 from gensupcon_jax.configs import common, variants
+from gensupcon_jax.configs.fields import MOCO_V2, OURS, PAPER
 
 
 def get_config(variant="genscl"):
     """The recipe of one variant."""
-    config = common.get_config()
-    config.dataset.name = "tfds:imagenet2012"
-    config.dataset.image_size = 224  # ours, as is usual
-    config.dataset.validation_fraction = 0.01  # ours: 12,812 training images; the test is ImageNet's validation split
-    config.epochs = 200.0  # ours, as MoCo v2
-    config.model.dtype = "bfloat16"  # ours
-    config.mix.block = 32  # ours
-    config.augment.blur_probability = 0.5  # ours, as MoCo v2
-    config.loss.mode = "momentum"  # paper
-    config.loss.base_temperature = None  # ours: the loss is not scaled
-    config.momentum_encoder.momentum = 0.999  # ours, as MoCo
-    config.momentum_encoder.queue_size = 65536  # ours, as MoCo
-    config.optimizer.final_learning_rate = 0.0  # ours
-    config.evaluate.every_epochs = 10.0  # ours
-    config.evaluate.train_images = 100_000  # ours: the features of all would be 10 GB
-    config.evaluate.linear_probe = (
-        False  # ours: 1.28 million features are too many for it; the linear_probe stage judges
-    )
-    config = variants.apply(config, variant, data_set="imagenet")
+    return common.changed(changes(variant))
+
+
+def changes(variant="genscl"):
+    """What one variant changes: field -> (value, source)."""
+    found = {
+        "dataset.name": ("tfds:imagenet2012", OURS),
+        "dataset.image_size": (224, "ours, as is usual"),
+        "dataset.validation_fraction": (0.01, "ours: 12,812 images; the test is on ImageNet's validation split"),
+        "epochs": (200.0, MOCO_V2),
+        "model.dtype": ("bfloat16", OURS),
+        "mix.block": (32, OURS),
+        "augment.blur_probability": (0.5, MOCO_V2),
+        "loss.mode": ("momentum", PAPER),
+        "loss.base_temperature": (None, "ours: the loss is not scaled"),
+        "momentum_encoder.momentum": (0.999, MOCO_V2),
+        "momentum_encoder.queue_size": (65536, MOCO_V2),
+        "optimizer.final_learning_rate": (0.0, OURS),
+        "evaluate.every_epochs": (10.0, OURS),
+        "evaluate.train_images": (100_000, "ours: the features of all would be 10 GB"),
+        "evaluate.linear_probe": (False, "ours: 1.28 million features are too many; the linear_probe stage evaluates"),
+    }
+    found |= variants.changes(variant, data_set="imagenet", method=PAPER, values=OURS)
     if variant in ("cross_entropy", "teacher"):
-        config.epochs = 90.0  # ours, as He et al. 2015
-        config.augment.crop_scale = (0.08, 1.0)  # ours, as Inception (arXiv 1409.4842)
-        config.optimizer.learning_rate = 0.4  # ours: 0.1 at batch 256 (arXiv 1706.02677)
-        config.optimizer.warmup_epochs = 5.0  # ours (arXiv 1706.02677)
-        config.classifier.label_smoothing = 0.1  # ours
-    return config
+        found |= {
+            "epochs": (90.0, "ours, as He et al. 2015"),
+            "augment.crop_scale": ((0.08, 1.0), "ours, as Inception (arXiv 1409.4842)"),
+            "optimizer.learning_rate": (0.4, "ours: 0.1 at batch 256 (arXiv 1706.02677)"),
+            "optimizer.warmup_epochs": (5.0, "ours (arXiv 1706.02677)"),
+            "classifier.label_smoothing": (0.1, OURS),
+        }
+    return found

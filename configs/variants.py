@@ -1,65 +1,67 @@
 """What the variants of a recipe change: supcon, genscl, genscl_teacher, cross_entropy, teacher, linear_probe.
 
-`--config configs/cifar10.py:supcon` picks one; without a name it is genscl. Values are `authors' code` (their CIFAR
-release, built on SupContrast) where nothing else is said.
+`--config configs/cifar10.py:supcon` picks one; without a name it is genscl. The values are those of the authors' CIFAR release,
+built on SupContrast; a recipe says what the source of each is in its own case.
 """
+
+from gensupcon_jax.configs.common import Changes
+from gensupcon_jax.configs.fields import OURS
 
 VARIANTS = ("supcon", "genscl", "genscl_teacher", "cross_entropy", "teacher", "linear_probe")
 
 
-def apply(config, variant, *, data_set):
-    """The config with a variant's changes; data_set names the workdirs that later stages read."""
+def changes(variant: str, *, data_set: str, method: str, values: str) -> Changes:
+    """The values of a variant and their sources.
+
+    data_set names the workdirs that later stages read.  method: where mixing and the teacher come from.  values: where the
+    numbers come from.  Raises ValueError for an unknown variant.
+    """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; allowed: {', '.join(VARIANTS)}")
-    if variant in ("genscl", "genscl_teacher"):
-        mixed(config)
+    found = {}
+    if variant in ("genscl", "genscl_teacher", "teacher"):
+        found |= {"mix.kind": ("mixup_cutmix", method)}
     if variant == "genscl_teacher":
-        taught(config, data_set)
+        found |= _taught(data_set, method)
     if variant in ("cross_entropy", "teacher"):
-        classified(config)
-    if variant == "teacher":
-        mixed(config)
+        found |= {"objective": ("cross_entropy", OURS)} | _one_plain_view(values)
     if variant == "linear_probe":
-        probed(config, data_set)
-    return config
+        found |= _probed(data_set, values) | _one_plain_view(values)
+    return found
 
 
-def mixed(config):
-    """Mixup or CutMix, a coin for each view and batch."""
-    config.mix.kind = "mixup_cutmix"
+def _taught(data_set: str, method: str) -> Changes:
+    """A teacher's predictions of the mixed images are labels in addition to the mixed ones, weight 1 and temperature 1."""
+    return {
+        "teacher.kind": ("workdir", method),
+        "teacher.path": (f"runs/{data_set}_teacher", OURS),
+    }
 
 
-def taught(config, data_set):
-    """A teacher's predictions of the mixed images as labels beside the mixed ones, with weight 1 and temperature 1."""
-    config.teacher.kind = "workdir"
-    config.teacher.path = f"runs/{data_set}_teacher"
+def _one_plain_view(values: str) -> Changes:
+    """One view per image, cropped and flipped only."""
+    return {
+        "augment.num_views": (1, values),
+        "augment.jitter_probability": (0.0, values),
+        "augment.gray_probability": (0.0, values),
+        "augment.blur_probability": (0.0, values),
+    }
 
 
-def classified(config):
-    """Cross-entropy on one view an image."""
-    config.objective = "cross_entropy"
-    config.augment.num_views = 1
-    config.augment.jitter_probability = 0.0
-    config.augment.gray_probability = 0.0
-    config.augment.blur_probability = 0.0
-
-
-def probed(config, data_set):
+def _probed(data_set: str, values: str) -> Changes:
     """The second stage: a linear classifier on the frozen encoder."""
-    config.objective = "linear_probe"
-    config.model.weights = f"runs/{data_set}_genscl"
-    config.batch_size = 512
-    config.epochs = 100.0
-    config.augment.num_views = 1
-    config.augment.jitter_probability = 0.0
-    config.augment.gray_probability = 0.0
-    config.augment.blur_probability = 0.0
-    config.optimizer.name = "sgd"
-    config.optimizer.learning_rate = 5.0
-    config.optimizer.schedule = "step"
-    config.optimizer.schedule_per = "epoch"
-    config.optimizer.decay_epochs = (60, 75, 90)
-    config.optimizer.decay_factor = 0.2
-    config.optimizer.warmup_epochs = 5.0
-    config.optimizer.warmup_learning_rate = 1e-5
-    config.optimizer.weight_decay = 0.0
+    return {
+        "objective": ("linear_probe", OURS),
+        "model.weights": (f"runs/{data_set}_genscl", OURS),
+        "batch_size": (512, values),
+        "epochs": (100.0, values),
+        "optimizer.name": ("sgd", values),
+        "optimizer.learning_rate": (5.0, values),
+        "optimizer.schedule": ("step", values),
+        "optimizer.schedule_per": ("epoch", values),
+        "optimizer.decay_epochs": ((60, 75, 90), values),
+        "optimizer.decay_factor": (0.2, values),
+        "optimizer.warmup_epochs": (5.0, values),
+        "optimizer.warmup_learning_rate": (1e-5, values),
+        "optimizer.weight_decay": (0.0, values),
+    }

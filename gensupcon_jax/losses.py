@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 
 Array = jax.Array | np.ndarray
 Scalar = float | int | np.number | jax.Array | np.ndarray
 
-NORMALIZERS = ("similarity", "count")
+NORMALIZERS = names_of("loss.normalizer")
 
 # Rows of logits held at once. On a CPU 128 and 256 are the fastest (512 leaves the cache), and an accelerator has enough
 # to do in one step.

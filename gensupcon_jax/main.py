@@ -23,8 +23,9 @@ from ml_collections import config_flags
 
 from gensupcon_jax import paths
 from gensupcon_jax.cluster import cpu_flags, processes
+from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.errors import RunStopped, UserError
-from gensupcon_jax.run.config_check import RULES, hint
+from gensupcon_jax.run.config_check import hint, refusal
 from gensupcon_jax.store.workdir import COMPILED, flatten
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe, for example configs/digits.py.", lock_config=True)
@@ -126,7 +127,7 @@ def read_recipe(argument: str) -> Any:
             f"{path}: get_config returned {_one_line(repr(config))[:40]} ({type(config).__name__}); "
             "allowed: the ConfigDict of common.get_config(), changed"
         )
-    missing = [name for name in RULES if name not in fields]
+    missing = [name for name in FIELDS if name not in fields]
     if missing:
         raise UserError(
             f"{path}: get_config leaves out {len(missing)} fields, first {missing[0]}; start from common.get_config()"
@@ -227,8 +228,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     argv = [argv[0], *map(_as_absl_spells_it, argv[1:])]
     given = _overrides(argv)
     for name, _ in given:
-        if name not in RULES:
-            raise UserError(f"{name} is no field of the config{hint(name)}")
+        if name not in FIELDS:
+            raise UserError(f"{name} is not a field of the config{hint(name)}")
     try:
         rest = flags.FLAGS(argv)
     except flags.IllegalFlagValueError as error:
@@ -277,7 +278,7 @@ def _wrong_value(error: flags.IllegalFlagValueError, given: list[tuple[str, str]
         return UserError(str(error.__context__))
     for name, value in given:
         if str(error).startswith(f"flag --config.{name}={value}: "):
-            return UserError(f"{name} is {value!r}; allowed: {RULES[name](object())}")
+            return UserError(f"{name} is {value!r}; allowed: {refusal(name, object())}")
     return UserError(_one_line(str(error)))
 
 

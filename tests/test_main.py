@@ -10,8 +10,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from gensupcon_jax import main
+from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.run.config_check import RULES
 from tests import ROOT
 
 
@@ -25,7 +25,7 @@ def run(*arguments, cwd=ROOT, devices=1):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.loss.temprature=1"], "loss.temprature is no field of the config; did you mean loss.temperature?"),
+        (["--config.loss.temprature=1"], "loss.temprature is not a field of the config; did you mean loss.temperature?"),
         (["--config.mix.kind=cutmx"], "mix.kind is 'cutmx'; allowed: none, mixup, cutmix, mixup_cutmix"),
         (["--config.loss.temperature=0"], "loss.temperature is 0.0; allowed: a number above 0"),
         (["--config.loss.temperature=warm"], "loss.temperature is 'warm'; allowed: a number above 0"),
@@ -38,8 +38,8 @@ def run(*arguments, cwd=ROOT, devices=1):
                                               "a whole number from 1"),
         (["--config.batch_size=1.5", "--config.batch_size=4"], "batch_size is '1.5'; allowed: a whole number from 1"),
         (["--config.steps", "4"], "unknown arguments 4; allowed: --config, --workdir, --config.field=value (with =)"),
-        (["-config.foo=1"], "foo is no field of the config; see configs/common.py for all fields"),
-        (["--noconfig.loss.symetric"], "loss.symetric is no field of the config; did you mean loss.symmetric?"),
+        (["-config.foo=1"], "foo is not a field of the config; see configs/fields.py for all fields"),
+        (["--noconfig.loss.symetric"], "loss.symetric is not a field of the config; did you mean loss.symmetric?"),
         (["--config.batch_size"], "Missing value for flag --config.batch_size"),
         (["--workdir", ""], "--workdir is ''; allowed: the path of a folder, or leave it out for runs/digits"),
         (["--wrkdir", "x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
@@ -121,7 +121,7 @@ START = "from gensupcon_jax.configs import common\ndef get_config():\n    c = co
         ("def get_config():\n    return {}\n", ": get_config returned {} (dict); allowed: the ConfigDict"),
         ("def get_config():\n    pass\n", ": get_config returned None (NoneType); allowed: the ConfigDict"),
         ("from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict()\n",
-         f": get_config leaves out {len(RULES)} fields, first objective; start from common.get_config()"),
+         f": get_config leaves out {len(FIELDS)} fields, first objective; start from common.get_config()"),
         (START + "    c.mx.kind = 'cutmix'\n    return c\n",
          ", line 4: AttributeError: 'mx' Did you mean \"mix\" instead of \"mx\"?"),
         (START + "    c.batch_size = 'many'\n    return c\n",

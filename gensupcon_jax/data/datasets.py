@@ -25,6 +25,9 @@ from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import require_tensorflow
 
+# The forms of `dataset.name`.
+SOURCES = ("digits", "tfds:<name>", "folder:<path>", "arrays")
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

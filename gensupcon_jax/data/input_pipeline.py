@@ -16,8 +16,6 @@ from gensupcon_jax.data.shapes import Batch
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 from gensupcon_jax.errors import UserError
 
-REMAINDERS = ("drop", "carry")
-
 _BATCHES_AHEAD = 2  # on the devices, beside the one that is trained on
 
 

@@ -13,14 +13,13 @@ from jaxtyping import Array, Bool, Float
 
 from gensupcon_jax import losses
 from gensupcon_jax.cluster.sharding import DATA_AXIS
+from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
 from gensupcon_jax.method.network import apply_training, fields_of, variables_of, without_classifier
 from gensupcon_jax.method.state import TrainState
 
-OBJECTIVES = ("contrastive", "cross_entropy", "linear_probe")
-MODES = ("all", "one", "momentum")
-MOMENTUM_SCHEDULES = ("constant", "cosine")
+MODES = names_of("loss.mode")
 
 
 class MixedBatch(NamedTuple):

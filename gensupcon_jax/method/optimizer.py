@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 
 Number = float | int
 
 OPTIMIZERS = ("sgd", "lars", "rmsprop", "adam", "adamw")
-SCHEDULES = ("cosine", "step", "constant")
-SCHEDULE_PER = ("step", "epoch")
-WEIGHT_DECAY_MODES = ("coupled", "decoupled")
+SCHEDULES = names_of("optimizer.schedule")
+SCHEDULE_PER = names_of("optimizer.schedule_per")
+WEIGHT_DECAY_MODES = names_of("optimizer.weight_decay_mode")
 
 _EPSILON = 1e-8  # torch's, of rmsprop and adam; it stands outside the root
 

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models.heads import Encoder, LinearHead, MlpHead
 from gensupcon_jax.models.resnet import BasicBlock, Bottleneck, ResidualBlock, ResNet
 
-STEMS = ("auto", "cifar", "imagenet")
-HEADS = ("linear", "mlp")
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-BATCH_NORMS = ("sync", "local")
+STEMS = names_of("model.stem")
+HEADS = names_of("model.head")
+DTYPES = {name: getattr(jnp, name) for name in names_of("model.dtype")}
+BATCH_NORMS = names_of("model.batch_norm")
 LARGEST_CIFAR_STEM_SIZE = 64  # pixels, Tiny ImageNet's: the ImageNet stem would leave 2x2 positions at the end
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from gensupcon_jax import main as run_main
+from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import require_tensorflow
@@ -24,7 +25,7 @@ from gensupcon_jax.prepare.conversion import FORMATS
 from gensupcon_jax.prepare.fetching import fetch
 from gensupcon_jax.report import ContactSheet, Picture, write_contact_sheet
 from gensupcon_jax.report.contact import MARK
-from gensupcon_jax.run.config_check import RULES
+from gensupcon_jax.run.config_check import refusal
 from gensupcon_jax.store.workdir import DATA_CACHE, flatten
 
 _FILE_FORMAT = flags.DEFINE_string(
@@ -98,8 +99,8 @@ def _check_flags(argv: list[str]) -> None:
     fields = flatten({"dataset": flags.FLAGS["config"].value.dataset.to_dict()})
     wrong = [
         f"{field} is {fields[field]!r}; allowed: {allowed}"
-        for field, rule in RULES.items()
-        if field in fields and (allowed := rule(fields[field]))
+        for field in FIELDS
+        if field in fields and (allowed := refusal(field, fields[field]))
     ]
     if wrong:
         raise UserError("\n".join(wrong))

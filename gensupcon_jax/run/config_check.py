@@ -1,245 +1,35 @@
-"""Is this config one that can run? Every field has a rule here; all that is wrong is said at once."""
+"""Can this config run? Each field by the rule of its declaration, then combinations; all problems are reported together."""
 
 import difflib
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from gensupcon_jax.cluster.sharding import local_batch_size
-from gensupcon_jax.data.input_pipeline import REMAINDERS, steps_per_epoch
+from gensupcon_jax.configs.fields import FIELDS
+from gensupcon_jax.configs.rules import Rule
+from gensupcon_jax.data.datasets import SOURCES
+from gensupcon_jax.data.input_pipeline import steps_per_epoch
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.key_queue import num_slots
-from gensupcon_jax.method.objectives import MODES, MOMENTUM_SCHEDULES, OBJECTIVES
-from gensupcon_jax.method.optimizer import OPTIMIZERS, SCHEDULE_PER, SCHEDULES, WEIGHT_DECAY_MODES
-from gensupcon_jax.models import BATCH_NORMS, DTYPES, ENCODERS, HEADS, STEMS
+from gensupcon_jax.method.optimizer import OPTIMIZERS
+from gensupcon_jax.models import ENCODERS
 from gensupcon_jax.store.workdir import flatten
-from gensupcon_jax.views.augment import AUTO_POLICIES, POLICIES
-from gensupcon_jax.views.mixing import KINDS, PER, VIEWS
-from gensupcon_jax.weights.teachers import KINDS as TEACHER_KINDS
 
-# A rule says what is allowed when a value is not, and None when it is.
-Rule = Callable[[Any], str | None]
-Number = float | int
+# The tables that a field may take its names from, see `rules.Named`; they are looked at when a config is checked.
+TABLES: Mapping[str, Iterable[str]] = {"encoders": ENCODERS, "optimizers": OPTIMIZERS, "sources": SOURCES}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def rule_of(name: str) -> Rule:
+    """What a field may hold, with the names that the tables hold now."""
+    return FIELDS[name].allowed.resolved(TABLES)
 
 
-def _integer(low: int, high: int | None = None) -> Rule:
-    allowed = f"a whole number from {low}" + ("" if high is None else f" to {high}")
-
-    def rule(value):
-        fits = _is_number(value) and isinstance(value, int) and low <= value and (high is None or value <= high)
-        return None if fits else allowed
-
-    return rule
-
-
-def _number(low: Number, high: Number | None = None) -> Rule:
-    allowed = f"a number from {low:g}" + ("" if high is None else f" to {high:g}")
-
-    def rule(value):
-        return None if _is_number(value) and low <= value and (high is None or value <= high) else allowed
-
-    return rule
-
-
-def _positive(value: Any) -> str | None:
-    return None if _is_number(value) and value > 0 else "a number above 0"
-
-
-def _weight(value: Any) -> str | None:
-    fits = (_is_number(value) and value >= 0) or value == math.inf
-    return None if fits else "a number from 0, or inf"
-
-
-def _flag(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "True or False"
-
-
-def _path(value: Any) -> str | None:
-    return None if isinstance(value, str) and value.strip() else "the path of a file or folder"
-
-
-def _split_name(value: Any) -> str | None:
-    return None if isinstance(value, str) and value.strip() else "the name of a split"
-
-
-def _dataset_name(value: Any) -> str | None:
-    prefixed = isinstance(value, str) and any(
-        value.startswith(prefix) and value.removeprefix(prefix).strip() for prefix in ("tfds:", "folder:")
-    )
-    return (
-        None
-        if prefixed or value in ("digits", "arrays")
-        else "digits, tfds:<name>, folder:<path>, arrays (from Python)"
-    )
-
-
-def _fraction(value: Any) -> str | None:
-    return None if _is_number(value) and 0 < value < 1 else "a number above 0 and below 1"
-
-
-def _share(value: Any) -> str | None:
-    return None if _is_number(value) and 0 < value <= 1 else "a number above 0 up to 1"
-
-
-def _below_one(value: Any) -> str | None:
-    return None if _is_number(value) and 0 <= value < 1 else "a number from 0 to below 1"
-
-
-def _channels(value: Any) -> str | None:
-    fits = isinstance(value, tuple | list) and len(value) in (1, 3) and all(map(_is_number, value))
-    return None if fits else "1 or 3 numbers in parentheses, one for each channel"
-
-
-def _choice(*names: str) -> Rule:
-    return lambda value: None if isinstance(value, str) and value in names else ", ".join(names)
-
-
-def _entry_of(table: Mapping[str, Any]) -> Rule:
-    """A name of a table that may get more entries after this file was imported."""
-    return lambda value: None if isinstance(value, str) and value in table else ", ".join(table)
-
-
-def _optional(rule: Rule) -> Rule:
-    def optional(value):
-        allowed = None if value is None else rule(value)
-        return allowed and f"{allowed}, or None"
-
-    return optional
-
-
-def _interval(low: Number, high: Number | None = None) -> Rule:
-    allowed = f"two numbers above {low:g}, the smaller first" + ("" if high is None else f", up to {high:g}")
-
-    def rule(value):
-        fits = isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
-        return None if fits and low < value[0] <= value[1] and (high is None or value[1] <= high) else allowed
-
-    return rule
-
-
-def _several(rule: Rule) -> Rule:
-    def several(value):
-        if isinstance(value, tuple | list) and value and all(rule(entry) is None for entry in value):
-            return None
-        return f"one or more in parentheses, each {rule(None)}"
-
-    return several
-
-
-RULES: dict[str, Rule] = {
-    "objective": _choice(*OBJECTIVES),
-    "seed": _integer(0, 2**32 - 1),
-    "batch_size": _integer(1),
-    "epochs": _positive,
-    "steps": _optional(_integer(0)),
-    "images": _optional(_integer(0)),
-    "log_steps": _integer(1),
-    "dataset.name": _dataset_name,
-    "dataset.folder": _optional(_path),
-    "dataset.train_images": _optional(_integer(1)),
-    "dataset.train_split": _optional(_split_name),
-    "dataset.validation_split": _optional(_split_name),
-    "dataset.test_split": _optional(_split_name),
-    "dataset.validation_fraction": _fraction,
-    "dataset.test_fraction": _fraction,
-    "dataset.image_size": _optional(_integer(1)),
-    "dataset.center_share": _share,
-    "dataset.memory_limit": _number(0),
-    "dataset.num_threads": _optional(_integer(1)),
-    "dataset.remainder": _choice(*REMAINDERS),
-    "dataset.skip_damaged": _flag,
-    "dataset.max_damaged_share": _number(0, 1),
-    "dataset.input_bound_share": _number(0, 1),
-    "augment.num_views": _integer(1),
-    "augment.policy": _choice(*POLICIES),
-    "augment.crop_scale": _interval(0, 1),
-    "augment.crop_ratio": _interval(0),
-    "augment.flip_probability": _number(0, 1),
-    "augment.jitter_probability": _number(0, 1),
-    "augment.brightness": _number(0),
-    "augment.contrast": _number(0),
-    "augment.saturation": _number(0),
-    "augment.hue": _number(0, 0.5),
-    "augment.gray_probability": _number(0, 1),
-    "augment.blur_probability": _number(0, 1),
-    "augment.blur_sigma": _interval(0),
-    "augment.auto_policy": _choice(*AUTO_POLICIES),
-    "augment.rand_num_operations": _integer(0),
-    "augment.rand_magnitude": _number(0, 30),
-    "augment.cutout_size": _number(0, 1),
-    "mix.kind": _choice(*KINDS),
-    "mix.alpha": _positive,
-    "mix.per": _choice(*PER),
-    "mix.views": _choice(*VIEWS),
-    "mix.block": _integer(1),
-    "model.name": _entry_of(ENCODERS),
-    "model.stem": _choice(*STEMS),
-    "model.width": _optional(_integer(1)),
-    "model.head": _choice(*HEADS),
-    "model.head_hidden_dim": _optional(_integer(1)),
-    "model.embedding_dim": _integer(1),
-    "model.dtype": _choice(*DTYPES),
-    "model.batch_norm": _choice(*BATCH_NORMS),
-    "model.weights": _optional(_path),
-    "classifier.label_smoothing": _below_one,
-    "classifier.beside": _flag,
-    "loss.mode": _choice(*MODES),
-    "loss.symmetric": _flag,
-    "loss.temperature": _positive,
-    "loss.base_temperature": _optional(_positive),
-    "loss.normalizer": _choice("similarity", "count"),
-    "loss.tile_size": _optional(_integer(1)),
-    "momentum_encoder.momentum": _number(0, 1),
-    "momentum_encoder.schedule": _choice(*MOMENTUM_SCHEDULES),
-    "momentum_encoder.queue_size": _integer(0),
-    "teacher.kind": _choice(*TEACHER_KINDS),
-    "teacher.path": _optional(_path),
-    "teacher.architecture": _entry_of(ENCODERS),
-    "teacher.image_size": _optional(_integer(1)),
-    "teacher.mean": _optional(_channels),
-    "teacher.std": _optional(_channels),
-    "teacher.weight": _weight,
-    "teacher.temperature": _positive,
-    "teacher.allow_poor": _flag,
-    "optimizer.name": _choice(*OPTIMIZERS),
-    "optimizer.learning_rate": _positive,
-    "optimizer.schedule": _choice(*SCHEDULES),
-    "optimizer.schedule_per": _choice(*SCHEDULE_PER),
-    "optimizer.warmup_epochs": _number(0),
-    "optimizer.warmup_steps": _optional(_integer(0)),
-    "optimizer.warmup_images": _optional(_integer(0)),
-    "optimizer.warmup_learning_rate": _number(0),
-    "optimizer.final_learning_rate": _number(0),
-    "optimizer.decay_epochs": _several(_number(0)),
-    "optimizer.decay_factor": _number(0, 1),
-    "optimizer.momentum": _number(0, 1),
-    "optimizer.nesterov": _flag,
-    "optimizer.second_momentum": _number(0, 1),
-    "optimizer.trust_coefficient": _positive,
-    "optimizer.weight_decay": _number(0),
-    "optimizer.weight_decay_mode": _choice(*WEIGHT_DECAY_MODES),
-    "optimizer.exclude_bias_and_norm": _flag,
-    "optimizer.max_skipped_steps": _integer(0),
-    "evaluate.every_epochs": _number(0),
-    "evaluate.every_steps": _optional(_integer(0)),
-    "evaluate.every_images": _optional(_integer(0)),
-    "evaluate.linear_probe": _flag,
-    "evaluate.batch_size": _integer(1),
-    "evaluate.train_images": _optional(_integer(2)),
-    "evaluate.neighbors": _several(_integer(1)),
-    "evaluate.knn_temperature": _positive,
-    "evaluate.probe_penalties": _several(_positive),
-    "checkpoint.every_epochs": _positive,
-    "checkpoint.every_steps": _optional(_integer(1)),
-    "checkpoint.every_images": _optional(_integer(1)),
-    "checkpoint.keep": _integer(1),
-}
+def refusal(name: str, value: Any) -> str | None:
+    """What the field may hold, in words, where it may not hold this value; else None."""
+    rule = rule_of(name)
+    return None if rule.allows(value) else rule.words
 
 
 def check_config(config: ConfigDict) -> None:
@@ -248,14 +38,11 @@ def check_config(config: ConfigDict) -> None:
     A combination is looked at when each of its fields alone is allowed.
     """
     fields = flatten(config.to_dict())
-    problems = [f"{name} is no field of the config{hint(name)}" for name in fields if name not in RULES]
-    problems += [f"{name} is missing; start from configs/common.py" for name in RULES if name not in fields]
-    bad = {name for name in RULES if name not in fields}
-    for name, rule in RULES.items():
-        allowed = rule(fields[name]) if name in fields else None
-        if allowed:
-            bad.add(name)
-            problems.append(f"{name} is {fields[name]!r}; allowed: {allowed}")
+    problems = [f"{name} is not a field of the config{hint(name)}" for name in fields if name not in FIELDS]
+    problems += [f"{name} is missing; start from configs/common.py" for name in FIELDS if name not in fields]
+    refused = {name: allowed for name in FIELDS if name in fields and (allowed := refusal(name, fields[name]))}
+    problems += [f"{name} is {fields[name]!r}; allowed: {allowed}" for name, allowed in refused.items()]
+    bad = {name for name in FIELDS if name in refused or name not in fields}
     for names, combination in COMBINATIONS:
         if not bad.intersection(names):
             problems += combination(config)
@@ -313,7 +100,9 @@ def _teacher(config: ConfigDict) -> list[str]:
 def _probe(config: ConfigDict) -> list[str]:
     if config.objective != "linear_probe" or config.model.weights is not None:
         return []
-    return ["model.weights is None; allowed with objective linear_probe: the workdir or file of the encoder to judge"]
+    return [
+        "model.weights is None; allowed with objective linear_probe: the workdir or file of the encoder to evaluate"
+    ]
 
 
 def _warmup(config: ConfigDict) -> list[str]:
@@ -358,8 +147,8 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
 
 def hint(name: str) -> str:
     """What to say after an unknown field's name: the nearest one, or where to look."""
-    close = difflib.get_close_matches(name, RULES, n=1, cutoff=0.75)
-    return f"; did you mean {close[0]}?" if close else "; see configs/common.py for all fields"
+    close = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.75)
+    return f"; did you mean {close[0]}?" if close else "; see configs/fields.py for all fields"
 
 
 def _raise(problems: list[str]) -> None:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Key, UInt8
 
+from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.views.policies import AUTO_TABLES, MAX_MAGNITUDE, auto_augment, rand_augment
+from gensupcon_jax.views.policies import MAX_MAGNITUDE, auto_augment, rand_augment
 
 Array = jax.Array | np.ndarray
 Number = float | int
@@ -23,8 +24,8 @@ Transform = Callable[[jax.Array, jax.Array], jax.Array]
 # The channels of an image, each [height, width].
 Planes = tuple[jax.Array, ...]
 
-POLICIES = ("simclr", "auto", "rand", "cutout", "none")
-AUTO_POLICIES = ("auto", *AUTO_TABLES)
+POLICIES = names_of("augment.policy")
+AUTO_POLICIES = names_of("augment.auto_policy")
 
 BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
 

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 
 Array = jax.Array | np.ndarray
 Number = float | int
 
-KINDS = ("none", "mixup", "cutmix", "mixup_cutmix")
-PER = ("batch", "image")
-VIEWS = ("independent", "alike")
+KINDS = names_of("mix.kind")
+PER = names_of("mix.per")
+VIEWS = names_of("mix.views")
 
 
 class Kept(NamedTuple):

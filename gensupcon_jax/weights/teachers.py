@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Float
 
 from gensupcon_jax.cluster.sharding import BATCH, REPLICATED, place, replicated
+from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.data.input_pipeline import padded_batches
 from gensupcon_jax.data.splits import AnySplit
 from gensupcon_jax.errors import UserError
@@ -27,7 +28,7 @@ from gensupcon_jax.weights.variables import fill, identity
 Array = jax.Array | np.ndarray
 Number = float | int
 
-KINDS = ("none", "workdir", "stablehlo", "weights", "callable")
+KINDS = names_of("teacher.kind")
 
 _GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # ITU-R 601, as augment.py
 _UNROLLED_CALLS = 8  # of an artifact with a fixed batch; convolutions inside a loop are far slower on a CPU

@@ -48,7 +48,7 @@ def test_a_folder_with_damage_is_checked_with_status_0_and_a_page(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.dataset.nme=x"], "dataset.nme is no field of the config; did you mean dataset.name?"),
+        (["--config.dataset.nme=x"], "dataset.nme is not a field of the config; did you mean dataset.name?"),
         (["--config.dataset.name=arrays"], "dataset.name is 'arrays', which Python hands over; allowed here: digits, "
                                            "tfds:<name>, folder:<path>"),
         (["--config.dataset.name=folder:/nowhere"], "dataset.name is 'folder:/nowhere', which is no folder; allowed: "

@@ -1,0 +1,431 @@
+"""Every field of a run, declared once: default, what it may hold, meaning, unit, and where the default comes from."""
+
+import dataclasses
+from typing import Any
+
+from gensupcon_jax.configs.rules import (
+    BELOW_ONE,
+    CHANNELS,
+    FLAG,
+    PATH,
+    SPLIT_NAME,
+    WEIGHT,
+    Named,
+    Rule,
+    above,
+    choice,
+    integer,
+    interval,
+    number,
+    optional,
+    several,
+)
+
+# Where a value comes from; a remark may follow.
+PAPER = "paper"  # arXiv 2206.00384
+AUTHORS = "authors' code"  # their CIFAR release
+OURS = "ours"  # chosen here, or a matter of taste
+MOCO_V2 = "ours, as MoCo v2 (arXiv 2003.04297)"
+AUTO_AUGMENT = "ours, as AutoAugment (arXiv 1805.09501)"
+RAND_AUGMENT = "ours, as RandAugment (arXiv 1909.13719)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of the config.
+
+    default: None stands for "follows from the rest".  allowed: the rule for its values.  meaning: a phrase; it explains each
+    name of a choice.  unit: of a number, empty where it has none.  source: PAPER, AUTHORS or OURS, and perhaps a remark.
+    """
+
+    default: Any
+    allowed: Rule | Named
+    meaning: str
+    unit: str = ""
+    source: str = OURS
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether None is allowed."""
+        return isinstance(self.allowed, Rule) and self.allowed.allows(None)
+
+
+# What the fields of a group are about; the first have none.
+GROUPS: dict[str, str] = {
+    "": "The run as a whole. Of a duration in steps, images and epochs the first that is not None counts.",
+    "dataset": "Where images and labels come from; number of classes, image size, mean and deviation follow from the data.",
+    "augment": "Random changes of each view, drawn per image on the device (authors' code, after SimCLR).",
+    "mix": "Mixup and CutMix: images and their label distributions are mixed alike.",
+    "model": "The encoder and its projection head.",
+    "classifier": "A linear layer from features to classes: of cross_entropy and linear_probe, or next to the contrastive loss.",
+    "loss": "The generalized supervised contrastive loss.",
+    "momentum_encoder": "The key encoder of loss.mode momentum, a moving average of the trained one, and the queue of its keys.",
+    "teacher": "A trained classifier whose predictions serve as labels in addition to the true ones.",
+    "optimizer": "The optimizer and its learning rate: a warm-up, then a schedule (authors' code: SGD with a cosine).",
+    "evaluate": "How frozen features are evaluated: settings are chosen on the validation split, the test split is used once.",
+    "checkpoint": "What is kept for resuming.",
+}
+
+FIELDS: dict[str, Field] = {
+    # The run as a whole
+    "objective": Field(
+        "contrastive",
+        choice("contrastive", "cross_entropy", "linear_probe"),
+        "what is trained; cross_entropy: a teacher or the baseline; linear_probe: the second stage, on a frozen encoder",
+    ),
+    "seed": Field(0, integer(0, 2**32 - 1), "every random draw of the run follows from it"),
+    "batch_size": Field(1024, integer(1), "images per step over all devices, before views", "images", AUTHORS),
+    "epochs": Field(500.0, above(0), "length of the training in passes over the training split", "epochs", AUTHORS),
+    "steps": Field(None, optional(integer(0)), "length in steps; 0: only evaluate the encoder", "steps"),
+    "images": Field(None, optional(integer(0)), "length in training images", "images"),
+    "log_steps": Field(10, integer(1), "time between two rows of training metrics", "steps"),
+    # The data
+    "dataset.name": Field(
+        "digits",
+        Named("sources"),
+        "digits: 1,797 handwritten digits of scikit-learn; tfds:<name>[:version]; folder:<path> of <split>/<class>/<image>; "
+        "arrays: handed to train_and_evaluate",
+    ),
+    "dataset.folder": Field(None, optional(PATH), "where TFDS keeps its data sets; None: TFDS's own default"),
+    "dataset.train_images": Field(
+        None,
+        optional(integer(1)),
+        "use only this many training images, the same share of each class; None: all",
+        "images",
+    ),
+    "dataset.train_split": Field(
+        None, optional(SPLIT_NAME), "name of the training split, in TFDS's syntax (train[:90%]); None: the usual one"
+    ),
+    "dataset.validation_split": Field(
+        None, optional(SPLIT_NAME), "name of the validation split; None: the usual one, or cut from the training split"
+    ),
+    "dataset.test_split": Field(
+        None,
+        optional(SPLIT_NAME),
+        "name of the test split; None: the usual one, else the validation split, else cut from the training split",
+    ),
+    "dataset.validation_fraction": Field(
+        0.1,
+        above(0, below=1),
+        "share of the training images that is cut off, stratified and always the same, where there is no validation split",
+    ),
+    "dataset.test_fraction": Field(0.2, above(0, below=1), "the same where there is no test split"),
+    "dataset.image_size": Field(
+        None,
+        optional(integer(1)),
+        "height and width of what the network sees; None: the images' own, or 32 to 224 by their sizes",
+        "pixels",
+    ),
+    "dataset.center_share": Field(
+        0.875,
+        above(0, up_to=1),
+        "share of the shorter side of an encoded image that an evaluation keeps",
+        source="ours, as is usual: 224 of 256 pixels",
+    ),
+    "dataset.memory_limit": Field(
+        2048.0,
+        number(0),
+        "sets with images of one size up to this are kept in memory and cropped on the device",
+        "MiB",
+    ),
+    "dataset.num_threads": Field(
+        None, optional(integer(1)), "threads that decode images; None: one per core", "threads"
+    ),
+    "dataset.remainder": Field(
+        "drop",
+        choice("drop", "carry"),
+        "images that fill no batch; drop: left out, other images in each epoch; carry: begin the next epoch",
+    ),
+    "dataset.skip_damaged": Field(
+        False, FLAG, "leave out images that cannot be decoded, and list them in the workdir; False: an error"
+    ),
+    "dataset.max_damaged_share": Field(
+        0.01, number(0, 1), "a larger share of damaged images is an error even with dataset.skip_damaged"
+    ),
+    "dataset.input_bound_share": Field(
+        0.1,
+        number(0, 1),
+        "report that a run waits for its images where it does so for more than this share of its time",
+    ),
+    # Views
+    "augment.num_views": Field(
+        2, integer(1), "views per image: 2 or more for the contrastive objective, 1 for the others", "views", AUTHORS
+    ),
+    "augment.policy": Field(
+        "simclr",
+        choice("simclr", "auto", "rand", "cutout", "none"),
+        "simclr: crop, flip, color jitter, gray, blur; auto: crop, flip, AutoAugment; rand: crop, flip, RandAugment; "
+        "cutout: crop, flip, a gray square; none: only normalized. A policy reads only the fields of its own changes",
+        source=AUTHORS,
+    ),
+    "augment.crop_scale": Field(
+        (0.2, 1.0), interval(0, 1), "smallest and largest share of the area that a crop keeps", source=AUTHORS
+    ),
+    "augment.crop_ratio": Field(
+        (3 / 4, 4 / 3),
+        interval(0),
+        "smallest and largest width / height of a crop before it is resized",
+        source=AUTHORS,
+    ),
+    "augment.flip_probability": Field(0.5, number(0, 1), "probability of a left-right flip", source=AUTHORS),
+    "augment.jitter_probability": Field(
+        0.8, number(0, 1), "probability of the color jitter as a whole", source=AUTHORS
+    ),
+    "augment.brightness": Field(0.4, number(0), "the factor is drawn from 1 ± this", source=AUTHORS),
+    "augment.contrast": Field(0.4, number(0), "the factor is drawn from 1 ± this", source=AUTHORS),
+    "augment.saturation": Field(
+        0.4, number(0), "the factor is drawn from 1 ± this; one-channel images stay as they are", source=AUTHORS
+    ),
+    "augment.hue": Field(
+        0.1,
+        number(0, 0.5),
+        "the shift is drawn from ± this; one-channel images stay as they are",
+        "turns of the color circle",
+        AUTHORS,
+    ),
+    "augment.gray_probability": Field(
+        0.2, number(0, 1), "probability that all color is removed; one-channel images stay as they are", source=AUTHORS
+    ),
+    "augment.blur_probability": Field(
+        0.0, number(0, 1), "probability of a Gaussian blur", source="authors' code: none on CIFAR; MoCo v2 has 0.5"
+    ),
+    "augment.blur_sigma": Field(
+        (0.1, 2.0), interval(0), "smallest and largest width of the blur", "pixels of a 224-pixel image", MOCO_V2
+    ),
+    "augment.auto_policy": Field(
+        "auto",
+        choice("auto", "cifar10", "svhn", "imagenet"),
+        "AutoAugment's policy; auto: by the data set",
+        source=AUTO_AUGMENT,
+    ),
+    "augment.rand_num_operations": Field(2, integer(0), "operations per image", "operations", RAND_AUGMENT),
+    "augment.rand_magnitude": Field(9.0, number(0, 30), "strength of each operation", source=RAND_AUGMENT),
+    "augment.cutout_size": Field(
+        0.5,
+        number(0, 1),
+        "side of the square as a share of the image's side",
+        source="ours, as Cutout (arXiv 1708.04552): 16 of 32 pixels",
+    ),
+    # Mixing
+    "mix.kind": Field(
+        "none",
+        choice("none", "mixup", "cutmix", "mixup_cutmix"),
+        "mixup_cutmix: one of both, a fair coin for each draw",
+    ),
+    "mix.alpha": Field(1.0, above(0), "lambda ~ Beta(alpha, alpha)", source=AUTHORS),
+    "mix.per": Field(
+        "batch",
+        choice("batch", "image"),
+        "batch: one lambda and one box per view and step; image: one per image",
+        source=AUTHORS,
+    ),
+    "mix.views": Field(
+        "independent",
+        choice("independent", "alike"),
+        "independent: each view draws its own partner and lambda; alike: all views share them",
+        source=AUTHORS,
+    ),
+    "mix.block": Field(
+        32,
+        integer(1),
+        "partners come from blocks of this many consecutive images; it divides the batch of a device",
+        "images",
+    ),
+    # The network
+    "model.name": Field("resnet50", Named("encoders"), "the encoder; resnet_small is for a CPU", source=PAPER),
+    "model.stem": Field(
+        "auto",
+        choice("auto", "cifar", "imagenet"),
+        "auto: by the image size; cifar: 3x3 convolution, no pooling; imagenet: 7x7 convolution with stride 2, max-pooling",
+    ),
+    "model.width": Field(
+        None, optional(integer(1)), "channels of the first stage; None: the network's own width", "channels"
+    ),
+    "model.head": Field(
+        "mlp", choice("linear", "mlp"), "the projection; mlp: with one hidden layer and ReLU", source=AUTHORS
+    ),
+    "model.head_hidden_dim": Field(
+        None,
+        optional(integer(1)),
+        "size of the hidden layer; None: as wide as the features",
+        source="authors' code: 2048",
+    ),
+    "model.embedding_dim": Field(128, integer(1), "size of the unit vectors that the loss compares", source=AUTHORS),
+    "model.dtype": Field(
+        "float32",
+        choice("float32", "bfloat16"),
+        "data type of the network's computation; parameters, statistics and the loss stay float32",
+    ),
+    "model.weights": Field(
+        None, optional(PATH), "start from a workdir, or a .safetensors or .pth file; None: drawn from the seed"
+    ),
+    "model.batch_norm": Field(
+        "sync",
+        choice("sync", "local"),
+        "sync: statistics over all devices; local: each device its own, as the authors' code",
+    ),
+    # The classifier
+    "classifier.label_smoothing": Field(
+        0.0, BELOW_ONE, "this share of each label is spread over all classes", source=AUTHORS
+    ),
+    "classifier.beside": Field(
+        False, FLAG, "contrastive only: train a classifier behind a stop-gradient in the same run"
+    ),
+    # The loss
+    "loss.mode": Field(
+        "all",
+        choice("all", "one", "momentum"),
+        "all: every view is anchor and contrast; one: the first view against the others; "
+        "momentum: queries against the momentum encoder's keys of this batch and of the queue (paper)",
+        source=AUTHORS,
+    ),
+    "loss.symmetric": Field(False, FLAG, "momentum only: every view is a query once, not just the first"),
+    "loss.temperature": Field(0.1, above(0), "divides the cosine similarity of embeddings", source=AUTHORS),
+    "loss.base_temperature": Field(
+        0.07, optional(above(0)), "the loss is scaled by temperature / this; None: not scaled", source=AUTHORS
+    ),
+    "loss.normalizer": Field(
+        "similarity",
+        choice("similarity", "count"),
+        "similarity: divide by the sum of label similarities; count: by the number of contrasts (paper, Eq. 2)",
+        source=AUTHORS,
+    ),
+    "loss.tile_size": Field(
+        None, optional(integer(1)), "anchors per tile of the streamed softmax; None: the loss's own", "anchors"
+    ),
+    # The momentum encoder
+    "momentum_encoder.momentum": Field(
+        0.999,
+        number(0, 1),
+        "share of the old average that stays at a step",
+        source="ours, as MoCo (arXiv 1911.05722)",
+    ),
+    "momentum_encoder.schedule": Field(
+        "constant", choice("constant", "cosine"), "cosine: from momentum to 1 over the run, as BYOL (arXiv 2006.07733)"
+    ),
+    "momentum_encoder.queue_size": Field(
+        0, integer(0), "keys kept from earlier steps, a multiple of the batch; 0: only the keys of this batch", "keys"
+    ),
+    # The teacher
+    "teacher.kind": Field(
+        "none",
+        choice("none", "workdir", "stablehlo", "weights", "callable"),
+        "workdir: of this program; stablehlo: an exported function; weights: a .safetensors or .pth file; "
+        "callable: a Python function",
+    ),
+    "teacher.path": Field(None, optional(PATH), "the workdir or the file"),
+    "teacher.architecture": Field(
+        "resnet50", Named("encoders"), "its encoder, for kind weights; it computes in model.dtype"
+    ),
+    "teacher.image_size": Field(
+        None,
+        optional(integer(1)),
+        "height and width of what it was trained on; None: that of the workdir or the artifact, or the data's",
+        "pixels",
+    ),
+    "teacher.mean": Field(
+        None,
+        optional(CHANNELS),
+        "mean of each channel, on the scale 0..1, that it was trained with; None: the workdir's, or the data's",
+    ),
+    "teacher.std": Field(None, optional(CHANNELS), "the same for the standard deviation"),
+    "teacher.weight": Field(
+        1.0,
+        WEIGHT,
+        "loss = loss of the labels + weight x loss of the predictions; inf: predictions only",
+        source=AUTHORS,
+    ),
+    "teacher.temperature": Field(
+        1.0, above(0), "the teacher's logits are divided by this before the softmax", source=AUTHORS
+    ),
+    "teacher.allow_poor": Field(
+        False, FLAG, "accept a teacher whose accuracy on the validation split is below twice chance"
+    ),
+    # The optimizer
+    "optimizer.name": Field("sgd", Named("optimizers"), "the optimizer", source=AUTHORS),
+    "optimizer.learning_rate": Field(0.5, above(0), "the peak learning rate", source=AUTHORS),
+    "optimizer.schedule": Field(
+        "cosine",
+        choice("cosine", "step", "constant"),
+        "the rate after the warm-up; step: multiplied by decay_factor at each of decay_epochs",
+        source=AUTHORS,
+    ),
+    "optimizer.schedule_per": Field(
+        "step",
+        choice("step", "epoch"),
+        "epoch: the rate after the warm-up changes once per epoch, as in the authors' code",
+    ),
+    "optimizer.warmup_epochs": Field(
+        10.0, number(0), "time in which the rate rises linearly to the peak", "epochs", AUTHORS
+    ),
+    "optimizer.warmup_steps": Field(None, optional(integer(0)), "the same in steps", "steps"),
+    "optimizer.warmup_images": Field(None, optional(integer(0)), "the same in training images", "images"),
+    "optimizer.warmup_learning_rate": Field(
+        0.01, number(0), "learning rate at which the warm-up starts", source=AUTHORS
+    ),
+    "optimizer.final_learning_rate": Field(5e-4, number(0), "learning rate at which the cosine ends", source=AUTHORS),
+    "optimizer.decay_epochs": Field(
+        (60, 75, 90),
+        several(number(0)),
+        "when the step schedule lowers the rate",
+        "epochs",
+        "authors' code, linear stage",
+    ),
+    "optimizer.decay_factor": Field(
+        0.2, number(0, 1), "the step schedule multiplies the rate by this", source="authors' code, linear stage"
+    ),
+    "optimizer.momentum": Field(
+        0.9, number(0, 1), "momentum of sgd, lars and rmsprop; the first beta of adam and adamw", source=AUTHORS
+    ),
+    "optimizer.nesterov": Field(False, FLAG, "Nesterov's momentum, of sgd and lars"),
+    "optimizer.second_momentum": Field(
+        0.999, number(0, 1), "decay of the squared gradients, of rmsprop (usually 0.9 there), adam and adamw"
+    ),
+    "optimizer.trust_coefficient": Field(0.001, above(0), "trust coefficient of lars"),
+    "optimizer.weight_decay": Field(1e-4, number(0), "L2 penalty of the parameters", source=AUTHORS),
+    "optimizer.weight_decay_mode": Field(
+        "coupled",
+        choice("coupled", "decoupled"),
+        "coupled: added to the gradient; decoupled: added to the update (adamw: always)",
+    ),
+    "optimizer.max_skipped_steps": Field(
+        0, integer(0), "steps with values that are not finite, which may be skipped before the run stops", "steps"
+    ),
+    "optimizer.exclude_bias_and_norm": Field(
+        False, FLAG, "no weight decay, and no scaling by lars, for biases and BatchNorm"
+    ),
+    # Evaluation
+    "evaluate.every_epochs": Field(
+        5.0, number(0), "time between two evaluations on the validation split; 0: only at the end", "epochs"
+    ),
+    "evaluate.every_steps": Field(None, optional(integer(0)), "the same in steps", "steps"),
+    "evaluate.every_images": Field(None, optional(integer(0)), "the same in training images", "images"),
+    "evaluate.linear_probe": Field(
+        True, FLAG, "fit a linear probe on the frozen features at the end; False where they are too many for it"
+    ),
+    "evaluate.batch_size": Field(512, integer(1), "images evaluated at once over all devices", "images"),
+    "evaluate.train_images": Field(
+        None, optional(integer(2)), "k-NN and probe use this many training images; None: all", "images"
+    ),
+    "evaluate.neighbors": Field(
+        (1, 3, 5, 10, 20, 50, 200), several(integer(1)), "the k of k-NN is chosen among these", "neighbors"
+    ),
+    "evaluate.knn_temperature": Field(0.07, above(0), "the vote of a neighbor weighs exp(cosine / this)"),
+    "evaluate.probe_penalties": Field(
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0), several(above(0)), "the L2 penalty of the linear probe is chosen among these"
+    ),
+    # Checkpoints
+    "checkpoint.every_epochs": Field(
+        5.0, above(0), "time between two checkpoints; the last step is always saved", "epochs"
+    ),
+    "checkpoint.every_steps": Field(None, optional(integer(1)), "the same in steps", "steps"),
+    "checkpoint.every_images": Field(None, optional(integer(1)), "the same in training images", "images"),
+    "checkpoint.keep": Field(
+        2, integer(1), "newest checkpoints that are kept, in addition to the best by validation", "checkpoints"
+    ),
+}
+
+
+def names_of(field: str) -> tuple[str, ...]:
+    """The names that a field of fixed choices allows."""
+    return FIELDS[field].allowed.names
