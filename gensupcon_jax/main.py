@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from gensupcon_jax import paths
-from gensupcon_jax.cluster import cpu_flags, processes
+from gensupcon_jax.cluster import cpu_flags, detection, processes
 from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.run.config_check import hint, refusal
@@ -97,7 +97,7 @@ def join_processes() -> None:
             f"--{', --'.join(missing)} is missing beside --{', --'.join(given)}; several processes need all three"
         )
     if _DISTRIBUTED.value:
-        member = processes.member_of_cluster(_JOIN_TIMEOUT.value)
+        member = detection.member_of_cluster(os.environ, timeout=_JOIN_TIMEOUT.value)
         processes.join(member, timeout=_JOIN_TIMEOUT.value)
     elif given:
         member = processes.Member(*(flag.value for flag in explicit.values()))

@@ -92,3 +92,30 @@ def test_few_wings_know_the_config():
         if re.search(r"import ConfigDict|import ml_collections$", path.read_text(), re.MULTILINE)
     }
     assert knowing == {"run", "store", "plan"}
+
+
+def test_nothing_uses_the_private_part_of_jax():
+    pattern = "jax" + "._src"
+    files = [
+        path
+        for folder in ("gensupcon_jax", "configs", "launch", "benchmarks", "tests")
+        for path in (ROOT / folder).rglob("*")
+    ]
+    texts = {path: path.read_text() for path in files if path.suffix in (".py", ".ipynb", ".sh")}
+    assert len(texts) > 150
+    assert [str(path) for path, text in texts.items() if pattern in text] == []
+
+
+def slow_and_quick_tests(path):
+    """(names of the tests marked `slow`, of the others) of a file."""
+    tree = ast.parse(path.read_text())
+    of_all = any(isinstance(node, ast.Assign) and "mark.slow" in ast.unparse(node) for node in tree.body)
+    tests = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    slow = [test.name for test in tests if of_all or "mark.slow" in "".join(map(ast.unparse, test.decorator_list))]
+    return slow, [test.name for test in tests if test.name not in slow]
+
+
+@pytest.mark.parametrize("wing", sorted({path.parent.name for path in PYTHON_FILES} - {"gensupcon_jax"}))
+def test_make_quick_has_tests_of_every_wing(wing):
+    files = list((ROOT / "tests" / wing).glob("test_*.py"))
+    assert sum(len(slow_and_quick_tests(path)[1]) for path in files) >= 3, wing

@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 
+from gensupcon_jax.cluster.detection import Member
 from gensupcon_jax.errors import UserError
 
 LOST = 75  # exit status (EX_TEMPFAIL): another process was lost, starting all of them again goes on
@@ -27,15 +28,6 @@ _EARLY_SECONDS = 30.0  # how long one process may have finished before the other
 _NOTICE_SECONDS = 50.0  # where joining may take longer than this, what is missing is said meanwhile
 _TRY_SECONDS = 10.0  # one attempt to connect: an address that swallows everything does not use up all of the time
 _BLAME_SECONDS = 5.0  # how long a broken collective waits for the name of the process that broke it
-
-
-class Member(NamedTuple):
-    """Which process of how many, and where process 0 is found; `local_device_ids` None: all devices of the machine."""
-
-    coordinator_address: str
-    num_processes: int
-    process_id: int
-    local_device_ids: list[int] | None = None
 
 
 class Alone:
@@ -72,29 +64,6 @@ def is_first() -> bool:
 def share(value: Any) -> Any:
     """Process 0's value (of JSON) on every process; all of them must call it."""
     return group().gather(value if is_first() else None)[0]
-
-
-def member_of_cluster(timeout: float = 50.0) -> Member:
-    """What jax finds out of a TPU pod, SLURM, GKE or Open MPI; UserError where there is none.
-
-    timeout: seconds until the coordinator's name must be known to the cluster.
-    """
-    # The public jax.distributed.initialize detects and connects in one: too late to say who is missing.
-    from jax._src.clusters import ClusterEnv
-
-    try:
-        found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(timeout))
-    except Exception as error:
-        raise UserError(f"--distributed: the cluster's description cannot be read ({error})") from error
-    if None in found[:3]:
-        raise UserError(
-            "--distributed: no cluster is found here (TPU pod, SLURM, GKE, Open MPI); "
-            "give --coordinator_address, --num_processes and --process_id in place of it"
-        )
-    coordinator_address, num_processes, process_id, local_device_ids = found
-    if "JAX_LOCAL_DEVICE_IDS" in os.environ:
-        local_device_ids = None  # jax then reads it itself; what it finds of SLURM is one GPU for each process
-    return Member(coordinator_address, num_processes, process_id, local_device_ids)
 
 
 def join(member: Member, *, timeout: float = 50.0) -> None:

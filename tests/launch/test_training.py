@@ -11,7 +11,6 @@ import time
 
 import pytest
 
-from gensupcon_jax.cluster import processes
 from tests import ROOT
 from tests.running import SHORT, ended, free_port, rows_of, start
 
@@ -47,27 +46,6 @@ def test_a_port_that_is_taken_is_said_within_a_minute_with_address_and_process(t
     assert status == 1
     assert f"error: process 0 cannot listen on port {port} of --coordinator_address 127.0.0.1:{port}" in said
     assert "+ process 0 of 2 ended with status 1\n" in said
-
-
-def slurm(monkeypatch, **changes):
-    """What SLURM tells the process 5 of 8, the second on the second node of two."""
-    told = {
-        "SLURM_JOB_ID": "77", "SLURM_STEP_NODELIST": "node[07-08]", "SLURM_NTASKS": "8", "SLURM_PROCID": "5",
-        "SLURM_LOCALID": "1", "SLURM_STEP_NUM_NODES": "2",
-    } | changes  # fmt: skip
-    for name, value in told.items():
-        monkeypatch.setenv(name, value)
-
-
-def test_under_slurm_a_process_for_each_gpu_takes_the_one_of_its_number(monkeypatch):
-    slurm(monkeypatch)
-    assert processes.member_of_cluster() == processes.Member("node07:61517", 8, 5, [1])
-
-
-def test_under_slurm_a_process_for_each_node_takes_all_its_gpus(monkeypatch):
-    # As launch/slurm.sh --process-per node says it; without, jax would take the first GPU only.
-    slurm(monkeypatch, SLURM_NTASKS="2", SLURM_PROCID="1", SLURM_LOCALID="0", JAX_LOCAL_DEVICE_IDS="0,1,2,3")
-    assert processes.member_of_cluster() == processes.Member("node07:61517", 2, 1, None)
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_the_next_launch_goes_on(tmp_path):

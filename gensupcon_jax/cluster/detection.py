@@ -1,0 +1,165 @@
+"""Which process of how many this is, as Open MPI, SLURM, GKE or a TPU pod says it.
+
+The variables, ports and order are those of `jax.distributed.initialize`, which detects and connects in one: too late to say
+who is missing.
+"""
+
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from gensupcon_jax.errors import UserError
+
+_METADATA = "http://{}/computeMetadata/v1/instance/attributes/{}"  # Google's server for its machines
+_METADATA_SECONDS = 5.0
+_METADATA_TRIES = 6
+_TPU_PORT = 8482
+_FIRST_PORT, _NUM_PORTS = 61440, 4096  # jobs of one machine get different ones
+_TPU_FILES = ("accel*", "vfio/[0-9]*")
+
+MetadataFn = Callable[[str], str | None]
+
+
+class Member(NamedTuple):
+    """Which process of how many, and where process 0 is found; `local_device_ids` None: all devices of the machine."""
+
+    coordinator_address: str
+    num_processes: int
+    process_id: int
+    local_device_ids: list[int] | None = None
+
+
+def member_of_cluster(
+    environ: Mapping[str, str],
+    *,
+    timeout: float = 50.0,
+    devices: Path = Path("/dev"),
+    metadata_fn: MetadataFn | None = None,
+) -> Member:
+    """This process as its cluster describes it.
+
+    timeout: seconds until the name of a TPU pod's coordinator must be known.  metadata_fn: attribute of this machine -> its
+    text, None where Google's server does not have it; None: asks that server.
+    Raises UserError where no cluster is found, and for a description that cannot be read.
+    """
+    ask = metadata_fn or (lambda key: _google_metadata(key, environ.get("GCE_METADATA_IP", "metadata.google.internal")))
+    has_tpu = any(found for pattern in _TPU_FILES for found in devices.glob(pattern))
+    try:
+        member = _of_open_mpi(environ) or _of_slurm(environ)
+        of_tpus = None if member else _of_gke(environ) or (_of_tpu_pod(environ, ask) if has_tpu else None)
+    except (KeyError, ValueError, OSError) as error:
+        raise UserError(f"--distributed: the cluster's description cannot be read ({error})") from error
+    if of_tpus is not None:
+        _wait_for_name(of_tpus.coordinator_address.rpartition(":")[0], timeout)
+        return of_tpus
+    if member is None:
+        raise UserError(
+            "--distributed: no cluster is found here (TPU pod, SLURM, GKE, Open MPI); "
+            "give --coordinator_address, --num_processes and --process_id in place of it"
+        )
+    # jax itself reads JAX_LOCAL_DEVICE_IDS; what is found here is one GPU for each process.
+    return member._replace(local_device_ids=None) if "JAX_LOCAL_DEVICE_IDS" in environ else member
+
+
+def _of_open_mpi(environ: Mapping[str, str]) -> Member | None:
+    """mpirun before version 5 says where it runs: "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911"."""
+    place = environ.get("OMPI_MCA_orte_hnp_uri")
+    if place is None:
+        return None
+    found = re.match(r"(\d+)\..*?(?:tcp://(.+?)[,:]|tcp6://\[(.+?)[,\]])", place)
+    if found is None:
+        raise ValueError(f"OMPI_MCA_orte_hnp_uri is {place!r}")
+    job = int(found[1]) // _NUM_PORTS  # Open MPI's numbers are multiples of it
+    return Member(
+        _address(found[2] or found[3], _port_of_job(job), environ),
+        int(environ["OMPI_COMM_WORLD_SIZE"]),
+        int(environ["OMPI_COMM_WORLD_RANK"]),
+        [int(environ["OMPI_COMM_WORLD_LOCAL_RANK"])],
+    )
+
+
+def _of_slurm(environ: Mapping[str, str]) -> Member | None:
+    """Of srun's tasks; "node[001-015,017],other" begins with node001."""
+    names = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+    if not all(name in environ for name in names):
+        return None
+    job, nodes, num_tasks, task, local = (environ[name] for name in names)
+    host = re.match(r"([^,\[]*)(?:\[([^,\-\]]*))?", nodes)
+    return Member(
+        _address(host[1] + (host[2] or ""), _port_of_job(int(job)), environ), int(num_tasks), int(task), [int(local)]
+    )
+
+
+def _of_gke(environ: Mapping[str, str]) -> Member | None:
+    """Of a TPU slice, or of several (MEGASCALE), in pods of GKE."""
+    file = environ.get("TPU_PROCESS_ADDRESSES_PATH")
+    if file:
+        workers = Path(file).read_text().strip()
+    else:
+        workers = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES")
+    if not workers:
+        return None
+    return _of_slices(workers.split(","), int(environ["TPU_WORKER_ID"]), environ.get, environ)
+
+
+def _of_tpu_pod(environ: Mapping[str, str], ask: MetadataFn) -> Member | None:
+    """Of TPU machines: Google's metadata server knows them."""
+    if "TPU_SKIP_MDS_QUERY" in environ or (number := ask("agent-worker-number")) is None:
+        return None
+    # "10.0.0.1,10.0.0.2", or in older pods "name:id:10.0.0.1,name:id:10.0.0.2".
+    workers = [worker.split(":")[-1] for worker in (ask("worker-network-endpoints") or "").split(",")]
+    described = dict(re.findall(r"^\s*(\w+)\s*:\s*'?(.*?)'?\s*$", ask("tpu-env") or "", re.MULTILINE))
+    return _of_slices(workers, int(number), {**described, **environ}.get, environ)
+
+
+def _of_slices(
+    workers: list[str], worker: int, value_of: Callable[[str], str | None], environ: Mapping[str, str]
+) -> Member:
+    """Slices of equally many workers are numbered one after the other."""
+    coordinator = (value_of("MEGASCALE_COORDINATOR_ADDRESS") or workers[0]).partition(":")[0]
+    num_slices, number = (
+        int(value_of(f"MEGASCALE_{name}") or usual) for name, usual in (("NUM_SLICES", 1), ("SLICE_ID", 0))
+    )
+    return Member(_address(coordinator, _TPU_PORT, environ), len(workers) * num_slices, worker + number * len(workers))
+
+
+def _port_of_job(job: int) -> int:
+    return _FIRST_PORT + job % _NUM_PORTS
+
+
+def _address(host: str, port: int, environ: Mapping[str, str]) -> str:
+    return f"{host}:{environ.get('JAX_COORDINATOR_PORT') or port}"
+
+
+def _wait_for_name(host: str, timeout: float) -> None:
+    """Until the name is known: GKE makes it when the coordinator's pod starts."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            socket.gethostbyname(host)
+            return
+        except socket.gaierror as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"--distributed: the coordinator's name {host} is not known after {timeout:.0f} seconds ({error}); "
+                    "is process 0 running? --join_timeout waits longer"
+                ) from error
+        time.sleep(min(5.0, timeout / 4))
+
+
+def _google_metadata(key: str, server: str) -> str | None:
+    request = urllib.request.Request(_METADATA.format(server, key), headers={"Metadata-Flavor": "Google"})
+    for attempt in range(_METADATA_TRIES):
+        try:
+            with urllib.request.urlopen(request, timeout=_METADATA_SECONDS) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError:  # it has no such attribute, or not yet
+            time.sleep(0.5 if attempt + 1 < _METADATA_TRIES else 0)
+        except OSError:  # no such server: not a machine of Google's
+            return None
+    return None
