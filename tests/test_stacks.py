@@ -29,8 +29,7 @@ def run_stacks(tmp_path, on_path, of_pyenv, status=0):
     environment = {"PATH": f"{tmp_path / 'bin'}:{tmp_path / 'tools'}", "PYENV_ROOT": str(tmp_path / "pyenv")}
     (tmp_path / "tools").mkdir()
     for tool in ("bash", "dirname", "env"):
-        (tmp_path / "tools" / tool).symlink_to(
-            next(path for path in (f"/bin/{tool}", f"/usr/bin/{tool}") if os.path.exists(path))
+        (tmp_path / "tools" / tool).symlink_to(shutil.which(tool))
         )
     done = subprocess.run([STACKS], env=environment, capture_output=True, text=True)
     calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
