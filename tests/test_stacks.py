@@ -30,7 +30,6 @@ def run_stacks(tmp_path, on_path, of_pyenv, status=0):
     (tmp_path / "tools").mkdir()
     for tool in ("bash", "dirname", "env"):
         (tmp_path / "tools" / tool).symlink_to(shutil.which(tool))
-        )
     done = subprocess.run([STACKS], env=environment, capture_output=True, text=True)
     calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
     return done.returncode, done.stdout, done.stderr, calls
