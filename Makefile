@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 PYTEST := $(RUN) -m pytest -n 2 --dist worksteal
 
-.PHONY: digits quick test test-stacks lint format requirements clean help
+.PHONY: digits quick test test-stacks lint format docs requirements clean help
 
 digits: $(VENV)/.installed  ## Train on real images, evaluate the encoder, write a report.
 	$(RUN) -m gensupcon_jax.main --config configs/digits.py --workdir runs/digits
@@ -28,6 +28,9 @@ format: $(VENV)/.installed  ## Write the style into the files.
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+docs: $(VENV)/.docs  ## The documentation site, without a network: open site/index.html.
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 requirements:  ## Write requirements.txt from pyproject.toml.
 	$(PYTHON) .ci/requirements.py > requirements.txt
 
@@ -42,8 +45,12 @@ $(VENV)/.planned: $(VENV)/.installed
 	$(PIP) --editable ".[plan]"
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) --editable ".[docs]"
+	touch $@
+
 clean:  ## Remove what was installed and built; runs stay.
-	rm -rf .venv .venv-* build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build site *.egg-info .pytest_cache .ruff_cache
 
 help:  ## This list.
 	@sed -n 's/^\([a-z-]*\):.*##  */\1	/p' $(MAKEFILE_LIST) | expand -t 16

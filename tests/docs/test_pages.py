@@ -1,0 +1,175 @@
+"""The pages name only what is there: files, tests, tables, make targets; their links lead somewhere, their examples run."""
+
+import ast
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import yaml
+
+import gensupcon_jax
+from docs import ledger
+from gensupcon_jax.configs import fields
+from tests import ROOT
+from tests.test_house import wings
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+MAKE_TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+LARGEST_PICTURE = 150 * 1024
+
+
+def python_blocks(page):
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
+def prose(path):
+    """Without code."""
+    return re.sub(r"```.*?```|`[^`\n]*`|^    .*?$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_links_and_pictures_lead_to_files_that_are_there():
+    links = [(path, link) for path in PAGES for link in re.findall(r"\]\(([^)#]+)[^)]*\)", prose(path))]
+    inside = [(path, link) for path, link in links if not link.startswith("https://")]
+    assert len(inside) > 30
+    assert [(path.name, link) for path, link in inside if not (path.parent / link).exists()] == []
+
+
+def test_every_page_stands_in_the_navigation():
+    class Loader(yaml.SafeLoader):
+        pass
+
+    navigation = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)["nav"]
+    entries = [entry for section in navigation for entries in section.values() for entry in entries]
+    listed = {next(iter(entry.values())) if isinstance(entry, dict) else entry for entry in entries}
+    assert listed == {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+
+
+def test_pictures_are_small():
+    pictures = [*(ROOT / "docs").rglob("*.png")]
+    assert len(pictures) >= 4
+    assert [path.name for path in pictures if path.stat().st_size > LARGEST_PICTURE] == []
+
+
+def test_make_targets_that_are_named_exist():
+    named = {(path.name, target) for path in PAGES for target in re.findall(r"`make ([a-z][a-z-]+)`", path.read_text())}
+    assert len(named) >= 8
+    assert sorted(name for name in named if name[1] not in MAKE_TARGETS) == []
+
+
+def test_the_api_reference_documents_what_is_there():
+    for path in (ROOT / "docs/api").glob("*.md"):
+        for identifier in re.findall(r"^::: ([\w.]+)$", path.read_text(), re.MULTILINE):
+            module, _, name = identifier.rpartition(".")
+            file = ROOT / (module.replace(".", "/") + ".py")
+            if not file.exists():  # the identifier is a module itself
+                assert (ROOT / identifier.replace(".", "/")).with_suffix(".py").exists() or (
+                    ROOT / identifier.replace(".", "/") / "__init__.py"
+                ).exists(), identifier
+                continue
+            assert name in defined_names(file), identifier
+
+
+def defined_names(file):
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def test_contributing_names_files_and_tables_that_are_there():
+    paths = re.findall(r"`((?:gensupcon_jax|tests|configs|docs|launch|benchmarks|\.github)/[\w./-]+)`", CONTRIBUTING)
+    assert len(paths) >= 12
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    tables = re.findall(r"Table: `(\w+)` in `([\w./]+)`", CONTRIBUTING)
+    assert len(tables) >= 3
+    assert [table for table, path in tables if table not in defined_names(ROOT / path)] == []
+
+
+def test_contributing_shows_every_folder_of_the_package_and_the_order_of_imports():
+    folders = {path.parent.name for path in (ROOT / "gensupcon_jax").glob("*/__init__.py")} - {"configs"}
+    assert folders == set(re.findall(r"^      (\w+)/ ", CONTRIBUTING, re.MULTILINE))
+    (block,) = re.findall(r"never from above:\n\n((?:    .+\n)+)", CONTRIBUTING)
+    level = {name: number for number, line in enumerate(block.splitlines()) for name in re.findall(r"\w+", line)}
+    assert folders <= set(level)
+    upward = [
+        (name, below)
+        for name, imported in wings().items()
+        for below in imported
+        if name in level and below in level and level[below] <= level[name]
+    ]
+    assert upward == []
+
+
+def test_an_encoder_as_contributing_adds_it(monkeypatch):
+    from gensupcon_jax import models
+
+    monkeypatch.setattr(models, "ENCODERS", models.ENCODERS)
+    monkeypatch.setitem(models.ENCODERS, "two_layers", None)  # taken out again afterwards
+    exec(block_with("ENCODERS["), {})
+    model = models.build_model(name="two_layers", image_size=8, width=5, embedding_dim=3)
+    images = jnp.ones((2, 8, 8, 1))
+    output = model.apply(model.init(jax.random.key(0), images, train=False), images, train=False)
+    assert output.features.shape == (2, 5)
+    np.testing.assert_allclose(jnp.linalg.norm(output.embeddings, axis=1), 1.0, rtol=1e-6)
+
+
+def test_a_config_field_as_contributing_adds_it(monkeypatch):
+    monkeypatch.setitem(fields.FIELDS, "loss.margin", None)  # taken out again afterwards
+    exec(block_with("FIELDS["), {})
+    added = fields.FIELDS["loss.margin"]
+    assert added.allowed.allows(0.1)
+    assert not added.allowed.allows(-1.0)
+    assert (
+        "| `loss.margin` | `0.1` | a number above 0 | distance that different classes keep |" in ledger.field_tables()
+    )
+
+
+def block_with(text):
+    (block,) = [block for block in python_blocks(CONTRIBUTING) if text in block]
+    return block
+
+
+def test_the_training_loop_around_the_loss():
+    names = {}
+    (block,) = [block for block in python_blocks((ROOT / "docs/api/losses.md").read_text()) if "optax" in block]
+    exec(block, names)
+    assert names["optax"] is optax
+    first = names["loss_fn"](0.1 * np.ones((20, 8), np.float32), names["images"], names["labels"])
+    assert float(names["loss"]) < float(first) - 0.5
+
+
+def test_the_citation_has_what_a_citation_needs():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors", "version", "license"} <= set(citation)
+    assert citation["version"] == gensupcon_jax.__version__
+    paper = citation["preferred-citation"]
+    assert paper["title"] == "Generalized Supervised Contrastive Learning"
+    assert paper["doi"] == "10.48550/arXiv.2206.00384"
+    assert [author["family-names"] for author in paper["authors"]] == ["Kim", "Lee", "Chang", "Park"]
+
+
+def test_ci_and_pre_commit_call_make_targets_that_exist():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    commands += [hook["entry"] for hook in repository["hooks"]]
+    called = [command.removeprefix("make ") for command in commands]
+    assert set(called) == {"lint", "docs", "test", "quick"}
+    assert set(called) <= set(MAKE_TARGETS)
+
+
+def test_the_changelog_has_the_version():
+    versions = re.findall(r"^## (\d+\.\d+\.\d+)( \(unreleased\)| - \d{4}-\d\d-\d\d)?$", changelog(), re.MULTILINE)
+    assert gensupcon_jax.__version__ in [version for version, _ in versions]
+    assert versions[0][0] > gensupcon_jax.__version__ or versions[0][1] != " (unreleased)"
+
+
+def changelog():
+    return (ROOT / "CHANGELOG.md").read_text()
