@@ -105,8 +105,8 @@ def page(options: argparse.Namespace, measured: dict[str, dict], seconds: float)
         f"Test accuracy in percent, mean +- standard deviation over {len(options.seeds)} seeds, of a small ResNet",
         f"(`resnet_small`, width 16) trained on {options.train_images:,} of the training images for {options.epochs:g} epochs.",
         "All methods have the same network, images, epochs, batch size and number of learning rates tried.",
-        "The rate was chosen on the validation split with the first seed; the test split was used once a run.",
-        "This is a small budget: it says how the methods compare here, not what they reach on large data.",
+        "The rate was chosen on the validation split with the first seed; the test split was used once per run.",
+        "This is a small budget: it shows how the methods compare here, not what they reach on large data.",
         "",
         "| method | " + " | ".join(MEASURES.values()) + " | rate (of those tried) |",
         "|---|" + "---|" * (len(MEASURES) + 1),
@@ -120,7 +120,7 @@ def page(options: argparse.Namespace, measured: dict[str, dict], seconds: float)
         lines.append(f"| {METHODS[name].title} | {' | '.join(cells)} | {entry['rate']:g} ({tried}) |")
     lines += [
         "",
-        f"k-NN on raw pixels: {one['raw_pixel_knn_top1']:.2f}. Probe and k-NN judge the frozen features of each network.",
+        f"k-NN on raw pixels: {one['raw_pixel_knn_top1']:.2f}. Probe and k-NN evaluate the frozen features of each network.",
         "",
         f"    python -m benchmarks.evidence --train-images {options.train_images} --epochs {options.epochs:g} "
         f"--seeds {' '.join(map(str, options.seeds))}",
@@ -131,7 +131,7 @@ def page(options: argparse.Namespace, measured: dict[str, dict], seconds: float)
         "",
         "## Every run",
         "",
-        "The hash is of the workdir's `config.json`.",
+        "Each line begins with the fingerprint of the workdir's `config.json`.",
         "",
     ]
     for name, entry in measured.items():
