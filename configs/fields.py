@@ -411,6 +411,7 @@ FIELDS: dict[str, Field] = {
         (1, 3, 5, 10, 20, 50, 200), several(integer(1)), "the k of k-NN is chosen among these", "neighbors"
     ),
     "evaluate.knn_temperature": Field(0.07, above(0), "the vote of a neighbor weighs exp(cosine / this)"),
+    "evaluate.measures": Field((), Named("measures", is_list=True), "further measures of the frozen features"),
     "evaluate.probe_penalties": Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0), several(above(0)), "the L2 penalty of the linear probe is chosen among these"
     ),

@@ -30,13 +30,15 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A name of one of the package's tables {name: builder}, which a user may extend."""
+    """A name of one of the package's tables {name: builder}, which a user may extend; or none or more of its names."""
 
     table: str
+    is_list: bool = False
 
     def resolved(self, tables: Mapping[str, Iterable[str]]) -> Rule:
         """The choice among the names that the table holds now."""
-        return choice(*tables[self.table])
+        one = choice(*tables[self.table])
+        return none_or_more(one) if self.is_list else one
 
 
 def choice(*names: str) -> Rule:
@@ -117,6 +119,16 @@ def several(rule: Rule) -> Rule:
     words = f"one or more in parentheses, each {rule.words}"
     good = (rule.good[:1], rule.good[::-1], [*rule.good])
     return Rule(words, allows, good, ((), rule.bad[:1], (*rule.good, rule.bad[0]), rule.good[0]))
+
+
+def none_or_more(rule: Rule) -> Rule:
+    """Any number of values of a rule, in parentheses."""
+
+    def allows(value: Any) -> bool:
+        return isinstance(value, tuple | list) and all(map(rule.allows, value))
+
+    words = f"none or more in parentheses, each one of {rule.words}"
+    return Rule(words, allows, ((), rule.good[:1], [*rule.good]), (rule.bad[:1], rule.good[0], None))
 
 
 def optional(rule: Rule) -> Rule:

@@ -76,10 +76,10 @@ def main(argv: list[str]) -> None:
     keep_compiled_programs(folder)
     join_processes()
     # After the flags: a wrong one is said within a second, before this brings everything else along.
-    from gensupcon_jax.run.train import train_and_evaluate
+    from gensupcon_jax.run.train import Launch, train_and_evaluate
 
     command = shlex.join(["python", "-m", "gensupcon_jax.main", *sys.argv[1:]])
-    results = train_and_evaluate(_CONFIG.value, folder, command=command, watchdog_seconds=_WATCHDOG.value)
+    results = train_and_evaluate(_CONFIG.value, folder, launch=Launch(command, _WATCHDOG.value))
     if processes.is_first():
         print(summary(results, folder))
     processes.finish()

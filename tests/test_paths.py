@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gensupcon_jax import main, paths
+from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import train
 from gensupcon_jax.store import saved_runs, workdir
@@ -35,17 +36,17 @@ def storage(tmp_path, monkeypatch):
 @pytest.fixture
 def stopping(monkeypatch):
     """After `stopping(n)` the next training ends with KeyboardInterrupt in step n + 1; the one after it is whole."""
-    real = train.train_batches
+    real = input_pipeline.train_batches
 
     def arm(stop_after):
         def stops(*args, **kwargs):
             for number, batch in enumerate(real(*args, **kwargs)):
                 if number == stop_after:
-                    monkeypatch.setattr(train, "train_batches", real)
+                    monkeypatch.setattr(input_pipeline, "train_batches", real)
                     raise KeyboardInterrupt
                 yield batch
 
-        monkeypatch.setattr(train, "train_batches", stops)
+        monkeypatch.setattr(input_pipeline, "train_batches", stops)
 
     return arm
 

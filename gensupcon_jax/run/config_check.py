@@ -12,13 +12,19 @@ from gensupcon_jax.configs.rules import Rule
 from gensupcon_jax.data.datasets import SOURCES
 from gensupcon_jax.data.input_pipeline import steps_per_epoch
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.evaluation.measures import MEASURES
 from gensupcon_jax.method.key_queue import num_slots
 from gensupcon_jax.method.optimizer import OPTIMIZERS
 from gensupcon_jax.models import ENCODERS
 from gensupcon_jax.store.workdir import flatten
 
 # The tables that a field may take its names from, see `rules.Named`; they are looked at when a config is checked.
-TABLES: Mapping[str, Iterable[str]] = {"encoders": ENCODERS, "optimizers": OPTIMIZERS, "sources": SOURCES}
+TABLES: Mapping[str, Iterable[str]] = {
+    "encoders": ENCODERS,
+    "measures": MEASURES,
+    "optimizers": OPTIMIZERS,
+    "sources": SOURCES,
+}
 
 
 def rule_of(name: str) -> Rule:

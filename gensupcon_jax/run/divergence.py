@@ -13,6 +13,7 @@ from gensupcon_jax.data.shapes import Batch
 from gensupcon_jax.method.objectives import Objective
 from gensupcon_jax.method.state import TrainState, partition_specs
 from gensupcon_jax.method.train_step import step_inputs
+from gensupcon_jax.paths import Path
 
 
 def likely_causes(objective: str) -> str:
@@ -107,3 +108,16 @@ def _varying(flag: jax.Array) -> jax.Array:
     """Inside `shard_map`: declared to differ between devices, so that pmin takes it."""
     is_varying = DATA_AXIS in jax.typeof(flag).manual_axis_type.varying
     return flag if is_varying else jax.lax.pcast(flag, (DATA_AXIS,), to="varying")
+
+
+def message(found: str, good_step: int, num_skipped: int, objective: str, folder: Path) -> str:
+    """What is said when a run diverged: what was found, the likely causes, and where the last good state is.
+
+    found: of `first_bad_value`.  num_skipped: steps that were skipped before.
+    """
+    skipped = f"; {num_skipped} such steps were skipped before it (optimizer.max_skipped_steps)" if num_skipped else ""
+    return (
+        f"step {good_step + 1} is not finite: {found}{skipped}. {likely_causes(objective)}. "
+        f"The last good state, of step {good_step}, is saved in {folder}; "
+        "start again with other settings in another --workdir"
+    )

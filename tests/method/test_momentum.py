@@ -8,6 +8,7 @@ import pytest
 
 from gensupcon_jax import losses
 from gensupcon_jax.cluster import sharding
+from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.data.shapes import Batch
 from gensupcon_jax.method import objectives, optimizer
 from gensupcon_jax.method.objectives import MixedBatch, Momentum
@@ -179,7 +180,7 @@ def momentum_config(**changes):
 def test_saved_on_8_devices_and_continued_on_4_and_2(tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     train.train_and_evaluate(momentum_config(), whole, tiny_dataset(), devices=jax.devices())
-    real = train.train_batches
+    real = input_pipeline.train_batches
     for num_devices in (4, 2):
         folder = tmp_path / str(num_devices)
 
@@ -189,10 +190,10 @@ def test_saved_on_8_devices_and_continued_on_4_and_2(tmp_path, monkeypatch):
                     raise KeyboardInterrupt
                 yield batch
 
-        monkeypatch.setattr(train, "train_batches", stops)
+        monkeypatch.setattr(input_pipeline, "train_batches", stops)
         with pytest.raises(KeyboardInterrupt):
             train.train_and_evaluate(momentum_config(), folder, tiny_dataset(), devices=jax.devices())
-        monkeypatch.setattr(train, "train_batches", real)
+        monkeypatch.setattr(input_pipeline, "train_batches", real)
         train.train_and_evaluate(momentum_config(), folder, tiny_dataset(), devices=jax.devices()[:num_devices])
         for row, expected in zip(without_speed(rows_of(folder)), without_speed(rows_of(whole)), strict=True):
             assert row["step"] == expected["step"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.cluster import sharding
+from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import assemble, divergence, train
@@ -70,13 +71,13 @@ def test_some_steps_may_be_skipped_and_the_next_one_is_as_if_they_had_not_been_t
 
 
 def test_the_run_stops_with_the_last_good_state_saved_although_nobody_looked(tmp_path, monkeypatch):
-    real = train.train_batches
+    real = input_pipeline.train_batches
 
     def spoils(*args, start_step, **kwargs):
         for step, batch in enumerate(real(*args, start_step=start_step, **kwargs), start=start_step + 1):
             yield batch._replace(labels=batch.labels * jnp.nan) if step == 3 else batch
 
-    monkeypatch.setattr(train, "train_batches", spoils)
+    monkeypatch.setattr(input_pipeline, "train_batches", spoils)
     config = tiny_config(log_steps=6, **{"checkpoint.every_steps": 6, "evaluate.every_epochs": 0.0})
     with pytest.raises(UserError) as error:
         train.train_and_evaluate(config, tmp_path / "bad", DATA, devices=jax.devices()[:1])
@@ -86,7 +87,7 @@ def test_the_run_stops_with_the_last_good_state_saved_although_nobody_looked(tmp
     assert f"The last good state, of step 2, is saved in {tmp_path / 'bad'}" in str(error.value)
     assert saved_steps(tmp_path / "bad" / "checkpoints") == [2]
 
-    monkeypatch.setattr(train, "train_batches", real)
+    monkeypatch.setattr(input_pipeline, "train_batches", real)
     train.train_and_evaluate(
         config, tmp_path / "bad", DATA, devices=jax.devices()[:1]
     )  # the labels are mended: it goes on

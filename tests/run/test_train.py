@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import train
 from gensupcon_jax.store import checkpoint
@@ -18,7 +19,9 @@ DEVICE = jax.devices()[:1]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    results = train.train_and_evaluate(tiny_config(), folder, tiny_dataset(), devices=DEVICE, command="make tiny")
+    results = train.train_and_evaluate(
+        tiny_config(), folder, tiny_dataset(), devices=DEVICE, launch=train.Launch("make tiny")
+    )
     return folder, results
 
 
@@ -77,13 +80,13 @@ def test_the_report_shows_the_run(finished):
 
 def test_a_finished_run_is_not_run_again(finished, monkeypatch):
     folder, results = finished
-    monkeypatch.setattr(train, "_train", None)
+    monkeypatch.setattr(train.loop, "train", None)
     assert train.train_and_evaluate(tiny_config(), folder, tiny_dataset(), devices=DEVICE) == results
 
 
 @pytest.mark.parametrize("stop_after", [2, 5])
 def test_a_run_that_stopped_goes_on_to_the_same_end(finished, tmp_path, monkeypatch, stop_after):
-    real = train.train_batches
+    real = input_pipeline.train_batches
 
     def stops(*args, **kwargs):
         for number, batch in enumerate(real(*args, **kwargs)):
@@ -91,10 +94,10 @@ def test_a_run_that_stopped_goes_on_to_the_same_end(finished, tmp_path, monkeypa
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(train, "train_batches", stops)
+    monkeypatch.setattr(input_pipeline, "train_batches", stops)
     with pytest.raises(KeyboardInterrupt):
         train.train_and_evaluate(tiny_config(), tmp_path, tiny_dataset(), devices=DEVICE)
-    monkeypatch.setattr(train, "train_batches", real)
+    monkeypatch.setattr(input_pipeline, "train_batches", real)
     results = train.train_and_evaluate(tiny_config(), tmp_path, tiny_dataset(), devices=DEVICE)
     assert without_speed(rows_of(tmp_path)) == without_speed(rows_of(finished[0]))
     same = [key for key in results if not key.endswith("seconds")]
@@ -103,7 +106,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_end(finished, tmp_path, monkeypa
 
 def stopped_after(step, folder, monkeypatch, config, devices=DEVICE):
     """A run that was interrupted after a step; saved every step."""
-    real = train.train_batches
+    real = input_pipeline.train_batches
 
     def stops(*args, **kwargs):
         for number, batch in enumerate(real(*args, **kwargs)):
@@ -112,7 +115,7 @@ def stopped_after(step, folder, monkeypatch, config, devices=DEVICE):
             yield batch
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "train_batches", stops)
+        patched.setattr(input_pipeline, "train_batches", stops)
         with pytest.raises(KeyboardInterrupt):
             train.train_and_evaluate(config, folder, tiny_dataset(), devices=devices)
 
@@ -153,16 +156,16 @@ def test_encoder_average_queue_labels_and_adam_go_on_bit_for_bit_and_nothing_els
     assert any(name.startswith("queue/labels") for name in bits_of(tmp_path / "whole", 6))
 
     # Negative control: a resume that starts the data anew is another run.
-    real = train.train_batches
+    real = input_pipeline.train_batches
 
     def from_the_start(*args, start_step, end_step, **kwargs):
         return real(*args, start_step=0, end_step=end_step - start_step, **kwargs)
 
-    monkeypatch.setattr(train, "train_batches", from_the_start)
+    monkeypatch.setattr(input_pipeline, "train_batches", from_the_start)
     train.train_and_evaluate(config, tmp_path / "wrong", tiny_dataset(), devices=DEVICE)
     assert losses_of(tmp_path / "wrong")[:2] == losses_of(tmp_path / "whole")[:2]  # the third save may be lost
     assert losses_of(tmp_path / "wrong")[3:] != losses_of(tmp_path / "whole")[3:]
-    monkeypatch.setattr(train, "train_batches", real)
+    monkeypatch.setattr(input_pipeline, "train_batches", real)
 
     # On another number of devices the same images follow; only the order of the sums differs.
     train.train_and_evaluate(config, tmp_path / "on_two", tiny_dataset(), devices=jax.devices()[:2])
@@ -228,7 +231,7 @@ def test_at_most_two_steps_are_in_flight(tmp_path, monkeypatch):
         return parts._replace(train_step_fn=step_fn)
 
     monkeypatch.setattr(train.assemble, "build_parts", build_parts)
-    monkeypatch.setattr(train.jax, "device_get", lambda tree: tree)
+    monkeypatch.setattr(jax, "device_get", lambda tree: tree)
     config = tiny_config(log_steps=100, **{"evaluate.every_epochs": 0.0, "checkpoint.every_steps": 100})
     train.train_and_evaluate(config, tmp_path, tiny_dataset(), devices=DEVICE)
     assert most == 2
@@ -256,7 +259,7 @@ def test_what_was_said_is_not_said_again_by_a_run_that_goes_on(tmp_path, monkeyp
         log_steps=1,
         **{"optimizer.learning_rate": 50.0, "optimizer.schedule": "constant", "checkpoint.every_steps": 60},
     )
-    real = train.train_batches
+    real = input_pipeline.train_batches
 
     def stops(*args, **kwargs):
         for number, batch in enumerate(real(*args, **kwargs)):
@@ -264,11 +267,11 @@ def test_what_was_said_is_not_said_again_by_a_run_that_goes_on(tmp_path, monkeyp
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(train, "train_batches", stops)
+    monkeypatch.setattr(input_pipeline, "train_batches", stops)
     with pytest.raises(KeyboardInterrupt):
         train.train_and_evaluate(collapses, tmp_path, tiny_dataset(), devices=DEVICE)
     assert capsys.readouterr().err.count("learning rate too large: ") == 1
-    monkeypatch.setattr(train, "train_batches", real)
+    monkeypatch.setattr(input_pipeline, "train_batches", real)
     train.train_and_evaluate(collapses, tmp_path, tiny_dataset(), devices=DEVICE)
     assert capsys.readouterr().err.count("learning rate too large: ") == 0
 

@@ -6,8 +6,8 @@ import pytest
 
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.datasets import digits, from_arrays
-from gensupcon_jax.evaluation import evaluate
-from gensupcon_jax.evaluation.evaluate import Features
+from gensupcon_jax.evaluation import features, knn, outcome, probe
+from gensupcon_jax.evaluation.features import Features
 
 # Directions at 0, 10, 90 and 100 degrees; lengths do not matter to a cosine.
 ANGLES = np.deg2rad([0, 10, 90, 100])
@@ -19,9 +19,7 @@ QUERIES = np.array([[1, 0.1], [0.1, 3], [1, 1.05]], np.float32)  # about 6, 88 a
 
 
 def predictions(neighbors, temperature=0.07, **settings):
-    return evaluate.knn_predictions(
-        STORED, QUERIES, neighbors=neighbors, temperature=temperature, num_classes=2, **settings
-    )
+    return knn.knn_predictions(STORED, QUERIES, neighbors=neighbors, temperature=temperature, num_classes=2, **settings)
 
 
 def test_the_nearest_direction_decides():
@@ -50,11 +48,11 @@ def test_more_neighbors_than_images_are_left_out():
 def test_knn_agrees_with_scikit_learn_on_digits():
     from sklearn.neighbors import KNeighborsClassifier
 
-    features = evaluate.pixel_features(digits())
-    reference = KNeighborsClassifier(1, metric="cosine").fit(*features["train"]).predict(features["test"].values)
-    ours = evaluate.knn_predictions(
-        features["train"], features["test"].values, neighbors=(1,), temperature=0.07, num_classes=10
-    )[1]
+    found = features.pixel_features(digits())
+    reference = KNeighborsClassifier(1, metric="cosine").fit(*found["train"]).predict(found["test"].values)
+    ours = knn.knn_predictions(found["train"], found["test"].values, neighbors=(1,), temperature=0.07, num_classes=10)[
+        1
+    ]
     assert (ours == reference).mean() > 0.995  # equal but for ties of rounding
 
 
@@ -69,23 +67,23 @@ def features_with(validation_classes):
 
 @pytest.mark.parametrize(("validation_class", "expected"), [(1, 1), (0, 4)])
 def test_the_number_of_neighbors_is_chosen_on_validation(validation_class, expected):
-    judged = evaluate.judge_knn(features_with([validation_class]), neighbors=(4, 1), temperature=1.0, num_classes=2)
+    judged = knn.evaluate_knn(features_with([validation_class]), neighbors=(4, 1), temperature=1.0, num_classes=2)
     assert judged.setting == expected
     assert judged.validation_top1 == 100
     assert judged.test_predictions.tolist() == [validation_class]
 
 
 def test_the_smallest_of_equally_good_numbers_is_taken():
-    assert evaluate.best_neighbors(features_with([0]), neighbors=(4, 3), temperature=1.0, num_classes=2) == (3, 100.0)
+    assert knn.best_neighbors(features_with([0]), neighbors=(4, 3), temperature=1.0, num_classes=2) == (3, 100.0)
 
 
 def test_a_linear_probe_separates_what_is_linear():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((300, 5)).astype(np.float32)
     split = Features(values, (values @ [1, 2, 0, 0, -1] > 0).astype(int))
-    judged = evaluate.judge_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-4))
+    judged = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-4))
     assert judged.setting == 1e-4
-    assert evaluate.top1(judged.test_predictions, split.classes) > 98
+    assert outcome.top1(judged.test_predictions, split.classes) > 98
 
 
 def test_of_equally_accurate_probes_the_most_likely_is_taken():
@@ -93,19 +91,19 @@ def test_of_equally_accurate_probes_the_most_likely_is_taken():
     classes = np.arange(120) % 3
     values = (4 * np.eye(3)[classes] + 0.3 * rng.standard_normal((120, 3))).astype(np.float32)
     split = Features(values, classes)
-    judged = evaluate.judge_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-3))
+    judged = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-3))
     assert (judged.setting, judged.validation_top1) == (1e-3, 100.0)
 
 
 def test_a_validation_class_that_training_lacks_is_wrong_but_no_error():
     values = np.array([[0.0], [0.1], [1.0], [1.1]], np.float32)
     train, validation = Features(values, np.array([0, 0, 1, 1])), Features(values, np.array([0, 0, 1, 2]))
-    judged = evaluate.judge_linear({"train": train, "validation": validation, "test": train}, penalties=(0.01,))
+    judged = probe.evaluate_linear({"train": train, "validation": validation, "test": train}, penalties=(0.01,))
     assert judged.validation_top1 == 75.0
 
 
 def test_top1_is_in_percent():
-    assert evaluate.top1(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 0])) == 75.0
+    assert outcome.top1(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 0])) == 75.0
 
 
 def test_features_of_every_image_once_on_any_number_of_devices():
@@ -118,6 +116,6 @@ def test_features_of_every_image_once_on_any_number_of_devices():
             "sharding": sharding.batch_sharding(sharding.make_mesh(jax.devices()[:devices])),
         }
         feature_fn = jax.jit(lambda batch: batch.reshape(len(batch), -1) * 1.0)
-        features = evaluate.dataset_features(feature_fn, dataset, ("train", "test"), **extraction)
-        np.testing.assert_array_equal(features["train"].values, dataset.train.images.reshape(-1, 16))
-        np.testing.assert_array_equal(features["test"].classes, dataset.test.labels.argmax(1))
+        found = features.dataset_features(feature_fn, dataset, ("train", "test"), **extraction)
+        np.testing.assert_array_equal(found["train"].values, dataset.train.images.reshape(-1, 16))
+        np.testing.assert_array_equal(found["test"].classes, dataset.test.labels.argmax(1))

@@ -1,0 +1,78 @@
+"""A network's outputs for every image of a split, on any number of devices; and the raw pixels, the baseline."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from gensupcon_jax.data.datasets import Dataset
+from gensupcon_jax.data.input_pipeline import padded_batches
+from gensupcon_jax.data.splits import AnySplit, EncodedSplit
+
+_PIXEL_SIDE = 32
+_MOST_PIXELS = 2**29  # 2 GiB of float32
+
+
+class Features(NamedTuple):
+    """One split's features and the most likely class of each image."""
+
+    values: Float[np.ndarray, "example dim"]
+    classes: Int[np.ndarray, "example"]
+
+
+def extract(
+    output_fn: Callable,
+    split: AnySplit,
+    *,
+    batch_size: int,
+    sharding: jax.sharding.Sharding,
+) -> Float[np.ndarray, "example dim"]:
+    """output_fn (features or logits of a batch) over all images, each exactly once, in order.
+
+    output_fn gives the rows of the whole batch on every device; with several hosts each of them gets all rows.
+    """
+    parts = []
+    for batch, is_real in padded_batches(split, batch_size, sharding):
+        # Fetched at once: more than 32 unawaited calls on several CPU devices hang.
+        parts.append(np.asarray(output_fn(batch), np.float32)[is_real])
+    return np.concatenate(parts)
+
+
+def dataset_features(
+    feature_fn: Callable, dataset: Dataset, splits: tuple[str, ...], **settings
+) -> dict[str, Features]:
+    """Features of the named splits."""
+    return {
+        name: Features(
+            extract(feature_fn, getattr(dataset, name), **settings),
+            getattr(dataset, name).classes,
+        )
+        for name in splits
+    }
+
+
+def pixel_features(dataset: Dataset, **settings) -> dict[str, Features] | None:
+    """The raw pixels as features, 0..1: the baseline that an encoder has to beat.
+
+    Encoded images are averaged down to 32 x 32; None where even so the training images are too many to compare with.
+    """
+    if not isinstance(dataset.train, EncodedSplit):
+        splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+        return {
+            name: Features(split.images.reshape(split.num_images, -1) / np.float32(255), split.classes)
+            for name, split in splits.items()
+        }
+    side = min(dataset.image_size, _PIXEL_SIDE)
+    if dataset.train.num_images * side * side * dataset.num_channels > _MOST_PIXELS:
+        return None
+    everywhere = jax.sharding.NamedSharding(settings["sharding"].mesh, jax.sharding.PartitionSpec())
+    pixels_fn = jax.jit(functools.partial(_small_pixels, side=side), out_shardings=everywhere)
+    return dataset_features(pixels_fn, dataset, ("train", "validation", "test"), **settings)
+
+
+def _small_pixels(images: jax.Array, side: int) -> jax.Array:
+    small = jax.image.resize(images / 255, (images.shape[0], side, side, images.shape[3]), "linear", antialias=True)
+    return small.reshape(len(small), -1)

@@ -1,0 +1,72 @@
+"""k nearest neighbors of frozen features; k is chosen on validation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from gensupcon_jax.evaluation.features import Features
+from gensupcon_jax.evaluation.outcome import Number, Outcome, top1
+
+Array = jax.Array | np.ndarray
+
+
+def knn_predictions(
+    train: Features,
+    queries: Float[np.ndarray, "query dim"],
+    *,
+    neighbors: tuple[int, ...],
+    temperature: Number,
+    num_classes: int,
+    query_tile: int = 1024,
+) -> dict[int, Int[np.ndarray, "query"]]:
+    """Predicted class of each query for each k: k nearest by cosine vote with weight exp(cosine / temperature).
+
+    The weighting is that of instance discrimination (arXiv 1805.01978). A k above the number of training images is left out.
+    """
+    allowed = tuple(k for k in neighbors if k <= len(train.values)) or (len(train.values),)
+    find = functools.partial(nearest, num_neighbors=max(allowed))
+    votes = functools.partial(_votes, temperature=temperature, num_classes=num_classes)
+    predictions = {k: [] for k in allowed}
+    for start in range(0, len(queries), query_tile):
+        cosines, indices = (np.asarray(part) for part in find(queries[start : start + query_tile], train.values))
+        for k in allowed:
+            predictions[k].append(votes(cosines[:, :k], train.classes[indices[:, :k]]).argmax(1))
+    return {k: np.concatenate(parts) for k, parts in predictions.items()}
+
+
+@functools.partial(jax.jit, static_argnames="num_neighbors")
+def nearest(
+    queries: Float[Array, "query dim"], stored: Float[Array, "stored dim"], num_neighbors: int
+) -> tuple[Float[Array, "query neighbor"], Int[Array, "query neighbor"]]:
+    """Cosine and index of the stored features that are most similar to each query, the nearest first."""
+    queries, stored = (x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (queries, stored))
+    return tuple(jax.lax.top_k(jnp.matmul(queries, stored.T, precision=jax.lax.Precision.HIGHEST), num_neighbors))
+
+
+def _votes(cosines: np.ndarray, classes: np.ndarray, *, temperature: Number, num_classes: int) -> np.ndarray:
+    # Relative to the nearest neighbor: the winner is the same, and a small temperature cannot overflow.
+    weights = np.exp((cosines - cosines[:, :1]) / temperature)
+    votes = np.zeros((len(cosines), num_classes), np.float32)
+    np.add.at(votes, (np.arange(len(cosines))[:, None], classes), weights)
+    return votes
+
+
+def evaluate_knn(
+    features: dict[str, Features], *, neighbors: tuple[int, ...], temperature: Number, num_classes: int
+) -> Outcome:
+    """k-NN with the k that is best on validation, the smallest of equals."""
+    settings = {"temperature": temperature, "num_classes": num_classes}
+    best_k, validation_top1 = best_neighbors(features, neighbors=neighbors, **settings)
+    predictions = knn_predictions(features["train"], features["test"].values, neighbors=(best_k,), **settings)
+    return Outcome(best_k, validation_top1, predictions[best_k])
+
+
+def best_neighbors(features: dict[str, Features], *, neighbors: tuple[int, ...], **settings) -> tuple[int, float]:
+    """The k that is best on validation, and its accuracy in percent."""
+    predictions = knn_predictions(features["train"], features["validation"].values, neighbors=neighbors, **settings)
+    scores = {k: top1(prediction, features["validation"].classes) for k, prediction in predictions.items()}
+    best = max(sorted(scores), key=scores.get)
+    return best, scores[best]

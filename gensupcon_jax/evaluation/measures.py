@@ -1,0 +1,60 @@
+"""Measures of frozen features beside k-NN and the probe: a table from which `evaluate.measures` takes names.
+
+A measure is a function of one split's features and classes. Its number stands in the metrics of every evaluation (on the
+validation split), in the results (on the test split) and in the report:
+
+    from gensupcon_jax.evaluation.measures import MEASURES
+
+    MEASURES["feature_norm"] = lambda features: float(np.linalg.norm(features.values, axis=1).mean())
+    config.evaluate.measures = ("feature_norm",)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+from gensupcon_jax.evaluation.features import Features
+
+_TILE = 1024  # queries at a time: the cosines of a large split would not fit in memory
+
+
+def recall_at_1(features: Features) -> float:
+    """Share of images, in percent, whose nearest other image of the split has their class (image retrieval's R@1)."""
+    return 100.0 * float(np.mean([ranked[0] for rows in _ranked_matches(features) for ranked in rows]))
+
+
+def mean_average_precision(features: Features) -> float:
+    """Mean over images of the average precision of the other images, ranked by cosine, in percent (retrieval's mAP).
+
+    An image that is the only one of its class has nothing to be found, and is left out; 0 where that is so for all.
+    """
+    precisions = [_average_precision(ranked) for rows in _ranked_matches(features) for ranked in rows if ranked.any()]
+    return 100.0 * float(np.mean(precisions)) if precisions else 0.0
+
+
+MEASURES: dict[str, Callable[[Features], float]] = {
+    "recall_at_1": recall_at_1,
+    "mean_average_precision": mean_average_precision,
+}
+
+
+def measured(names: Sequence[str], features: Features) -> dict[str, float]:
+    """The value of each of these measures for one split's features."""
+    return {name: float(MEASURES[name](features)) for name in names}
+
+
+def _ranked_matches(features: Features) -> Iterator[Bool[np.ndarray, "query other"]]:
+    """For each image, whether each other one has its class, the most similar first; in tiles of queries."""
+    unit = features.values / np.maximum(np.linalg.norm(features.values, axis=1, keepdims=True), 1e-12)
+    for start in range(0, len(unit), _TILE):
+        queries = np.arange(start, min(start + _TILE, len(unit)))
+        cosines = unit[queries] @ unit.T
+        cosines[np.arange(len(queries)), queries] = -np.inf  # an image is not its own neighbor
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :-1]
+        yield features.classes[order] == features.classes[queries, None]
+
+
+def _average_precision(ranked: Bool[np.ndarray, "other"]) -> float:
+    places = np.flatnonzero(ranked) + 1
+    return float(np.mean(np.arange(1, len(places) + 1) / places))

@@ -1,0 +1,122 @@
+"""What a run says of its steps: rows for the metrics, a line or a bar for the person who watches, advice."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from gensupcon_jax.cluster import processes
+from gensupcon_jax.run.advice import Advisor
+from gensupcon_jax.run.progress import Progress
+from gensupcon_jax.run.run import Run
+from gensupcon_jax.store import workdir
+
+
+class StepTimer:
+    """How fast the steps since the last row were, and how long training took in all starts of the run.
+
+    earlier_seconds: of training before this start.  stall_seconds: how long saving held training up since the last row.
+    """
+
+    def __init__(self, start_step: int, earlier_seconds: float):
+        self.stall_seconds = 0.0
+        self._earlier_seconds = earlier_seconds
+        self._started = self._since = time.monotonic()
+        self._step, self._waited_seconds = start_step, 0.0
+
+    def lap(self, step: int, batch_size: int, waited_seconds: float) -> dict[str, float]:
+        """The numbers of the steps up to this one; waited_seconds: for images, since the start."""
+        now = time.monotonic()
+        seconds = now - self._since
+        numbers = {
+            "train/input_wait": min(1.0, (waited_seconds - self._waited_seconds) / seconds),
+            "train/images_per_second": (step - self._step) * batch_size / seconds,
+            "train/seconds": self._earlier_seconds + now - self._started,
+            "train/stall_seconds": self.stall_seconds,
+        }
+        self._step, self._since, self._waited_seconds, self.stall_seconds = step, now, waited_seconds, 0.0
+        return numbers
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens in it is not part of a step."""
+        started = time.monotonic()
+        yield
+        self._since += time.monotonic() - started
+
+
+class TrainingLog:
+    """Collects what is known of a step, writes it as one row, and shows a part of it; process 0 alone does."""
+
+    def __init__(self, run: Run, advisor: Advisor, start_step: int):
+        self._run, self._advisor = run, advisor
+        self._row: dict[str, Any] = {}
+        self._notes: dict[str, str] = {}
+        self._writer = workdir.MetricsWriter(run.folder, start_step) if processes.is_first() else None
+        self._progress = Progress(
+            start_step=start_step,
+            end_step=run.lengths.total_steps,
+            batch_size=run.config.batch_size,
+            is_shown=processes.is_first(),
+        )
+        for row in workdir.read_metrics(run.folder):
+            advisor.sentences(row["step"], row)  # said by an earlier start
+        self.timer = StepTimer(start_step, trained_seconds(run.folder, start_step))
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._progress.say(text)
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self._progress.advance()
+
+    def add_training(self, step: int, metrics: dict[str, float], waited_seconds: float) -> None:
+        """The metrics of a step, its learning rate and speed, and what they say is wrong."""
+        row = {f"train/{name}": value for name, value in metrics.items()}
+        row |= self.timer.lap(step, self._run.config.batch_size, waited_seconds)
+        row |= {
+            "train/learning_rate": float(self._run.parts.schedule(step - 1)),
+            "train/epoch": step / self._run.lengths.per_epoch,
+        }
+        self._notes["loss"] = f"{row['train/loss']:.4f}"
+        if "train/contrastive_accuracy" in row:
+            self._notes["accuracy"] = f"{100 * row['train/contrastive_accuracy']:.0f} %"
+        for sentence in self._advisor.sentences(step, row):
+            self._progress.say(sentence)
+        self._row |= row
+
+    def add_validation(self, row: dict[str, Any], notes: dict[str, str]) -> None:
+        """The scores on the validation split."""
+        self._row |= row
+        self._notes |= notes
+
+    def write(self, step: int, *, force: bool) -> None:
+        """The row of this step; force: show it, however short ago the last line was."""
+        if self._writer:
+            self._writer.write(step, self._row)
+        self._progress.show(step, force=force, **self._notes)
+        self._row, self._notes = {}, {}
+
+    def flush(self) -> None:
+        """All rows are kept from here on."""
+        if self._writer:
+            self._writer.flush()
+
+    def close_progress(self) -> None:
+        """Leave the bar as it is."""
+        self._progress.close()
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        if self._writer:
+            self._writer.close()
+        self._progress.close()
+
+
+def trained_seconds(folder: workdir.Path, step: int) -> float:
+    """How long the steps up to this one took, over all starts of the run."""
+    seconds = [
+        row["train/seconds"] for row in workdir.read_metrics(folder) if row["step"] <= step and "train/seconds" in row
+    ]
+    return seconds[-1] if seconds else 0.0

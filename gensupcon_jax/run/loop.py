@@ -1,0 +1,201 @@
+"""The training loop: from the newest checkpoint to the last step."""
+
+import collections
+import contextlib
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+
+from gensupcon_jax.cluster import processes, sharding
+from gensupcon_jax.cluster.stopping import StopRequest
+from gensupcon_jax.cluster.watchdog import Watchdog
+from gensupcon_jax.data.input_pipeline import Prefetched
+from gensupcon_jax.errors import RunStopped, UserError
+from gensupcon_jax.method.state import TrainState, abstract, saved_fields
+from gensupcon_jax.run import divergence
+from gensupcon_jax.run.assemble import Lengths
+from gensupcon_jax.run.log import TrainingLog
+from gensupcon_jax.run.record import best_so_far, resumed_record
+from gensupcon_jax.run.run import Run
+from gensupcon_jax.run.validation import validate
+from gensupcon_jax.store import tensorboard, workdir
+from gensupcon_jax.store.checkpoint import Checkpoints
+
+# More than 32 unawaited steps with collectives hang on several CPU devices; 2 keep an accelerator busy.
+_STEPS_IN_FLIGHT = 2
+
+
+class Supervision(NamedTuple):
+    """What may end a run early: a signal, or a step that takes too long."""
+
+    stop_request: StopRequest
+    watchdog: Watchdog
+
+
+class Due(NamedTuple):
+    """What is to be done after a step."""
+
+    stops: bool
+    evaluates: bool
+    saves: bool
+    logs: bool
+
+
+def due_after(step: int, lengths: Lengths, log_steps: int, *, stops: bool) -> Due:
+    """What is to be done after this step; the last one is evaluated and saved, and what is saved is logged."""
+    is_last = step == lengths.total_steps
+    evaluates = is_last or (lengths.evaluate_steps > 0 and step % lengths.evaluate_steps == 0)
+    saves = stops or is_last or step % lengths.checkpoint_steps == 0
+    return Due(stops, evaluates, saves, logs=saves or step % log_steps == 0 or step == 1)
+
+
+class Trained(NamedTuple):
+    """The state after the last step, and what is recorded beside its checkpoint."""
+
+    state: TrainState
+    record: dict[str, Any]
+
+
+def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Supervision) -> Trained:
+    """Train from the newest checkpoint in the workdir, or from the start, to the last step.
+
+    record: of a run that starts.  chance_loss: what a network that knows nothing gets.
+    Raises RunStopped when a signal ended it earlier, and UserError when it diverged; the state is saved in both cases.
+    """
+    with contextlib.ExitStack() as opened:
+        loop = _Loop(run, record, chance_loss, opened)
+        stop_request, watchdog = supervision
+        stops = False
+        with stop_request.deferred():
+            watchdog.watch(f"step {loop.step + 1}")
+            batches = opened.enter_context(Prefetched(run.batches(loop.step, run.lengths.total_steps)))
+            for step, batch in enumerate(batches, start=loop.step + 1):
+                if loop.has_diverged():
+                    break
+                loop.take_step(batch)
+                stops = stop_request.is_due()  # asked once: a signal that comes later waits for the next step
+                due = due_after(step, run.lengths, run.config.log_steps, stops=stops)
+                if any(due) and not loop.fetch_metrics():
+                    break
+                if due.logs:
+                    loop.log.add_training(step, loop.metrics, batches.waited_seconds)
+                if due.evaluates:
+                    watchdog.pause()
+                    is_best = loop.evaluate()
+                if any(due):
+                    loop.log.write(step, force=due.evaluates)
+                if due.saves or (due.evaluates and is_best):
+                    loop.save()
+                watchdog.watch(f"step {step + 1}")
+                if stops:
+                    break
+            watchdog.pause()
+            if loop.diverged:
+                loop.refuse_divergence()
+            loop.finish()
+            _leave_if_asked(run, stop_request, loop.step, stops)
+    return Trained(loop.state, loop.record)
+
+
+class _Loop:
+    """What changes while a run trains: the state, its record, and the metrics of steps that nobody has looked at yet."""
+
+    def __init__(self, run: Run, record: dict[str, Any], chance_loss: float, opened: contextlib.ExitStack):
+        self.run, self.record = run, record
+        self.state = run.initial_state()
+        self.step, self.diverged = 0, False
+        self.metrics: dict[str, Any] = {}
+        self._in_flight: collections.deque[dict[str, Any]] = collections.deque()
+        self._seed_key = sharding.place(run.key("step"), sharding.replicated(run.mesh))
+        advisor = run.advisor(self.state, chance_loss)
+        self._checkpoints = Checkpoints(run.folder / workdir.CHECKPOINTS, keep=run.config.checkpoint.keep)
+        opened.callback(self._checkpoints.settle)
+        restored = self._checkpoints.restore_newest(abstract(saved_fields(self.state)))
+        if restored is not None:
+            self.step, self.state = restored.step, self.state.replace(**restored.fields)
+            self.record = resumed_record(record, restored.record, run.folder)
+        self.log = TrainingLog(run, advisor, self.step)
+        if not tensorboard.is_available():
+            self.log.say(tensorboard.LEFT_OUT)
+        self.log.say(opening(run, self.state, self.step, chance_loss))
+
+    def has_diverged(self) -> bool:
+        """Whether the oldest step in flight diverged; it is waited for when too many are."""
+        if len(self._in_flight) == _STEPS_IN_FLIGHT and float(self._in_flight.popleft()["diverged"]):
+            self.diverged = True
+        return self.diverged
+
+    def take_step(self, batch: Any) -> None:
+        """One training step: the only place where the state of a run changes."""
+        self.state, self.metrics = self.run.parts.train_step_fn(self.state, self.run.frozen, batch, self._seed_key)
+        self._in_flight.append(self.metrics)
+        self.step += 1
+        self.log.advance()
+
+    def fetch_metrics(self) -> bool:
+        """Wait for the metrics of this step, as numbers; False where it diverged."""
+        self.metrics = {name: float(value) for name, value in jax.device_get(self.metrics).items()}
+        self.diverged = bool(self.metrics.pop("diverged"))
+        return not self.diverged
+
+    def evaluate(self) -> bool:
+        """Score the state on the validation split; whether it is the best so far."""
+        with self.log.timer.paused():
+            # Process 0's scores count for all: they decide which checkpoint is kept.
+            row, notes = processes.share([*validate(self.run, self.state)])
+        self.log.add_validation(row, notes)
+        earlier = self.record["best"]
+        self.record["best"] = best_so_far(earlier, row, self.step)
+        return self.record["best"] is not earlier
+
+    def save(self) -> None:
+        """Start to save the state; training stands still for a part of it."""
+        self.log.flush()
+        self.log.timer.stall_seconds += self._checkpoints.save(self.step, saved_fields(self.state), self.record)
+
+    def finish(self) -> None:
+        """Wait until everything is on disk."""
+        if self.run.lengths.total_steps == 0:
+            # What was evaluated can be exported, probed, or teach.
+            self._checkpoints.save(0, saved_fields(self.state), self.record)
+        self._checkpoints.close()
+        self.log.close()
+
+    def refuse_divergence(self) -> NoReturn:
+        """Save the last good state, which the step has kept, and raise UserError that says what happened."""
+        self.log.close_progress()
+        # Its count as it was before the step: started again, the step gets another chance.
+        state = self.state.replace(skipped_steps=self.state.skipped_steps - 1)
+        good_step = int(state.step)
+        self._checkpoints.save(good_step, saved_fields(state), self.record)
+        (batch,) = self.run.batches(good_step, good_step + 1)
+        parts = self.run.parts
+        found = divergence.first_bad_value(
+            parts.objective, parts.view_fn, self.run.mesh, state, self.run.frozen, batch, self._seed_key
+        )
+        self._checkpoints.close()
+        raise UserError(
+            divergence.message(found, good_step, int(state.skipped_steps), self.run.config.objective, self.run.folder)
+        )
+
+
+def _leave_if_asked(run: Run, stop_request: StopRequest, step: int, stops: bool) -> None:
+    # A signal that came after the last step was looked at ends the run too: nothing has been evaluated yet.
+    if stops or (stop_request.signal_name and processes.group().num_processes == 1):
+        processes.finish()  # all have saved
+        raise RunStopped(
+            f"{stop_request.signal_name}: saved step {step} of {run.lengths.total_steps}; "
+            "the same command resumes from there"
+        )
+
+
+def opening(run: Run, state: TrainState, start_step: int, chance_loss: float) -> str:
+    """The first line of a run."""
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    begin = f"resumes at step {start_step} of" if start_step else "trains for"
+    return (
+        f"{run.folder} {begin} {run.lengths.total_steps} steps ({run.lengths.per_epoch} per epoch): "
+        f"{run.dataset.train.num_images} training images of {run.dataset.name}, {run.dataset.num_classes} classes, "
+        f"{num_parameters:,} parameters, {run.mesh.size} x {run.mesh.devices.flat[0].device_kind}, "
+        f"chance-level loss {chance_loss:.4f}"
+    )

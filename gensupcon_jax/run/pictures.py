@@ -1,0 +1,76 @@
+"""One batch as training sees it, as pictures for the report: images, views, and both similarities."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from gensupcon_jax import losses
+from gensupcon_jax.data.input_pipeline import centered_images, epoch_order
+from gensupcon_jax.data.shapes import Batch
+from gensupcon_jax.method.objectives import MixedBatch, Prediction
+from gensupcon_jax.method.state import TrainState
+from gensupcon_jax.run.run import Run
+
+_SHEET_IMAGES = 12
+_HEAT_MAP_IMAGES = 64
+
+
+class PicturedBatch(NamedTuple):
+    """The first batch of a run, on one device: as it comes, as the network sees it, and its images unchanged."""
+
+    batch: Batch
+    mixed: MixedBatch
+    originals: np.ndarray
+
+
+def pictured_batch(run: Run) -> PicturedBatch:
+    """The batch of step 1 with its views and mixed labels."""
+    one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    (batch,) = run.batches(0, 1, one_device)
+    num_shown = min(_SHEET_IMAGES, run.config.batch_size)
+    shown = epoch_order(run.config.seed, 0, run.dataset.train.num_images)[:num_shown]
+    mixed = jax.jit(run.parts.view_fn)(run.key("step"), batch.images, batch.labels, 0)
+    return PicturedBatch(batch, mixed, centered_images(run.dataset.train, shown))
+
+
+def embeddings_of(prediction: Prediction) -> jax.Array:
+    """What the report compares: unit embeddings, or the features of a network without a head, at unit length."""
+    if prediction.embeddings is not None:
+        return prediction.embeddings
+    lengths = jax.numpy.linalg.norm(prediction.features, axis=1, keepdims=True)
+    return prediction.features / jax.numpy.maximum(lengths, 1e-12)
+
+
+def embed_fn_of(run: Run, state: TrainState) -> Callable:
+    """Normalized images -> what the report compares, on one device of this process alone."""
+    variables = jax.device_get((state.replace(opt_state=None, queue=None), run.frozen))
+    embed_fn = jax.jit(lambda variables, images: embeddings_of(run.parts.objective.predict(*variables, images)))
+    return functools.partial(embed_fn, variables)
+
+
+def batch_pictures(run: Run, pictured: PicturedBatch, embed_fn: Callable) -> dict[str, np.ndarray]:
+    """The report's sheet of views and its two heat maps; the names are fields of `report.ReportData`.
+
+    embed_fn: normalized images [anchor, height, width, channel] -> unit embeddings [anchor, dim].
+    """
+    views, labels = (np.asarray(part)[:_HEAT_MAP_IMAGES] for part in pictured.mixed)
+    anchors, anchor_labels = (part.reshape(-1, *part.shape[2:]) for part in (views, labels))
+    embeddings = embed_fn(anchors)
+    sheet = views[:_SHEET_IMAGES]
+    return {
+        "label_similarity": np.asarray(losses.label_similarity(anchor_labels, anchor_labels)),
+        "latent_similarity": np.asarray(losses.latent_similarity(embeddings, embeddings, temperature=1.0)),
+        "batch_labels": anchor_labels,
+        "view_images": _visible(sheet, run.data.mean, run.data.std),
+        "view_labels": labels[:_SHEET_IMAGES],
+        "original_images": pictured.originals[: len(sheet)],
+        "original_labels": np.asarray(pictured.batch.labels[: len(sheet)]).argmax(1),
+    }
+
+
+def _visible(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Undo the normalization: uint8, 0..255."""
+    return np.clip(np.round((images * std + mean) * 255), 0, 255).astype(np.uint8)

@@ -1,0 +1,58 @@
+"""What is kept beside the arrays of every checkpoint: what the run rests on, and its best step so far."""
+
+import hashlib
+import importlib.metadata
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from gensupcon_jax import __version__
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path
+from gensupcon_jax.run.run import say
+from gensupcon_jax.store import workdir
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+_CHOOSING = ("knn/top1", "classifier/top1")  # metrics that say which step is the best: the first of them that there is
+
+
+def new_record(config: ConfigDict, fingerprints: dict[str, str | None]) -> dict[str, Any]:
+    """The record of a run that starts; the position in the data is a function of the step, so it is not part of it."""
+    content = json.loads(json.dumps(config.to_dict()))
+    return {
+        "config": content,
+        "config_hash": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        "versions": {"gensupcon_jax": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "identities": fingerprints,
+        "best": None,
+    }
+
+
+def resumed_record(record: dict[str, Any], saved: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The record with the best step of a checkpoint's.
+
+    Raises UserError when the checkpoint is of another config, teacher or weights; warns when it is of other versions.
+    """
+    for name, what in (("config_hash", "config"), ("identities", "teacher or weights")):
+        if saved[name] != record[name]:
+            raise UserError(
+                f"the checkpoint of step {saved['step']} in {folder} was saved with another {what} than the one in "
+                f"{folder / workdir.CONFIG}; put that file back, or choose another --workdir"
+            )
+    changed = [
+        f"{name} {saved['versions'].get(name)} -> {version}"
+        for name, version in record["versions"].items()
+        if saved["versions"].get(name) != version
+    ]
+    if changed:
+        say(f"warning: saved with other versions ({', '.join(changed)}): what follows may differ in its last digits")
+    return record | {"best": saved["best"]}
+
+
+def best_so_far(best: dict[str, Any] | None, row: dict[str, Any], step: int) -> dict[str, Any]:
+    """The best step by validation, of equals the first: the one so far, or this one with the scores in its row."""
+    metric = next(name for name in _CHOOSING if name in row)
+    if best is not None and row[metric] <= best["value"]:
+        return best
+    return {"step": step, "metric": metric, "value": row[metric]}

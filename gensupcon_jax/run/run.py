@@ -1,0 +1,205 @@
+"""A training run as one object: everything that is settled before its first step, and nothing that changes after it."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from gensupcon_jax.cluster import processes, sharding
+from gensupcon_jax.data import datasets, input_pipeline
+from gensupcon_jax.data.shapes import Batch, DataShape
+from gensupcon_jax.evaluation import network
+from gensupcon_jax.method.state import TrainState, state_shardings
+from gensupcon_jax.paths import Path
+from gensupcon_jax.run import assemble
+from gensupcon_jax.run.advice import Advisor
+from gensupcon_jax.run.config_check import check_combinations, check_config
+from gensupcon_jax.store import workdir
+from gensupcon_jax.weights import initial, teachers
+from gensupcon_jax.weights.initial import GivenWeights
+
+_TRAINING_ONLY = (
+    "weight",
+    "temperature",
+    "allow_poor",
+)  # fields of `teacher` that say nothing about the teacher itself
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A training run before its first step: made by `build_run`, read by everything that happens in the run.
+
+    folder: the workdir.  data: sizes and statistics of the images.  teacher, given: a trained classifier, and weights to start
+    from, where the config names them.  frozen: variables that are read and never updated, on every device.
+    """
+
+    config: ConfigDict
+    folder: Path
+    dataset: datasets.Dataset
+    data: DataShape
+    lengths: assemble.Lengths
+    mesh: Mesh
+    teacher: teachers.Teacher | None
+    given: GivenWeights | None
+    parts: assemble.Parts
+    frozen: dict[str, Any]
+
+    def description(self) -> dict[str, Any]:
+        """What `dataset.json` holds: the data, and the fingerprints of what the run rests on without saving it."""
+        return self.dataset.description() | {name: value for name, value in self.fingerprints().items() if value}
+
+    def fingerprints(self) -> dict[str, str | None]:
+        """Of the teacher and of the weights that the run starts from; None where there are none."""
+        return {
+            "teacher": self.teacher.identity if self.teacher else None,
+            "weights": self.given.identity if self.given else None,
+        }
+
+    def key(self, purpose: str) -> jax.Array:
+        """The random key of a purpose: "init" draws the parameters, "step" everything in a step."""
+        init_key, step_key = jax.random.split(jax.random.key(self.config.seed))
+        return {"init": init_key, "step": step_key}[purpose]
+
+    def batches(self, start_step: int, end_step: int, placement: Any = None) -> Iterator[Batch]:
+        """The batches of the steps after start_step up to end_step: a function of the config and the step alone."""
+        augment = self.config.augment
+        scale = None if augment.policy == "none" else tuple(augment.crop_scale)
+        return input_pipeline.train_batches(
+            self.dataset.train,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+            start_step=start_step,
+            end_step=end_step,
+            sharding=placement or sharding.batch_sharding(self.mesh),
+            remainder=self.config.dataset.remainder,
+            crops=input_pipeline.HostCrops(augment.num_views, scale, tuple(augment.crop_ratio)),
+        )
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step: drawn from the seed, or with the given weights in it."""
+        shardings = state_shardings(assemble.abstract_state(self.parts), self.mesh)
+        state = jax.jit(self.parts.initial_state_fn, out_shardings=shardings)(self.key("init"))
+        if self.given is None or self.config.objective == "linear_probe":
+            return state
+        return sharding.place(self.given.into(state), shardings)
+
+    def predict_fn(self, state: TrainState) -> Callable:
+        """uint8 images, as the data has them -> Prediction of this state, the same on every device."""
+        return lambda images: self.parts.predict_fn(state, self.frozen, images)
+
+    def evaluation_settings(self) -> network.Settings:
+        """How the network is evaluated; batches are rounded up to a multiple of the devices."""
+        fields = self.config.evaluate
+        batch_size = -(-fields.batch_size // self.mesh.size) * self.mesh.size
+        return network.Settings(
+            knn={
+                "neighbors": tuple(fields.neighbors),
+                "temperature": fields.knn_temperature,
+                "num_classes": self.dataset.num_classes,
+            },
+            extraction={"batch_size": batch_size, "sharding": sharding.batch_sharding(self.mesh)},
+            penalties=tuple(fields.probe_penalties) if fields.linear_probe else (),
+            measures=tuple(fields.measures),
+        )
+
+    def compared_dataset(self) -> datasets.Dataset:
+        """With the training images that k-NN and probe compare with: all, or so many, always the same ones."""
+        num, train = self.config.evaluate.train_images, self.dataset.train
+        if num is None or num >= train.num_images:
+            return self.dataset
+        chosen = np.sort(input_pipeline.epoch_order(0, 0, train.num_images)[:num])
+        return dataclasses.replace(self.dataset, train=train.subset(chosen))
+
+    def advisor(self, state: TrainState, chance_loss: float) -> Advisor:
+        """Reads this run's metrics and says what is wrong."""
+        config = self.config
+        momentum = config.objective == "contrastive" and config.loss.mode == "momentum"
+        return Advisor(
+            objective=config.objective,
+            chance_loss=chance_loss,
+            num_classes=self.dataset.num_classes,
+            normalizer=config.loss.normalizer,
+            learning_rate=config.optimizer.learning_rate,
+            mode=config.loss.mode,
+            batch_size=config.batch_size,
+            queue_size=config.momentum_encoder.queue_size if momentum else 0,
+            has_teacher=config.teacher.kind != "none",
+            optimizer=config.optimizer.name,
+            parameter_norm=float(optax.global_norm(state.params)),
+            input_bound_share=config.dataset.input_bound_share,
+            decoding_threads=(config.dataset.num_threads or os.cpu_count() or 1) if self.dataset.is_encoded else 0,
+        )
+
+
+def build_run(
+    config: ConfigDict,
+    folder: Path,
+    dataset: datasets.Dataset | None = None,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    teacher_fn: Callable | None = None,
+) -> Run:
+    """The run of a config: read, checked and put together; nothing is compiled, and nothing is written into the workdir.
+
+    dataset: in place of the one that `dataset.name` says.  teacher_fn: the teacher of kind "callable".
+    Raises UserError for settings, data, a teacher or weights that cannot work.
+    """
+    check_config(config)
+    config = config.copy_and_resolve_references()
+    dataset = _dataset(config, folder, dataset)
+    mesh = sharding.make_mesh(devices)
+    check_combinations(config, dataset.train.num_images, mesh.size)
+    description = dataset.description()
+    data = DataShape.of(description)
+    per_epoch = input_pipeline.steps_per_epoch(dataset.train.num_images, config.batch_size, config.dataset.remainder)
+    lengths = assemble.lengths(config, per_epoch)
+    teacher = _teacher(config, description, teacher_fn)
+    given = initial.read_weights(config.model.weights, assemble.encoder_of(config, data), data)
+    parts = assemble.build_parts(config, data, lengths, mesh, teacher)
+    frozen = sharding.place(_frozen(config, teacher, given), sharding.replicated(mesh))
+    return Run(config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen)
+
+
+def say(text: str) -> None:
+    """A line for the person who watches, from process 0."""
+    if processes.is_first():
+        print(text, file=sys.stderr, flush=True)
+
+
+def _dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | None) -> datasets.Dataset:
+    """What the config names, or what was handed over, with as many training images as are asked for."""
+    if given is None:
+        reading = {name: config.dataset[name] for name in datasets.Reading._fields if name in config.dataset}
+        dataset = datasets.load(config.dataset.name, cache_folder=folder.parent / workdir.DATA_CACHE, **reading)
+    else:
+        config.dataset.name = "arrays"  # what the recipe named is not what is trained on
+        dataset = datasets.seen_at(given, config.dataset.image_size)
+    if config.dataset.train_images is not None:
+        dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)
+    return dataset
+
+
+def _teacher(config: ConfigDict, description: dict, function: Callable | None) -> teachers.Teacher | None:
+    fields = {name: value for name, value in config.teacher.items() if name not in _TRAINING_ONLY}
+    teacher = teachers.load_teacher(
+        **fields, dataset_description=description, function=function, dtype=config.model.dtype
+    )
+    if teacher is not None:
+        teachers.check_classes(teacher, len(description["class_names"]))
+    return teacher
+
+
+def _frozen(config: ConfigDict, teacher: teachers.Teacher | None, given: GivenWeights | None) -> dict[str, Any]:
+    frozen = {}
+    if teacher is not None and config.teacher.weight > 0:
+        frozen["teacher"] = teacher.variables
+    if config.objective == "linear_probe":
+        frozen["encoder"] = given.backbone_variables()
+    return frozen
