@@ -30,6 +30,7 @@ format: $(VENV)/.installed  ## Write the style into the files.
 
 docs: $(VENV)/.docs  ## The documentation site, without a network: open site/index.html.
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@! grep -rlE '<(script|link rel="?stylesheet)[^>]+https?://' site --include='*.html' || (echo "error: these pages load something from elsewhere" >&2; exit 1)
 
 requirements:  ## Write requirements.txt from pyproject.toml.
 	$(PYTHON) .ci/requirements.py > requirements.txt

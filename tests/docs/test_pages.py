@@ -12,6 +12,8 @@ import yaml
 import gensupcon_jax
 from docs import ledger
 from gensupcon_jax.configs import fields
+from gensupcon_jax.evaluation import measures
+from gensupcon_jax.evaluation.features import Features
 from tests import ROOT
 from tests.test_house import wings
 
@@ -131,6 +133,13 @@ def test_a_config_field_as_contributing_adds_it(monkeypatch):
     assert (
         "| `loss.margin` | `0.1` | a number above 0 | distance that different classes keep |" in ledger.field_tables()
     )
+
+
+def test_an_evaluation_as_contributing_adds_it(monkeypatch):
+    monkeypatch.setitem(measures.MEASURES, "feature_norm", None)  # taken out again afterwards
+    exec(block_with("MEASURES["), {})
+    features = Features(np.array([[3.0, 4.0], [0.0, 1.0]], np.float32), np.array([0, 1]))
+    assert measures.measured(("feature_norm",), features) == {"feature_norm": 3.0}
 
 
 def block_with(text):
