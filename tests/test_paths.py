@@ -11,7 +11,7 @@ from gensupcon_jax import main, paths
 from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import train
-from gensupcon_jax.store import saved_runs, workdir
+from gensupcon_jax.store import metrics, saved_runs, workdir
 from gensupcon_jax.weights.export import export
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.variables import named_tensors
@@ -88,18 +88,18 @@ def test_a_run_in_a_bucket_is_the_run_of_a_folder_also_when_it_goes_on(tmp_path,
 
 def test_rows_are_in_the_bucket_after_a_flush_and_after_a_minute(storage, monkeypatch):
     folder = paths.as_path("gs://bucket/run")
-    writer = workdir.MetricsWriter(folder, 0)
+    writer = metrics.MetricsFile(folder, 0)
     writer.write(1, {"loss": 2.0})
-    assert workdir.read_metrics(folder) == []
+    assert metrics.read_metrics(folder) == []
     writer.flush()
-    assert workdir.read_metrics(folder) == [{"step": 1, "loss": 2.0}]
-    monkeypatch.setattr(workdir, "_REWRITE_SECONDS", -1.0)
+    assert metrics.read_metrics(folder) == [{"step": 1, "loss": 2.0}]
+    monkeypatch.setattr(metrics, "_REWRITE_SECONDS", -1.0)
     writer.write(2, {"loss": 1.0})
-    assert [row["step"] for row in workdir.read_metrics(folder)] == [1, 2]
+    assert [row["step"] for row in metrics.read_metrics(folder)] == [1, 2]
     writer.close()
-    assert [row["step"] for row in workdir.read_metrics(folder)] == [1, 2]
-    workdir.MetricsWriter(folder, 1).close()  # goes on from step 1
-    assert [row["step"] for row in workdir.read_metrics(folder)] == [1]
+    assert [row["step"] for row in metrics.read_metrics(folder)] == [1, 2]
+    metrics.MetricsFile(folder, 1).close()  # goes on from step 1
+    assert [row["step"] for row in metrics.read_metrics(folder)] == [1]
 
 
 @pytest.mark.parametrize("workdir", ["gs://bucket/run", "runs/mine"])
@@ -134,7 +134,7 @@ def test_gs_without_its_library_is_refused(monkeypatch):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(paths, "find_spec", absent)
-    with pytest.raises(UserError, match=r'install it with: pip install "gensupcon_jax\[gcs\]"'):
+    with pytest.raises(UserError, match=r'install them with: pip install "gensupcon_jax\[gcs\]"'):
         paths.as_path("gs://bucket/run")
 
 

@@ -1,9 +1,9 @@
-"""Section 1, beside the curves: the last value of each number that shows whether training goes well."""
+"""Numbers in tables: the last value of each that shows whether training goes well, and the measures of the features."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from gensupcon_jax.report.values import is_number, number
+from gensupcon_jax.report.values import clean, is_number, number, shown
 
 MEANINGS = {
     "train/chance_loss": ("chance-level loss", "of embeddings that know nothing; the loss should be below it"),
@@ -33,3 +33,12 @@ def last_numbers(metrics: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         if values:
             rows.append({"name": name, "value": f"{values[-1]:.4g}", "meaning": meaning})
     return rows
+
+
+def measure_rows(results: dict[str, Any]) -> list[dict[str, str]]:
+    """Name, value on test and value on validation of each measure that was asked for."""
+    on_test, on_validation = results.get("measures") or {}, results.get("validation_measures") or {}
+    return [
+        {"name": clean(name), "test": shown(value), "validation": shown(on_validation.get(name))}
+        for name, value in on_test.items()
+    ]

@@ -9,7 +9,7 @@ from gensupcon_jax.report.confusion import confusion_section
 from gensupcon_jax.report.curves import curves_section
 from gensupcon_jax.report.data import ReportData, class_count
 from gensupcon_jax.report.drawing import picture_style
-from gensupcon_jax.report.numbers import last_numbers
+from gensupcon_jax.report.numbers import last_numbers, measure_rows
 from gensupcon_jax.report.scatter import scatter_section
 from gensupcon_jax.report.scores import ruler_ticks, score_rows, verdict
 from gensupcon_jax.report.sheet import sheet_section
@@ -48,6 +48,7 @@ def render_report(data: ReportData) -> str:
         versions=_fields(data.results.get("versions") or {}),
         command="\n".join(printable(line) for line in data.command.splitlines()).strip(),
         numbers=last_numbers(data.metrics),
+        measures=measure_rows(data.results),
         scores=score_rows(data.results),
         ticks=ruler_ticks(data.results),
         verdict=verdict(data.results),

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from gensupcon_jax.cluster import processes
+from gensupcon_jax.paths import Path
 from gensupcon_jax.run.advice import Advisor
 from gensupcon_jax.run.progress import Progress
 from gensupcon_jax.run.run import Run
-from gensupcon_jax.store import workdir
+from gensupcon_jax.store.metrics import read_metrics
+from gensupcon_jax.store.writers import MetricsWriter
 
 
 class StepTimer:
@@ -52,14 +54,14 @@ class TrainingLog:
         self._run, self._advisor = run, advisor
         self._row: dict[str, Any] = {}
         self._notes: dict[str, str] = {}
-        self._writer = workdir.MetricsWriter(run.folder, start_step) if processes.is_first() else None
+        self._writer = _writer(run, start_step) if processes.is_first() else None
         self._progress = Progress(
             start_step=start_step,
             end_step=run.lengths.total_steps,
             batch_size=run.config.batch_size,
             is_shown=processes.is_first(),
         )
-        for row in workdir.read_metrics(run.folder):
+        for row in read_metrics(run.folder):
             advisor.sentences(row["step"], row)  # said by an earlier start
         self.timer = StepTimer(start_step, trained_seconds(run.folder, start_step))
 
@@ -114,9 +116,11 @@ class TrainingLog:
         self._progress.close()
 
 
-def trained_seconds(folder: workdir.Path, step: int) -> float:
+def _writer(run: Run, start_step: int) -> MetricsWriter:
+    return MetricsWriter(run.folder, start_step, run.config.to_dict(), run.writers)
+
+
+def trained_seconds(folder: Path, step: int) -> float:
     """How long the steps up to this one took, over all starts of the run."""
-    seconds = [
-        row["train/seconds"] for row in workdir.read_metrics(folder) if row["step"] <= step and "train/seconds" in row
-    ]
+    seconds = [row["train/seconds"] for row in read_metrics(folder) if row["step"] <= step and "train/seconds" in row]
     return seconds[-1] if seconds else 0.0

@@ -18,7 +18,7 @@ from gensupcon_jax.run.log import TrainingLog
 from gensupcon_jax.run.record import best_so_far, resumed_record
 from gensupcon_jax.run.run import Run
 from gensupcon_jax.run.validation import validate
-from gensupcon_jax.store import tensorboard, workdir
+from gensupcon_jax.store import tensorboard_writer, workdir
 from gensupcon_jax.store.checkpoint import Checkpoints
 
 # More than 32 unawaited steps with collectives hang on several CPU devices; 2 keep an accelerator busy.
@@ -115,8 +115,8 @@ class _Loop:
             self.step, self.state = restored.step, self.state.replace(**restored.fields)
             self.record = resumed_record(record, restored.record, run.folder)
         self.log = TrainingLog(run, advisor, self.step)
-        if not tensorboard.is_available():
-            self.log.say(tensorboard.LEFT_OUT)
+        if not tensorboard_writer.is_available():
+            self.log.say(tensorboard_writer.LEFT_OUT)
         self.log.say(opening(run, self.state, self.step, chance_loss))
 
     def has_diverged(self) -> bool:

@@ -22,6 +22,7 @@ from gensupcon_jax.run import assemble
 from gensupcon_jax.run.advice import Advisor
 from gensupcon_jax.run.config_check import check_combinations, check_config
 from gensupcon_jax.store import workdir
+from gensupcon_jax.store.writers import RowFn, check_writers
 from gensupcon_jax.weights import initial, teachers
 from gensupcon_jax.weights.initial import GivenWeights
 
@@ -38,6 +39,7 @@ class Run:
 
     folder: the workdir.  data: sizes and statistics of the images.  teacher, given: a trained classifier, and weights to start
     from, where the config names them.  frozen: variables that are read and never updated, on every device.
+    writers: where rows go beside metrics.jsonl and TensorBoard, see `store.writers`.
     """
 
     config: ConfigDict
@@ -50,6 +52,7 @@ class Run:
     given: GivenWeights | None
     parts: assemble.Parts
     frozen: dict[str, Any]
+    writers: tuple[str | RowFn, ...] = ()
 
     def description(self) -> dict[str, Any]:
         """What `dataset.json` holds: the data, and the fingerprints of what the run rests on without saving it."""
@@ -145,6 +148,7 @@ def build_run(
     *,
     devices: Sequence[jax.Device] | None = None,
     teacher_fn: Callable | None = None,
+    writers: Sequence[str | RowFn] = (),
 ) -> Run:
     """The run of a config: read, checked and put together; nothing is compiled, and nothing is written into the workdir.
 
@@ -152,6 +156,7 @@ def build_run(
     Raises UserError for settings, data, a teacher or weights that cannot work.
     """
     check_config(config)
+    check_writers(writers)
     config = config.copy_and_resolve_references()
     dataset = _dataset(config, folder, dataset)
     mesh = sharding.make_mesh(devices)
@@ -164,7 +169,7 @@ def build_run(
     given = initial.read_weights(config.model.weights, assemble.encoder_of(config, data), data)
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
     frozen = sharding.place(_frozen(config, teacher, given), sharding.replicated(mesh))
-    return Run(config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen)
+    return Run(config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, tuple(writers))
 
 
 def say(text: str) -> None:

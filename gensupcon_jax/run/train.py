@@ -23,6 +23,8 @@ from gensupcon_jax.run.pictures import PicturedBatch, batch_pictures, embed_fn_o
 from gensupcon_jax.run.record import new_record
 from gensupcon_jax.run.run import Run, build_run, say
 from gensupcon_jax.store import workdir
+from gensupcon_jax.store.metrics import read_metrics
+from gensupcon_jax.store.writers import RowFn
 from gensupcon_jax.weights import teachers
 
 
@@ -43,18 +45,20 @@ def train_and_evaluate(
     *,
     devices: Sequence[jax.Device] | None = None,
     teacher_fn: Callable | None = None,
+    writers: Sequence[str | RowFn] = (),
     launch: Launch = _BY_PYTHON,
 ) -> dict[str, Any]:
     """Train the config's encoder, evaluate it, and leave everything in the workdir; returns what results.json holds.
 
     dataset: images and labels of your own (`from_arrays`); None: the one that `dataset.name` says.
     devices: None is all of them.  teacher_fn: the teacher of `teacher.kind = "callable"`, normalized images -> logits.
+    writers: where the rows of metrics go too: names in `store.writers.WRITERS`, or functions of step and values.
     The same call resumes a workdir where it stopped; a finished one gives its results again.
     Raises UserError, before anything compiles, for settings, data or a workdir that cannot work, RunStopped after a signal.
     """
     with stop_requests() as stop_request, Watchdog(launch.watchdog_seconds) as watchdog:
         started = time.monotonic()
-        run = build_run(config, as_path(workdir_path), dataset, devices=devices, teacher_fn=teacher_fn)
+        run = build_run(config, as_path(workdir_path), dataset, devices=devices, teacher_fn=teacher_fn, writers=writers)
         workdir.check(run.folder, run.config.to_dict(), run.description())
         # Process 0 decides for all: the others may see a shared folder a little later.
         finished = processes.share(workdir.read_results(run.folder) if processes.is_first() else None)
@@ -147,7 +151,7 @@ def _report_data(
         "title": run.folder.name,
         "dataset": run.dataset.name,
         "results": results,
-        "metrics": workdir.read_metrics(run.folder),
+        "metrics": read_metrics(run.folder),
         "chance_loss": results["chance_loss"],
         "class_names": run.dataset.class_names,
         "test_labels": evaluation.test.classes,

@@ -1,16 +1,13 @@
-"""What a run leaves on disk beside its checkpoints: config, data description, metrics, results. Never another run's."""
+"""What a run leaves on disk beside its checkpoints: config, data description, results. Never another run's."""
 
 import json
-import math
 import os
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
-from gensupcon_jax.store import tensorboard
 
 CONFIG = "config.json"
 DATASET = "dataset.json"
@@ -22,7 +19,6 @@ TENSORBOARD = "tensorboard"
 DAMAGED = "damaged_images.txt"
 DATA_CACHE = ".data_cache"  # beside the workdir: runs on the same data share it
 COMPILED = "compiled"
-_REWRITE_SECONDS = 60.0
 
 
 def check(workdir: Path, config: dict, dataset: dict) -> dict[str, dict]:
@@ -117,90 +113,3 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
     """The lines as a text file, the whole or nothing; no file for no lines."""
     if lines:
         paths.write_whole(path, "".join(f"{line}\n" for line in lines).encode())
-
-
-def read_metrics(workdir: Path) -> list[dict]:
-    """The rows of metrics.jsonl, oldest first; a torn last line, left by a kill, is not a row.
-
-    Raises UserError, with the number of the line, for any other line that is no row.
-    """
-    path = workdir / METRICS
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_text().split("\n")
-    except (*paths.failures(), ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); move it away, or choose another --workdir") from error
-    finished = lines[:-1]  # what follows the last newline was never finished
-    return [_row(line, f"{path}, line {number}") for number, line in enumerate(finished, start=1) if line]
-
-
-def _row(line: str, where: str) -> dict:
-    remedy = "remove this line, or choose another --workdir"
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}, cannot be read ({error}); {remedy}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        raise UserError(f"{where}, is no row of metrics with its step; {remedy}")
-    return row
-
-
-class MetricsWriter:
-    """Appends rows to metrics.jsonl and, where it is installed, TensorBoard; resuming from a step drops what came after it.
-
-    Nothing can be appended to an object of gs://: there the file is written anew, by `flush` and once a minute.
-    """
-
-    def __init__(self, workdir: Path, start_step: int):
-        self._path = workdir / METRICS
-        kept = [row for row in read_metrics(workdir) if row["step"] <= start_step]
-        self._lines = [_line(row) for row in kept]
-        self._rewrite()
-        self._file = None if paths.is_remote(workdir) else self._path.open("a")
-        self._events = tensorboard.EventWriter(workdir / TENSORBOARD, kept) if tensorboard.is_available() else None
-
-    def write(self, step: int, values: dict[str, float | int]) -> None:
-        """One row; a value that is not finite is null in the file."""
-        line = _line({"step": step, **values})
-        try:
-            if self._file is not None:
-                self._file.write(line)
-                self._file.flush()
-            else:
-                self._lines.append(line)
-                if time.monotonic() - self._written_at > _REWRITE_SECONDS:
-                    self._rewrite()
-        except paths.failures() as error:
-            raise UserError(
-                f"{self._path} cannot be written ({paths.reason(error)}); free some space and start the same command again: "
-                "it goes on from the newest checkpoint"
-            ) from error
-        if self._events is not None:
-            self._events.write(step, values)
-
-    def flush(self) -> None:
-        """All rows are kept from here on; before a checkpoint, since a restart goes on from there."""
-        if self._file is None:
-            self._rewrite()
-
-    def close(self) -> None:
-        """Write out what is buffered."""
-        if self._file is None:
-            self._rewrite()
-        else:
-            self._file.close()
-        if self._events is not None:
-            self._events.close()
-
-    def _rewrite(self) -> None:
-        paths.write_whole(self._path, "".join(self._lines).encode())
-        self._written_at = time.monotonic()
-
-
-def _line(row: dict) -> str:
-    # NaN is no JSON: strict readers refuse the whole file.
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
-    }
-    return json.dumps(finite) + "\n"

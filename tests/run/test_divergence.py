@@ -11,6 +11,7 @@ from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.method.state import state_shardings
 from gensupcon_jax.run import assemble, divergence, train
 from gensupcon_jax.store.checkpoint import read_newest, saved_steps
 from tests.tiny import tiny_config, tiny_dataset
@@ -24,7 +25,7 @@ def parts_on(num_devices, **changes):
     data = DataShape.of(DATA.description())
     parts = assemble.build_parts(config, data, assemble.lengths(config, 3), mesh)
     state = jax.jit(parts.initial_state_fn)(jax.random.key(0))
-    return parts, mesh, sharding.place(state, train.state_shardings(state, mesh))
+    return parts, mesh, sharding.place(state, state_shardings(state, mesh))
 
 
 def batch_on(mesh, *, spoiled=False):

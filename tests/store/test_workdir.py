@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.store import workdir
+from gensupcon_jax.store import metrics, workdir
 
 CONFIG = {"seed": 0, "loss": {"temperature": 0.1, "mode": "all"}, "augment": {"crop_scale": (0.2, 1.0)}}
 DATASET = {"name": "digits", "fingerprint": "abc"}
@@ -151,32 +151,32 @@ def test_damaged_results_are_said_and_kept(tmp_path, content):
 def test_a_bad_line_amid_the_metrics_is_said_and_kept(tmp_path, line, found):
     content = '{"step": 1}\n\n' + line + '\n{"step": 3}\n'
     (tmp_path / "metrics.jsonl").write_text(content)
-    message = message_of(workdir.read_metrics, tmp_path)
+    message = message_of(metrics.read_metrics, tmp_path)
     assert message.startswith(f"{tmp_path / 'metrics.jsonl'}, line 3, {found}")
     assert message.endswith("; remove this line, or choose another --workdir")
-    assert message_of(workdir.MetricsWriter, tmp_path, 2) == message
+    assert message_of(metrics.MetricsFile, tmp_path, 2) == message
     assert (tmp_path / "metrics.jsonl").read_text() == content
 
 
 def test_metrics_that_are_no_text_are_said(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b"\xff\n")
-    assert "metrics.jsonl cannot be read ('utf-8' codec" in message_of(workdir.read_metrics, tmp_path)
+    assert "metrics.jsonl cannot be read ('utf-8' codec" in message_of(metrics.read_metrics, tmp_path)
 
 
 def test_metrics_go_on_without_gap_repetition_or_torn_line(tmp_path):
-    writer = workdir.MetricsWriter(tmp_path, 0)
+    writer = metrics.MetricsFile(tmp_path, 0)
     for step in (1, 2, 3):
         writer.write(step, {"train/loss": 10.0 - step})
     writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "train/lo')  # killed while writing
 
-    writer = workdir.MetricsWriter(tmp_path, 2)  # continues from a checkpoint of step 2
+    writer = metrics.MetricsFile(tmp_path, 2)  # continues from a checkpoint of step 2
     writer.write(3, {"train/loss": 7.0})
     writer.write(4, {"train/loss": float("nan")})
     writer.close()
     expected = [{"step": step, "train/loss": value} for step, value in ((1, 9.0), (2, 8.0), (3, 7.0), (4, None))]
-    assert workdir.read_metrics(tmp_path) == expected
+    assert metrics.read_metrics(tmp_path) == expected
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):

@@ -3,8 +3,8 @@
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from gensupcon_jax.store import workdir
-from gensupcon_jax.store.tensorboard import EventWriter
+from gensupcon_jax.store.tensorboard_writer import EventWriter
+from gensupcon_jax.store.writers import MetricsWriter
 
 
 def shown(folder, name):
@@ -13,7 +13,7 @@ def shown(folder, name):
 
 
 def test_metrics_reach_tensorboard(tmp_path):
-    writer = workdir.MetricsWriter(tmp_path, 0)
+    writer = MetricsWriter(tmp_path, 0, {})
     writer.write(5, {"train/loss": 2.5})
     writer.close()
     assert shown(tmp_path / "tensorboard", "train/loss") == [(5, 2.5)]
@@ -21,7 +21,7 @@ def test_metrics_reach_tensorboard(tmp_path):
 
 def test_what_was_written_after_the_step_that_a_run_resumes_from_is_forgotten(tmp_path):
     for start_step, steps, value in ((0, (1, 2, 3, 4), 1.0), (2, (3, 4, 5), 2.0)):
-        writer = workdir.MetricsWriter(tmp_path, start_step)
+        writer = MetricsWriter(tmp_path, start_step, {})
         for step in steps:
             writer.write(step, {"train/loss": value})
         if start_step:

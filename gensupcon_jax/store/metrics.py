@@ -1,0 +1,95 @@
+"""metrics.jsonl: one row for each step that is logged, as a JSON object on a line of its own."""
+
+import json
+import math
+import time
+from typing import Any
+
+from gensupcon_jax import paths
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path
+from gensupcon_jax.store.workdir import METRICS
+
+_REWRITE_SECONDS = 60.0
+
+
+def read_metrics(workdir: Path) -> list[dict]:
+    """The rows of metrics.jsonl, oldest first; a torn last line, left by a kill, is not a row.
+
+    Raises UserError, with the number of the line, for any other line that is no row.
+    """
+    path = workdir / METRICS
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text().split("\n")
+    except (*paths.failures(), ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); move it away, or choose another --workdir") from error
+    finished = lines[:-1]  # what follows the last newline was never finished
+    return [_row(line, f"{path}, line {number}") for number, line in enumerate(finished, start=1) if line]
+
+
+def _row(line: str, where: str) -> dict:
+    remedy = "remove this line, or choose another --workdir"
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}, cannot be read ({error}); {remedy}") from error
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise UserError(f"{where}, is no row of metrics with its step; {remedy}")
+    return row
+
+
+class MetricsFile:
+    """Appends rows to metrics.jsonl; resuming from a step drops what came after it.  kept: the rows that were there.
+
+    Nothing can be appended to an object of gs://: there the file is written anew, by `flush` and once a minute.
+    """
+
+    def __init__(self, workdir: Path, start_step: int):
+        self._path = workdir / METRICS
+        self.kept = [row for row in read_metrics(workdir) if row["step"] <= start_step]
+        self._lines = [_line(row) for row in self.kept]
+        self._rewrite()
+        self._file = None if paths.is_remote(workdir) else self._path.open("a")
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """One row; a value that is not finite is null in the file."""
+        line = _line({"step": step, **values})
+        try:
+            if self._file is not None:
+                self._file.write(line)
+                self._file.flush()
+            else:
+                self._lines.append(line)
+                if time.monotonic() - self._written_at > _REWRITE_SECONDS:
+                    self._rewrite()
+        except paths.failures() as error:
+            raise UserError(
+                f"{self._path} cannot be written ({paths.reason(error)}); free some space and start the same command again: "
+                "it resumes from the newest checkpoint"
+            ) from error
+
+    def flush(self) -> None:
+        """All rows are kept from here on; before a checkpoint, since a restart resumes from there."""
+        if self._file is None:
+            self._rewrite()
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        if self._file is None:
+            self._rewrite()
+        else:
+            self._file.close()
+
+    def _rewrite(self) -> None:
+        paths.write_whole(self._path, "".join(self._lines).encode())
+        self._written_at = time.monotonic()
+
+
+def _line(row: dict) -> str:
+    # NaN is not JSON: strict readers refuse the whole file.
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+    }
+    return json.dumps(finite) + "\n"
