@@ -4,6 +4,8 @@
 built on SupContrast; a recipe says what the source of each is in its own case.
 """
 
+import difflib
+
 from gensupcon_jax.configs.common import Changes
 from gensupcon_jax.configs.fields import OURS
 
@@ -17,7 +19,8 @@ def changes(variant: str, *, data_set: str, method: str, values: str) -> Changes
     numbers come from.  Raises ValueError for an unknown variant.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; allowed: {', '.join(VARIANTS)}")
+        close = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(variant, VARIANTS, n=1))
+        raise ValueError(f"unknown variant {variant!r}; {close}allowed: {', '.join(VARIANTS)}")
     found = {}
     if variant in ("genscl", "genscl_teacher", "teacher"):
         found |= {"mix.kind": ("mixup_cutmix", method)}

@@ -33,6 +33,7 @@ for line in sys.stdin:
     try:
         sys.argv = arguments
         main.run()
+        status = 0
     except SystemExit as done:
         status = done.code or 0
     finally:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+from gensupcon_jax import __main__
 from tests import ROOT
 
 SHORT = {
@@ -61,6 +62,19 @@ def start_as_slurm_tasks(folder, changes=None, *, num=2, devices=2, **options):
         )
         for number in range(num)
     ]  # fmt: skip
+
+
+def told(capfd, *arguments):
+    """(status, stdout, stderr) of `gensupcon` with these arguments, in this process."""
+    status = 0
+    capfd.readouterr()  # what came before is not of this command
+    try:
+        __main__.main([str(argument) for argument in arguments])
+    except SystemExit as done:
+        status = done.code or 0
+    printed, said = capfd.readouterr()
+    # What Python does with a text at exit: it is said on standard error, with status 1.
+    return (status, printed, said) if isinstance(status, int) else (1, printed, f"{said}{status}\n")
 
 
 def ended(processes, timeout=600):

@@ -12,24 +12,35 @@ from ml_collections import ConfigDict
 from gensupcon_jax import main
 from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.run import recipes
 from tests import ROOT
+from tests.running import told
 
 
-def run(*arguments, cwd=ROOT, devices=1):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, "-m", "gensupcon_jax.main", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+@pytest.fixture
+def fails(capfd, monkeypatch):
+    """Asserts that a command, in this process and in the repository's folder, ends with these lines and status 1."""
+
+    def fails(*arguments, message, cwd=ROOT):
+        monkeypatch.chdir(cwd)
+        assert told(capfd, *arguments) == (1, "", "".join(f"error: {line}\n" for line in message.splitlines()))
+
+    return fails
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--config.loss.temprature=1"], "loss.temprature is not a field of the config; did you mean loss.temperature?"),
+        (["--config.lr=1"], "lr is not a field of the config; did you mean optimizer.learning_rate?"),
+        (["--config.optimizer.lr=1"], "optimizer.lr is not a field of the config; did you mean optimizer.learning_rate?"),
+        (["--config.symmetric=1"], "symmetric is not a field of the config; did you mean loss.symmetric?"),
+        (["--config.mix=cutmix"], "mix is not a field of the config; it is a group of fields: mix.kind, mix.alpha, mix.per, "
+                                  "mix.views, mix.block"),
         (["--config.mix.kind=cutmx"], "mix.kind is 'cutmx'; allowed: none, mixup, cutmix, mixup_cutmix"),
         (["--config.loss.temperature=0"], "loss.temperature is 0.0; allowed: a number above 0"),
         (["--config.loss.temperature=warm"], "loss.temperature is 'warm'; allowed: a number above 0"),
-        (["--config.batch_size=255"], "batch_size is 255, not divisible by 2 devices; set batch_size to 254 or 256, "
+        (["--config.batch_size=255"], "batch_size is 255, not divisible by 8 devices; set batch_size to 248 or 256, "
                                       "or use another number of devices"),
         (["--workdir", "/proc/nowhere/run"], "workdir /proc/nowhere/run cannot be written (No such file or directory); "
                                              "set --workdir to a folder that you may write"),
@@ -37,71 +48,125 @@ def run(*arguments, cwd=ROOT, devices=1):
         (["--config.evaluate.neighbors=(1,"], "evaluate.neighbors is '(1,'; allowed: one or more in parentheses, each "
                                               "a whole number from 1"),
         (["--config.batch_size=1.5", "--config.batch_size=4"], "batch_size is '1.5'; allowed: a whole number from 1"),
-        (["--config.steps", "4"], "unknown arguments 4; allowed: --config, --workdir, --config.field=value (with =)"),
+        (["now"], "unknown arguments now; allowed: --config, --workdir, --config.field=value"),
         (["-config.foo=1"], "foo is not a field of the config; see configs/fields.py for all fields"),
         (["--noconfig.loss.symetric"], "loss.symetric is not a field of the config; did you mean loss.symmetric?"),
         (["--config.batch_size"], "Missing value for flag --config.batch_size"),
+        (["--workdir"], "Missing value for flag --workdir"),
         (["--workdir", ""], "--workdir is ''; allowed: the path of a folder, or leave it out for runs/digits"),
-        (["--wrkdir", "x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+        (["--wrkdir", "x"], "--wrkdir is not a flag of gensupcon train; did you mean --workdir?"),
+        (["--epochs", "5"], "--epochs is not a flag of gensupcon train; did you mean --config.epochs=5?"),
+        (["--lr=0.1"], "--lr is not a flag of gensupcon train; did you mean --config.optimizer.learning_rate=0.1?"),
+        (["--batch-size", "64"], "--batch-size is not a flag of gensupcon train; did you mean --config.batch_size=64?"),
+        (["--momentum=0"], "--momentum is not a flag of gensupcon train; did you mean --config.momentum_encoder.momentum=0 "
+                           "or --config.optimizer.momentum=0?"),
+        (["--frobnicate"], "--frobnicate is not a flag of gensupcon train; see gensupcon train --help"),
+        (["--num-processes=0"], "--num_processes is '0'; allowed: a whole number from 1"),
+        (["--stopped_status=256"], "--stopped_status is '256'; allowed: a whole number from 0 to 255"),
+        (["--watchdog_seconds", "soon"], "--watchdog_seconds is 'soon'; allowed: a number from 0"),
+        (["--distributed=maybe"], "--distributed takes no value"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_and_status_1(tmp_path, arguments, message):
-    defaults = ["--workdir", tmp_path / "run"] if "--workdir" not in arguments else []
-    done = run("--config", "configs/digits.py", *defaults, *arguments, devices=2)
-    assert done.stderr == f"error: {message}\n"
-    assert done.stdout == ""
-    assert done.returncode == 1
+def test_a_mistake_is_one_line_and_status_1(tmp_path, fails, arguments, message):
+    workdir = ["--workdir", tmp_path / "run"] if "--workdir" not in arguments else []
+    fails("train", "digits", *workdir, *arguments, message=message)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    ("arguments", "message"),
     [
-        ([], "missing"),
-        (["--config.seed=1"], "missing"),
-        (["--config", ""], "'', which is no file"),
-        (["--config", "configs"], "configs, which is no file"),
-        (["--config", "configs/nothing.py"], "configs/nothing.py, which is no file"),
+        ([], "--config is missing; for example --config digits"),
+        (["--config.seed=1"], "--config is missing; for example --config digits"),
+        (["--config", ""], "--config is '', which is not a file; for example --config digits"),
+        (["--config", "configs/nothing.py"], "--config is configs/nothing.py, which is not a file; for example --config digits"),
+        (["--config", "elsewhere/imagenet.py"], "--config is elsewhere/imagenet.py, which is not a file; did you mean "
+                                                "--config imagenet?"),
+        (["configs"], "--config is configs, which is not a file or a recipe; allowed: cifar10, cifar100, common, digits, "
+                      "fashion_mnist, imagenet, or the path of a file"),
+        (["imagnet:supcon"], "--config is imagnet, which is not a file or a recipe; did you mean imagenet? allowed: cifar10, "
+                             "cifar100, common, digits, fashion_mnist, imagenet, or the path of a file"),
+        (["digits", "--config", "cifar10"], "the recipe digits is given, and --config cifar10; leave one of them out"),
+        (["digits:foo"], "--config is digits:foo, but its get_config takes no variant; allowed: digits, without a variant"),
+        (["--config", "configs/digits.py:foo"], "--config is configs/digits.py:foo, but its get_config takes no variant; "
+                                                "allowed: configs/digits.py, without a variant"),
     ],
-)
-def test_a_missing_config_is_said(arguments, found):
-    done = run(*arguments)
-    assert done.stderr == f"error: --config is {found}; for example --config configs/digits.py\n"
-    assert done.returncode == 1
+)  # fmt: skip
+def test_a_wrong_recipe_is_one_line_and_status_1(fails, arguments, message):
+    fails("train", *arguments, message=message)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("configs/digits.py:foo", r"--config is configs/digits.py:foo, but its get_config takes no variant; "
-                                  r"allowed: configs/digits.py, without a variant"),
-        ("configs/cifar10.py:foo", r"configs/cifar10.py, line \d+: ValueError: unknown variant 'foo'; allowed: supcon, .+"),
+        ("configs/cifar10.py:supcn", r"configs/cifar10.py, line \d+: ValueError: unknown variant 'supcn'; did you mean supcon\? "
+                                     r"allowed: supcon, .+"),
+        ("cifar10:foo", r"cifar10, line \d+: ValueError: unknown variant 'foo'; allowed: supcon, .+"),
     ],
 )  # fmt: skip
-def test_a_wrong_variant_is_one_line_and_status_1(tmp_path, config, message):
-    done = run("--config", config, "--workdir", tmp_path / "run", "--config.seed=1")
-    assert re.fullmatch(rf"error: {message}\n", done.stderr)
-    assert done.returncode == 1
+def test_a_wrong_variant_is_one_line_and_status_1(capfd, monkeypatch, config, message):
+    monkeypatch.chdir(ROOT)
+    status, printed, said = told(capfd, "train", "--config", config, "--config.seed=1")
+    assert (status, printed) == (1, "")
+    assert re.fullmatch(rf"error: {message}\n", said)
 
 
-def test_a_broken_recipe_is_one_line_and_status_1(tmp_path):
+def test_a_broken_recipe_is_one_line_and_status_1(tmp_path, fails):
     (tmp_path / "mine.py").write_text("def get_config(:\n")
-    done = run("--config", "mine.py", "--config.seed=1", cwd=tmp_path)
-    assert done.stderr == "error: mine.py, line 1: SyntaxError: invalid syntax\n"
-    assert done.returncode == 1
+    fails("train", "mine.py", "--config.seed=1", cwd=tmp_path, message="mine.py, line 1: SyntaxError: invalid syntax")
 
 
-def test_an_override_before_its_recipe_is_said():
-    done = run("--config.seed=1", "--config", "configs/digits.py")
-    assert done.stderr == "error: Found --config.seed=1 in argv before a value for --config was specified\n"
-    assert done.returncode == 1
+def test_two_real_processes_say_a_mistake_in_one_line(tmp_path):
+    """Of all the mistakes here: one that is found before jax is imported, and one that the run finds."""
+    for command, message in (
+        (["gensupcon_jax.main", "--config", "configs/digits.py", "--config.sed=1"],
+         "sed is not a field of the config; did you mean seed?"),
+        (["gensupcon_jax", "train", "digits", "--workdir=/proc/nowhere/run"],
+         "workdir /proc/nowhere/run cannot be written (No such file or directory); set --workdir to a folder that you may write"),
+    ):  # fmt: skip
+        done = run(*command)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {message}\n")
 
 
-def test_help_is_given():
-    done = run("--help")
-    assert "--config: Recipe, for example configs/digits.py." in done.stdout
-    assert "--workdir: Folder of this run" in done.stdout
-    assert done.stderr == ""
+def run(*arguments, cwd=ROOT):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_overrides_stand_anywhere_and_with_or_without_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = main.parse(
+        ["--config.seed=3", "--config.steps", "4", "--config", "digits", "--config.loss.symmetric",
+         "--config.batch_size", "64", "--noconfig.dataset.skip_damaged", "-config.evaluate.neighbors=(1, 3)"]
+    )  # fmt: skip
+    config = options.config
+    assert (config.seed, config.steps, config.batch_size, config.epochs) == (3, 4, 64, 120.0)
+    assert (config.loss.symmetric, config.dataset.skip_damaged) == (True, False)
+    assert config.evaluate.neighbors == (1, 3)
+    assert config.is_locked
+    assert options.workdir == "runs/digits"
+
+
+def test_flags_are_spelled_in_every_usual_way():
+    several = ["--coordinator-address=h:1", "-num_processes", "2", "--process_id=1", "--verbosity", "-2"]
+    options = main.parse(["digits", *several, "--distributed=true", "--workdir=w"])
+    assert (options.coordinator_address, options.num_processes, options.process_id) == ("h:1", 2, 1)
+    assert (options.distributed, options.workdir, options.verbosity) == (True, "w", -2)
+    assert (options.join_timeout, options.watchdog_seconds, options.stopped_status) == (50.0, 1800.0, 0)
+    for off in ("--nodistributed", "--distributed=false"):
+        assert main.parse(["digits", "--distributed", off]).distributed is False
+
+
+def test_a_bare_name_is_a_recipe_of_the_package_and_a_path_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet.py").write_text(START + "    c.batch_size = 7\n    return c\n")
+    (tmp_path / "digits").write_text("this is not Python")
+    assert main.parse(["imagenet:supcon"]).config.dataset.name == "tfds:imagenet2012"
+    assert main.parse(["--config", "imagenet.py"]).config.batch_size == 7
+    assert main.parse(["digits"]).config.dataset.name == "digits"
+    assert main.parse(["imagenet:supcon"]).workdir == "runs/imagenet_supcon"
+    assert main.parse([f"{ROOT}/configs/cifar10.py:supcon"]).workdir == "runs/cifar10_supcon"
 
 
 START = "from gensupcon_jax.configs import common\ndef get_config():\n    c = common.get_config()\n"
@@ -114,7 +179,7 @@ START = "from gensupcon_jax.configs import common\ndef get_config():\n    c = co
         ("import math\nx = (1,\n", ", line 2: SyntaxError: '(' was never closed"),
         ("if True:\npass\n", ", line 2: IndentationError: expected an indented block after 'if' statement on line 1"),
         ("\nimport nowhere_at_all\n", ", line 2: ModuleNotFoundError: No module named 'nowhere_at_all'"),
-        ("from gensupcon_jax.configs import nothing\n", ", line 1: ImportError: cannot import name 'nothing' from 'configs'"),
+        ("from gensupcon_jax.configs import nothing\n", ", line 1: ImportError: cannot import name 'nothing' from"),
         ("x = 1\n", " has no function get_config; allowed: a recipe like configs/digits.py"),
         ("get_config = 5\n", " has no function get_config; allowed: a recipe like configs/digits.py"),
         ("def get_config():\n    return 5\n", ": get_config returned 5 (int); allowed: the ConfigDict of common.get_con"),
@@ -139,7 +204,7 @@ def test_a_mistake_in_a_recipe_is_said_with_its_line(tmp_path, recipe, message):
     path = tmp_path / "mine.py"
     path.write_text(recipe)
     with pytest.raises(UserError) as error:
-        main.read_recipe(str(path))
+        recipes.read_recipe(str(path))
     assert str(error.value).startswith(f"{path}{message}")
     assert "\n" not in str(error.value)
 
@@ -148,16 +213,16 @@ def test_a_recipe_that_needs_a_variant_says_so(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("def get_config(variant):\n    return 5\n")
     with pytest.raises(UserError) as error:
-        main.read_recipe(str(path))
+        recipes.read_recipe(str(path))
     assert str(error.value) == f"--config is {path}, but its get_config needs a variant; allowed: {path}:<variant>"
 
 
 def test_a_recipe_is_read_and_locked_with_its_variant():
-    config = main.read_recipe(f"{ROOT}/configs/cifar10.py:supcon")
+    config = recipes.read_recipe(f"{ROOT}/configs/cifar10.py:supcon")
     assert type(config) is ConfigDict
     assert config.is_locked
     assert config.mix.kind == "none"
-    assert main.read_recipe(f"{ROOT}/configs/cifar10.py").mix.kind == "mixup_cutmix"
+    assert recipes.read_recipe(f"{ROOT}/configs/cifar10.py").mix.kind == "mixup_cutmix"
 
 
 SHORT = [
@@ -166,9 +231,8 @@ SHORT = [
 ]  # fmt: skip
 
 
-def test_the_digits_run_from_the_command_line_and_a_second_time(tmp_path):
-    command = ["--config", ROOT / "configs/digits.py", *SHORT]
-    done = run(*command, cwd=tmp_path)
+def test_the_digits_run_from_the_command_line_and_a_second_time(tmp_path, monkeypatch, capfd):
+    done = run("gensupcon_jax.main", "--config", ROOT / "configs/digits.py", *SHORT, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "step 4/4" in done.stderr  # plain lines: the output is no terminal
@@ -178,11 +242,12 @@ def test_the_digits_run_from_the_command_line_and_a_second_time(tmp_path):
     assert lines[0] == "test accuracy on 540 images of digits, seed 0:"
     assert lines[1].endswith(f"{results['linear_top1']:.2f} %")
     assert lines[-1] == "report:  runs/digits/report.html"
-    assert (tmp_path / "runs/digits/report.html").exists()
+    assert "python -m gensupcon_jax.main --config" in (tmp_path / "runs/digits/report.html").read_text()
 
-    again = run(*command, cwd=tmp_path)
-    assert again.stdout == done.stdout
-    other = run(*command, "--config.seed=1", cwd=tmp_path)
-    assert other.returncode == 1
-    assert "seed (0 there, 1 now)" in other.stderr
-    assert other.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    again = told(capfd, "train", "digits", *SHORT)  # the same run by its other name
+    assert again[:2] == (0, done.stdout)
+    status, printed, said = told(capfd, "train", "digits", *SHORT, "--config.seed=1")
+    assert (status, printed) == (1, "")
+    assert "seed (0 there, 1 now)" in said
+    assert said.count("\n") == 1

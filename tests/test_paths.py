@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from gensupcon_jax import main, paths
+from gensupcon_jax import paths
 from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.run import train
+from gensupcon_jax.run import start, train
 from gensupcon_jax.store import metrics, saved_runs, workdir
 from gensupcon_jax.weights.export import export
 from gensupcon_jax.weights.files import read_file
@@ -106,8 +106,8 @@ def test_rows_are_in_the_bucket_after_a_flush_and_after_a_minute(storage, monkey
 def test_compiled_programs_are_kept_with_the_run(workdir, storage, monkeypatch):
     said = {}
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    monkeypatch.setattr(main.jax, "config", types.SimpleNamespace(update=said.__setitem__))
-    main.keep_compiled_programs(paths.as_path(workdir))
+    monkeypatch.setattr(start.jax, "config", types.SimpleNamespace(update=said.__setitem__))
+    start.keep_compiled_programs(paths.as_path(workdir))
     assert said["jax_compilation_cache_dir"] == f"{workdir}/compiled"
     assert said.get("jax_persistent_cache_enable_xla_caches") == ("none" if workdir.startswith("gs://") else None)
 

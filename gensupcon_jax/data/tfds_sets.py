@@ -86,8 +86,8 @@ def default_format(builder: Any) -> str | None:
 def conversion_command(name: str, folder: str | None) -> str:
     """What to type so that this prepared set is converted to array_record, whatever the recipe."""
     place = [] if folder is None else [f"--config.dataset.folder={folder}"]
-    fields = ["--config", "configs/common.py", f"--config.dataset.name=tfds:{name}", *place]
-    return shlex.join(["python", "-m", "gensupcon_jax.prepare", *fields, "--file_format=array_record"])
+    fields = ["--config", "common", f"--config.dataset.name=tfds:{name}", *place]
+    return shlex.join(["gensupcon", "prepare", *fields, "--file_format=array_record"])
 
 
 def choose_splits(builder: Any, name: str, wanted: dict[str, str | None]) -> dict[str, str]:
@@ -217,7 +217,7 @@ def _records(instructions: list, file_format: str, index: np.ndarray | None, nam
         return _array_records(instructions)
     raise UserError(
         f"dataset.name is 'tfds:{name}', prepared as {file_format}; allowed: array_record, tfrecord. Set dataset.folder to "
-        "another folder: python -m gensupcon_jax.prepare, with the same --config, prepares it there"
+        "another folder: gensupcon prepare, with the same --config, prepares it there"
     )
 
 

@@ -1,5 +1,7 @@
-"""python -m gensupcon_jax.prepare."""
+"""python -m gensupcon_jax.prepare: the command `gensupcon prepare`."""
 
-from gensupcon_jax.prepare.command import run
+import sys
 
-run()
+from gensupcon_jax.__main__ import main
+
+main(["prepare", *sys.argv[1:]])

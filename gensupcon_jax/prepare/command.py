@@ -1,102 +1,105 @@
-"""The command that prepares and checks a data set: python -m gensupcon_jax.prepare --config configs/imagenet.py."""
+"""The command that prepares and checks a data set: gensupcon prepare --config imagenet."""
 
+import argparse
 import shlex
-import sys
 from pathlib import Path
+from typing import Any
 
-from absl import app, flags, logging
-
-from gensupcon_jax import main as run_main
-from gensupcon_jax.configs.fields import FIELDS
-from gensupcon_jax.data.datasets import Reading
+from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import require_tensorflow
-from gensupcon_jax.prepare.check_table import (
-    class_rows,
-    damaged_lines,
-    findings,
-    remarks,
-    split_name,
-    split_rows,
-    table,
-)
-from gensupcon_jax.prepare.checking import Check, CheckedSplit, Copies, check_set, find_copies
-from gensupcon_jax.prepare.conversion import FORMATS
-from gensupcon_jax.prepare.fetching import fetch
-from gensupcon_jax.report import ContactSheet, Picture, write_contact_sheet
-from gensupcon_jax.report.contact import MARK
-from gensupcon_jax.run.config_check import refusal
-from gensupcon_jax.store.workdir import DATA_CACHE, flatten
+from gensupcon_jax.run import recipes
 
-_FILE_FORMAT = flags.DEFINE_string(
-    "file_format",
-    None,
-    "array_record or tfrecord: how a tfds: set is kept. A set that is prepared otherwise is converted. Default: as it is; "
-    "of new sets array_record, on object stores tfrecord.",
-)
-_SOURCE = flags.DEFINE_string(
-    "source",
-    None,
-    "Folder of files that were fetched before, for tfds: sets. Default: <dataset.folder>/downloads/manual.",
-)
-_OUTPUT = flags.DEFINE_string("output", None, "The contact sheet, an HTML file. Default: <workdir>_data.html.")
-
-_OF_MAIN = ("config", "workdir")  # flags of training that mean something here
-_IMAGES_A_CLASS = 4
-_MOST_CLASSES = 30
-_EXTREME_CLASSES = 5
-_COPY_GROUPS = 12
-_COPIES_SHOWN = 6
+_FORMATS = ("array_record", "tfrecord")  # those of conversion.FORMATS, which imports more than a wrong flag should cost
 
 
-def main(argv: list[str]) -> None:
-    """Prepare the config's data set where it is not, check it, print the table, and write the contact sheet."""
-    _check_flags(argv)
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)
-    fields = flags.FLAGS["config"].value.dataset
-    name, workdir = fields.name, _local_workdir()
-    output = Path(_OUTPUT.value or workdir.with_name(f"{workdir.name}_data.html"))
-    _check_output(output)
+def main(arguments: list[str], program: str) -> None:
+    """Prepare the recipe's data set where it is not, check it, print the table, and write the contact sheet."""
+    parser = build_parser(program)
+    options = recipes.parse(parser, arguments)
+    workdir = _local_workdir(options)
+    output = Path(options.output or workdir.with_name(f"{workdir.name}_data.html"))
+    _check(options, output)
+    try:
+        _prepare(options, workdir, output, shlex.join([*program.split(), *arguments]))
+    except (
+        UserError
+    ) as error:  # one message, also where it has several lines: which files to fetch, and where to put them
+        raise SystemExit(f"error: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit("\ninterrupted; the same command begins again with what is not done yet") from None
+
+
+def build_parser(program: str) -> command_line.Parser:
+    """What prepare takes."""
+    parser = command_line.Parser(
+        program, "Prepare the data set of a recipe where it is not prepared, check it, and write a contact sheet of it."
+    )
+    recipes.add_flags(parser)
+    parser.add_argument(
+        "--workdir", metavar="FOLDER", help="as training takes it; what is read is kept beside it (default: as there)"
+    )
+    parser.add_argument(
+        "--file_format",
+        metavar="FORMAT",
+        type=command_line.one_of(*_FORMATS),
+        help="array_record or tfrecord: how a tfds: set is kept; one that is prepared otherwise is converted (default: as "
+        "it is; of new sets array_record, on object stores tfrecord)",
+    )
+    parser.add_argument(
+        "--source",
+        metavar="FOLDER",
+        help="of files that were fetched before, for tfds: sets (default: <dataset.folder>/downloads/manual)",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="the contact sheet, an HTML file (default: <workdir>_data.html)"
+    )
+    return parser
+
+
+def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: str) -> None:
+    # After the arguments: a wrong one is said before these are imported.
+    from absl import logging
+
+    from gensupcon_jax.data.datasets import Reading
+    from gensupcon_jax.prepare.check_table import table
+    from gensupcon_jax.prepare.checking import check_set, find_copies
+    from gensupcon_jax.prepare.fetching import fetch
+    from gensupcon_jax.prepare.sheet import contact_sheet
+    from gensupcon_jax.store.workdir import DATA_CACHE
+
+    logging.set_verbosity(logging.ERROR)
+    fields = options.config.dataset
     known = {field: fields[field] for field in Reading._fields if field in fields}
     reading = Reading(cache_folder=workdir.parent / DATA_CACHE, **known)
     builder = None
-    if name.startswith("tfds:"):
-        builder, _ = fetch(
-            name.removeprefix("tfds:"), reading.folder, file_format=_FILE_FORMAT.value, source=_SOURCE.value, say=_say
-        )
-    check = check_set(name, reading, builder)
+    if fields.name.startswith("tfds:"):
+        name = fields.name.removeprefix("tfds:")
+        builder, _ = fetch(name, reading.folder, file_format=options.file_format, source=options.source, say=_say)
+    check = check_set(fields.name, reading, builder)
     copies = find_copies(check)
     print(f"{check.name}: {len(check.class_names)} classes, {check.place}\n\n{table(check, copies)}\n")
-    command = shlex.join(["python", "-m", "gensupcon_jax.prepare", *sys.argv[1:]])
     _write(output, contact_sheet(check, copies, command))
     print(f"contact sheet: {output}")
 
 
-def _local_workdir() -> Path:
+def _local_workdir(options: argparse.Namespace) -> Path:
     """What training takes as its workdir; of one on an object store, the local default: cache and page are kept beside it."""
-    given = flags.FLAGS["workdir"].value
-    return Path(given) if given and "://" not in given else run_main.default_workdir()
+    given = options.workdir
+    return Path(given) if given and "://" not in given else recipes.default_workdir(options.recipe)
 
 
 def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _check_flags(argv: list[str]) -> None:
-    if argv[1:]:
-        raise UserError(
-            f"unknown arguments {' '.join(argv[1:])}; allowed: --config, --workdir, --file_format, --source, --output, "
-            "--config.field=value (with =)"
-        )
-    others = [
-        flag.name
-        for flag in flags.FLAGS.flags_by_module_dict().get(run_main.__name__, [])
-        if flag.present and flag.name not in _OF_MAIN and not flag.name.startswith("config.")
-    ]
-    if others:
-        raise UserError(f"--{others[0]} is a flag of training, not of prepare; leave it out")
-    fields = flatten({"dataset": flags.FLAGS["config"].value.dataset.to_dict()})
+def _check(options: argparse.Namespace, output: Path) -> None:
+    """UserError for options that do not go with the data set, and for an output that is somebody's own file."""
+    from gensupcon_jax.configs.fields import FIELDS
+    from gensupcon_jax.run.config_check import refusal
+    from gensupcon_jax.store.workdir import flatten
+
+    fields = flatten({"dataset": options.config.dataset.to_dict()})
     wrong = [
         f"{field} is {fields[field]!r}; allowed: {allowed}"
         for field in FIELDS
@@ -109,98 +112,34 @@ def _check_flags(argv: list[str]) -> None:
         raise UserError(
             "dataset.name is 'arrays', which Python hands over; allowed here: digits, tfds:<name>, folder:<path>"
         )
-    if _FILE_FORMAT.value not in (None, *FORMATS):
-        raise UserError(f"--file_format is {_FILE_FORMAT.value!r}; allowed: {', '.join(FORMATS)}")
-    for flag in (_FILE_FORMAT, _SOURCE):
-        if flag.value is not None and not name.startswith("tfds:"):
-            raise UserError(f"--{flag.name} is given, but dataset.name is {name!r}; allowed with tfds:<name> only")
+    for flag in ("file_format", "source"):
+        if getattr(options, flag) is not None and not name.startswith("tfds:"):
+            raise UserError(f"--{flag} is given, but dataset.name is {name!r}; allowed with tfds:<name> only")
     if name.startswith(("tfds:", "folder:")):
         require_tensorflow(f"dataset.name is {name!r}")
+    check_output(output)
 
 
-def _check_output(path: Path) -> None:
-    """An older contact sheet is replaced; anything else that somebody has there is not."""
+def check_output(path: Path) -> None:
+    """An older contact sheet is replaced; for anything else that somebody has there, UserError."""
     if path.is_dir():
         raise UserError(f"--output is {path}, which is a folder; allowed: the path of an HTML file")
-    if path.exists() and f'content="{MARK}"' not in path.read_text(encoding="utf-8", errors="replace")[:4000]:
+    if not path.exists():
+        return
+    from gensupcon_jax.report.contact import MARK
+
+    if f'content="{MARK}"' not in path.read_text(encoding="utf-8", errors="replace")[:4000]:
         raise UserError(
-            f"--output is {path}, which is there and is no contact sheet; choose another path, or move it away"
+            f"--output is {path}, which is there and is not a contact sheet; choose another path, or move it away"
         )
 
 
-def _write(path: Path, sheet: ContactSheet) -> None:
+def _write(path: Path, sheet: Any) -> None:
+    from gensupcon_jax.report import write_contact_sheet
+
     try:
         write_contact_sheet(path, sheet)
     except OSError as error:
         raise UserError(
             f"the contact sheet {path} cannot be written ({error.strerror or error}); set --output to another path"
         ) from error
-
-
-def contact_sheet(check: Check, copies: Copies, command: str) -> ContactSheet:
-    """The page of a check: a few images of each class, copies side by side, damaged ones by name."""
-    chosen = shown_classes(check)
-    return ContactSheet(
-        title=check.name,
-        command=command,
-        facts=[("classes", f"{len(check.class_names):,}"), ("lies in", check.place)],
-        findings=findings(check, copies),
-        remarks=remarks(check),
-        tables=[split_rows(check, copies), class_rows(check)],
-        splits=[split_name(split) for split in check.splits],
-        classes=[
-            (check.class_names[number], [_pictures(split, number) for split in check.splits]) for number in chosen
-        ],
-        classes_left_out=len(check.class_names) - len(chosen),
-        copies=[
-            [_picture(check.splits[split], index) for split, index in group[:_COPIES_SHOWN]]
-            for group in copies.examples[:_COPY_GROUPS]
-        ],
-        damaged=damaged_lines(check),
-    )
-
-
-def shown_classes(check: Check) -> list[int]:
-    """All classes; of many those with the fewest and the most training images, and some spread evenly between."""
-    num_classes = len(check.class_names)
-    if num_classes <= _MOST_CLASSES:
-        return list(range(num_classes))
-    order = check.splits[0].counts(num_classes).argsort(kind="stable").tolist()
-    extremes = order[:_EXTREME_CLASSES] + order[-_EXTREME_CLASSES:]
-    middle = order[_EXTREME_CLASSES:-_EXTREME_CLASSES]
-    between = _spread(middle, _MOST_CLASSES - len(extremes))
-    return sorted(extremes + between)
-
-
-def _spread(items: list[int], num: int) -> list[int]:
-    """So many of them, evenly spaced, the first and the last among them."""
-    if len(items) <= num:
-        return items
-    return [items[round(place * (len(items) - 1) / (num - 1))] for place in range(num)]
-
-
-def _pictures(split: CheckedSplit, number: int) -> list[Picture]:
-    of_class = [int(index) for index in split.sound if split.classes[index] == number]
-    return [_picture(split, index) for index in _spread(of_class, _IMAGES_A_CLASS)]
-
-
-def _picture(split: CheckedSplit, index: int) -> Picture:
-    try:
-        pixels = split.pixels_fn(index)
-    except (OSError, ValueError):  # it was there a moment ago: the page says so
-        pixels = None
-    return Picture(split.where_fn(index), pixels)
-
-
-def run() -> None:
-    """Entry of `python -m gensupcon_jax.prepare`: user mistakes end without a traceback, status 1."""
-    try:
-        app.run(main, flags_parser=run_main.parse_flags)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command begins again with what is not done yet")
-
-
-if __name__ == "__main__":
-    run()

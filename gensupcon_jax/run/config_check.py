@@ -1,6 +1,5 @@
 """Can this config run? Each field by the rule of its declaration, then combinations; all problems are reported together."""
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from gensupcon_jax.evaluation.measures import MEASURES
 from gensupcon_jax.method.key_queue import num_slots
 from gensupcon_jax.method.optimizer import OPTIMIZERS
 from gensupcon_jax.models import ENCODERS
+from gensupcon_jax.run.field_names import hint
 from gensupcon_jax.store.workdir import flatten
 
 # The tables that a field may take its names from, see `rules.Named`; they are looked at when a config is checked.
@@ -149,12 +149,6 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
     ),
     (("optimizer.name", "optimizer.momentum", "optimizer.second_momentum"), _averages),
 )  # fmt: skip
-
-
-def hint(name: str) -> str:
-    """What to say after an unknown field's name: the nearest one, or where to look."""
-    close = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.75)
-    return f"; did you mean {close[0]}?" if close else "; see configs/fields.py for all fields"
 
 
 def _raise(problems: list[str]) -> None:

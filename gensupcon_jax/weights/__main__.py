@@ -1,7 +1,7 @@
-"""python -m gensupcon_jax.weights."""
+"""python -m gensupcon_jax.weights: the command `gensupcon weights`."""
 
 import sys
 
-from gensupcon_jax.weights.command import main
+from gensupcon_jax.__main__ import main
 
-main(sys.argv[1:])
+main(["weights", *sys.argv[1:]])

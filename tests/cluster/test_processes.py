@@ -17,7 +17,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.store import checkpoint
 from tests import ROOT
 from tests.killing import outcome
-from tests.running import ended, free_port, results_of, rows_of, start, start_as_slurm_tasks, start_several
+from tests.running import ended, free_port, results_of, rows_of, start, start_as_slurm_tasks, start_several, told
 
 # Real training: long enough for a signal (jax needs a second to agree on a step) to come before the end.
 LONG = {"steps": 30, "evaluate.every_steps": 15, "checkpoint.every_steps": 5}
@@ -165,9 +165,8 @@ def test_a_process_that_died_on_the_way_may_come_again():
                             "--coordinator_address, --num_processes and --process_id in place of it"),
     ],
 )  # fmt: skip
-def test_flags_that_do_not_fit_are_one_line(tmp_path, flags, message):
-    ((status, _, said),) = ended([start(tmp_path / "run", flags=flags)])
-    assert (status, said) == (1, f"error: {message}\n")
+def test_flags_that_do_not_fit_are_one_line(tmp_path, capfd, flags, message):
+    assert told(capfd, "train", "digits", "--workdir", tmp_path / "run", *flags) == (1, "", f"error: {message}\n")
 
 
 # One process is lost: the others say which, within a minute. Small programs that join as a run does.

@@ -104,7 +104,7 @@ def test_both_formats_hold_the_same_images(prepared):
     )
     assert first == second
     assert any(
-        f"python -m gensupcon_jax.prepare --config configs/common.py --config.dataset.name=tfds:trees "
+        f"gensupcon prepare --config common --config.dataset.name=tfds:trees "
         f"--config.dataset.folder={prepared['tfrecord']} --file_format=array_record converts it" in note
         for note in tfrecord.notes
     )

@@ -14,7 +14,9 @@ from gensupcon_jax import errors
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.configs import imagenet
 from gensupcon_jax.plan import chips, compare, figures, hlo, known, step, table
+from gensupcon_jax.plan import command as plan_command
 from tests import ROOT
+from tests.running import told
 from tests.tiny import tiny_config
 
 TINY = known.DataSizes(image_size=8, num_channels=1, num_classes=4, num_images=96)
@@ -287,11 +289,15 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path):
     rows = json.loads(file.read_text())["gensupcon_jax plan"]
     assert [row["num_chips"] for row in rows] == [2]
 
+
+def test_a_file_that_is_not_a_plan_is_not_replaced(tmp_path, capfd):
+    file = tmp_path / "plan.json"
     file.write_text("mine")
-    refused = subprocess.run([*command, "--json", str(file)], cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert refused.stderr.strip() == f"error: {file} exists and is no plan; give another file with --json"
+    message = f"error: {file} exists and is not a plan; give another file with --json\n"
+    assert told(capfd, "plan", "digits", "--topology=gpu:2", "--json", file) == (1, "", message)
     assert file.read_text() == "mine"
+    file.write_text(json.dumps({"gensupcon_jax plan": []}))
+    plan_command._check_replaceable(file)
 
 
 @pytest.mark.parametrize(
@@ -300,15 +306,13 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path):
         ([], "--topology is missing; for example --topology v5e:4x4,v4:2x2x4"),
         (["--topology=gpu:1", "--batch_size=\u00b2"], "--batch_size has '\u00b2'; allowed: whole numbers from 1, with "
                                                    "commas between them"),
-        (["--topology=gpu:1", "--price-per-chip-hour=nan"], "--price_per_chip_hour is nan; allowed: a number from 0"),
+        (["--topology=gpu:1", "--price-per-chip-hour=nan"], "--price_per_chip_hour is 'nan'; allowed: a number from 0"),
         (["--topology=h100:8"], "--topology is 'h100:8'; known: v4:AxBxC, v5e:AxB, v5p:AxBxC, v6e:AxB, with numbers "
                                 "for the letters, and gpu:A; for example v4:2x2x4, v5e:4x4, v5p:2x2x2, v6e:4x4"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line(arguments, message):
-    command = [sys.executable, "-m", "gensupcon_jax.plan", "--config", "configs/digits.py", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, f"error: {message}\n")
+def test_a_mistake_is_one_line(capfd, arguments, message):
+    assert told(capfd, "plan", "digits", *arguments) == (1, "", f"error: {message}\n")
 
 
 def test_a_benchmark_says_a_mistake_in_one_line():
@@ -319,12 +323,10 @@ def test_a_benchmark_says_a_mistake_in_one_line():
         assert done.stderr.startswith("error: --topology is 'v9:1'; known: ") and done.stderr.count("\n") == 1
 
 
-def test_hyphens_and_underscores_are_the_same():
-    command = [sys.executable, "-m", "gensupcon_jax.plan", "--config", "configs/digits.py", "--topology=gpu:1"]
+def test_hyphens_and_underscores_are_the_same(capfd):
+    message = "error: --price_per_chip_hour is '-1'; allowed: a number from 0\n"
     for flag in ("--price-per-chip-hour=-1", "--price_per_chip_hour=-1"):
-        done = subprocess.run([*command, flag], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 1
-        assert "price_per_chip_hour=-1" in done.stderr and "Unknown" not in done.stderr
+        assert told(capfd, "plan", "digits", "--topology=gpu:1", flag) == (1, "", message)
 
 
 def test_every_chip_is_as_its_page_says():

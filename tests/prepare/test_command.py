@@ -1,10 +1,7 @@
-"""python -m gensupcon_jax.prepare as a user types it, and what it says of files that only a person can fetch."""
+"""gensupcon prepare as a user types it, and what it says of files that only a person can fetch."""
 
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -15,29 +12,37 @@ from etils import epath
 from gensupcon_jax.data import datasets, tfds_sets
 from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.prepare import command, fashion_mnist, fetching
-from gensupcon_jax.prepare.checking import check_set
+from gensupcon_jax.prepare import command, fashion_mnist, fetching, sheet
+from gensupcon_jax.prepare.checking import check_set, find_copies
 from tests import ROOT
 from tests.encoded import encode, picture, records, write_folder, write_tfds
+from tests.running import told
 
 
-def run(*arguments, cwd=ROOT):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "gensupcon_jax.prepare", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """`gensupcon prepare` with these arguments, in this process: (status, stdout, stderr)."""
+
+    def run(*arguments, cwd=ROOT):
+        monkeypatch.chdir(cwd)
+        return told(capfd, "prepare", *arguments)
+
+    return run
 
 
-def test_a_folder_with_damage_is_checked_with_status_0_and_a_page(tmp_path):
+def test_a_folder_with_damage_is_checked_with_status_0_and_a_page(tmp_path, run):
     own = write_folder(tmp_path / "trees")
     (own / "train" / "ash" / "<b>bold.png").write_bytes(encode(picture(0, 1), "PNG"))
     (own / "test" / "ash" / "empty.png").write_bytes(b"")
-    done = run("--config", ROOT / "configs/digits.py", f"--config.dataset.name=folder:{own}", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
+    status, printed, said = run(
+        "--config", ROOT / "configs/digits.py", f"--config.dataset.name=folder:{own}", cwd=tmp_path
+    )
+    assert (status, said) == (0, "")
+    lines = printed.splitlines()
     assert lines[0] == f"folder:{own}: 4 classes, {own}"
     assert lines[3].split() == ["train", "49", "0", "0", "20x24", "30x18", "24x24", "PNG", "25,", "JPEG", "24"]
     assert lines[-1] == "contact sheet: runs/digits_data.html"
-    assert "--config.dataset.skip_damaged=True" in done.stdout
+    assert "--config.dataset.skip_damaged=True" in printed
     html = (tmp_path / "runs" / "digits_data.html").read_text()
     assert "&lt;b&gt;bold.png" in html
     assert "<b>bold" not in html
@@ -55,30 +60,31 @@ def test_a_folder_with_damage_is_checked_with_status_0_and_a_page(tmp_path):
          "<path>/<split>/<class>/<image>, split one of train, validation, test; or <path>/<class>/<image>"),
         (["--file_format=array_record"], "--file_format is given, but dataset.name is 'digits'; allowed with tfds:<name> only"),
         (["--file_format=parquet"], "--file_format is 'parquet'; allowed: array_record, tfrecord"),
-        (["--output=notes.txt"], "--output is notes.txt, which is there and is no contact sheet; "
+        (["--output=notes.txt"], "--output is notes.txt, which is there and is not a contact sheet; "
                                   "choose another path, or move it away"),
-        (["now"], "unknown arguments now; allowed: --config, --workdir, --file_format, --source, "
-                    "--output, --config.field=value (with =)"),
+        (["now"], f"the recipe now is given, and --config {ROOT}/configs/digits.py; leave one of them out"),
+        (["now", "then"], "unknown arguments then; allowed: --config, --workdir, --file_format, --source, "
+                    "--output, --config.field=value"),
+        (["--watchdog_seconds=1"], "--watchdog_seconds is not a flag of gensupcon prepare; see gensupcon prepare --help"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_and_status_1(tmp_path, arguments, message):
+def test_a_mistake_is_one_line_and_status_1(tmp_path, run, arguments, message):
     (tmp_path / "notes.txt").write_text("mine")
-    done = run("--config", ROOT / "configs/digits.py", *arguments, cwd=tmp_path)
-    assert (done.stderr, done.stdout, done.returncode) == (f"error: {message}\n", "", 1)
+    assert run("--config", ROOT / "configs/digits.py", *arguments, cwd=tmp_path) == (1, "", f"error: {message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_the_command_that_training_prints_converts_the_set(tmp_path):
+def test_the_command_that_training_prints_converts_the_set(tmp_path, run):
     write_tfds(tmp_path / "data", {"train": records(30), "test": records(9, start=100)})
     folder = str(tmp_path / "data")
     before = datasets.load("tfds:leaves", folder=folder, image_size=16)
     (note,) = [note for note in before.notes if "array_record is read faster" in note]
     command = shlex.split(note.removesuffix(" converts it").split("read faster: ")[1])
-    assert command[:3] == ["python", "-m", "gensupcon_jax.prepare"]
-    done = run(*command[3:], f"--output={tmp_path / 'sheet.html'}", f"--workdir={tmp_path / 'run'}")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert command[:2] == ["gensupcon", "prepare"]
+    status, printed, said = run(*command[2:], f"--output={tmp_path / 'sheet.html'}", f"--workdir={tmp_path / 'run'}")
+    assert (status, said) == (0, "")
     place = f"{folder}/leaves/1.0.0"
-    lines = done.stdout.splitlines()
+    lines = printed.splitlines()
     assert lines[0] == f"tfds:leaves is prepared in {place}, as tfrecord"
     assert lines[1].startswith(
         f"converted: TFDS now reads its array_record files in {place}. The 2 files of the old format"
@@ -90,11 +96,10 @@ def test_the_command_that_training_prints_converts_the_set(tmp_path):
     assert not any("tfrecord" in note for note in after.notes)
 
 
-def test_imagenet_says_what_to_fetch_before_anything_else(tmp_path):
-    done = run("--config", ROOT / "configs/imagenet.py", f"--config.dataset.folder={tmp_path / 'data'}", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr.splitlines()[:5] == [
+def test_imagenet_says_what_to_fetch_before_anything_else(tmp_path, run):
+    status, printed, said = run("--config", "imagenet", f"--config.dataset.folder={tmp_path / 'data'}", cwd=tmp_path)
+    assert (status, printed) == (1, "")
+    assert said.splitlines()[:5] == [
         "error: tfds:imagenet2012 needs files that only you can fetch:",
         "  ILSVRC2012_img_train.tar  147.9 GB",
         "  ILSVRC2012_img_val.tar  6.7 GB",
@@ -200,24 +205,24 @@ def test_of_many_classes_the_fewest_the_most_and_some_between_are_shown(tmp_path
         shutil.copy(own / "train" / "class_000" / "000.jpg", own / "train" / f"class_{number:03}" / "more.jpg")
     (own / "train/class_041/000.jpg").unlink()
     check = check_set(f"folder:{own}", Reading())
-    shown = command.shown_classes(check)
+    shown = sheet.shown_classes(check)
     assert len(shown) == len(set(shown)) == 30
     assert shown == sorted(shown)
     assert {3, 33, 43, 41} <= set(shown)
-    sheet = command.contact_sheet(check, command.find_copies(check), "command")
-    assert (len(sheet.classes), sheet.classes_left_out) == (30, 30)
-    assert all(np.asarray(each.pixels).ndim == 3 for _, parts in sheet.classes for part in parts for each in part)
+    page = sheet.contact_sheet(check, find_copies(check), "command")
+    assert (len(page.classes), page.classes_left_out) == (30, 30)
+    assert all(np.asarray(each.pixels).ndim == 3 for _, parts in page.classes for part in parts for each in part)
 
 
 def test_an_older_sheet_is_replaced_and_other_files_are_not(tmp_path):
     own = write_folder(tmp_path / "trees", splits={"train": 2})
     check = check_set(f"folder:{own}", Reading())
     path = tmp_path / "sheet.html"
-    command._write(path, command.contact_sheet(check, command.find_copies(check), "first"))
-    command._check_output(path)
+    command._write(path, sheet.contact_sheet(check, find_copies(check), "first"))
+    command.check_output(path)
     path.write_text("<html>mine</html>")
-    with pytest.raises(UserError, match="is there and is no contact sheet"):
-        command._check_output(path)
+    with pytest.raises(UserError, match="is there and is not a contact sheet"):
+        command.check_output(path)
 
 
 def test_an_unknown_set_is_one_line(tmp_path):

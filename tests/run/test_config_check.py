@@ -7,7 +7,7 @@ from gensupcon_jax.configs import common, digits
 from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import config_check
-from gensupcon_jax.run.config_check import check_config, hint, refusal, rule_of
+from gensupcon_jax.run.config_check import check_config, refusal, rule_of
 
 
 def test_the_recipes_fit_their_rules():
@@ -84,7 +84,3 @@ def test_a_name_that_a_table_gains_is_accepted_and_listed(monkeypatch):
         assert refusal(field, "from_outside") is None
         assert refusal(field, "x") == "known, from_outside"
         monkeypatch.undo()
-
-
-def test_a_near_miss_gets_a_hint():
-    assert hint("loss.temprature") == "; did you mean loss.temperature?"

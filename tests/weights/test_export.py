@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
+from gensupcon_jax import __main__
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.views.augment import normalize
-from gensupcon_jax.weights import command
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.runs import load_run
 from gensupcon_jax.weights.variables import fill, named_tensors
@@ -25,7 +25,7 @@ def expected_features(run, images):
 def test_the_artifact_gives_the_runs_features_for_any_batch_size(tmp_path, capsys):
     folder = make_run(tmp_path / "run")
     path = tmp_path / "out" / "x.stablehlo"
-    command.main(["export", "--workdir", str(folder), "--output", str(path)])
+    __main__.main(["weights", "export", "--workdir", str(folder), "--output", str(path)])
     assert "cpu, cuda, tpu" in capsys.readouterr().out
     exported = jax.export.deserialize(bytearray(path.read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
@@ -35,13 +35,13 @@ def test_the_artifact_gives_the_runs_features_for_any_batch_size(tmp_path, capsy
         features = exported.call(images[:count])
         assert (features.shape, features.dtype) == ((count, 16), jnp.float32)
         np.testing.assert_allclose(features, expected[:count], rtol=1e-5)
-    command.main(["show", str(path)])
+    __main__.main(["weights", "show", str(path)])
     assert "uint8[batch,8,8,1] -> float32[batch,16]" in capsys.readouterr().out
 
 
 def test_exported_weights_are_loadable_and_say_what_they_are(tmp_path, capsys):
     folder, path = make_run(tmp_path / "run"), tmp_path / "x.safetensors"
-    command.main(["export", "--workdir", str(folder), "--output", str(path)])
+    __main__.main(["weights", "export", "--workdir", str(folder), "--output", str(path)])
     assert_same(read_file(path), named_tensors(network()))
     with safetensors.safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
@@ -49,7 +49,7 @@ def test_exported_weights_are_loadable_and_say_what_they_are(tmp_path, capsys):
     assert (metadata["stem"], metadata["width"], metadata["step"]) == ("cifar", "4", "4")
     assert json.loads(metadata["image_shape"]) == [8, 8, 1]
     capsys.readouterr()
-    command.main(["show", str(path)])
+    __main__.main(["weights", "show", str(path)])
     shown = capsys.readouterr().out.splitlines()
     assert "timm / torchvision names; backbone, classifier; 47 tensors" in shown[0]
     assert any(line.split() == ["fc.weight", "(4,", "16)", "float32"] for line in shown[1:])
@@ -57,5 +57,5 @@ def test_exported_weights_are_loadable_and_say_what_they_are(tmp_path, capsys):
 
 def test_the_head_is_exported_on_request(tmp_path):
     folder, path = make_run(tmp_path / "run"), tmp_path / "x.safetensors"
-    command.main(["export", "--workdir", str(folder), "--output", str(path), "--head"])
+    __main__.main(["weights", "export", "--workdir", str(folder), "--output", str(path), "--head"])
     assert_same(fill(network(seed=1), read_file(path), where="x"), network())

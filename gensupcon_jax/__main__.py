@@ -1,0 +1,37 @@
+"""The command `gensupcon`, and python -m gensupcon_jax: one line of the table for each command, imported when it is used."""
+
+import importlib
+import sys
+from collections.abc import Callable
+
+from gensupcon_jax import __version__, command_line
+from gensupcon_jax.errors import UserError
+
+# A module has `main(arguments, program)`, and imports no jax before it has looked at them.
+_MODULES = {
+    "train": ("gensupcon_jax.main", "train an encoder with a recipe, evaluate it, write a report"),
+    "plan": ("gensupcon_jax.plan.command", "memory, speed and cost of a recipe on hardware that is not here"),
+    "prepare": ("gensupcon_jax.prepare.command", "prepare and check a data set, write a contact sheet"),
+    "weights": ("gensupcon_jax.weights.command", "export the weights of a run; show what a file of weights holds"),
+}
+
+
+def _lazy(module: str) -> Callable[[list[str], str], None]:
+    return lambda arguments, program: importlib.import_module(module).main(arguments, program)
+
+
+COMMANDS = {name: command_line.Command(_lazy(module), help) for name, (module, help) in _MODULES.items()}
+
+
+def main(arguments: list[str] | None = None, program: str = "gensupcon") -> None:
+    """Run what the arguments (None: those of this process) say; mistakes end in a line each, status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    description = "Generalized supervised contrastive learning in JAX."
+    try:
+        command_line.run_named(COMMANDS, arguments, program, description, version=__version__)
+    except (UserError, KeyboardInterrupt) as error:
+        command_line.end(error)
+
+
+if __name__ == "__main__":
+    main()

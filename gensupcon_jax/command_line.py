@@ -1,0 +1,240 @@
+"""What all commands share: one parser, one style of help, and a suggestion for every misspelling. Standard library only."""
+
+import argparse
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, NoReturn
+
+from gensupcon_jax.errors import UserError
+
+
+class Command(NamedTuple):
+    """A command's function, which takes the arguments and the words that came before them, and a line of help."""
+
+    run: Callable[[list[str], str], None]
+    help: str
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are UserErrors; --a-flag is --a_flag, -flag is --flag.
+
+    program: the words before the arguments, as in "gensupcon train". The flags added to the parser itself are listed
+    where an argument is not known; those of further groups are found in --help only.
+    """
+
+    def __init__(self, program: str, description: str):
+        super().__init__(
+            prog=program,
+            description=description,
+            allow_abbrev=False,
+            exit_on_error=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def parse(self, arguments: Sequence[str], other_flags: Sequence[str] = ()) -> argparse.Namespace:
+        """The options; UserError for a wrong one. other_flags: what the command takes beside them, for the messages.
+
+        Of other_flags, those that end in a name (`--config.epochs`) are suggested where a flag is misspelled.
+        """
+        try:
+            options, unknown = self.parse_known_args([self._spelled(argument) for argument in arguments])
+        except argparse.ArgumentError as error:
+            raise UserError(_sentence(error)) from error
+        flag = next((argument for argument in unknown if argument.startswith("-")), None)
+        if flag is not None:
+            following = list(arguments[list(arguments).index(flag) + 1 :]) if flag in arguments else []
+            raise UserError(self._unknown_flag(flag, following, other_flags))
+        if unknown:
+            raise UserError(f"unknown arguments {' '.join(unknown)}; allowed: {', '.join(self._allowed(other_flags))}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        """Of argparse, for what is missing."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def flags(self) -> dict[str, argparse.Action]:
+        """The long flags by their name without hyphens."""
+        return {flag[2:]: action for action in self._actions for flag in action.option_strings if flag[:2] == "--"}
+
+    def _spelled(self, argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        spelled = name.lstrip("-").replace("-", "_")
+        action = self.flags().get(spelled)
+        if not name.startswith("-") or action is None:
+            return argument
+        if action.nargs == 0 and value.lower() in ("true", "false"):
+            return f"--{'' if value.lower() == 'true' else 'no'}{spelled}"
+        return f"--{spelled}{equals}{value}"
+
+    def _allowed(self, other_flags: Sequence[str]) -> list[str]:
+        listed = [action.option_strings[-1] for action in self._optionals._group_actions if action.option_strings]
+        listed = [flag for flag in listed if flag not in ("-h", "--help")]
+        return [*listed, "--config.field=value"] if other_flags else listed
+
+    def _unknown_flag(self, argument: str, following: Sequence[str], other_flags: Sequence[str]) -> str:
+        flag, equals, value = argument.partition("=")
+        if not equals and following and not following[0].startswith("-"):
+            equals, value = "=", following[0]
+        name = flag.lstrip("-").replace("-", "_")
+        own = difflib.get_close_matches(name, self.flags(), n=1, cutoff=0.75)
+        fields = [] if own else nearest_fields(name, [other.removeprefix("--config.") for other in other_flags])
+        suggestions = [f"--{other}" for other in own] + [f"--config.{field}{equals}{value}" for field in fields]
+        found = f"{flag} is not a flag of {self.prog}"
+        return f"{found}; {did_you_mean(suggestions)}" if suggestions else f"{found}; see {self.prog} --help"
+
+
+def _sentence(error: argparse.ArgumentError) -> str:
+    if error.message and error.message.startswith("expected"):
+        return f"Missing value for flag {error.argument_name}"
+    if error.message and error.message.startswith("ignored explicit argument"):
+        return f"{error.argument_name.partition('/')[0]} takes no value"
+    return f"{error.argument_name} {error.message}"
+
+
+def add_switch(parser: argparse._ActionsContainer, name: str, help: str) -> None:
+    """A flag without a value: --name, off by --noname."""
+    parser.add_argument(f"--{name}", action="store_true", help=help)
+    parser.add_argument(f"--no{name}", action="store_false", dest=name, help=argparse.SUPPRESS)
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """The type of a flag that takes whole numbers of a range."""
+    allowed = f"a whole number from {low}" + ("" if high is None else f" to {high}")
+
+    def parsed(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"is {text!r}; allowed: {allowed}")
+        return value
+
+    return parsed
+
+
+def number(low: int | float) -> Callable[[str], float]:
+    """The type of a flag that takes finite numbers from `low`."""
+
+    def parsed(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= low):
+            raise argparse.ArgumentTypeError(f"is {text!r}; allowed: a number from {low:g}")
+        return value
+
+    return parsed
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """The type of a flag that takes one of these."""
+
+    def parsed(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"is {text!r}; allowed: {', '.join(names)}")
+        return text
+
+    return parsed
+
+
+def with_commas(text: str) -> list[str]:
+    """The type of a flag that takes several values."""
+    return text.split(",") if text else []
+
+
+# What other programs call a field.
+_ABBREVIATIONS = {
+    "bs": "batch_size",
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "tau": "temperature",
+    "num_epochs": "epochs",
+    "num_steps": "steps",
+    "dataset": "dataset.name",
+    "model": "model.name",
+    "arch": "model.name",
+    "optimizer": "optimizer.name",
+    "max_steps": "steps",
+}
+_MOST_SUGGESTIONS = 3
+
+
+def nearest_fields(name: str, fields: Iterable[str]) -> list[str]:
+    """The dotted fields that `name` may mean: those that end so first, then those spelled nearly so; most likely first."""
+    fields = list(fields)
+    group, _, last = name.rpartition(".")
+    last = _ABBREVIATIONS.get(last, last)
+    whole = f"{group}.{last}" if group else last
+    if whole in fields:
+        return [whole]
+    of_group = {field.rpartition(".")[2]: field for field in fields if field.rpartition(".")[0] == group}
+    if group and of_group:
+        return [of_group[close] for close in _close(last, of_group)]
+    ending = [field for field in fields if field.endswith(f".{last}")]
+    if ending:
+        return (_close(whole, ending) or ending)[:_MOST_SUGGESTIONS] if group else ending[:_MOST_SUGGESTIONS]
+    endings = _close(last, {field.rpartition(".")[2] for field in fields})
+    return (
+        _close(whole, fields) or [field for field in fields if field.rpartition(".")[2] in endings][:_MOST_SUGGESTIONS]
+    )
+
+
+def _close(name: str, names: Iterable[str]) -> list[str]:
+    """The nearest of the names, or none."""
+    return difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)
+
+
+def did_you_mean(suggestions: Sequence[str]) -> str:
+    """did you mean a, b or c?"""
+    *others, last = suggestions
+    return f"did you mean {', '.join(others)} or {last}?" if others else f"did you mean {last}?"
+
+
+def run_named(
+    commands: dict[str, Command], arguments: Sequence[str], program: str, description: str, version: str | None = None
+) -> None:
+    """Run the command that the first argument names with the rest of them; UserError where there is none.
+
+    With --help the commands are listed.
+    """
+    if not arguments:
+        raise UserError(f"a command is missing; allowed: {', '.join(commands)}; see {program} --help")
+    name, *rest = arguments
+    if name in ("-h", "-help", "--help", "help"):
+        print(_overview(commands, program, description))
+    elif name == "--version" and version is not None:
+        print(version)
+    elif name in commands:
+        commands[name].run(rest, f"{program} {name}")
+    else:
+        close = difflib.get_close_matches(name, commands, n=1, cutoff=0.6)
+        suggestion = f" {did_you_mean(close)}" if close else ""
+        raise UserError(f"{name!r} is not a command of {program};{suggestion} allowed: {', '.join(commands)}")
+
+
+def _overview(commands: dict[str, Command], program: str, description: str) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in commands.items()]
+    return "\n".join(
+        [
+            f"usage: {program} COMMAND ...",
+            "",
+            description,
+            "",
+            "commands:",
+            *lines,
+            "",
+            f"{program} COMMAND --help lists what each of them takes.",
+        ]
+    )
+
+
+def end(error: UserError | KeyboardInterrupt) -> NoReturn:
+    """End the process with a line for each mistake, status 1, without a traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        sys.exit("\ninterrupted")
+    sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))

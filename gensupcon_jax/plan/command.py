@@ -1,0 +1,102 @@
+"""The command: gensupcon plan --config imagenet --topology v5e:4x4[,v4:2x2x4]."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from gensupcon_jax import command_line
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.run import recipes
+
+_MARK = "gensupcon_jax plan"
+_SIZES = {
+    "image_size": "pixels of an image's side",
+    "num_channels": "channels of an image",
+    "num_classes": "classes",
+    "num_images": "training images",
+}
+
+
+def main(arguments: list[str], program: str) -> None:
+    """Print the plan of the config on every slice with every batch, and write the figures beside it."""
+    parser = build_parser(program)
+    options = recipes.parse(parser, arguments)
+    if not options.topology:
+        raise UserError("--topology is missing; for example --topology v5e:4x4,v4:2x2x4")
+    path = Path(options.json or f"plan_{recipes.run_name(options.recipe)}.json")
+    _check_replaceable(path)
+    batch_sizes = [_whole_number(text) for text in options.batch_size] or [options.config.batch_size]
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the slices are described, not opened; a TPU of this machine is left alone
+    # After the arguments: a wrong one is said before jax is imported.
+    import jax
+
+    from gensupcon_jax.plan import compare, table
+
+    jax.config.update("jax_enable_compilation_cache", False)  # jax cannot read back what it compiled for other devices
+    figures = compare.plan(
+        options.config,
+        topologies=options.topology,
+        batch_sizes=batch_sizes,
+        sizes={name: getattr(options, name) for name in _SIZES},
+        say_fn=lambda sentence: print(sentence, file=sys.stderr, flush=True),
+    )
+    print(table.text(figures, price_per_chip_hour=options.price_per_chip_hour))
+    rows = table.as_json(figures, price_per_chip_hour=options.price_per_chip_hour)
+    path.write_text(json.dumps({_MARK: rows}, indent=1) + "\n")
+    print(f"\nThe same figures, unrounded: {path}")
+
+
+def build_parser(program: str) -> command_line.Parser:
+    """What plan takes."""
+    parser = command_line.Parser(
+        program, "What a recipe needs and how fast it can be on hardware that is not here: its step is compiled for it."
+    )
+    recipes.add_flags(parser)
+    parser.add_argument(
+        "--topology",
+        metavar="SLICES",
+        type=command_line.with_commas,
+        help="slices to compile for, such as v5e:4x4,v4:2x2x4; gpu:8 for 8 GPUs",
+    )
+    parser.add_argument(
+        "--batch_size",
+        metavar="NUMBERS",
+        type=command_line.with_commas,
+        default=[],
+        help="batches over all chips, such as 1024,2048 (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--price_per_chip_hour",
+        metavar="PRICE",
+        type=command_line.number(0),
+        help="adds the cost, in the currency of the price",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="file for the same figures (default: plan_<name of the recipe>.json)"
+    )
+    sizes = parser.add_argument_group("sizes, where the data set is not a known one")
+    for name, meaning in _SIZES.items():
+        sizes.add_argument(f"--{name}", metavar="N", type=command_line.whole_number(1), help=meaning)
+    return parser
+
+
+def _check_replaceable(path: Path) -> None:
+    """UserError where the file to write is something else than an older plan, or its folder is not there."""
+    if not path.parent.is_dir():
+        raise UserError(f"--json is {str(path)!r}, but {path.parent} is not a folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"--json is {str(path)!r}, which may not be written; give another file")
+    if path.exists():
+        try:
+            is_plan = _MARK in json.loads(path.read_text())
+        except (OSError, ValueError, TypeError):
+            is_plan = False
+        if not is_plan:
+            raise UserError(f"{path} exists and is not a plan; give another file with --json")
+
+
+def _whole_number(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise UserError(f"--batch_size has {text!r}; allowed: whole numbers from 1, with commas between them")
+    return int(text)

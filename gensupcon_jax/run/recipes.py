@@ -1,0 +1,264 @@
+"""Recipes by name or path, with the fields that a command line changes. Imports no jax: a mistake is said at once."""
+
+import argparse
+import difflib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from gensupcon_jax import command_line, configs
+from gensupcon_jax.configs.fields import FIELDS
+from gensupcon_jax.configs.rules import Rule
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.run import field_names
+
+EXAMPLE = "for example --config digits"
+
+
+def names() -> list[str]:
+    """The recipes that the package brings: those of its files that have a function get_config."""
+    return sorted(
+        path.stem for path in _folder().glob("*.py") if re.search(r"^def get_config\b", path.read_text(), re.M)
+    )
+
+
+def _folder() -> Path:
+    return Path(next(iter(configs.__path__)))
+
+
+class _Named(NamedTuple):
+    """A recipe as it was asked for, the file it is read from, and its variant (None: none was given)."""
+
+    name: str
+    file: str
+    variant: str | None
+
+
+def _find(argument: str) -> _Named:
+    """`imagenet:supcon` or `configs/imagenet.py:supcon`: a bare name is one of the package, whatever files lie here."""
+    name, colon, variant = argument.partition(":")
+    is_bare = re.fullmatch(r"\w+", name) is not None
+    if is_bare and name in names():
+        return _Named(name, str(_folder() / f"{name}.py"), variant if colon else None)
+    if Path(name).is_file():
+        return _Named(name, name, variant if colon else None)
+    found = f"--config is {name or repr(name)}, which is not a file"
+    if not re.fullmatch(r"\w[\w-]*", name):
+        close = difflib.get_close_matches(Path(name).stem, names(), n=1, cutoff=0.6)
+        raise UserError(
+            f"{found}; {command_line.did_you_mean([f'--config {each}' for each in close]) if close else EXAMPLE}"
+        )
+    close = difflib.get_close_matches(name, names(), n=1, cutoff=0.6)
+    suggestion = f"{command_line.did_you_mean(close)} " if close else ""
+    raise UserError(f"{found} or a recipe; {suggestion}allowed: {', '.join(names())}, or the path of a file")
+
+
+def read_recipe(argument: str) -> Any:
+    """The ConfigDict of a recipe's `get_config()`, or `get_config(variant)` for `recipe:variant`, locked.
+
+    A recipe is a name of `names()` or the path of a file. Raises UserError with the recipe, and the line where it is
+    known, for every mistake in it.
+    """
+    recipe = _find(argument)
+    arguments = () if recipe.variant is None else (recipe.variant,)
+    try:
+        get_config = _get_config_of(_load_module(recipe.file), recipe.name)
+        _check_variant(get_config, arguments, recipe.name)
+        config = get_config(*arguments)
+        fields = _field_names(config) if hasattr(config, "to_dict") else None
+    except UserError:
+        raise
+    except Exception as error:  # whatever somebody's recipe may raise
+        raise UserError(f"{_place(error, recipe)}: {_reason(error, recipe.file)}") from error
+    if fields is None:
+        raise UserError(
+            f"{recipe.name}: get_config returned {_one_line(repr(config))[:40]} ({type(config).__name__}); "
+            "allowed: the ConfigDict of common.get_config(), changed"
+        )
+    missing = [name for name in FIELDS if name not in fields]
+    if missing:
+        raise UserError(
+            f"{recipe.name}: get_config leaves out {len(missing)} fields, first {missing[0]}; "
+            "start from common.get_config()"
+        )
+    return config.lock()
+
+
+def _load_module(file: str) -> ModuleType:
+    loader = SourceFileLoader("gensupcon_jax_recipe", file)
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None  # it is None for a loader that finds nothing, and this one was given its file
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[loader.name] = module  # a recipe's own classes look their module up
+    loader.exec_module(module)
+    return module
+
+
+def _get_config_of(recipe: ModuleType, name: str) -> Callable:
+    get_config = getattr(recipe, "get_config", None)
+    if not callable(get_config):
+        raise UserError(f"{name} has no function get_config; allowed: a recipe like configs/digits.py")
+    return get_config
+
+
+def _check_variant(get_config: Callable, arguments: tuple[str, ...], name: str) -> None:
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError as error:
+        allowed = f"{name}, without a variant" if arguments else f"{name}:<variant>"
+        found = "takes no variant" if arguments else "needs a variant"
+        raise UserError(
+            f"--config is {':'.join((name, *arguments))}, but its get_config {found}; allowed: {allowed}"
+        ) from error
+
+
+def _place(error: Exception, recipe: _Named) -> str:
+    """configs/mine.py, line 7: the last line of the recipe that the error came through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == recipe.file]
+    if isinstance(error, SyntaxError) and error.filename == recipe.file:
+        lines = [error.lineno]
+    return f"{recipe.name}, line {lines[-1]}" if lines and lines[-1] else recipe.name
+
+
+def _reason(error: Exception, file: str) -> str:
+    """Type and message in one line, without what `_place` already says."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        message = error.msg
+    else:
+        message = error
+        # The str() of a KeyError has quotes around it, and ConfigDict's AttributeErrors hold a KeyError.
+        while isinstance(message, Exception) and len(message.args) == 1:
+            message = message.args[0]
+    return ": ".join(filter(None, (type(error).__name__, _one_line(str(message)))))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def run_name(recipe: str) -> str:
+    """configs/cifar10.py:supcon, or cifar10:supcon -> cifar10_supcon."""
+    path, _, variant = recipe.partition(":")
+    return "_".join(filter(None, (Path(path).stem, variant)))
+
+
+def default_workdir(recipe: str) -> Path:
+    """The folder of a run of this recipe that names none."""
+    return Path("runs") / run_name(recipe)
+
+
+# ---- a recipe on the command line: RECIPE or --config RECIPE, and --config.field=value
+
+
+class _Override(NamedTuple):
+    """--config.field=value; value None: --config.field, or --noconfig.field where it is switched off."""
+
+    field: str
+    value: str | None
+    is_off: bool
+
+
+def add_flags(parser: command_line.Parser) -> None:
+    """The flags of every command that reads a recipe."""
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        metavar="RECIPE",
+        help=f"a recipe of the package ({', '.join(names())}) or a file, as --config",
+    )
+    parser.add_argument(
+        "--config", metavar="RECIPE", help="recipe, for example digits, imagenet:supcon or configs/digits.py"
+    )
+    fields = parser.add_argument_group("fields of the recipe")
+    # For --help alone: these arguments are taken out before argparse sees them.
+    fields.add_argument(
+        "--config.field=value",
+        dest=argparse.SUPPRESS,
+        action="store_true",
+        help="changes one, for example --config.epochs=60",
+    )
+
+
+def parse(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command with `add_flags`: `recipe` is its name, `config` the locked ConfigDict with the changes.
+
+    Raises UserError for every mistake.
+    """
+    own, overrides = _split(arguments)
+    options = parser.parse(own, other_flags=[f"--config.{field}" for field in FIELDS])
+    for override in overrides:
+        if override.field not in FIELDS:
+            raise UserError(f"{override.field} is not a field of the config{field_names.hint(override.field)}")
+    if options.recipe is not None and options.config is not None:
+        raise UserError(f"the recipe {options.recipe} is given, and --config {options.config}; leave one of them out")
+    options.recipe = options.config if options.recipe is None else options.recipe
+    if options.recipe is None:
+        raise UserError(f"--config is missing; {EXAMPLE}")
+    options.config = _changed(read_recipe(options.recipe), overrides)
+    return options
+
+
+def _field_names(config: Any) -> list[str]:
+    from gensupcon_jax.store.workdir import flatten
+
+    return list(flatten(config.to_dict()))
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[_Override]]:
+    """-> the arguments without the changes of fields, and these: --config.field=value, or value as the next argument."""
+    own, overrides = [], []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        match = re.fullmatch(r"--?(no)?config\.([^=]*)(=.*)?", argument, re.DOTALL)
+        if match is None:
+            own.append(argument)
+            continue
+        value = match[3][1:] if match[3] else None
+        if value is None and not match[1] and not _is_switch(match[2]) and waiting and waiting[0][:2] != "--":
+            value = waiting.pop(0)
+        overrides.append(_Override(match[2], value, bool(match[1])))
+    return own, overrides
+
+
+def _is_switch(field: str) -> bool:
+    """Whether --config.field alone means True."""
+    return field in FIELDS and isinstance(FIELDS[field].default, bool)
+
+
+def _changed(config: Any, overrides: Sequence[_Override]) -> Any:
+    """The config with the overrides, as ml_collections parses them by the type of each field."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    for override in overrides:
+        if override.value is None and not override.is_off and not _is_switch(override.field):
+            raise UserError(f"Missing value for flag --config.{override.field}")
+    spelled = [
+        f"--{'no' if override.is_off else ''}config.{override.field}"
+        + ("" if override.value is None else f"={override.value}")
+        for override in overrides
+    ]
+    own = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=own, sys_argv=["", *spelled])
+        own(["", *spelled])
+    except (flags.Error, ValueError) as error:
+        raise _wrong_value(error, overrides) from error
+    return own["config"].value
+
+
+def _wrong_value(error: Exception, overrides: Sequence[_Override]) -> UserError:
+    for field, value, _ in overrides:
+        if str(error).startswith(f"flag --config.{field}={value}: "):
+            allowed = FIELDS[field].allowed
+            words = allowed.words if isinstance(allowed, Rule) else f"one of the {allowed.table}"
+            return UserError(f"{field} is {value!r}; allowed: {words}")
+    return UserError(_one_line(str(error)))

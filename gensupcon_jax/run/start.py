@@ -1,0 +1,118 @@
+"""A training process from its start to its exit status: compiled programs, the other processes, and how it ended."""
+
+import argparse
+import faulthandler
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags, logging
+
+from gensupcon_jax import paths
+from gensupcon_jax.cluster import cpu_flags, detection, processes
+from gensupcon_jax.errors import RunStopped, UserError
+from gensupcon_jax.store.workdir import COMPILED
+
+_ACCURACIES = {
+    "classifier_top1": "classifier of this run",
+    "linear_top1": "linear probe on frozen features",
+    "knn_top1": "k-NN on frozen features",
+    "raw_pixel_knn_top1": "k-NN on raw pixels (baseline)",
+}
+
+
+def train(options: argparse.Namespace, command: Sequence[str]) -> None:
+    """Run the training that `main.parse` read, and end the process where it does not come to its end.
+
+    A mistake of the user ends in a line for each, status 1. command: what was typed, for the report.
+    """
+    try:
+        _train(options, shlex.join(command))
+    except UserError as error:
+        lines = str(error).splitlines()
+        processes.leave(1, "\n".join(f"error: {line}" for line in lines), reason=lines[0])
+    except RunStopped as stopped:
+        processes.leave(options.stopped_status, str(stopped), reason="it was asked to stop")
+    except SystemExit as done:
+        # From anywhere else than here it would leave the other processes waiting.
+        if processes.is_waited_for():
+            processes.leave(
+                done.code if isinstance(done.code, int) and done.code else processes.LOST, "", reason="it left early"
+            )
+        raise
+    except KeyboardInterrupt:
+        message = "\ninterrupted; the same command resumes from the newest checkpoint, if there is one"
+        processes.leave(1, message, reason="it was interrupted")
+    except Exception as error:
+        processes.leave_after_crash(error)
+
+
+def _train(options: argparse.Namespace, command: str) -> None:
+    faulthandler.enable(sys.__stderr__)
+    log_with(options.verbosity)
+    folder = paths.as_path(options.workdir)
+    cpu_flags.set_for_this_machine(os.environ)
+    keep_compiled_programs(folder)
+    join_processes(options)
+    from gensupcon_jax.run.train import (  # a process that cannot join says so before this is imported
+        Launch,
+        train_and_evaluate,
+    )
+
+    results = train_and_evaluate(options.config, folder, launch=Launch(command, options.watchdog_seconds))
+    if processes.is_first():
+        print(summary(results, folder))
+    processes.finish()
+
+
+def log_with(verbosity: int) -> None:
+    """absl's log, through which orbax and TFDS speak, on standard error from this level on."""
+    flags.FLAGS(["gensupcon"])  # its own flags, as they are by default
+    logging.use_absl_handler()
+    logging.set_verbosity(verbosity)
+
+
+def join_processes(options: argparse.Namespace) -> None:
+    """Become one of several processes, where the options say so."""
+    explicit = {name: getattr(options, name) for name in ("coordinator_address", "num_processes", "process_id")}
+    given = [name for name, value in explicit.items() if value is not None]
+    if options.distributed and given:
+        raise UserError(f"--distributed takes everything from the cluster; leave out it, or --{', --'.join(given)}")
+    if given and len(given) < len(explicit):
+        missing = [name for name in explicit if name not in given]
+        raise UserError(
+            f"--{', --'.join(missing)} is missing beside --{', --'.join(given)}; several processes need all three"
+        )
+    if options.distributed:
+        member = detection.member_of_cluster(os.environ, timeout=options.join_timeout)
+        processes.join(member, timeout=options.join_timeout)
+    elif given:
+        processes.join(processes.Member(**explicit), timeout=options.join_timeout)
+
+
+def keep_compiled_programs(folder: paths.Path) -> None:
+    """Keep what XLA compiles in the run's own folder, so that its next start is quick, also on another machine.
+
+    A cache of the user's own, JAX_COMPILATION_CACHE_DIR, is used in place of it.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder / COMPILED))
+    if paths.is_remote(folder):
+        # XLA's own cache, for GPUs, knows only folders of this machine: it would make one that is named "gs:".
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def summary(results: dict, folder: paths.Path) -> str:
+    """The last lines of a run."""
+    lines = [
+        f"test accuracy on {results['num_test']} images of {results['dataset']}, seed {results['seed']}:",
+        *(f"  {text:31}  {results[name]:6.2f} %" for name, text in _ACCURACIES.items() if name in results),
+        f"results: {folder / 'results.json'}",
+        f"report:  {folder / 'report.html'}",
+    ]
+    return "\n".join(lines)

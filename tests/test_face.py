@@ -1,0 +1,92 @@
+"""The command `gensupcon`: what it lists, how it is called, and what it does not import before the arguments are right."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gensupcon_jax import __main__, __version__
+from tests import ROOT
+from tests.running import told
+
+COMMANDS = sorted(__main__.COMMANDS)
+
+
+def test_the_command_lists_its_commands_and_its_version(capfd):
+    for spelling in ("--help", "-h", "help"):
+        status, printed, said = told(capfd, spelling)
+        assert (status, said) == (0, "")
+        assert [line.split()[0] for line in printed.splitlines() if line.startswith("  ")] == list(__main__.COMMANDS)
+    assert told(capfd, "--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "prepare", "weights"])
+def test_every_command_lists_what_it_takes(capfd, command):
+    status, printed, said = told(capfd, command, "--help")
+    assert (status, said) == (0, "")
+    assert printed.startswith(f"usage: gensupcon {command} ")
+    listed = {
+        "train": (
+            "RECIPE",
+            "--config RECIPE",
+            "--config.field=value",
+            "--workdir FOLDER",
+            "--distributed",
+            "--watchdog_seconds",
+        ),
+        "plan": (
+            "RECIPE",
+            "--topology SLICES",
+            "--batch_size NUMBERS",
+            "--price_per_chip_hour",
+            "--json FILE",
+            "--image_size",
+        ),
+        "prepare": ("RECIPE", "--workdir FOLDER", "--file_format FORMAT", "--source FOLDER", "--output FILE"),
+        "weights": ("export", "show"),
+    }[command]
+    assert [part for part in listed if part not in printed] == []
+
+
+def test_a_misspelled_command_is_one_line_with_a_suggestion(capfd):
+    allowed = f"allowed: {', '.join(__main__.COMMANDS)}"
+    assert told(capfd, "tran") == (
+        1,
+        "",
+        f"error: 'tran' is not a command of gensupcon; did you mean train? {allowed}\n",
+    )
+    assert told(capfd, "x") == (1, "", f"error: 'x' is not a command of gensupcon; {allowed}\n")
+    assert told(capfd) == (1, "", f"error: a command is missing; {allowed}; see gensupcon --help\n")
+
+
+HEAVY = ("jax", "flax", "tensorflow", "orbax", "optax", "sklearn", "numpy", "matplotlib")
+
+
+def imported(*programs):
+    """Of HEAVY, what each of these programs has imported at its end; each in a process forked from a fresh one."""
+    code = f"""
+import os, sys
+for program in {programs!r}:
+    if os.fork():
+        os.wait()
+        continue
+    try:
+        exec(program)
+    except SystemExit:
+        pass
+    print(" ".join(name for name in {HEAVY!r} if name in sys.modules), flush=True)
+    os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+def test_a_mistake_is_said_before_anything_heavy_is_imported():
+    mistakes = [
+        ["tran"], ["train", "digts"], ["train", "digits", "--epochs", "5"], ["train", "digits", "--config.lr=1"],
+        ["train", "imagenet:supcn"], ["train", "digits", "--workdir="], ["train", "digits", "--num_processes=no"],
+        ["plan", "digits"], ["plan", "digits", "--batch_size=a", "--topology=v5e:4x4"], ["prepare", "digits", "--output"],
+        ["prepare", "digits", "--file_format=parquet"],
+    ]  # fmt: skip
+    programs = [f"from gensupcon_jax.__main__ import main; main({arguments!r})" for arguments in mistakes]
+    assert imported(*programs) == [[]] * len(mistakes)
