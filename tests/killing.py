@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import jax
+
 from gensupcon_jax.cluster import cpu_flags
 from tests import ROOT
 from tests.running import SHORT, command, results_of, rows_of
@@ -50,7 +52,8 @@ class Starter:
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the small programs are many
         environment["XLA_FLAGS"] = (  # with the flags that main sets: what is resumed must be their numbers
-            f"{cpu_flags.FLAGS} --xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+            f"{cpu_flags.flags_of(jax.__version_info__)} --xla_force_host_platform_device_count={devices} "
+            "--xla_backend_optimization_level=0"
         )
         self._server = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _SERVER],

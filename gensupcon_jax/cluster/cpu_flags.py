@@ -10,11 +10,16 @@ import jax
 _ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "dxg", "kfd")
 
 # YNN, the library that XLA brings, computes matrix products, elementwise chains and sums: measured in docs/performance.md.
-FLAGS = "--xla_cpu_experimental_ynn_fusion_type=" + ",".join(
+_YNN = "--xla_cpu_experimental_ynn_fusion_type=" + ",".join(
     f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "ELTWISE", "REDUCE")
 )
-# jax's version. XLA ends the process for a flag that it does not know, and this one is experimental.
-MEASURED_WITH = (0, 10)
+# By version of jax, what was measured with it: XLA ends the process for a flag that it does not know, and these may change.
+_MEASURED = {(0, 10): _YNN, (0, 11): _YNN}
+
+
+def flags_of(version: tuple[int, ...]) -> str:
+    """XLA_FLAGS for a CPU under this version of jax; empty for one that was not measured."""
+    return _MEASURED.get(version[:2], "")
 
 
 def set_for_this_machine(environ: MutableMapping[str, str], devices: Path = Path("/dev")) -> None:
@@ -25,8 +30,8 @@ def set_for_this_machine(environ: MutableMapping[str, str], devices: Path = Path
     """
     if not _computes_on_cpu(environ, devices):
         return
-    if jax.__version_info__[:2] == MEASURED_WITH:
-        environ.setdefault("XLA_FLAGS", FLAGS)
+    if flags_of(jax.__version_info__):
+        environ.setdefault("XLA_FLAGS", flags_of(jax.__version_info__))
     if importlib.util.find_spec("libtpu") is not None:
         jax.config.update("jax_platforms", "cpu")
 

@@ -8,6 +8,8 @@ import pytest
 from gensupcon_jax.cluster import cpu_flags
 from tests import ROOT
 
+FLAGS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_ELTWISE,LIBRARY_FUSION_TYPE_REDUCE"
+
 
 def settings(tmp_path, files=(), **environ):
     for file in files:
@@ -19,14 +21,14 @@ def settings(tmp_path, files=(), **environ):
 
 
 def test_a_machine_without_an_accelerator_gets_the_flags(tmp_path):
-    assert settings(tmp_path)["XLA_FLAGS"] == cpu_flags.FLAGS
-    assert settings(tmp_path, JAX_PLATFORMS="cpu")["XLA_FLAGS"] == cpu_flags.FLAGS
+    assert settings(tmp_path)["XLA_FLAGS"] == FLAGS
+    assert settings(tmp_path, JAX_PLATFORMS="cpu")["XLA_FLAGS"] == FLAGS
 
 
 @pytest.mark.parametrize("file", ["accel0", "vfio/0", "nvidia0", "dxg", "kfd"])
 def test_an_accelerator_gets_none_unless_jax_is_told_to_use_the_cpu(tmp_path, file):
     assert settings(tmp_path, [file]) == {}
-    assert settings(tmp_path, [file], JAX_PLATFORMS="cpu")["XLA_FLAGS"] == cpu_flags.FLAGS
+    assert settings(tmp_path, [file], JAX_PLATFORMS="cpu")["XLA_FLAGS"] == FLAGS
 
 
 def test_what_the_user_set_stays(tmp_path):
@@ -35,8 +37,15 @@ def test_what_the_user_set_stays(tmp_path):
     assert settings(tmp_path, JAX_PLATFORMS="cuda") == {"JAX_PLATFORMS": "cuda"}
 
 
-def test_another_jax_than_the_measured_one_gets_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(cpu_flags.jax, "__version_info__", (0, 11, 0))
+@pytest.mark.parametrize("version", [(0, 10, 2), (0, 11, 0), (0, 11, 2)])
+def test_each_measured_jax_gets_what_was_measured_with_it(tmp_path, monkeypatch, version):
+    monkeypatch.setattr(cpu_flags.jax, "__version_info__", version)
+    assert settings(tmp_path)["XLA_FLAGS"] == FLAGS
+
+
+@pytest.mark.parametrize("version", [(0, 9, 1), (0, 12, 0), (1, 0, 0)])
+def test_a_jax_that_was_not_measured_gets_none(tmp_path, monkeypatch, version):
+    monkeypatch.setattr(cpu_flags.jax, "__version_info__", version)
     assert settings(tmp_path) == {}
 
 
@@ -88,4 +97,4 @@ def test_jax_knows_the_flags_and_starts_in_silence():
     )
     environ = {"PATH": "/usr/bin:/bin"}  # of pytest's own, nothing
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=environ)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"8.0 {cpu_flags.FLAGS}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"8.0 {FLAGS}\n", "")
