@@ -15,6 +15,7 @@ from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import assemble, config_check
 from gensupcon_jax.run.config_check import check_combinations, check_config
+from gensupcon_jax.store.workdir import flatten
 from gensupcon_jax.weights import initial, teachers
 from tests.tiny import tiny_config, tiny_dataset
 
@@ -50,7 +51,8 @@ def values_of_fields():
 
 
 VALUES = values_of_fields()
-PAIRS = [(name, value) for name, (good, bad) in VALUES.items() for value in (*good, *bad)]
+# The good ones twice: otherwise hardly a config would run.
+PAIRS = [(name, value) for name, (good, bad) in VALUES.items() for value in (*good, *good, *bad)]
 # What the compiled step does not depend on.
 OUTSIDE = ("seed", "log_steps", "evaluate.", "checkpoint.", "dataset.", "teacher.", "model.weights")
 
@@ -78,8 +80,8 @@ def outcome_of(changes):
         assert initial.read_weights(config.model.weights, assemble.encoder_of(config, data), data) is None
     except UserError as error:
         return str(error).split("\n")
-    flat = {name: value for name, value in changes.items() if not name.startswith(OUTSIDE)}
-    _eval_shape_of_a_step(config, data, lengths, json.dumps(flat, sort_keys=True))
+    inside = {name: value for name, value in flatten(config.to_dict()).items() if not name.startswith(OUTSIDE)}
+    _eval_shape_of_a_step(config, data, lengths, json.dumps(inside, sort_keys=True))
     return "runs"
 
 
