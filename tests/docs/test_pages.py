@@ -14,6 +14,7 @@ from docs import ledger
 from gensupcon_jax.configs import fields
 from gensupcon_jax.evaluation import measures
 from gensupcon_jax.evaluation.features import Features
+from gensupcon_jax.store import writers
 from tests import ROOT
 from tests.test_house import wings
 
@@ -142,6 +143,16 @@ def test_an_evaluation_as_contributing_adds_it(monkeypatch):
     assert measures.measured(("feature_norm",), features) == {"feature_norm": 3.0}
 
 
+def test_a_metrics_writer_as_contributing_adds_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(writers.WRITERS, "loss_file", None)  # taken out again afterwards
+    exec(block_with("WRITERS["), {})
+    writer = writers.WRITERS["loss_file"](writers.WriterSettings(tmp_path, {}, ()))
+    writer.write(1, {"train/loss": 2.5, "train/accuracy": 0.5})
+    writer.write(2, {"knn/top1": 99.0})
+    writer.close()
+    assert (tmp_path / "loss.txt").read_text() == "1 2.5\n"
+
+
 def block_with(text):
     (block,) = [block for block in python_blocks(CONTRIBUTING) if text in block]
     return block
@@ -154,6 +165,11 @@ def test_the_training_loop_around_the_loss():
     assert names["optax"] is optax
     first = names["loss_fn"](0.1 * np.ones((20, 8), np.float32), names["images"], names["labels"])
     assert float(names["loss"]) < float(first) - 0.5
+
+
+def test_no_placeholder_is_left():
+    words = r"\b(TODO|FIXME|XXX|[A-Z]+_(?:HELP|OUTPUT|TIME|ORDER)|OUTPUT|SPREAD)\b"
+    assert [(path.name, found) for path in PAGES for found in re.findall(words, prose(path))] == []
 
 
 def test_the_citation_has_what_a_citation_needs():
