@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from gensupcon_jax.weights import command
+from gensupcon_jax import __main__
 from tests import ROOT
 from tests.tiny import tiny_config, tiny_dataset
 
@@ -24,7 +24,7 @@ def test_your_own_images_then_the_encoder_as_one_file(tmp_path, monkeypatch):
     assert names["results"]["dataset"] == "arrays"
     assert (tmp_path / "runs/arrays/report.html").exists()
 
-    command.main(["export", "--workdir", "runs/arrays", "--output", "digits.stablehlo"])
+    __main__.main(["weights", "export", "--workdir", "runs/arrays", "--output", "digits.stablehlo"])
     exec(BLOCKS[1], names)
     assert names["features"].shape == (2, 16)  # four times the width of the first stage
     assert names["features"].dtype == np.float32
