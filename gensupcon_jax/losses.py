@@ -4,7 +4,7 @@ import functools
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +33,17 @@ _SMALLEST_SIMILARITY = 1e-33
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("loss", "valid"), meta_fields=("axis_name",))
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AnchorLoss:
     """The loss of every anchor: `loss` [anchor] float32, `valid` [anchor] bool.
 
     An anchor without a contrast, or without a similar one, is not valid and its loss is 0: `mean()` leaves it out,
-    `loss.mean()` counts it, as the authors' code does. Unpacks as `loss, valid`. `axis_name` is static.
+    `loss.mean()` counts it, as the authors' code does. Unpacks as `loss, valid`. `axis_name` is static. It is not a number:
+    arithmetic with it is a UserError.
+
+    >>> anchor_loss = AnchorLoss(jnp.array([1.0, 3.0, 0.0]), jnp.array([True, True, False]))
+    >>> float(anchor_loss.mean())
+    2.0
     """
 
     # Not jaxtyped: jax also puts specs, shapes and placeholders in the fields when it rebuilds the tree.
@@ -49,6 +54,17 @@ class AnchorLoss:
     def __iter__(self):
         """`loss, valid = anchor_loss`."""
         return iter((self.loss, self.valid))
+
+    def __repr__(self) -> str:
+        """A sentence in place of arrays: jax.grad prints it where `.mean()` was forgotten."""
+        num = jnp.shape(self.loss)[0] if len(jnp.shape(self.loss)) == 1 else "all"
+        return f"AnchorLoss: a loss for each of {num} anchors, not one number; allowed: .mean(), or .loss [anchor]"
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise UserError(f"a number was expected, found {self!r}")
+
+    __float__ = __neg__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
 
     def mean(self, axis_name: str | None = None) -> Float[Array, ""]:
         """The mean over the valid anchors, of all devices of `axis_name` or of the loss's own axis; 0 if there are none.
@@ -70,6 +86,9 @@ def label_similarity(
     anchor_labels [anchor, class] and contrast_labels [contrast, class], any numeric type, >= 0; returns
     [anchor, contrast] in 0..1, float32. A row of zeros is similar to nothing; what float32 flushes to zero (below
     1.2e-38) is zero. Negative entries are not looked for. Raises UserError for shapes that do not fit.
+
+    >>> label_similarity(jnp.array([[1, 0], [1, 1]]), jnp.array([[1, 0], [0, 1]])).round(3).tolist()
+    [[1.0, 0.0], [0.7070000171661377, 0.7070000171661377]]
     """
     _check_axes("anchor_labels", anchor_labels, ("anchor", "class"))
     _check_axes("contrast_labels", contrast_labels, ("contrast", "class"))
@@ -84,6 +103,9 @@ def latent_similarity(
 
     anchors [anchor, dim] and contrasts [contrast, dim] are taken as they are: normalize them first. Returns
     [anchor, contrast] float32. Raises UserError for a temperature <= 0 (not when traced) and shapes that do not fit.
+
+    >>> latent_similarity(jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]]), temperature=0.5).tolist()
+    [[2.0, 0.0]]
     """
     _check_positive("temperature", temperature)
     _check_axes("anchors", anchors, ("anchor", "dim"))
@@ -106,6 +128,10 @@ def dense_contrastive_loss(
     `~jnp.eye(n, dtype=bool)` when the anchors are their own contrasts). normalizer: divide by the sum of similarities
     ("similarity", authors' code) or by the number of contrasts ("count", Eq. 2). scale multiplies the loss; the authors'
     is temperature / base_temperature. Label similarity is a constant. Raises UserError for another normalizer.
+
+    >>> loss = dense_contrastive_loss(jnp.eye(2), jnp.zeros((2, 2)))
+    >>> loss.loss.tolist() == [jnp.log(2.0)] * 2
+    True
     """
     _check_normalizer(normalizer)
     allowed = jnp.ones(label_similarity.shape, bool) if mask is None else jnp.asarray(mask).astype(bool)
@@ -147,6 +173,12 @@ def generalized_contrastive_loss(
 
     Raises UserError for another normalizer, temperatures <= 0 (a traced one cannot be looked at: NaN), tile_size < 1,
     contrasts without labels, shapes that do not fit, and a second derivative.
+
+    >>> features = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # unit vectors
+    >>> labels = jax.nn.one_hot(jnp.array([0, 1, 0, 1]), 2)  # or mixed ones, or a teacher's
+    >>> loss = generalized_contrastive_loss(features, labels, temperature=0.1)
+    >>> f"{loss.mean():.6f}"
+    '0.000091'
     """
     _check_settings(temperature, base_temperature, normalizer, tile_size)
     _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_mask)
@@ -177,6 +209,26 @@ def generalized_contrastive_loss(
     if base_temperature is not None:
         loss = loss * (tau / base_temperature)
     return AnchorLoss(jnp.where(valid, loss, 0.0), valid, axis_name)
+
+
+def flatten_views(
+    features: Float[Array, "image view dim"], labels: Shaped[Array, "image class"]
+) -> tuple[Float[Array, "anchor dim"], Shaped[Array, "anchor class"]]:
+    """Features [image, view, dim] as SupContrast has them, and labels [image, class], as anchors and their labels.
+
+    Every view becomes an anchor with the label of its image, the views of an image one after the other: anchors
+    [image * view, dim] and labels [image * view, class]. Raises UserError for shapes that do not fit.
+
+    >>> features = jnp.ones((8, 2, 16)) / 4  # 8 images, 2 views of each
+    >>> anchors, anchor_labels = flatten_views(features, jax.nn.one_hot(jnp.arange(8) % 2, 2))
+    >>> generalized_contrastive_loss(anchors, anchor_labels, temperature=0.1).loss.shape
+    (16,)
+    """
+    _check_axes("features", features, ("image", "view", "dim"))
+    _check_axes("labels", labels, ("image", "class"))
+    _check_size("labels", labels, 0, "features", features)
+    num_images, num_views, dim = features.shape
+    return jnp.reshape(features, (num_images * num_views, dim)), jnp.repeat(jnp.asarray(labels), num_views, axis=0)
 
 
 # ---- labels: sum_j w_ij z_j and sum_j w_ij, w_ij = y_i . y_j, without the matrix w
@@ -621,6 +673,8 @@ def _check_axes(name: str, array, axes: tuple[str, ...]):
     found = jnp.shape(array)
     if len(found) != len(axes):
         hint = " (of class numbers: jax.nn.one_hot(numbers, num_classes))" if name.endswith("labels") else ""
+        if name in ("anchors", "contrasts") and len(found) == 3:
+            hint = " (of several views: losses.flatten_views(features, labels))"
         raise UserError(f"{name} has shape {list(found)}; allowed: [{', '.join(axes)}]; change {name}{hint}")
 
 

@@ -67,6 +67,7 @@ def build_parser(program: str) -> command_line.Parser:
         help="until all processes must have come (default: %(default)g)",
     )
     ending = parser.add_argument_group("end of the run, and what it says")
+    command_line.add_switch(ending, "wandb", "also log to Weights & Biases, where the package wandb is installed")
     ending.add_argument(
         "--stopped_status",
         metavar="N",

@@ -1,15 +1,40 @@
-"""The command `gensupcon`: what it lists, how it is called, and what it does not import before the arguments are right."""
+"""What a user meets first: the public names and the command, what they say, and what they do not import."""
 
+import doctest
+import importlib
 import subprocess
 import sys
 
 import pytest
 
+import gensupcon_jax
 from gensupcon_jax import __main__, __version__
 from tests import ROOT
 from tests.running import told
 
-COMMANDS = sorted(__main__.COMMANDS)
+
+def test_every_public_name_is_there_and_listed():
+    assert {name for names in gensupcon_jax._MODULES.values() for name in names} | {"__version__"} == set(
+        gensupcon_jax.__all__
+    )
+    for module, names in gensupcon_jax._MODULES.items():
+        for name in names:
+            assert getattr(gensupcon_jax, name) is getattr(importlib.import_module(module), name)
+    assert set(gensupcon_jax.__all__) <= set(dir(gensupcon_jax))
+    with pytest.raises(AttributeError, match="module 'gensupcon_jax' has no attribute 'supervised_loss'"):
+        gensupcon_jax.supervised_loss  # noqa: B018
+
+
+def test_the_examples_in_docstrings_are_right():
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted((ROOT / "gensupcon_jax").rglob("*.py"))
+        if ">>> " in path.read_text()
+    ]
+    assert {"gensupcon_jax.losses", "gensupcon_jax.data.datasets"} <= set(modules)
+    for module in modules:
+        found = doctest.testmod(importlib.import_module(module))
+        assert found.attempted > 0 and found.failed == 0, module
 
 
 def test_the_command_lists_its_commands_and_its_version(capfd):
@@ -59,7 +84,7 @@ def test_a_misspelled_command_is_one_line_with_a_suggestion(capfd):
     assert told(capfd) == (1, "", f"error: a command is missing; {allowed}; see gensupcon --help\n")
 
 
-HEAVY = ("jax", "flax", "tensorflow", "orbax", "optax", "sklearn", "numpy", "matplotlib")
+HEAVY = ("jax", "ml_collections", "absl", "flax", "tensorflow", "orbax", "optax", "sklearn", "numpy", "matplotlib")
 
 
 def imported(*programs):
@@ -81,6 +106,17 @@ for program in {programs!r}:
     return [line.split() for line in done.stdout.splitlines()]
 
 
+def test_what_imports_bring_along():
+    package, main, losses, public = imported(
+        "import gensupcon_jax",
+        "import gensupcon_jax.main",
+        "import gensupcon_jax.losses",
+        "import gensupcon_jax as gsc; gsc.generalized_contrastive_loss, gsc.label_similarity",
+    )
+    assert package == main == []
+    assert losses == public == ["jax", "numpy"]
+
+
 def test_a_mistake_is_said_before_anything_heavy_is_imported():
     mistakes = [
         ["tran"], ["train", "digts"], ["train", "digits", "--epochs", "5"], ["train", "digits", "--config.lr=1"],
@@ -89,4 +125,5 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported():
         ["prepare", "digits", "--file_format=parquet"],
     ]  # fmt: skip
     programs = [f"from gensupcon_jax.__main__ import main; main({arguments!r})" for arguments in mistakes]
-    assert imported(*programs) == [[]] * len(mistakes)
+    allowed = {"absl", "ml_collections"}  # they read the recipe
+    assert [set(found) - allowed for found in imported(*programs)] == [set()] * len(mistakes)

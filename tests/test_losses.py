@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.losses import (
     AnchorLoss,
     dense_contrastive_loss,
+    flatten_views,
     generalized_contrastive_loss,
     label_similarity,
     latent_similarity,
@@ -876,3 +878,46 @@ def test_contrasts_without_gradient_cost_nothing():
 
     # Left out are the logits and the product of the loop over the contrasts, and one product of the labels' part.
     assert num_matmuls(8, differentiated=False) <= num_matmuls(8, differentiated=True) - 3
+
+
+# ---- what a user of SupContrast tries first
+
+
+def test_views_are_flattened_as_supcontrast_has_them():
+    features = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
+    labels = np.array([[1, 0], [0, 1], [0.25, 0.75]], np.float32)
+    anchors, anchor_labels = flatten_views(features, labels)
+    assert anchors.tolist() == [features[image, view].tolist() for image in range(3) for view in range(2)]
+    assert anchor_labels.tolist() == [labels[image].tolist() for image in range(3) for _ in range(2)]
+    with pytest.raises(UserError, match=r"features has shape \[6, 4\]; allowed: \[image, view, dim\]"):
+        flatten_views(features.reshape(6, 4), labels)
+    with pytest.raises(UserError, match="labels has 2 rows; allowed: 3"):
+        flatten_views(features, labels[:2])
+
+
+def test_features_with_a_view_axis_get_a_hint():
+    with pytest.raises(
+        UserError, match=r"anchors has shape \[3, 2, 4\].*several views: losses.flatten_views\(features, labels"
+    ):
+        generalized_contrastive_loss(np.zeros((3, 2, 4), np.float32), np.eye(3), temperature=0.1)
+
+
+def test_a_forgotten_mean_gives_a_sentence():
+    sentence = r"AnchorLoss: a loss for each of 4 anchors, not one number; allowed: \.mean\(\), or \.loss \[anchor\]"
+
+    def loss_fn(anchors):
+        return generalized_contrastive_loss(anchors, np.eye(2)[[0, 1, 0, 1]], temperature=0.1)
+
+    loss = loss_fn(jnp.eye(4))
+    assert re.fullmatch(sentence, repr(loss))
+    with pytest.raises(TypeError, match=rf"scalar-output functions. Output was {sentence}\.$"):
+        jax.grad(loss_fn)(jnp.eye(4))
+    for arithmetic in (
+        lambda: loss + 1,
+        lambda: 2.0 * loss,
+        lambda: jnp.float32(1) - loss,
+        lambda: -loss,
+        lambda: float(loss),
+    ):
+        with pytest.raises(UserError, match=rf"a number was expected, found {sentence}$"):
+            arithmetic()

@@ -251,3 +251,10 @@ def test_the_digits_run_from_the_command_line_and_a_second_time(tmp_path, monkey
     assert (status, printed) == (1, "")
     assert "seed (0 there, 1 now)" in said
     assert said.count("\n") == 1
+
+
+def test_wandb_is_asked_for_by_a_flag_and_named_where_it_is_missing(tmp_path, fails, monkeypatch):
+    monkeypatch.setattr("gensupcon_jax.store.writers.find_spec", lambda name: None)
+    message = "the writer wandb needs the package wandb; install it with: pip install wandb"
+    fails("train", "digits", "--wandb", "--workdir", tmp_path / "run", message=message)
+    assert not (tmp_path / "run").exists()

@@ -238,7 +238,12 @@ def from_arrays(
     images: [example, height, width, channel], uint8 in 0..255 or float in 0..1; square; gray ones may lack the channel.
     labels: [example] class numbers from 0, or [example, class] distributions.  class_names may name classes without images.
     Raises UserError for arrays of different length, values out of range, labels that are no distribution, and splits that
-    cannot be cut or judged.
+    cannot be cut or evaluated.
+
+    >>> images = np.zeros((40, 8, 8, 3), np.uint8)
+    >>> dataset = from_arrays(images, np.arange(40) % 2, class_names=["cat", "dog"])
+    >>> len(dataset.train.images), len(dataset.validation.images), len(dataset.test.images)
+    (28, 4, 8)
     """
     given = {"train": (images, labels), "validation": validation, "test": test}
     given = {where: checked_pair(pair, where) for where, pair in given.items() if pair is not None}

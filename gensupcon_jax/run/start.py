@@ -61,7 +61,10 @@ def _train(options: argparse.Namespace, command: str) -> None:
         train_and_evaluate,
     )
 
-    results = train_and_evaluate(options.config, folder, launch=Launch(command, options.watchdog_seconds))
+    writers = ("wandb",) if options.wandb else ()
+    results = train_and_evaluate(
+        options.config, folder, writers=writers, launch=Launch(command, options.watchdog_seconds)
+    )
     if processes.is_first():
         print(summary(results, folder))
     processes.finish()
