@@ -69,6 +69,13 @@ def test_make_targets_that_are_named_exist():
     assert sorted(name for name in named if name[1] not in MAKE_TARGETS) == []
 
 
+def test_every_public_name_stands_in_the_api_reference():
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs/api").glob("*.md"))
+    names = [name for name in gensupcon_jax.__all__ if not name.startswith("__")]
+    assert len(names) >= 6
+    assert [name for name in names if f"`gsc.{name}`" not in pages] == []
+
+
 def test_the_api_reference_documents_what_is_there():
     for path in (ROOT / "docs/api").glob("*.md"):
         for identifier in re.findall(r"^::: ([\w.]+)$", path.read_text(), re.MULTILINE):
