@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from logging import LogRecord
 
 import jax
 from absl import flags, logging
@@ -75,6 +76,12 @@ def log_with(verbosity: int) -> None:
     flags.FLAGS(["gensupcon"])  # its own flags, as they are by default
     logging.use_absl_handler()
     logging.set_verbosity(verbosity)
+    logging.get_absl_logger().addFilter(is_not_of_orbax_threads)
+
+
+def is_not_of_orbax_threads(record: LogRecord) -> bool:
+    """Orbax logs a traceback in each thread that fails, maybe after the run has ended; `Checkpoints` raises what it was."""
+    return not (record.exc_info and "/orbax/" in record.pathname)
 
 
 def join_processes(options: argparse.Namespace) -> None:

@@ -1,8 +1,11 @@
 """A run's TensorBoard event files, which clu writes with TensorFlow; an installation without it leaves them out."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gensupcon_jax import paths
+from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import INSTALL_TENSORFLOW, missing_of_tensorflow
 from gensupcon_jax.paths import Path
 
@@ -21,25 +24,41 @@ class EventWriter:
     """Writes rows as TensorBoard events; a run that resumes starts its event file anew with the rows that it keeps.
 
     folder: of the event files.  rows: {"step": ..., name: value}, oldest first; a value of None is left out.
+    Each of its methods raises UserError where the files cannot be written.
     """
 
     def __init__(self, folder: Path, rows: Sequence[dict[str, Any]]):
         # Imported here: it brings TensorFlow along, 4 seconds and 600 MiB.
         from clu.metric_writers import SummaryWriter
 
+        self._folder = folder
         # Written anew: a kill loses what was buffered there, and readers show what came after the step twice.
         earlier = list(folder.glob("events.out.tfevents.*"))
-        self._writer = SummaryWriter(str(folder))
+        with self._writing():
+            self._writer = SummaryWriter(str(folder))
         for row in rows:
             self.write(row["step"], {name: value for name, value in row.items() if name != "step"})
-        self._writer.flush()
-        for path in earlier:
-            path.unlink()
+        with self._writing():
+            self._writer.flush()
+            for path in earlier:
+                path.unlink()
 
     def write(self, step: int, values: dict[str, float | int | None]) -> None:
         """One row."""
-        self._writer.write_scalars(step, {name: value for name, value in values.items() if value is not None})
+        with self._writing():
+            self._writer.write_scalars(step, {name: value for name, value in values.items() if value is not None})
 
     def close(self) -> None:
         """Write out what is buffered."""
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except paths.failures() as error:
+            raise UserError(
+                f"TensorBoard events cannot be written to {self._folder} ({paths.reason(error)}); free some space and start "
+                "the same command again: it resumes from the newest checkpoint"
+            ) from error

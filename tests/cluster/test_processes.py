@@ -74,7 +74,7 @@ def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouch
 
     outcomes = ended(start_as_slurm_tasks(folder, LONG, num=2, devices=2))
     assert [status for status, _, _ in outcomes] == [0, 0], outcomes
-    assert "goes on at step" in outcomes[0][2]
+    assert "resumes at step" in outcomes[0][2]
     assert outcome(folder) == outcome(untouched[0])  # rows, results and the last state, bit for bit
 
 

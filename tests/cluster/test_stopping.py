@@ -48,7 +48,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number):
     process = start(tmp_path)
     printed, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
-    assert f"goes on at step {step} of 120 steps" in said
+    assert f"resumes at step {step} of 120 steps" in said
     assert "report:" in printed
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 121))  # no gap, none twice

@@ -61,7 +61,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_the_next_launch_goes_on(tmp_path)
     saved = int(re.search(r"SIG\w+: saved step (\d+) of 400", said)[1])
     assert 3 <= saved < 400
     again = launch(tmp_path / "run", changes=long)
-    while f"goes on at step {saved} of 400" not in (line := again.stderr.readline()):
+    while f"resumes at step {saved} of 400" not in (line := again.stderr.readline()):
         assert line, "it did not go on"
     again.terminate()
     ((status, _, said),) = ended([again])

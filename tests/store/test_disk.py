@@ -27,14 +27,14 @@ def test_a_full_disk_ends_the_run_with_its_last_good_checkpoint(small_disk):
     folder = small_disk / "run"
     ((status, _, said),) = ended([start(folder, CHANGES)])
     assert status == 1, said
-    last = said.splitlines()[-1]
-    assert last.startswith("error: ")
-    assert "start the same command again" in last
+    # tensorstore's own threads may still complain of a closed event loop, before it or after it.
+    (message,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "start the same command again" in message
     kept = saved_steps(folder / "checkpoints")[-1]
     assert 1 <= kept < 60
 
     subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
     ((status, _, said),) = ended([start(folder, CHANGES)])
     assert status == 0, said
-    assert f"goes on at step {kept} of 60" in said
+    assert f"resumes at step {kept} of 60" in said
     assert [row["step"] for row in rows_of(folder)] == list(range(1, 61))

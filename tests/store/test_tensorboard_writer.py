@@ -1,8 +1,11 @@
 """TensorBoard events: every row once, also after a kill."""
 
+import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from gensupcon_jax.errors import UserError
 from gensupcon_jax.store.tensorboard_writer import EventWriter
 from gensupcon_jax.store.writers import MetricsWriter
 
@@ -36,3 +39,20 @@ def test_a_value_that_was_not_finite_is_left_out_of_the_rows_that_are_kept(tmp_p
     writer.close()
     assert shown(tmp_path, "loss") == [(1, 2.0), (2, 1.0)]
     assert shown(tmp_path, "norm") == [(2, 3.0), (3, 4.0)]
+
+
+def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+    writer = EventWriter(tmp_path, [])
+
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(
+            None, None, "Failed to flush 7 events: No space left on device\nat length"
+        )
+
+    monkeypatch.setattr(writer._writer, "write_scalars", full)
+    with pytest.raises(UserError) as raised:
+        writer.write(1, {"loss": 1.0})
+    assert str(raised.value) == (
+        f"TensorBoard events cannot be written to {tmp_path} (Failed to flush 7 events: No space left on device); free some "
+        "space and start the same command again: it resumes from the newest checkpoint"
+    )
