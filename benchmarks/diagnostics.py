@@ -18,7 +18,7 @@ from gensupcon_jax.configs import digits
 from gensupcon_jax.data import datasets
 from gensupcon_jax.data.input_pipeline import train_batches
 from gensupcon_jax.data.shapes import DataShape
-from gensupcon_jax.method.diagnostics import batch_diagnostics
+from gensupcon_jax.method.diagnostics import Labeled, batch_diagnostics
 from gensupcon_jax.run import assemble
 
 
@@ -32,9 +32,7 @@ def compile_step() -> tuple[Callable, Callable]:
     state = jax.jit(parts.initial_state_fn, out_shardings=everywhere)(jax.random.key(0))
     seed_key = jax.device_put(jax.random.key(1), everywhere)
     spread = sharding.batch_sharding(mesh)
-    (batch,) = train_batches(
-        dataset.train, seed=0, batch_size=config.batch_size, start_step=0, end_step=1, sharding=spread
-    )
+    (batch,) = train_batches(dataset.train, seed=0, batch_size=config.batch_size, steps=range(1), sharding=spread)
     compiled = parts.train_step_fn.lower(state, {}, batch, seed_key).compile()
     states = [state]
 
@@ -53,8 +51,8 @@ def compile_diagnostics() -> tuple[Callable, Callable]:
     embeddings = jax.random.normal(embedding_key, (num_anchors, config.model.embedding_dim))
     embeddings /= jnp.linalg.norm(embeddings, axis=1, keepdims=True)
     labels = jax.random.dirichlet(label_key, jnp.full(10, 0.5), (num_anchors,))
-    compiled = jax.jit(batch_diagnostics).lower(embeddings, labels).compile()
-    return compiled, functools.partial(compiled, embeddings, labels)
+    compiled = jax.jit(batch_diagnostics).lower(Labeled(embeddings, labels)).compile()
+    return compiled, functools.partial(compiled, Labeled(embeddings, labels))
 
 
 def seconds_of(run: Callable) -> float:

@@ -141,8 +141,8 @@ def page(options: argparse.Namespace, measured: dict[str, dict], seconds: float)
             command = command_of(
                 argparse.Namespace(**{**vars(options), "folder": None}), name, seed, entry["rate"], teacher
             )
-            digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:12]
-            lines += [f"- `{digest}` linear probe {result['linear_top1']:.2f}: `{shlex.join(command)}`"]
+            fingerprint = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()[:12]
+            lines += [f"- `{fingerprint}` linear probe {result['linear_top1']:.2f}: `{shlex.join(command)}`"]
     return "\n".join(lines) + "\n"
 
 

@@ -95,8 +95,8 @@ def input_alone(connection, folder: str, threads: int, views: int) -> None:
     crops = HostCrops(views, (0.2, 1.0), (3 / 4, 4 / 3))
 
     def batches_of(first_epoch: int, num_epochs: int):
-        steps = {"start_step": first_epoch * per_epoch, "end_step": (first_epoch + num_epochs) * per_epoch}
-        return train_batches(split, seed=0, batch_size=BATCH, sharding=place, crops=crops, **steps)
+        steps = range(first_epoch * per_epoch, (first_epoch + num_epochs) * per_epoch)
+        return train_batches(split, seed=0, batch_size=BATCH, sharding=place, crops=crops, steps=steps)
 
     def memory_by_epoch() -> list[int]:
         numbers = (number for number, _ in enumerate(batches_of(0, EPOCHS), start=1))

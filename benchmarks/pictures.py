@@ -19,7 +19,7 @@ from gensupcon_jax.report.drawing import BLUE, EDGE, INK, MUTED, ORANGE, new_fig
 from gensupcon_jax.report.similarity import class_order, similarity_correlation
 from gensupcon_jax.store.saved_runs import SavedRun, read_run
 from gensupcon_jax.views.augment import normalize
-from gensupcon_jax.views.mixing import cutmix_kept, mix, mixup_kept
+from gensupcon_jax.views.mixing import build_mix_fn, cutmix_kept, mixup_kept
 
 DPI = 110
 NUM_IMAGES = 40  # of the similarity matrices: few enough to see one pair
@@ -63,10 +63,8 @@ def embed(run: SavedRun, test: Split) -> Embedded:
     """Mix test images, which the encoder has never seen, and embed them with its first and its trained parameters."""
     chosen = np.concatenate([np.flatnonzero(test.classes == number)[: NUM_IMAGES // 10] for number in range(10)])
     images, labels = (jnp.asarray(array) for array in test.subset(chosen))
-    images, labels = mix(
-        jax.random.key(SEED), images[:, None] / 255.0, labels,
-        kind="cutmix", alpha=1.0, per="image", views="alike", block=NUM_IMAGES,
-    )  # fmt: skip
+    mix_fn = build_mix_fn(kind="cutmix", alpha=1.0, per="image", views="alike", block=NUM_IMAGES)
+    images, labels = mix_fn(jax.random.key(SEED), images[:, None] / 255.0, labels)
     images, labels = images[:, 0], labels[:, 0]
     order = class_order(np.asarray(labels))
     images, labels = images[order], labels[order]

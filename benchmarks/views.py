@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--topology", default="v5e:1x1")
     arguments = parser.parse_args()
     compiled = compile_views(arguments.variant, arguments.images, arguments.topology)
-    works = list(hlo.works(hlo.parse(compiled.as_text())))
+    works = list(hlo.works(hlo.parse_program(compiled.as_text())))
     cost = compiled.cost_analysis()
     print(
         f"{arguments.variant}, {arguments.topology}, {arguments.images} images, an image: "

@@ -290,6 +290,13 @@ FIELDS: dict[str, Field] = {
         "similarity: divide by the sum of label similarities; count: by the number of contrasts (paper, Eq. 2)",
         source=AUTHORS,
     ),
+    "loss.label_similarity": Field(
+        "cosine",
+        Named("label similarities"),
+        "how alike two label distributions are; cosine: of the angle between them; bhattacharyya: the inner product of the "
+        "roots of their probabilities",
+        source=PAPER,
+    ),
     "loss.tile_size": Field(
         None, optional(integer(1)), "anchors per tile of the streamed softmax; None: the loss's own", "anchors"
     ),

@@ -115,7 +115,7 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     return parsed
 
 
-def number(low: int | float) -> Callable[[str], float]:
+def number_from(low: int | float) -> Callable[[str], float]:
     """The type of a flag that takes finite numbers from `low`."""
 
     def parsed(text: str) -> float:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from gensupcon_jax.collectives import first_number, gather, sum_over, varying
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 
@@ -74,18 +75,21 @@ class AnchorLoss:
         """
         valid = jnp.asarray(self.valid)
         totals = jnp.stack([jnp.sum(jnp.where(valid, self.loss, 0.0)), jnp.sum(valid, dtype=jnp.float32)])
-        total, count = _sum_over(totals, _bound(axis_name or self.axis_name))
+        total, count = sum_over(totals, _bound(axis_name or self.axis_name))
         return total / jnp.maximum(count, 1.0)
 
 
 def label_similarity(
-    anchor_labels: Shaped[Array, "anchor class"], contrast_labels: Shaped[Array, "contrast class"]
+    anchor_labels: Shaped[Array, "anchor class"],
+    contrast_labels: Shaped[Array, "contrast class"],
+    *,
+    name: str = "cosine",
 ) -> Float[Array, "anchor contrast"]:
-    """Cosine similarity of label distributions (paper; authors' code).
+    """Similarity of label distributions: their cosine (paper; authors' code), or another of LABEL_SIMILARITIES.
 
     anchor_labels [anchor, class] and contrast_labels [contrast, class], any numeric type, >= 0; returns
     [anchor, contrast] in 0..1, float32. A row of zeros is similar to nothing; what float32 flushes to zero (below
-    1.2e-38) is zero. Negative entries are not looked for. Raises UserError for shapes that do not fit.
+    1.2e-38) is zero. Negative entries are not looked for. Raises UserError for shapes that do not fit and unknown names.
 
     >>> label_similarity(jnp.array([[1, 0], [1, 1]]), jnp.array([[1, 0], [0, 1]])).round(3).tolist()
     [[1.0, 0.0], [0.7070000171661377, 0.7070000171661377]]
@@ -93,7 +97,7 @@ def label_similarity(
     _check_axes("anchor_labels", anchor_labels, ("anchor", "class"))
     _check_axes("contrast_labels", contrast_labels, ("contrast", "class"))
     _check_size("contrast_labels", contrast_labels, 1, "anchor_labels", anchor_labels)
-    return _inner_products(_unit_labels(anchor_labels), _unit_labels(contrast_labels))
+    return _inner_products(label_features(anchor_labels, name), label_features(contrast_labels, name))
 
 
 def latent_similarity(
@@ -151,6 +155,7 @@ def generalized_contrastive_loss(
     temperature: Scalar,
     base_temperature: Scalar | None = None,
     normalizer: str = "similarity",
+    label_similarity: str = "cosine",
     contrast_mask: Shaped[Array, " masked"] | None = None,
     axis_name: str | None = None,
     tile_size: int = DEFAULT_TILE_SIZE,
@@ -162,6 +167,7 @@ def generalized_contrastive_loss(
     contrasts every other anchor is a contrast. contrast_mask [contrast] (or [anchor]) is false for contrasts to
     leave out; an anchor left out as a contrast is still an anchor. The loss is multiplied by
     temperature / base_temperature (authors: 0.07), or not when that is None. normalizer: see `dense_contrastive_loss`.
+    label_similarity: a name of LABEL_SIMILARITIES.
     axis_name: a mapped axis over which anchors and contrasts are spread: each anchor then meets the contrasts of all
     devices. tile_size: rows of logits held at once; it changes the memory and the speed, never the value.
 
@@ -171,7 +177,7 @@ def generalized_contrastive_loss(
     that of the attraction alone, nearly all of which the softmax cancels when the embeddings have converged.
     |z|^2 / temperature must stay below 1e38. Negative labels are not looked for: their loss means nothing.
 
-    Raises UserError for another normalizer, temperatures <= 0 (a traced one cannot be looked at: NaN), tile_size < 1,
+    Raises UserError for unknown names, temperatures <= 0 (a traced one cannot be looked at: NaN), tile_size < 1,
     contrasts without labels, shapes that do not fit, and a second derivative.
 
     >>> features = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # unit vectors
@@ -187,11 +193,12 @@ def generalized_contrastive_loss(
         contrasts, contrast_labels = anchors, anchor_labels
     if 0 in (len(anchors), len(contrasts)):
         nobody = jnp.zeros(len(anchors))
-        return AnchorLoss(*_varying((nobody, nobody > 0.0), axis_name), axis_name)
+        return AnchorLoss(*varying((nobody, nobody > 0.0), axis_name), axis_name)
     mask = jnp.ones(len(contrasts), bool) if contrast_mask is None else jnp.asarray(contrast_mask).astype(bool)
-    anchors, contrasts = _varying((_float32(anchors), _float32(contrasts)), axis_name)
-    labels, contrast_labels = _varying((_unit_labels(anchor_labels), _unit_labels(contrast_labels)), axis_name)
-    mask, tau = _varying((mask, _float32(temperature)), axis_name)
+    anchors, contrasts = varying((_float32(anchors), _float32(contrasts)), axis_name)
+    features = [label_features(labels, label_similarity) for labels in (anchor_labels, contrast_labels)]
+    labels, contrast_labels = varying(features, axis_name)
+    mask, tau = varying((mask, _float32(temperature)), axis_name)
     penalty = None if contrast_mask is None else jnp.where(mask, 0.0, -jnp.inf)
     # Half of the temperature on either side: the logits are then inner products as they are, the same for (i, j) and
     # (j, i), and attraction and softmax round the same numbers.
@@ -231,6 +238,52 @@ def flatten_views(
     return jnp.reshape(features, (num_images * num_views, dim)), jnp.repeat(jnp.asarray(labels), num_views, axis=0)
 
 
+# ---- similarity of labels
+
+
+def label_features(labels: Shaped[Array, "row class"], name: str) -> Float[Array, "row feature"]:
+    """Features whose inner products are this similarity of labels, float32, constants to the gradient.
+
+    name: of LABEL_SIMILARITIES; UserError for others, and where its function returns something else than features.
+    """
+    if name not in LABEL_SIMILARITIES:
+        allowed = ", ".join(LABEL_SIMILARITIES)
+        raise UserError(f"label_similarity is {name!r}; allowed: {allowed}; change loss.label_similarity")
+    features = LABEL_SIMILARITIES[name](jax.lax.stop_gradient(_float32(labels)))
+    if jnp.ndim(features) != 2 or len(features) != len(labels):
+        raise UserError(
+            f"LABEL_SIMILARITIES[{name!r}] returns shape {list(jnp.shape(features))} for labels {list(jnp.shape(labels))}; "
+            "allowed: [row, feature], as many rows as labels; change that function"
+        )
+    return jax.lax.stop_gradient(_float32(features))
+
+
+def _unit_rows(labels: Float[Array, "row class"]) -> Float[Array, "row class"]:
+    """Rows of length 1; a zero row stays zero."""
+    # In units of the largest entry: the square of a small one would be flushed to zero, that of a large one overflow. Two
+    # roots, as XLA may divide by way of 1 / largest, which is flushed to zero for the largest floats.
+    largest = jnp.abs(labels).max(axis=1, keepdims=True, initial=0.0)
+    inverse_root = jax.lax.rsqrt(jnp.where(largest > 0.0, largest, 1.0))
+    labels = labels * inverse_root * inverse_root
+    length = jnp.sqrt(jnp.sum(labels**2, axis=1, keepdims=True))
+    return labels / jnp.where(length > 0.0, length, 1.0)
+
+
+def _roots_of_shares(labels: Float[Array, "row class"]) -> Float[Array, "row class"]:
+    """Roots of the probabilities, whose inner products are Bhattacharyya coefficients; a zero row stays zero."""
+    total = labels.sum(axis=1, keepdims=True)
+    return jnp.sqrt(labels / jnp.where(total > 0.0, total, 1.0))
+
+
+# name -> function of labels [row, class] float32 >= 0 -> features [row, feature] >= 0, whose inner products are the
+# similarity: training never holds the matrix of all pairs. One more is one more entry, also from outside:
+# LABEL_SIMILARITIES["overlap"] = lambda labels: labels.
+LABEL_SIMILARITIES: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "cosine": _unit_rows,
+    "bhattacharyya": _roots_of_shares,
+}
+
+
 # ---- labels: sum_j w_ij z_j and sum_j w_ij, w_ij = y_i . y_j, without the matrix w
 
 
@@ -240,8 +293,8 @@ def _attraction(anchors, labels, contrasts, contrast_labels, mask, axis_name):
     Any common vector may be taken off the contrasts before they are summed: their mean leaves the least to round.
     """
     points = anchors if contrasts is None else contrasts
-    num_contrasts = _sum_over(mask.sum(), axis_name)
-    total = _sum_over(jax.lax.stop_gradient((points * mask[:, None]).sum(axis=0)), axis_name)
+    num_contrasts = sum_over(mask.sum(), axis_name)
+    total = sum_over(jax.lax.stop_gradient((points * mask[:, None]).sum(axis=0)), axis_name)
     center = total / jnp.maximum(num_contrasts, 1)
     if contrasts is None:
         pull, similarity = _label_sums_among(labels, points - center, mask, axis_name)
@@ -257,7 +310,7 @@ def _label_sums_over(anchor_labels, contrast_labels, contrasts, mask, axis_name)
 
     w_ij is an inner product, so contrasts are summed per class first: Y_a (Y_c^T Z) instead of (Y_a Y_c^T) Z.
     """
-    per_class = _sum_over(_sums_per_class(contrast_labels, _with_count(contrasts, mask)), axis_name)
+    per_class = sum_over(_sums_per_class(contrast_labels, _with_count(contrasts, mask)), axis_name)
     return _without_count(_sums_per_row(anchor_labels, per_class))
 
 
@@ -272,8 +325,8 @@ def _label_sums_among(labels, embeddings, mask, axis_name):
     values = _with_count(embeddings, mask)
     leader, share = _class_leaders(labels * mask[:, None], axis_name)
     rest = labels.at[leader, jnp.arange(labels.shape[1])].add(-share)
-    rest_sum = _sum_over(_sums_per_class(rest, values), axis_name)
-    leader_sum = _sum_over(share[:, None] * values[leader], axis_name)
+    rest_sum = sum_over(_sums_per_class(rest, values), axis_name)
+    leader_sum = sum_over(share[:, None] * values[leader], axis_name)
     of_rest = _sums_per_row(rest, rest_sum + leader_sum) - jnp.sum(rest**2, axis=1, keepdims=True) * values
     return _without_count(of_rest.at[leader].add(share[:, None] * rest_sum))
 
@@ -415,7 +468,7 @@ def _map_tiles(function: Callable, rows: _Points, tile_size: int):
 def _log_sum_exp_among(embeddings, penalty, reference, tile_size: int, axis_name: str | None):
     """log sum_j exp(s_ij - reference_i) [anchor] of the local anchors over all other anchors of all devices."""
     points = _points(embeddings, penalty, axis_name)
-    everyone = _gather(points, axis_name)
+    everyone = gather(points, axis_name)
     points, everyone = _with_sums(points, everyone, everyone, tile_size, axis_name, with_self=False)
     values = _among_with_gradient(embeddings, _above(reference, points), points, everyone, tile_size)
     return _own_part(values, axis_name) - _without_value(reference)
@@ -448,9 +501,9 @@ _among_with_gradient.defvjp(_among_forward, _among_backward)
 def _log_sum_exp_over(anchors, contrasts, penalty, reference, tile_size: int, axis_name: str | None):
     """log sum_j exp(s_ij - reference_i) [anchor] of the local anchors over the contrasts of all devices."""
     contrast_points = _points(contrasts, penalty, axis_name)
-    every_contrast = _gather(contrast_points, axis_name)
+    every_contrast = gather(contrast_points, axis_name)
     anchor_points = _points(anchors, None, axis_name)
-    every_anchor = _gather(anchor_points, axis_name)
+    every_anchor = gather(anchor_points, axis_name)
     anchor_points, every_anchor = _with_sums(
         anchor_points, every_anchor, every_contrast, tile_size, axis_name, with_self=True
     )
@@ -507,7 +560,7 @@ def _with_sums(
 ):
     """-> the local anchors and those of all devices, with the sums of their softmax."""
     sums = _softmax_sums(anchors, every_contrast, tile_size, with_self)
-    largest, total = _gather(sums, axis_name)
+    largest, total = gather(sums, axis_name)
     return anchors._replace(largest=sums[0], total=sums[1]), every_anchor._replace(largest=largest, total=total)
 
 
@@ -532,8 +585,7 @@ def _own_part(values, axis_name: str | None):
 
 def _points(embeddings, penalty, axis_name: str | None) -> _Points:
     """The local embeddings, constants to the gradient, with their numbers in the array of all devices."""
-    start = 0 if axis_name is None else jax.lax.axis_index(axis_name) * embeddings.shape[0]
-    number = start + jnp.arange(embeddings.shape[0])
+    number = first_number(embeddings.shape[0], axis_name) + jnp.arange(embeddings.shape[0])
     return _Points(jax.lax.stop_gradient(embeddings), number, penalty)
 
 
@@ -550,18 +602,6 @@ def _matmul(left, right):
 
 def _inner_products(rows, columns):
     return jnp.einsum("id,jd->ij", rows, columns, precision=_PRECISION)
-
-
-def _unit_labels(labels: Shaped[Array, "row class"]) -> Float[Array, "row class"]:
-    """Rows of length 1, constants to the gradient; a zero row stays zero."""
-    labels = jax.lax.stop_gradient(_float32(labels))
-    # In units of the largest entry: the square of a small one would be flushed to zero, that of a large one overflow. Two
-    # roots, as XLA may divide by way of 1 / largest, which is flushed to zero for the largest floats.
-    largest = jnp.abs(labels).max(axis=1, keepdims=True, initial=0.0)
-    inverse_root = jax.lax.rsqrt(jnp.where(largest > 0.0, largest, 1.0))
-    labels = labels * inverse_root * inverse_root
-    length = jnp.sqrt(jnp.sum(labels**2, axis=1, keepdims=True))
-    return labels / jnp.where(length > 0.0, length, 1.0)
 
 
 def _masked_log_softmax(logits, allowed):
@@ -586,26 +626,6 @@ def _validity(similarity, num_contrasts, normalizer: str):
     valid = _has_similar(similarity)
     divisor = similarity if normalizer == "similarity" else num_contrasts.astype(jnp.float32)
     return valid, jnp.where(valid, divisor, 1.0)
-
-
-def _sum_over(tree, axis_name: str | None):
-    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
-
-
-def _gather(tree, axis_name: str | None):
-    """The arrays of all devices, one after another."""
-    return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
-
-
-def _varying(tree, axis_name: str | None):
-    """Inside `shard_map`: says that each device has its own values, which jax must know for a custom gradient."""
-
-    def varying(array):
-        known = axis_name in jax.typeof(array).manual_axis_type.varying
-        return array if known else jax.lax.pcast(array, axis_name, to="varying")
-
-    in_shard_map = axis_name in jax.sharding.get_abstract_mesh().manual_axes
-    return jax.tree.map(varying, tree) if in_shard_map else tree
 
 
 def _bound(axis_name: str | None) -> str | None:

@@ -18,14 +18,14 @@ def main(arguments: list[str], program: str = PROGRAM) -> None:
     options = parse(arguments, program)
     from gensupcon_jax.run import start  # after the arguments: a wrong one is said before jax is imported
 
-    start.train(options, [*program.split(), *arguments])
+    start.start_training(options, [*program.split(), *arguments])
 
 
 def parse(arguments: list[str], program: str = PROGRAM) -> argparse.Namespace:
-    """The options, with `config` and `recipe` of `recipes.parse`; UserError for a wrong one."""
+    """The options, with `config` and `recipe` of `recipes.parse_with_recipe`; UserError for a wrong one."""
     from gensupcon_jax.run import recipes
 
-    options = recipes.parse(build_parser(program), arguments)
+    options = recipes.parse_with_recipe(build_parser(program), arguments)
     default = recipes.default_workdir(options.recipe)
     if options.workdir is not None and not options.workdir.strip():
         raise UserError(
@@ -62,7 +62,7 @@ def build_parser(program: str) -> command_line.Parser:
     several.add_argument(
         "--join_timeout",
         metavar="SECONDS",
-        type=command_line.number(1),
+        type=command_line.number_from(1),
         default=50.0,
         help="until all processes must have come (default: %(default)g)",
     )
@@ -78,7 +78,7 @@ def build_parser(program: str) -> command_line.Parser:
     ending.add_argument(
         "--watchdog_seconds",
         metavar="SECONDS",
-        type=command_line.number(0),
+        type=command_line.number_from(0),
         default=1800.0,
         help="a step may take so long before the run says where it hangs, and ends; 0: any time (default: %(default)g)",
     )

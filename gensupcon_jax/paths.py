@@ -80,8 +80,3 @@ def failures() -> tuple[type[Exception], ...]:
     """What reading or writing may raise: OSError, and TensorFlow's own errors where it reaches the object storage."""
     tensorflow = sys.modules.get("tensorflow")
     return (OSError, tensorflow.errors.OpError) if hasattr(tensorflow, "errors") else (OSError,)
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, in a few words."""
-    return getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -124,3 +124,83 @@ def slow_and_quick_tests(path):
 def test_make_quick_has_tests_of_every_wing(wing):
     files = list((ROOT / "tests" / wing).glob("test_*.py"))
     assert sum(len(slow_and_quick_tests(path)[1]) for path in files) >= 3, wing
+
+
+# Names and sizes
+
+# The same word for the same thing in each place: the parts of a command.
+SEVERAL = {"main", "build_parser"}
+
+# Public builders: their keyword arguments are fields of the config, or of the paper's formula, each with its own name.
+BUILDERS = {
+    "build_augment_fn",
+    "build_schedule",
+    "contrastive",
+    "from_arrays",
+    "generalized_contrastive_loss",
+    "load_teacher",
+}
+MOST_PARAMETERS = 7
+MOST_LINES = 60
+
+
+def definitions(kinds):
+    for path in PYTHON_FILES:
+        tree = ast.parse(path.read_text())
+        yield from ((path, node) for node in ast.walk(tree) if isinstance(node, kinds))
+
+
+def code_lines(path, function):
+    """Lines of a function that hold code: no blank ones, comments or docstrings."""
+    documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    docstrings = [
+        node.body[0] for node in ast.walk(function) if isinstance(node, documented) and ast.get_docstring(node)
+    ]
+    left_out = {line for node in docstrings for line in range(node.lineno, node.end_lineno + 1)}
+    lines = enumerate(path.read_text().splitlines(), 1)
+    own = [
+        text.strip()
+        for number, text in lines
+        if function.lineno <= number <= function.end_lineno and number not in left_out
+    ]
+    return sum(bool(text) and not text.startswith("#") for text in own)
+
+
+def test_no_public_name_means_two_things():
+    places = {}
+    for path in (*PYTHON_FILES, ROOT / "configs" / "fields.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1 and name not in SEVERAL} == {}
+
+
+def test_no_file_is_named_like_one_of_the_standard_library():
+    assert {path.stem for path in PYTHON_FILES} & sys.stdlib_module_names <= {"__main__"}
+
+
+def test_nothing_takes_more_than_seven_parameters():
+    found, builders = [], set()
+    for path, function in definitions((ast.FunctionDef, ast.AsyncFunctionDef)):
+        arguments = function.args
+        names = [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+        if len(set(names) - {"self", "cls"}) > MOST_PARAMETERS:
+            builders |= {function.name} & BUILDERS
+            found += [f"{path.relative_to(PACKAGE)}: {function.name}"] if function.name not in BUILDERS else []
+    assert found == []
+    assert builders == BUILDERS, "these take fewer by now: leave them out of BUILDERS"
+
+
+def test_no_function_is_longer_than_sixty_lines():
+    long = {
+        f"{path.relative_to(PACKAGE)}: {function.name}": lines
+        for path, function in definitions((ast.FunctionDef, ast.AsyncFunctionDef))
+        if (lines := code_lines(path, function)) > MOST_LINES
+    }
+    assert long == {}
+
+
+def test_code_lines_are_counted_without_comments_and_docstrings(tmp_path):
+    file = tmp_path / "file.py"
+    file.write_text('def f():\n    """Two\n    lines."""\n\n    # why\n    x = """a\n    b"""\n    return x\n')
+    assert code_lines(file, ast.parse(file.read_text()).body[0]) == 4

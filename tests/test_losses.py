@@ -12,6 +12,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.losses import (
+    LABEL_SIMILARITIES,
     AnchorLoss,
     dense_contrastive_loss,
     flatten_views,
@@ -222,6 +223,68 @@ def test_one_query_by_hand_with_gradients(run):
     np.testing.assert_allclose(result.loss, [np.log(np.exp(2.0) + 1.0) - 2.0], rtol=1e-5)
     np.testing.assert_allclose(of_query, [[-other / 0.5, other / 0.5]], rtol=1e-5)
     np.testing.assert_allclose(of_keys, [[-other / 0.5, 0.0], [other / 0.5, 0.0]], rtol=1e-5, atol=1e-7)
+
+
+# ---- similarities of labels
+
+
+def test_bhattacharyya_by_hand():
+    labels = np.float32([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [2.0, 2.0, 0.0], [0.0, 0.64, 0.36], [0.0, 0.0, 0.0]])
+    similarity = label_similarity(labels, labels, name="bhattacharyya")
+    half = np.sqrt(0.5)
+    np.testing.assert_allclose(similarity[0], [1.0, half, half, 0.0, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(similarity[1], [half, 1.0, 1.0, np.sqrt(0.32), 0.0], rtol=1e-6)
+    np.testing.assert_allclose(similarity[3:], [[0.0, np.sqrt(0.32), np.sqrt(0.32), 1.0, 0.0], [0.0] * 5], rtol=1e-6)
+
+
+def with_features(labels):
+    """Of an entry from outside, more features than classes: the overlap of two labels, and half of that of their pairs."""
+    pairs = (labels[:, :, None] * labels[:, None, :]).reshape(len(labels), -1)
+    return jnp.concatenate([labels, jnp.sqrt(0.5) * pairs], axis=1)
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+@pytest.mark.parametrize("normalizer", ["similarity", "count"])
+@pytest.mark.parametrize("name", ["overlap", "bhattacharyya"])
+def test_both_forms_take_a_similarity_from_the_table(monkeypatch, name, normalizer, num_contrasts):
+    monkeypatch.setitem(LABEL_SIMILARITIES, "overlap", with_features)
+    anchors, anchor_labels, contrasts, contrast_labels, mask = problem("mixed", 5, num_contrasts=num_contrasts)
+    others, other_labels = (anchors, anchor_labels) if contrasts is None else (contrasts, contrast_labels)
+    similarity = label_similarity(anchor_labels, other_labels, name=name)
+    if name == "overlap":
+        overlap = np.float64(anchor_labels) @ np.float64(other_labels).T
+        np.testing.assert_allclose(similarity, overlap + overlap**2 / 2, rtol=1e-5, atol=1e-7)
+    allowed = jnp.broadcast_to(mask, (len(anchors), len(others)))
+    if contrasts is None:
+        allowed &= ~jnp.eye(len(anchors), dtype=bool)
+
+    def dense_mean(anchors, contrasts):
+        logits = latent_similarity(anchors, anchors if contrasts is None else contrasts, temperature=TEMPERATURE)
+        result = dense_contrastive_loss(similarity, logits, mask=allowed, normalizer=normalizer)
+        return result.mean(), result
+
+    def factored_mean(anchors, contrasts):
+        settings = {"normalizer": normalizer, "label_similarity": name, "contrast_mask": mask, "tile_size": TILE}
+        sides = (anchors, anchor_labels, contrasts, contrast_labels)
+        result = generalized_contrastive_loss(*sides, temperature=TEMPERATURE, **settings)
+        return result.mean(), result
+
+    argnums = 0 if contrasts is None else (0, 1)
+    (expected, of_each), expected_gradients = jax.value_and_grad(dense_mean, argnums, has_aux=True)(anchors, contrasts)
+    (value, result), gradients = jax.value_and_grad(factored_mean, argnums, has_aux=True)(anchors, contrasts)
+    np.testing.assert_allclose(result.loss, of_each.loss, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(result.valid, of_each.valid)
+    assert float(value) == pytest.approx(float(expected), abs=1e-6)
+    jax.tree.map(assert_gradients_equal, gradients, expected_gradients)
+
+
+def test_a_similarity_is_constant_and_must_return_features(monkeypatch):
+    monkeypatch.setitem(LABEL_SIMILARITIES, "total", lambda labels: labels.sum(axis=1))
+    words = r"LABEL_SIMILARITIES\['total'\] returns shape \[4\] for labels \[4, 2\]; allowed: \[row, feature\]"
+    with pytest.raises(UserError, match=words):
+        label_similarity(np.ones((4, 2)), np.ones((4, 2)), name="total")
+    gradient = jax.grad(lambda labels: label_similarity(labels, labels, name="bhattacharyya").sum())(jnp.ones((2, 2)))
+    np.testing.assert_array_equal(gradient, 0.0)
 
 
 # ---- against the truth in float64
@@ -768,6 +831,7 @@ def test_anchor_loss_is_a_tree_with_a_static_axis():
     ("changes", "words"),
     [
         ({"normalizer": "sum"}, ("'sum'", "similarity, count", "loss.normalizer")),
+        ({"label_similarity": "cosin"}, ("'cosin'", "cosine, bhattacharyya", "loss.label_similarity")),
         ({"temperature": 0.0}, ("0.0", "above 0", "loss.temperature")),
         ({"temperature": -1}, ("-1", "above 0", "loss.temperature")),
         ({"base_temperature": 0.0}, ("0.0", "above 0", "loss.base_temperature")),

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from gensupcon_jax import text
 from gensupcon_jax.cluster.detection import Member
 from gensupcon_jax.errors import UserError
 
@@ -121,8 +122,8 @@ def leave_after_crash(error: BaseException) -> NoReturn:
     if isinstance(_group, Alone):
         raise error
     time.sleep(_BLAME_SECONDS)  # the watching threads end this process when they know better
-    text = "".join(traceback.format_exception(error)).rstrip()
-    leave(LOST, text, reason=f"it raised {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    leave(LOST, trace, reason=f"it raised {type(error).__name__}: {text.reason(error)}")
 
 
 def abort(message: str, *, reason: str) -> NoReturn:
@@ -381,7 +382,7 @@ def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeou
                 break
             reason = "it closed the connection"
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = text.reason(error)
         if time.monotonic() > deadline:
             raise UserError(unreachable(timeout, reason))
         if time.monotonic() > notice:

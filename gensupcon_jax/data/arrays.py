@@ -115,7 +115,7 @@ def _checked_distributions(labels: np.ndarray, where: str) -> np.ndarray:
     return labels
 
 
-def check_classes(labels: np.ndarray, num_classes: int, where: str) -> None:
+def check_class_numbers(labels: np.ndarray, num_classes: int, where: str) -> None:
     """UserError for class numbers, or columns, beyond this number of classes."""
     if labels.ndim == 1 and labels.max() >= num_classes:
         raise UserError(
@@ -129,7 +129,7 @@ def check_classes(labels: np.ndarray, num_classes: int, where: str) -> None:
         )
 
 
-def names_of(class_names: FromUser, all_labels: list[np.ndarray], num_images: int) -> tuple[str, ...]:
+def class_names_of(class_names: FromUser, all_labels: list[np.ndarray], num_images: int) -> tuple[str, ...]:
     """The names of the classes: those given, else their numbers."""
     if class_names is not None:
         return _checked_names(class_names)

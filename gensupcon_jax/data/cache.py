@@ -1,6 +1,5 @@
 """What was found out about a data set once, kept in a folder beside the workdir: sizes, labels, statistics."""
 
-import hashlib
 import io
 import re
 import zipfile
@@ -8,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.paths import Path, failures, write_whole
 
 Arrays = dict[str, np.ndarray]
@@ -20,8 +20,7 @@ def cached(folder: Path | None, name: str, key: str, make_fn: Callable[[], Array
     """
     if folder is None:
         return make_fn()
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[-60:]}-{digest}.npz"
+    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)[-60:]}-{fingerprint([key])}.npz"
     found = _read(path)
     if found is not None:
         return found
@@ -31,6 +30,15 @@ def cached(folder: Path | None, name: str, key: str, make_fn: Callable[[], Array
     np.savez(stream, **arrays)
     write_whole(path, stream.getvalue())
     return arrays
+
+
+def size_and_time(file: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change, for a key; zeros for a file that is not on this machine."""
+    try:
+        status = file.stat()
+    except failures():  # for example a link to nothing: whoever reads the file says so
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _read(path: Path) -> Arrays | None:

@@ -1,32 +1,30 @@
-"""Labeled images for training and judging: the embedded digits, TFDS sets, folders, or anyone's arrays; checked and split."""
+"""Labeled images for training and evaluation: SOURCES, the table of where they come from; checked and split."""
 
 import dataclasses
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from gensupcon_jax.data import folders, tfds_sets
 from gensupcon_jax.data.arrays import (
     FromUser,
-    check_classes,
+    check_class_numbers,
     check_same_shape,
     checked_arrays,
     checked_pair,
+    class_names_of,
     distributions,
-    names_of,
 )
+from gensupcon_jax.data.channels import channel_statistics
 from gensupcon_jax.data.cuts import check_fractions, cut, cut_off, cut_sizes, rare_class, refuse_one_class
-from gensupcon_jax.data.encoded_sets import Reading, from_listings, is_labeled, judged_splits, listed
+from gensupcon_jax.data.encoded_sets import Reading, from_listings, is_labeled, judged_splits
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import require_tensorflow
-
-# The forms of `dataset.name`.
-SOURCES = ("digits", "tfds:<name>", "folder:<path>", "arrays")
+from gensupcon_jax.fingerprints import fingerprint
+from gensupcon_jax.text import listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +33,8 @@ class Dataset:
 
     Images in memory, or encoded.  resized: the size that the network sees, where it is not that of the images in memory.
     statistics: mean and std of the training images, where they are not computed from memory.  notes: sentences for the log.
-    damaged: a line for each image that was left out.  identity: stands for the content of encoded images.
+    damaged: a line for each image that was left out.  source_fingerprint: of the content of
+    encoded images.
     """
 
     name: str
@@ -47,7 +46,7 @@ class Dataset:
     statistics: tuple[np.ndarray, np.ndarray] | None = None
     notes: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
-    identity: str = ""
+    source_fingerprint: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -92,27 +91,25 @@ class Dataset:
             "num_damaged": len(self.damaged),
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
-            "fingerprint": _fingerprint(self.identity, self.train, self.validation, self.test),
+            "fingerprint": fingerprint(_content(self.source_fingerprint, self.train, self.validation, self.test)),
         }
 
 
 def load(name: str, **settings: Any) -> Dataset:
     """The data set of `dataset.name`; settings are fields of `Reading`; UserError for an unknown name."""
     reading = Reading(**settings)
-    if name == "digits":
-        dataset = digits()
-    elif name.startswith("tfds:"):
-        dataset = tfds_dataset(name.removeprefix("tfds:"), reading)
-    elif name.startswith("folder:"):
-        dataset = folder_dataset(name.removeprefix("folder:"), reading)
-    elif name == "arrays":
-        raise UserError(
-            "dataset.name is 'arrays' but no arrays were handed over; "
-            "call train_and_evaluate(config, workdir, dataset=from_arrays(images, labels)) from Python"
-        )
-    else:
-        raise UserError(f"dataset.name is {name!r}; allowed: digits, tfds:<name>, folder:<path>, arrays (from Python)")
+    form, rest = source_of(name)
+    dataset = SOURCES[form](rest, reading)
     return dataset if dataset.is_encoded else seen_at(dataset, reading.image_size)
+
+
+def source_of(name: str) -> tuple[str, str]:
+    """The form of SOURCES that a `dataset.name` has, and what stands in its brackets: ("tfds:<name>", "cifar10")."""
+    for form in SOURCES:
+        prefix, takes_rest, _ = form.partition("<")
+        if name == form or (takes_rest and name.startswith(prefix) and name.removeprefix(prefix).strip()):
+            return form, name.removeprefix(prefix)
+    raise UserError(f"dataset.name is {name!r}; allowed: {', '.join(SOURCES)}")
 
 
 def seen_at(dataset: Dataset, image_size: int | None) -> Dataset:
@@ -198,8 +195,25 @@ def _encoded(
         statistics=found.statistics,
         notes=tuple(notes),
         damaged=found.damaged,
-        identity=found.identity,
+        source_fingerprint=found.fingerprint,
     )
+
+
+def _refuse_arrays(_rest: str, _reading: Reading) -> Dataset:
+    raise UserError(
+        "dataset.name is 'arrays' but no arrays were handed over; "
+        "call train_and_evaluate(config, workdir, dataset=from_arrays(images, labels)) from Python"
+    )
+
+
+# The form of a `dataset.name` -> builder(what stands in the brackets, reading) -> Dataset. One more source is one more
+# entry, also from outside: SOURCES["blobs:<classes>"] = lambda classes, reading: from_arrays(...).
+SOURCES: dict[str, Callable[[str, Reading], Dataset]] = {
+    "digits": lambda _rest, _reading: digits(),
+    "tfds:<name>": tfds_dataset,
+    "folder:<path>": folder_dataset,
+    "arrays": _refuse_arrays,
+}
 
 
 def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:
@@ -252,9 +266,9 @@ def from_arrays(
     check_fractions(fractions)
     splits = {where: checked_arrays(*pair, where) for where, pair in given.items()}
     check_same_shape([split.images for split in splits.values()])
-    names = names_of(class_names, [split.labels for split in splits.values()], len(splits["train"].images))
+    names = class_names_of(class_names, [split.labels for split in splits.values()], len(splits["train"].images))
     for where, split in splits.items():
-        check_classes(split.labels, len(names), where)
+        check_class_numbers(split.labels, len(names), where)
     num_images = len(splits["train"].images)
     for where, fraction in fractions.items():
         # Fractions are of what was handed over, also when the test images were already taken out of it.
@@ -265,28 +279,10 @@ def from_arrays(
     return Dataset(name, splits["train"], splits["validation"], splits["test"], names)
 
 
-def channel_statistics(
-    images: UInt8[np.ndarray, "example height width channel"],
-) -> tuple[Float[np.ndarray, "channel"], Float[np.ndarray, "channel"]]:
-    """Mean and standard deviation of each channel over all pixels, on the scale 0..1.
-
-    Sums over the 256 gray values are exact and need no float copy of the images.
-    """
-    values = np.arange(256) / 255
-    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = shares @ values
-    variance = shares @ values**2 - mean**2
-    # A channel without any contrast would divide by zero; 1 leaves it at zero after the mean is taken off.
-    std = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 0)), 1.0)
-    return mean.astype(np.float32), std.astype(np.float32)
-
-
-def _fingerprint(identity: str, *splits: AnySplit) -> str:
-    digest = hashlib.sha256(identity.encode())
+def _content(source_fingerprint: str, *splits: AnySplit) -> Iterator[str | memoryview]:
+    """What the fingerprint of a data set is of."""
+    yield source_fingerprint
     for split in splits:
-        arrays = split if isinstance(split, Split) else (split.numbers, split.classes, split.headers.sizes)
-        for array in arrays:
-            digest.update(str((array.shape, array.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+        for array in split if isinstance(split, Split) else (split.numbers, split.classes, split.headers.sizes):
+            yield str((array.shape, array.dtype.str))
+            yield np.ascontiguousarray(array).data

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int, UInt8
 
 from gensupcon_jax.data.splits import EncodedSplit, Headers
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.gray import PIL_GRAY
+from gensupcon_jax.text import one_line
 
 _CROP_ATTEMPTS = 10  # as torchvision
 _DRAWS = 2 * _CROP_ATTEMPTS + 2
@@ -23,7 +25,6 @@ _WORTH_CUTTING = 0.9  # rows below the lowest box are not decoded where that lea
 _BATCHES_AHEAD = 2
 _MOST_SHRINKING = 2.0  # plain bilinear reads 2 x 2 pixels: what shrinks more is averaged, which is slower
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 Number = float | int
@@ -214,7 +215,7 @@ def decode_upright(encoded: bytes, orientation: int, num_channels: int) -> UInt8
     try:
         pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     except tf.errors.OpError as error:
-        raise ValueError(_reason(error)) from error
+        raise ValueError(tensorflow_reason(error)) from error
     pixels = _turned(pixels.numpy(), orientation)
     return pixels if num_channels == 3 else _gray(pixels)
 
@@ -273,7 +274,7 @@ def _turned(images: np.ndarray, orientation: int) -> np.ndarray:
 
 def _gray(images: np.ndarray) -> np.ndarray:
     """Luma (ITU-R 601), one channel; three equal channels keep their value."""
-    return np.round(images.astype(np.float32) @ _LUMA)[..., None].astype(np.uint8)
+    return np.round(images.astype(np.float32) @ np.array(PIL_GRAY, np.float32))[..., None].astype(np.uint8)
 
 
 def _keep_freed_memory() -> None:
@@ -292,7 +293,7 @@ def _whats_damaged(split: EncodedSplit, indices: np.ndarray, error: Exception) -
     """The sentence for a batch that failed: its images are read once more, one by one, to find which."""
     problems = [problem for index in indices if (problem := damage_of(split, int(index)))]
     if not problems:
-        problems = [f"a batch of {len(indices)} images could not be read ({_reason(error)})"]
+        problems = [f"a batch of {len(indices)} images could not be read ({tensorflow_reason(error)})"]
     more = f" and {len(problems) - 1} more of its batch" if len(problems) > 1 else ""
     return f"{problems[0]}{more}; repair or remove it, or leave such images out with dataset.skip_damaged=True"
 
@@ -302,11 +303,10 @@ def damage_of(split: EncodedSplit, index: int) -> str | None:
     try:
         decode_upright(read_encoded(split, index), 1, 3)
     except (OSError, ValueError) as error:
-        return f"{split.where(index)} cannot be decoded ({' '.join(str(error).split())})"
+        return f"{split.where(index)} cannot be decoded ({one_line(error)})"
     return None
 
 
-def _reason(error: Exception) -> str:
-    """TensorFlow's message without the name of the node that it came from."""
-    message = " ".join(str(getattr(error, "message", error)).split())
-    return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", message).strip()[:200]
+def tensorflow_reason(error: Exception) -> str:
+    """TensorFlow's message in one line, without the name of the node that it came from."""
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", one_line(getattr(error, "message", error))).strip()[:200]

@@ -1,7 +1,6 @@
 """Encoded images from their listings to three splits: damage, sizes, statistics, and the cuts that are missing."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +12,10 @@ from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
+from gensupcon_jax.text import listed
 
 _STATISTICS_IMAGES = 10_000  # mean and standard deviation of larger encoded sets are those of so many, drawn once
 _USUAL_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # of what the network sees, for images that differ in size
-_MOST_LISTED = 5
 
 
 class Reading(NamedTuple):
@@ -59,12 +58,12 @@ def judged_splits(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class EncodedSplits(NamedTuple):
-    """The three splits, mean and std of training, a line for each image that was left out, and what stands for the content."""
+    """The three splits, mean and std of training, a line for each image that was left out, and the fingerprint."""
 
     splits: dict[str, EncodedSplit]
     statistics: tuple[np.ndarray, np.ndarray]
     damaged: tuple[str, ...]
-    identity: str
+    fingerprint: str
 
 
 def from_listings(name: str, listings: dict[str, Listing], num_classes: int, reading: Reading) -> EncodedSplits:
@@ -73,14 +72,14 @@ def from_listings(name: str, listings: dict[str, Listing], num_classes: int, rea
     Statistics are of the training split before the cuts.  Raises UserError for labels out of range, for images that cannot be
     decoded unless `skip_damaged`, for too many of them, and for splits that cannot be cut.
     """
-    identity = " ".join(f"{split} {listing.identity}" for split, listing in sorted(listings.items()))
+    fingerprint = " ".join(f"{split} {listing.fingerprint}" for split, listing in sorted(listings.items()))
     for split, listing in listings.items():
         _check_class_range(listing, split, name, num_classes)
     wholes = {split: listing.split(num_classes) for split, listing in listings.items()}
     problems = {split: list(listing.problems) for split, listing in listings.items()}
     wholes = _seen_alike(wholes, problems, reading)
-    stamps = " ".join(f"{split} {listing.stamp}" for split, listing in sorted(listings.items()))
-    statistics, decoded = _examined(name, wholes, problems, reading, stamps)
+    key = " ".join(f"{split} {listing.cache_key}" for split, listing in sorted(listings.items()))
+    statistics, decoded = _examined(name, wholes, problems, reading, key)
     for where, found in decoded.items():
         problems[where] = [old or new for old, new in zip(problems[where], found, strict=True)]
     damaged = tuple(
@@ -93,7 +92,7 @@ def from_listings(name: str, listings: dict[str, Listing], num_classes: int, rea
     sound = {where: split.subset(_sound(problems[where])) for where, split in wholes.items()}
     splits = _with_cuts(judged_splits(sound), reading)
     refuse_one_class(splits["train"].classes, "train")
-    return EncodedSplits(splits, statistics, damaged, identity)
+    return EncodedSplits(splits, statistics, damaged, fingerprint)
 
 
 def _seen_alike(
@@ -126,7 +125,7 @@ def _usual_size(sizes: np.ndarray) -> int:
 
 
 def _examined(
-    name: str, wholes: dict[str, EncodedSplit], problems: dict[str, list], reading: Reading, stamps: str
+    name: str, wholes: dict[str, EncodedSplit], problems: dict[str, list], reading: Reading, key: str
 ) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, list[str | None]]]:
     """Statistics of training, and what decoding finds damaged: in all images where they may be skipped, else in those
     that the statistics rest on."""
@@ -150,7 +149,7 @@ def _examined(
         return arrays
 
     channels = wholes["train"].num_channels
-    arrays = cached(reading.cache_folder, f"decoded_{name}", f"{stamps} {reading.skip_damaged} {channels}", make)
+    arrays = cached(reading.cache_folder, f"decoded_{name}", f"{key} {reading.skip_damaged} {channels}", make)
     decoded = {}
     for where, (_, indices) in looked_at.items():
         decoded[where] = [None] * len(problems[where])
@@ -170,12 +169,6 @@ def _judge_damage(damaged: tuple[str, ...], num_images: int, reading: Reading) -
             f"{found}; that is a share of {len(damaged) / num_images:.3g}, allowed by dataset.max_damaged_share: "
             f"up to {reading.max_damaged_share:g}"
         )
-
-
-def listed(lines: Sequence[str]) -> str:
-    """The first few lines in one."""
-    more = f", and {len(lines) - _MOST_LISTED} more" if len(lines) > _MOST_LISTED else ""
-    return ", ".join(lines[:_MOST_LISTED]) + more
 
 
 def _check_class_range(listing: Listing, where: str, name: str, num_classes: int) -> None:

@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +10,12 @@ import numpy as np
 from etils import epath
 
 from gensupcon_jax import paths
-from gensupcon_jax.data.cache import cached
+from gensupcon_jax.data.cache import cached, size_and_time
 from gensupcon_jax.data.headers import Header, read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.fingerprints import fingerprint
+from gensupcon_jax.text import listed, reason
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif")
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
@@ -103,10 +104,7 @@ def _find(folder: epath.Path, names: tuple[str, ...], *, is_train: bool) -> Foun
             others[Path(entry.name).suffix or entry.name] += 1
             continue
         if entry.name not in numbers:
-            raise UserError(
-                f"{entry} is a class that training does not have; allowed: {', '.join(names[:8])}"
-                + (", ..." if len(names) > 8 else "")
-            )
+            raise UserError(f"{entry} is a class that training does not have; allowed: {listed(names, 8)}")
         images = _images_below(entry, others)
         files += images
         classes += [numbers[entry.name]] * len(images)
@@ -130,13 +128,11 @@ def _images_below(folder: epath.Path, others: collections.Counter) -> list[str]:
 
 
 def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_folder: paths.Path | None) -> Listing:
-    stamps = _stamps(found.files)
+    versions = _sizes_and_times(found.files)
     relative = [os.path.relpath(file, folder) if "://" not in file else file for file in found.files]
     # The content is not read for it: another size of a file, or another file, is another data set.
-    identity = hashlib.sha256(
-        "\n".join(f"{name} {size}" for name, (size, _) in zip(relative, stamps, strict=True)).encode()
-    )
-    key = f"{folder} {identity.hexdigest()} {[changed for _, changed in stamps]}"
+    listed_files = "\n".join(f"{name} {size}" for name, (size, _) in zip(relative, versions, strict=True))
+    key = fingerprint([f"{folder} {listed_files} {[changed for _, changed in versions]}"])
 
     def read_all() -> dict[str, np.ndarray]:
         with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
@@ -152,24 +148,16 @@ def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_fold
         classes=found.classes,
         headers=headers,
         problems=problems,
-        identity=identity.hexdigest()[:16],
-        stamp=hashlib.sha256(key.encode()).hexdigest(),
+        fingerprint=fingerprint([listed_files]),
+        cache_key=key,
     )
 
 
-def _stamps(files: list[str]) -> list[tuple[int, int]]:
-    """Size in bytes and time of the last change of each file; on object stores, where that is a request each, zeros."""
+def _sizes_and_times(files: list[str]) -> list[tuple[int, int]]:
+    """Size and time of the last change of each file; on object stores, where that is a request each, zeros."""
     if any("://" in file for file in files[:1]):
         return [(0, 0)] * len(files)
-    return [_stamp(Path(file)) for file in files]
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    try:
-        status = file.stat()
-    except OSError:  # a link to nothing: reading its header says so
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+    return [size_and_time(Path(file)) for file in files]
 
 
 def _read_one(file: str) -> Header:
@@ -177,4 +165,4 @@ def _read_one(file: str) -> Header:
         with epath.Path(file).open("rb") as opened:
             return read_header(opened)
     except OSError as error:
-        return Header(problem=f"the file cannot be read ({error.strerror or error})")
+        return Header(problem=f"the file cannot be read ({reason(error)})")

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from gensupcon_jax.data.splits import Headers
+from gensupcon_jax.text import one_line
 
 _JPEG = ("JPEG", "MPO")  # MPO: several JPEGs in one file, as some phones write; the first is the image
 FORMATS = (*_JPEG, "PNG", "WEBP", "BMP", "GIF")
@@ -39,7 +40,7 @@ def read_header(encoded: bytes | Any) -> Header:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but it can be decoded
             image = Image.open(file)
     except Image.DecompressionBombError as error:
-        return Header(problem=" ".join(str(error).split()))
+        return Header(problem=one_line(error))
     except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken headers
         reason = str(error) if not isinstance(error, Image.UnidentifiedImageError) else ""
         return Header(problem=f"no image that is known here ({reason or 'its first bytes are those of no image'})")

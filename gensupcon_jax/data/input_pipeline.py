@@ -83,20 +83,18 @@ def train_batches(
     *,
     seed: int,
     batch_size: int,
-    start_step: int,
-    end_step: int,
+    steps: range,
     sharding: jax.sharding.Sharding,
     remainder: str = "drop",
     crops: HostCrops | None = None,
 ) -> Iterator[Batch]:
-    """The batches of steps start_step .. end_step - 1; each host reads only its share.
+    """The batches of these steps; each host reads only its share.
 
     crops: of encoded images; those in memory are cropped on the device. Batches are a function of (seed, step), whatever
     step is the first, and however many hosts and devices there are.
     """
     orders = EpochOrders(seed=seed, num_examples=split.num_images, batch_size=batch_size, remainder=remainder)
     share = local_rows(batch_size, sharding)
-    steps = range(start_step, end_step)
     if isinstance(split, EncodedSplit):
 
         def planned() -> Iterator[tuple[np.ndarray, decoding.CropPlan]]:

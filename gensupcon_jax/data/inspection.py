@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from gensupcon_jax.data.channels import channel_moments, statistics_of_moments
 from gensupcon_jax.data.decoding import decode_upright, read_encoded
 from gensupcon_jax.data.listing import with_progress
 from gensupcon_jax.data.splits import EncodedSplit
+from gensupcon_jax.text import one_line
 
 
 class Examined(NamedTuple):
@@ -30,12 +32,9 @@ def examine(split: EncodedSplit, indices: Int[np.ndarray, "some"], text: str) ->
         found = pool.map(lambda index: _moments(split, int(index)), indices)
         rows = list(with_progress(found, len(indices), text))
     moments = [row for row in rows if not isinstance(row, str)]
-    first, second = np.mean(moments, axis=0) if moments else (np.zeros(split.num_channels), np.ones(split.num_channels))
-    variance = second - first**2
-    # As in `datasets.channel_statistics`: a channel without any contrast must not divide by zero.
-    std = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 0)), 1.0)
-    problems = [row if isinstance(row, str) else None for row in rows]
-    return Examined(problems, first.astype(np.float32), std.astype(np.float32))
+    nothing = np.stack([np.zeros(split.num_channels), np.ones(split.num_channels)])
+    mean, std = statistics_of_moments(np.mean(moments, axis=0) if moments else nothing)
+    return Examined([row if isinstance(row, str) else None for row in rows], mean, std)
 
 
 def _moments(split: EncodedSplit, index: int) -> np.ndarray | str:
@@ -43,8 +42,5 @@ def _moments(split: EncodedSplit, index: int) -> np.ndarray | str:
     try:
         pixels = decode_upright(read_encoded(split, index), 1, split.num_channels)
     except (OSError, ValueError) as error:
-        return " ".join(str(error).split())
-    values = np.arange(256) / 255
-    counts = [np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(pixels.shape[-1])]
-    shares = np.array(counts) / (pixels.shape[0] * pixels.shape[1])
-    return np.stack([shares @ values, shares @ values**2])
+        return one_line(error)
+    return channel_moments(pixels)

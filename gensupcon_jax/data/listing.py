@@ -19,8 +19,8 @@ class Listing(NamedTuple):
     """Every image of a split, also those that cannot be decoded.
 
     sources_fn, where_fn, are_paths: as in `EncodedSplit`.  classes [example]: from 0; -1 where the source gives none.
-    problems: why an image cannot be decoded, as far as its header says; None where it seems to be fine.  identity: changes
-    with the listed images.  stamp: changes also when one of their files is written anew.
+    problems: why an image cannot be decoded, as far as its header says; None where it seems to be fine.  fingerprint: changes
+    with the listed images.  cache_key: changes also when one of their files is written anew.
     """
 
     sources_fn: Callable[[Int[np.ndarray, "some"]], list[bytes]]
@@ -29,8 +29,8 @@ class Listing(NamedTuple):
     classes: Int[np.ndarray, "example"]
     headers: Headers
     problems: list[str | None]
-    identity: str
-    stamp: str
+    fingerprint: str
+    cache_key: str
 
     def split(self, num_classes: int) -> EncodedSplit:
         """All of it, as a split."""

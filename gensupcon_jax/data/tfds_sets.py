@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gensupcon_jax import paths
-from gensupcon_jax.data.cache import cached
+from gensupcon_jax.data.cache import cached, size_and_time
 from gensupcon_jax.data.headers import read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.text import one_line
 
 _READERS = 16  # threads that wait for the disk
 _SCANNED_AT_ONCE = 256
@@ -119,7 +120,7 @@ def _split_reasons(found: str, present: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # TFDS raises whatever its parser meets
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise UserError(
             f"{found}, which TFDS does not take ({reason}); allowed: {', '.join(present)}, or parts such as train[:90%]"
         ) from error
@@ -164,9 +165,9 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
     file_format = builder.info.file_format.value
     # Neither the folder nor the file format: the records and their order are the same in a copy, and after a conversion.
     parts = [(Path(i.filename).name.replace(f".{file_format}-", "-"), i.skip, i.take) for i in instructions]
-    identity = f"{builder.info.full_name} {split} {parts}"
-    stamps = [_stamp(Path(instruction.filename)) for instruction in instructions]
-    key = f"{identity} {file_format} {[i.filename for i in instructions]} {stamps}"
+    fingerprint = f"{builder.info.full_name} {split} {parts}"
+    versions = [size_and_time(Path(instruction.filename)) for instruction in instructions]
+    key = f"{fingerprint} {file_format} {[i.filename for i in instructions]} {versions}"
 
     def scan() -> dict[str, np.ndarray]:
         index = _tfrecord_index(instructions, name) if file_format == "tfrecord" else None
@@ -191,16 +192,9 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
         classes=arrays["classes"],
         headers=headers,
         problems=problems,
-        identity=identity,
-        stamp=key,
+        fingerprint=fingerprint,
+        cache_key=key,
     )
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    """Size and time of the last change; zeros for what is not of this machine."""
-    if not file.exists():
-        return 0, 0
-    return file.stat().st_size, file.stat().st_mtime_ns
 
 
 def _parse(record: bytes, keys: Keys) -> tuple[bytes, int]:
@@ -288,7 +282,7 @@ def tfds_reasons(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        reason = one_line(error)[:500] or type(error).__name__
         raise UserError(
             f"dataset.name is 'tfds:{name}', which TFDS cannot give ({reason}); "
             "see tensorflow.org/datasets/catalog for names, and dataset.folder for where prepared sets lie"

@@ -1,10 +1,13 @@
 """Numbers of a step that show whether it learns: chance level, accuracy, similar contrasts, spread, rank, entropies."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
-from gensupcon_jax.losses import label_similarity
+from gensupcon_jax import losses
+from gensupcon_jax.collectives import first_number, max_over, mean_over, num_devices, sum_over
 
 # Above a label similarity of one half a contrast counts as similar. Of hard labels that is the same class; of an anchor
 # mixed from two classes it is every class that holds more than 37 % of it (0.37 / |(0.37, 0.63)| = 0.5).
@@ -23,14 +26,20 @@ _SMALLEST_MASS = 1e-4
 _PRECISION = jax.lax.Precision.HIGHEST
 
 
+class Labeled(NamedTuple):
+    """Unit embeddings and the label distribution of each."""
+
+    embeddings: Float[Array, "row dim"]
+    labels: Shaped[Array, "row class"]
+
+
 def batch_diagnostics(
-    anchors: Float[Array, "anchor dim"],
-    anchor_labels: Shaped[Array, "anchor class"],
-    contrasts: Float[Array, "contrast dim"] | None = None,
-    contrast_labels: Shaped[Array, "contrast class"] | None = None,
+    anchors: Labeled,
+    contrasts: Labeled | None = None,
     *,
     contrast_mask: Shaped[Array, " masked"] | None = None,
     teacher_probabilities: Float[Array, "anchor class"] | None = None,
+    label_similarity: str = "cosine",
     axis_name: str | None = None,
     num_anchors: int = 64,
 ) -> dict[str, Float[Array, ""]]:
@@ -40,33 +49,32 @@ def batch_diagnostics(
     devices, `embedding_diagnostics` of all; similarity_mass, the mean over all anchors of the sum of label similarities
     to the contrasts; label_entropy and, with teacher_probabilities, teacher_entropy: means in nats.
     """
-    arrays = (anchors, anchor_labels, contrasts, contrast_labels, contrast_mask, teacher_probabilities)
-    anchors, anchor_labels, contrasts, contrast_labels, contrast_mask, teacher = jax.lax.stop_gradient(arrays)
+    arrays = (anchors, contrasts, contrast_mask, teacher_probabilities)
+    anchors, contrasts, contrast_mask, teacher = jax.lax.stop_gradient(arrays)
     metrics = pair_diagnostics(
         anchors,
-        anchor_labels,
         contrasts,
-        contrast_labels,
         contrast_mask=contrast_mask,
+        label_similarity=label_similarity,
         axis_name=axis_name,
         num_anchors=num_anchors,
     )
-    metrics |= embedding_diagnostics(anchors, axis_name=axis_name)
-    mass, _ = _similarity_masses(anchor_labels, contrast_labels, contrast_mask, axis_name)
-    metrics["similarity_mass"] = _mean_over(mass, axis_name)
-    metrics["label_entropy"] = mean_entropy(anchor_labels, axis_name=axis_name)
+    metrics |= embedding_diagnostics(anchors.embeddings, axis_name=axis_name)
+    contrast_labels = None if contrasts is None else contrasts.labels
+    mass, _ = _similarity_masses(anchors.labels, contrast_labels, contrast_mask, label_similarity, axis_name)
+    metrics["similarity_mass"] = mean_over(mass, axis_name)
+    metrics["label_entropy"] = mean_entropy(anchors.labels, axis_name=axis_name)
     if teacher is not None:
         metrics["teacher_entropy"] = mean_entropy(teacher, axis_name=axis_name)
     return metrics
 
 
 def pair_diagnostics(
-    anchors: Float[Array, "anchor dim"],
-    anchor_labels: Shaped[Array, "anchor class"],
-    contrasts: Float[Array, "contrast dim"] | None = None,
-    contrast_labels: Shaped[Array, "contrast class"] | None = None,
+    anchors: Labeled,
+    contrasts: Labeled | None = None,
     *,
     contrast_mask: Shaped[Array, " masked"] | None = None,
+    label_similarity: str = "cosine",
     axis_name: str | None = None,
     num_anchors: int = 64,
 ) -> dict[str, Float[Array, ""]]:
@@ -76,18 +84,17 @@ def pair_diagnostics(
     embedding is a similar contrast; contrasts at the same distance share the anchor; 0 when no anchor has one.
     similar_contrasts: their mean number an anchor.
     """
-    queries, query_labels = _first_rows((anchors, anchor_labels), num_anchors, axis_name)
+    queries, query_labels = _first_rows(anchors, num_anchors, axis_name)
     among_themselves = contrasts is None
-    if among_themselves:
-        contrasts, contrast_labels = anchors, anchor_labels
-    allowed = _allowed_pairs(len(queries), len(contrasts), contrast_mask, among_themselves, axis_name)
-    labels_alike = jnp.where(allowed, label_similarity(query_labels, contrast_labels), 0.0)
-    inner_products = _inner_products(queries, contrasts.astype(jnp.float32))
-    embeddings_alike = jnp.where(allowed, inner_products, -jnp.inf)
-    nearest = allowed & (embeddings_alike >= _max_over(embeddings_alike.max(axis=1), axis_name)[:, None] - _TIE)
+    others, other_labels = anchors if among_themselves else contrasts
+    allowed = _allowed_pairs(len(queries), len(others), contrast_mask, among_themselves, axis_name)
+    similarity = losses.label_similarity(query_labels, other_labels, name=label_similarity)
+    labels_alike = jnp.where(allowed, similarity, 0.0)
+    embeddings_alike = jnp.where(allowed, losses.latent_similarity(queries, others, temperature=1.0), -jnp.inf)
+    nearest = allowed & (embeddings_alike >= max_over(embeddings_alike.max(axis=1), axis_name)[:, None] - _TIE)
     similar = labels_alike > SIMILAR
     sums = jnp.stack([_count(similar), _count(nearest & similar), _count(nearest)])
-    num_similar, hits, num_nearest = _sum_over(sums, axis_name)
+    num_similar, hits, num_nearest = sum_over(sums, axis_name)
     has_similar = num_similar > 0.0
     # hits is 0 where no contrast is similar.
     correct = jnp.sum(hits / jnp.maximum(num_nearest, 1.0))
@@ -106,11 +113,11 @@ def embedding_diagnostics(
     directions that the embeddings use (a participation ratio), 1 to dim; 0 when all are alike.
     """
     embeddings = embeddings.astype(jnp.float32)
-    num_rows = embeddings.shape[0] * _num_devices(axis_name)
+    num_rows = embeddings.shape[0] * num_devices(axis_name)
     # In two passes: E[z z'] - m m' would cancel just where the embeddings have nearly collapsed.
-    centerd = embeddings - _sum_over(embeddings.sum(axis=0), axis_name) / num_rows
-    moments = jnp.einsum("ni,nj->ij", centerd, centerd, precision=_PRECISION)
-    covariance = _sum_over(moments, axis_name) / num_rows
+    centered = embeddings - sum_over(embeddings.sum(axis=0), axis_name) / num_rows
+    moments = jnp.einsum("ni,nj->ij", centered, centered, precision=_PRECISION)
+    covariance = sum_over(moments, axis_name) / num_rows
     spread = jnp.trace(covariance)  # of unit vectors: mean |z|^2 - |m|^2 = 1 - |m|^2
     some = spread > _SMALLEST_SPREAD
     shape = covariance / jnp.where(some, spread, 1.0)
@@ -126,7 +133,7 @@ def mean_entropy(distributions: Shaped[Array, "row class"], *, axis_name: str | 
     distributions = jnp.asarray(distributions).astype(jnp.float32)
     total = distributions.sum(axis=1, keepdims=True)
     entropies = jax.scipy.special.entr(distributions / jnp.where(total > 0.0, total, 1.0)).sum(axis=1)
-    return _mean_over(entropies, axis_name)
+    return mean_over(entropies, axis_name)
 
 
 def batch_chance_loss(
@@ -136,6 +143,7 @@ def batch_chance_loss(
     contrast_mask: Shaped[Array, " masked"] | None = None,
     scale: Float[Array, ""] | float | int = 1.0,
     normalizer: str = "similarity",
+    label_similarity: str = "cosine",
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """The loss of this batch's labels if all embeddings were alike: scale x ln of the number of contrasts.
@@ -144,34 +152,27 @@ def batch_chance_loss(
     Arguments as of `losses.generalized_contrastive_loss`; scale is its temperature / base_temperature.
     """
     arrays = jax.lax.stop_gradient((anchor_labels, contrast_labels, contrast_mask))
-    mass, num_contrasts = _similarity_masses(*arrays, axis_name)
+    mass, num_contrasts = _similarity_masses(*arrays, label_similarity, axis_name)
     valid = mass > _SMALLEST_MASS
     loss = jnp.log(jnp.maximum(num_contrasts, 1.0))
     if normalizer == "count":
         loss = loss * mass / jnp.maximum(num_contrasts, 1.0)
-    total, count = _sum_over(jnp.stack([jnp.sum(jnp.where(valid, loss, 0.0)), jnp.sum(valid)]), axis_name)
+    total, count = sum_over(jnp.stack([jnp.sum(jnp.where(valid, loss, 0.0)), jnp.sum(valid)]), axis_name)
     return scale * total / jnp.maximum(count, 1.0)
 
 
 def _similarity_masses(
-    anchor_labels, contrast_labels, contrast_mask, axis_name: str | None
+    anchor_labels, contrast_labels, contrast_mask, label_similarity: str, axis_name: str | None
 ) -> tuple[Float[Array, " anchor"], Float[Array, " anchor"]]:
     """Of each local anchor the sum of label similarities to the contrasts of all devices, and their number."""
-    anchors = _unit_rows(anchor_labels)
-    contrasts = anchors if contrast_labels is None else _unit_rows(contrast_labels)
+    anchors = losses.label_features(anchor_labels, label_similarity)
+    contrasts = anchors if contrast_labels is None else losses.label_features(contrast_labels, label_similarity)
     counts = jnp.ones(len(contrasts)) if contrast_mask is None else jnp.asarray(contrast_mask).astype(jnp.float32)
-    per_class, number = _sum_over((jnp.sum(contrasts * counts[:, None], axis=0), counts.sum()), axis_name)
+    per_class, number = sum_over((jnp.sum(contrasts * counts[:, None], axis=0), counts.sum()), axis_name)
     itself = counts if contrast_labels is None else jnp.zeros(len(anchors))
     # Sums of classes minus oneself: exact for hard labels, rounded by about 1e-6 of the sum for others.
     mass = jnp.sum(anchors * (per_class - anchors * itself[:, None]), axis=1)
     return mass, number - itself
-
-
-def _unit_rows(labels: Shaped[Array, "row class"]) -> Float[Array, "row class"]:
-    """Rows of length 1; a zero row stays zero."""
-    labels = jnp.asarray(labels).astype(jnp.float32)
-    length = jnp.linalg.norm(labels, axis=1, keepdims=True)
-    return labels / jnp.where(length > 0.0, length, 1.0)
 
 
 def _first_rows(arrays: tuple, num_rows: int, axis_name: str | None) -> tuple:
@@ -180,15 +181,15 @@ def _first_rows(arrays: tuple, num_rows: int, axis_name: str | None) -> tuple:
     A device adds those of its rows that are among them: less to send than a gather of everything.
     """
     size = len(arrays[0])
-    num_rows = min(num_rows, size * _num_devices(axis_name))
-    start = _first_number(size, axis_name)
+    num_rows = min(num_rows, size * num_devices(axis_name))
+    start = first_number(size, axis_name)
 
     def placed(array):
         own = jnp.asarray(array)[:num_rows].astype(jnp.float32)
         everyone = jnp.zeros((num_rows, *own.shape[1:]))
         return everyone.at[start + jnp.arange(len(own))].set(own, mode="drop")
 
-    return _sum_over(tuple(placed(array) for array in arrays), axis_name)
+    return sum_over(tuple(placed(array) for array in arrays), axis_name)
 
 
 def _allowed_pairs(
@@ -199,34 +200,9 @@ def _allowed_pairs(
     allowed = jnp.broadcast_to(allowed, (num_queries, num_contrasts))
     if not among_themselves:
         return allowed
-    numbers = _first_number(num_contrasts, axis_name) + jnp.arange(num_contrasts)
+    numbers = first_number(num_contrasts, axis_name) + jnp.arange(num_contrasts)
     return allowed & (jnp.arange(num_queries)[:, None] != numbers)
-
-
-def _inner_products(rows: Float[Array, "row dim"], columns: Float[Array, "column dim"]) -> Float[Array, "row column"]:
-    return jnp.einsum("id,jd->ij", rows, columns, precision=_PRECISION)
 
 
 def _count(pairs: Bool[Array, "query contrast"]) -> Float[Array, " query"]:
     return pairs.sum(axis=1, dtype=jnp.float32)
-
-
-def _num_devices(axis_name: str | None) -> int:
-    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
-
-
-def _first_number(num_rows: int, axis_name: str | None):
-    """The number of this device's first row in the array of all devices."""
-    return 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_rows
-
-
-def _sum_over(tree, axis_name: str | None):
-    return tree if axis_name is None else jax.lax.psum(tree, axis_name)
-
-
-def _mean_over(values: Float[Array, " row"], axis_name: str | None) -> Float[Array, ""]:
-    return _sum_over(values.sum(), axis_name) / (len(values) * _num_devices(axis_name))
-
-
-def _max_over(array, axis_name: str | None):
-    return array if axis_name is None else jax.lax.pmax(array, axis_name)

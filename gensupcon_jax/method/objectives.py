@@ -92,6 +92,7 @@ def contrastive(
     temperature: float | int,
     base_temperature: float | int | None = None,
     normalizer: str = "similarity",
+    label_similarity: str = "cosine",
     tile_size: int | None = None,
     num_views: int = 2,
     num_classes: int | None = None,
@@ -115,6 +116,7 @@ def contrastive(
         "temperature": temperature,
         "base_temperature": base_temperature,
         "normalizer": normalizer,
+        "label_similarity": label_similarity,
         "axis_name": axis_name,
     } | ({} if tile_size is None else {"tile_size": tile_size})
     momentum = momentum if mode == "momentum" else None
@@ -343,7 +345,7 @@ def linear_probe(
     return Objective(init, loss, predict)
 
 
-def chance_loss(
+def contrastive_chance_loss(
     labels: Float[Array, "batch view class"], *, mode: str, queue_size: int = 0, symmetric: bool = False, **settings
 ) -> float:
     """The loss of a whole batch whose embeddings are all alike: what a network that knows nothing gets.

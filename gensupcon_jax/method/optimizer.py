@@ -1,8 +1,8 @@
-"""The learning rate as a function of the step, and the optimizers that use it."""
+"""The learning rate as a function of the step, and OPTIMIZERS, the table of the optimizers that use it."""
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from gensupcon_jax.errors import UserError
 
 Number = float | int
 
-OPTIMIZERS = ("sgd", "lars", "rmsprop", "adam", "adamw")
 SCHEDULES = names_of("optimizer.schedule")
 SCHEDULE_PER = names_of("optimizer.schedule_per")
 WEIGHT_DECAY_MODES = names_of("optimizer.weight_decay_mode")
@@ -54,51 +53,98 @@ def build_schedule(
     return _line_then_epochs(decayed, warmup_learning_rate, 0, warmup_steps, steps_per_epoch)
 
 
-def build_optimizer(
-    schedule: optax.Schedule,
-    *,
-    name: str,
-    momentum: Number,
-    nesterov: bool,
-    second_momentum: Number,
-    trust_coefficient: Number,
-    weight_decay: Number,
-    weight_decay_mode: str,
-    exclude_bias_and_norm: bool,
-) -> optax.GradientTransformation:
-    """sgd, rmsprop, adam, adamw as torch.optim has them; lars with the rate inside the momentum, as optax and SimCLR.
+class OptimizerFields(NamedTuple):
+    """The config's `optimizer` fields that an optimizer may read; each reads what it needs.
 
-    coupled: the gradient is first increased by weight_decay * parameter. decoupled (adamw: always): the parameter is
-    also reduced by rate * weight_decay * parameter. exclude_bias_and_norm: no decay, and no trust ratio of lars, for what
-    is named bias or scale or has fewer than two axes. nesterov: of sgd and lars only. UserError for unknown names.
+    momentum, second_momentum: shares that the moving averages keep. trust_coefficient: of layer-wise rates. weight_decay
+    and weight_decay_mode: see `with_weight_decay`. exclude_bias_and_norm: see `mask_fn`.
     """
-    _check_choice("name", name, OPTIMIZERS)
-    _check_choice("weight_decay_mode", weight_decay_mode, WEIGHT_DECAY_MODES)
-    mask = _is_weight if exclude_bias_and_norm else None
-    match name:
-        case "sgd":
-            update = optax.sgd(schedule, momentum, nesterov)
-        case "lars":
-            # Its own decay is the first thing it does, so that it may as well stand before it.
-            update = optax.lars(
-                schedule,
-                trust_coefficient=trust_coefficient,
-                trust_ratio_mask=mask or True,
-                momentum=momentum,
-                nesterov=nesterov,
-            )
-        case "rmsprop":
-            # Not optax.rmsprop: there the rate is inside the momentum, in torch outside.
-            update = optax.chain(
-                optax.scale_by_rms(second_momentum, _EPSILON, eps_in_sqrt=False),
-                optax.trace(momentum),
-                optax.scale_by_learning_rate(schedule),
-            )
-        case _:
-            update = optax.adam(schedule, momentum, second_momentum, _EPSILON)
-    if name == "adamw" or weight_decay_mode == "decoupled":
-        return optax.chain(update, optax.add_decayed_weights(lambda step: -schedule(step) * weight_decay, mask))
-    return optax.chain(optax.add_decayed_weights(weight_decay, mask), update)
+
+    momentum: Number
+    nesterov: bool
+    second_momentum: Number
+    trust_coefficient: Number
+    weight_decay: Number
+    weight_decay_mode: str
+    exclude_bias_and_norm: bool
+
+    @property
+    def mask_fn(self) -> Callable[[Any], Any] | None:
+        """parameters -> True for each leaf that decays and has a trust ratio, the weights alone; None: all have both.
+
+        Not a weight is what is named bias or scale or has fewer than two axes.
+        """
+        return _is_weight if self.exclude_bias_and_norm else None
+
+
+def build_optimizer(schedule: optax.Schedule, *, name: str, **fields: Any) -> optax.GradientTransformation:
+    """The optimizer of this name in OPTIMIZERS, with `OptimizerFields`; UserError for unknown names.
+
+    sgd, rmsprop, adam and adamw are as in torch.optim; lars has the rate inside the momentum, as optax and SimCLR.
+    """
+    if name not in OPTIMIZERS:
+        raise UserError(f"optimizer.name is {name!r}; allowed: {', '.join(OPTIMIZERS)}")
+    settings = OptimizerFields(**fields)
+    _check_choice("weight_decay_mode", settings.weight_decay_mode, WEIGHT_DECAY_MODES)
+    return OPTIMIZERS[name](schedule, settings)
+
+
+def with_weight_decay(
+    update: optax.GradientTransformation, schedule: optax.Schedule, fields: OptimizerFields, *, mode: str | None = None
+) -> optax.GradientTransformation:
+    """The update with weight decay, coupled or decoupled; mode None: as `weight_decay_mode` says.
+
+    coupled: the gradient is first increased by weight_decay * parameter. decoupled: the parameter is also reduced by
+    rate * weight_decay * parameter.
+    """
+    if (mode or fields.weight_decay_mode) == "decoupled":
+        decay = optax.add_decayed_weights(lambda step: -schedule(step) * fields.weight_decay, fields.mask_fn)
+        return optax.chain(update, decay)
+    return optax.chain(optax.add_decayed_weights(fields.weight_decay, fields.mask_fn), update)
+
+
+def _sgd(schedule: optax.Schedule, fields: OptimizerFields) -> optax.GradientTransformation:
+    return with_weight_decay(optax.sgd(schedule, fields.momentum, fields.nesterov), schedule, fields)
+
+
+def _lars(schedule: optax.Schedule, fields: OptimizerFields) -> optax.GradientTransformation:
+    # Its own decay is the first thing it does, so that it may as well stand before it.
+    update = optax.lars(
+        schedule,
+        trust_coefficient=fields.trust_coefficient,
+        trust_ratio_mask=fields.mask_fn or True,
+        momentum=fields.momentum,
+        nesterov=fields.nesterov,
+    )
+    return with_weight_decay(update, schedule, fields)
+
+
+def _rmsprop(schedule: optax.Schedule, fields: OptimizerFields) -> optax.GradientTransformation:
+    # Not optax.rmsprop: there the rate is inside the momentum, in torch outside.
+    update = optax.chain(
+        optax.scale_by_rms(fields.second_momentum, _EPSILON, eps_in_sqrt=False),
+        optax.trace(fields.momentum),
+        optax.scale_by_learning_rate(schedule),
+    )
+    return with_weight_decay(update, schedule, fields)
+
+
+def _adam(
+    schedule: optax.Schedule, fields: OptimizerFields, *, mode: str | None = None
+) -> optax.GradientTransformation:
+    update = optax.adam(schedule, fields.momentum, fields.second_momentum, _EPSILON)
+    return with_weight_decay(update, schedule, fields, mode=mode)
+
+
+# name -> builder(schedule, fields) -> the transformation from gradients to what is added to the parameters. One more is one
+# more entry, also from outside: OPTIMIZERS["lion"] = lambda schedule, fields: optax.lion(schedule, fields.momentum).
+OPTIMIZERS: dict[str, Callable[[optax.Schedule, OptimizerFields], optax.GradientTransformation]] = {
+    "sgd": _sgd,
+    "lars": _lars,
+    "rmsprop": _rmsprop,
+    "adam": _adam,
+    "adamw": functools.partial(_adam, mode="decoupled"),
+}
 
 
 def _cosine_per_step(peak: Number, start: Number, final: Number, warmup_steps: int, total_steps: int) -> optax.Schedule:

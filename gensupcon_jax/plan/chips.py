@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.text import reason
 
 EXTRA = 'pip install "gensupcon_jax[plan]"'
 EXAMPLES = ("v4:2x2x4", "v5e:4x4", "v5p:2x2x2", "v6e:4x4")
@@ -112,10 +113,9 @@ def find_slice(name: str, *, chip_config: str | None = None) -> Slice:
             **_host_bounds(sides),
         )
     except jax.errors.JaxRuntimeError as error:
-        first = str(error).splitlines()[0]
         raise UserError(
-            f"--topology is {name!r}, which libtpu refuses ({first}); allowed: sides that are multiples of its hosts' 2x2, "
-            f"for example {', '.join(EXAMPLES)}"
+            f"--topology is {name!r}, which libtpu refuses ({reason(error)}); allowed: sides that are multiples of its "
+            f"hosts' 2x2, for example {', '.join(EXAMPLES)}"
         ) from error
     devices = list(description.devices)
     return Slice(name.strip(), chip, devices, len({device.process_index for device in devices}))

@@ -21,7 +21,7 @@ _SIZES = {
 def main(arguments: list[str], program: str) -> None:
     """Print the plan of the config on every slice with every batch, and write the figures beside it."""
     parser = build_parser(program)
-    options = recipes.parse(parser, arguments)
+    options = recipes.parse_with_recipe(parser, arguments)
     if not options.topology:
         raise UserError("--topology is missing; for example --topology v5e:4x4,v4:2x2x4")
     path = Path(options.json or f"plan_{recipes.run_name(options.recipe)}.json")
@@ -69,7 +69,7 @@ def build_parser(program: str) -> command_line.Parser:
     parser.add_argument(
         "--price_per_chip_hour",
         metavar="PRICE",
-        type=command_line.number(0),
+        type=command_line.number_from(0),
         help="adds the cost, in the currency of the price",
     )
     parser.add_argument(

@@ -58,7 +58,7 @@ def _check_all(cases: Sequence[tuple[Slice | int, ConfigDict]], sizes: DataSizes
     for place, config in cases:
         name, num_devices = (f"gpu:{place}", place) if isinstance(place, int) else (place.name, len(place.devices))
         try:
-            step.check(config, sizes, num_devices)
+            step.check_planned(config, sizes, num_devices)
         except UserError as error:
             problems |= {f"{name}: {line}": None for line in str(error).splitlines()}
     if problems:

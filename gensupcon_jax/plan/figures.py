@@ -14,7 +14,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import hlo
 from gensupcon_jax.plan.chips import Chip, Slice
 from gensupcon_jax.plan.known import DataSizes
-from gensupcon_jax.plan.step import PlannedStep, bytes_a_device, check, plan_step, with_fields
+from gensupcon_jax.plan.step import PlannedStep, bytes_a_device, check_planned, plan_step, with_fields
 
 # The first whose pattern is found in an instruction's scope. Scopes are named in train_step.py, objectives.py and by Flax.
 GROUPS = (
@@ -43,7 +43,7 @@ _NOT_COMPILED = {
 FITS, DOES_NOT_FIT, NOT_JUDGED = "fits", "DOES NOT FIT", "not judged"
 
 
-class Group(NamedTuple):
+class OperationGroup(NamedTuple):
     """What one part of the network or the step costs, an image: FLOPs, bytes as XLA counts them, bytes of HBM."""
 
     name: str
@@ -52,7 +52,7 @@ class Group(NamedTuple):
     hbm_bytes: float
 
 
-class Traffic(NamedTuple):
+class CollectiveTraffic(NamedTuple):
     """Collectives of one kind in a step: how many, bytes a chip hands over, seconds that its links need at least."""
 
     kind: str
@@ -83,8 +83,8 @@ class Figures(NamedTuple):
     flops_an_image: float
     bytes_an_image: float
     hbm_bytes_an_image: float
-    groups: tuple[Group, ...]
-    traffic: tuple[Traffic, ...]
+    groups: tuple[OperationGroup, ...]
+    traffic: tuple[CollectiveTraffic, ...]
     bounds: dict[str, float]
     compiler_seconds: float | None
     compile_seconds: float
@@ -188,14 +188,14 @@ def state_memory(planned: PlannedStep) -> dict[str, float]:
     return {name: float(bytes_a_device(tree)) for name, tree in parts.items()}
 
 
-def groups_of(works: Iterable[hlo.Work], num_images: int) -> tuple[Group, ...]:
+def groups_of(works: Iterable[hlo.Work], num_images: int) -> tuple[OperationGroup, ...]:
     """Work by part of the network and step, in the order of GROUPS, an image."""
     sums = {}
     for work in works:
         sums.setdefault(group_of(work.scope), []).append(work)
     order = [name for name, _ in GROUPS] + [OTHER]
     return tuple(
-        Group(name, *(sum(getattr(work, field) for work in sums[name]) / num_images for field in fields))
+        OperationGroup(name, *(sum(getattr(work, field) for work in sums[name]) / num_images for field in fields))
         for name in order
         if name in sums
         for fields in [("flops", "num_bytes", "hbm_bytes")]
@@ -207,13 +207,13 @@ def group_of(scope: str) -> str:
     return next((name for name, pattern in GROUPS if re.search(pattern, scope)), OTHER)
 
 
-def traffic_of(collectives: Iterable[hlo.Collective], chip: Chip) -> tuple[Traffic, ...]:
+def traffic_of(collectives: Iterable[hlo.Collective], chip: Chip) -> tuple[CollectiveTraffic, ...]:
     """What crosses between chips in a step, by kind, with the time that the links need at least."""
     kinds = {}
     for collective in collectives:
         kinds.setdefault(collective.kind, []).append(collective)
     return tuple(
-        Traffic(
+        CollectiveTraffic(
             kind,
             sum(part.times for part in parts),
             sum(part.times * max(part.input_bytes, part.output_bytes) for part in parts),
@@ -238,7 +238,7 @@ def link_seconds(collective: hlo.Collective, chip: Chip) -> float:
 
 def _of_compiled(planned: PlannedStep, compiled: jax.stages.Compiled, chip: Chip, common: dict[str, Any]) -> Figures:
     images = planned.images_per_device
-    cost, program = compiled.cost_analysis(), hlo.parse(compiled.as_text())
+    cost, program = compiled.cost_analysis(), hlo.parse_program(compiled.as_text())
     works = list(hlo.works(program))
     traffic = traffic_of(hlo.collectives(program), chip)
     hbm_bytes = sum(work.hbm_bytes for work in works)
@@ -314,7 +314,7 @@ def _advice(config: ConfigDict, sizes: DataSizes, num_chips: int, *, share: floa
     changes = ", ".join([*dtype, "more chips, or chips with more memory"])
     for images in range(int(config.batch_size // num_chips * share * 0.95), 0, -1):
         try:
-            check(with_fields(config, {"batch_size": images * num_chips}), sizes, num_chips)
+            check_planned(with_fields(config, {"batch_size": images * num_chips}), sizes, num_chips)
         except UserError:
             continue  # the queue or a block of mixing does not divide
         return f"try --batch_size={images * num_chips} ({images} images a chip; an estimate), {changes}"

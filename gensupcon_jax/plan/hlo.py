@@ -148,7 +148,7 @@ class Collective(NamedTuple):
     times: int
 
 
-def parse(text: str) -> Program:
+def parse_program(text: str) -> Program:
     """The program of a compiled function's `as_text()`."""
     computations, entry, current = {}, "", None
     for line in text.splitlines():
@@ -308,10 +308,12 @@ def _with_fused(
             yield from _with_fused(program, inner, part)
 
 
-Traffic = list[tuple[int, float]]  # memory space and bytes
+MemoryTraffic = list[tuple[int, float]]  # memory space and bytes
 
 
-def _traffic(program: Program, computation: Computation, instruction: Instruction) -> tuple[Traffic, Traffic]:
+def _traffic(
+    program: Program, computation: Computation, instruction: Instruction
+) -> tuple[MemoryTraffic, MemoryTraffic]:
     """What an instruction reads and writes."""
     opcode = instruction.opcode
     if opcode.endswith(_ASYNC_REST):
@@ -333,7 +335,9 @@ def _traffic(program: Program, computation: Computation, instruction: Instructio
     return [(array.memory_space, array.num_bytes) for array in operands], writes
 
 
-def _fusion_traffic(program: Program, computation: Computation, fusion: Instruction) -> tuple[Traffic, Traffic]:
+def _fusion_traffic(
+    program: Program, computation: Computation, fusion: Instruction
+) -> tuple[MemoryTraffic, MemoryTraffic]:
     """Of an operand that is only cut from, the cuts are read; of a result that is updated in place, the update is written."""
     (name,) = fusion.called("calls")
     inner = program.computations[name]

@@ -37,7 +37,7 @@ class PlannedStep(NamedTuple):
         return self.train_step_fn.lower(self.state, self.frozen, self.batch, self.seed_key)
 
 
-def check(config: ConfigDict, sizes: DataSizes, num_devices: int) -> None:
+def check_planned(config: ConfigDict, sizes: DataSizes, num_devices: int) -> None:
     """UserError for what training would refuse, with this data and these devices."""
     check_config(config)
     check_combinations(config, num_train_images(config, sizes), num_devices)
@@ -57,11 +57,12 @@ def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
     state = assemble.abstract_state(parts)
     everywhere = sharding.replicated(mesh)
+    frozen = assemble.frozen_variables(config, teacher, lambda: _encoder_variables(config, data))
     seed_key = jax.eval_shape(lambda: jax.random.key(0))
     return PlannedStep(
         train_step_fn=parts.train_step_fn,
         state=_placed(state, state_shardings(state, mesh)),
-        frozen=lying_on(_frozen(config, data, teacher), everywhere),
+        frozen=lying_on(frozen, everywhere),
         batch=lying_on(assemble.abstract_batch(config, data), sharding.batch_sharding(mesh)),
         seed_key=lying_on(seed_key, everywhere),
         images_per_device=config.batch_size // mesh.size,
@@ -120,21 +121,16 @@ def _teacher(config: ConfigDict, data: DataShape) -> tuple[teachers.Teacher | No
         num_channels=data.num_channels,
         mean=data.mean,
         std=data.std,
-        identity="",
+        fingerprint="",
         name="teacher",
     )
     return teacher, (f"the teacher is taken to be a {architecture} in {config.model.dtype}; it is not read",)
 
 
-def _frozen(config: ConfigDict, data: DataShape, teacher: teachers.Teacher | None) -> dict[str, Any]:
-    frozen = {}
-    if teacher is not None and config.teacher.weight > 0:
-        frozen["teacher"] = teacher.variables
-    if config.objective == "linear_probe":
-        model = assemble.encoder_of(config, data)
-        sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
-        frozen["encoder"] = jax.eval_shape(lambda key: model.init(key, sample, method="features"), jax.random.key(0))
-    return frozen
+def _encoder_variables(config: ConfigDict, data: DataShape) -> Any:
+    model = assemble.encoder_of(config, data)
+    sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
+    return jax.eval_shape(lambda key: model.init(key, sample, method="features"), jax.random.key(0))
 
 
 def _placed(shapes: Any, shardings: Any) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gensupcon_jax.plan.chips import CHIPS
-from gensupcon_jax.plan.figures import DOES_NOT_FIT, FITS, NOT_JUDGED, Figures, Group, gib
+from gensupcon_jax.plan.figures import DOES_NOT_FIT, FITS, NOT_JUDGED, Figures, OperationGroup, gib
+from gensupcon_jax.text import aligned
 
 _BOUNDS = {
     "compute": "matrix units at their peak",
@@ -19,11 +20,11 @@ Rows = list[tuple[str, ...]]
 
 def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) -> str:
     """The tables of one or more plans, a column for each."""
-    parts = [_aligned(_main_rows(plans, price_per_chip_hour))]
+    parts = [aligned(_main_rows(plans, price_per_chip_hour))]
     for plan in plans:
         if plan.groups:
             title = f"{plan.topology}, batch {plan.batch_size:,}: where the work and the traffic are, an image"
-            parts.append(title + "\n" + _aligned(_group_rows(plan.groups)))
+            parts.append(title + "\n" + aligned(_group_rows(plan.groups)))
     parts += [_verdict(plan) for plan in plans]
     sources = {
         chip.name: chip.source
@@ -133,7 +134,7 @@ def _compiler_hours(plan: Figures) -> str:
     return "-" if plan.compiler_seconds is None else _number(plan.total_steps * plan.compiler_seconds / 3600)
 
 
-def _group_rows(groups: Sequence[Group]) -> Rows:
+def _group_rows(groups: Sequence[OperationGroup]) -> Rows:
     rows = [("", "GFLOP", "MB, all memories", "MB, HBM alone")]
     for group in groups:
         rows.append((group.name, *_group_values(group.flops, group.num_bytes, group.hbm_bytes)))
@@ -166,15 +167,3 @@ def _verdict(plan: Figures) -> str:
 
 def _assumptions(plans: Sequence[Figures]) -> list[str]:
     return [sentence for plan in plans for sentence in plan.assumptions]
-
-
-def _aligned(rows: Rows) -> str:
-    """Columns of one width each: the first to the left, numbers to the right."""
-    widths = [max(len(cells[column]) for cells in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]
-        )
-        for cells in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)

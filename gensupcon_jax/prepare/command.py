@@ -9,6 +9,7 @@ from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import require_tensorflow
 from gensupcon_jax.run import recipes
+from gensupcon_jax.text import reason
 
 _FORMATS = ("array_record", "tfrecord")  # those of conversion.FORMATS, which imports more than a wrong flag should cost
 
@@ -16,7 +17,7 @@ _FORMATS = ("array_record", "tfrecord")  # those of conversion.FORMATS, which im
 def main(arguments: list[str], program: str) -> None:
     """Prepare the recipe's data set where it is not, check it, print the table, and write the contact sheet."""
     parser = build_parser(program)
-    options = recipes.parse(parser, arguments)
+    options = recipes.parse_with_recipe(parser, arguments)
     workdir = _local_workdir(options)
     output = Path(options.output or workdir.with_name(f"{workdir.name}_data.html"))
     _check(options, output)
@@ -62,8 +63,8 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
     from absl import logging
 
     from gensupcon_jax.data.datasets import Reading
-    from gensupcon_jax.prepare.check_table import table
-    from gensupcon_jax.prepare.checking import check_set, find_copies
+    from gensupcon_jax.prepare.contents import find_copies, read_contents
+    from gensupcon_jax.prepare.contents_table import table
     from gensupcon_jax.prepare.fetching import fetch
     from gensupcon_jax.prepare.sheet import contact_sheet
     from gensupcon_jax.store.workdir import DATA_CACHE
@@ -76,10 +77,10 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
     if fields.name.startswith("tfds:"):
         name = fields.name.removeprefix("tfds:")
         builder, _ = fetch(name, reading.folder, file_format=options.file_format, source=options.source, say=_say)
-    check = check_set(fields.name, reading, builder)
-    copies = find_copies(check)
-    print(f"{check.name}: {len(check.class_names)} classes, {check.place}\n\n{table(check, copies)}\n")
-    _write(output, contact_sheet(check, copies, command))
+    contents = read_contents(fields.name, reading, builder)
+    copies = find_copies(contents)
+    print(f"{contents.name}: {len(contents.class_names)} classes, {contents.place}\n\n{table(contents, copies)}\n")
+    _write(output, contact_sheet(contents, copies, command))
     print(f"contact sheet: {output}")
 
 
@@ -97,7 +98,7 @@ def _check(options: argparse.Namespace, output: Path) -> None:
     """UserError for options that do not go with the data set, and for an output that is somebody's own file."""
     from gensupcon_jax.configs.fields import FIELDS
     from gensupcon_jax.run.config_check import refusal
-    from gensupcon_jax.store.workdir import flatten
+    from gensupcon_jax.text import flatten
 
     fields = flatten({"dataset": options.config.dataset.to_dict()})
     wrong = [
@@ -141,5 +142,5 @@ def _write(path: Path, sheet: Any) -> None:
         write_contact_sheet(path, sheet)
     except OSError as error:
         raise UserError(
-            f"the contact sheet {path} cannot be written ({error.strerror or error}); set --output to another path"
+            f"the contact sheet {path} cannot be written ({reason(error)}); set --output to another path"
         ) from error

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from gensupcon_jax.data.decoding import tensorflow_reason
 from gensupcon_jax.data.listing import with_progress
 from gensupcon_jax.data.tfds_sets import tfds_reasons
 from gensupcon_jax.errors import UserError
@@ -59,8 +59,9 @@ def read_records(path: str | os.PathLike[str], file_format: str) -> Iterator[byt
     try:
         yield from _READERS[file_format](os.fspath(path))
     except Exception as error:  # each format's library has its own
-        reason = re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", " ".join(str(error).split())).strip()[:200]
-        raise UserError(f"{path} is damaged ({reason}); put it back from a copy, or prepare the set again") from error
+        raise UserError(
+            f"{path} is damaged ({tensorflow_reason(error)}); put it back from a copy, or prepare the set again"
+        ) from error
 
 
 def _shards(builder: Any, file_format: str) -> list[Shard]:

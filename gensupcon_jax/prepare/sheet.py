@@ -1,7 +1,7 @@
 """What the contact sheet shows of a checked data set: which classes, which images of each, which copies."""
 
-from gensupcon_jax.prepare.check_table import class_rows, damaged_lines, findings, remarks, split_name, split_rows
-from gensupcon_jax.prepare.checking import Check, CheckedSplit, Copies
+from gensupcon_jax.prepare.contents import Contents, Copies, SplitContents
+from gensupcon_jax.prepare.contents_table import class_rows, damaged_lines, findings, remarks, split_name, split_rows
 from gensupcon_jax.report import ContactSheet, Picture
 
 _IMAGES_A_CLASS = 4
@@ -11,35 +11,35 @@ _COPY_GROUPS = 12
 _COPIES_SHOWN = 6
 
 
-def contact_sheet(check: Check, copies: Copies, command: str) -> ContactSheet:
-    """The page of a check: a few images of each class, copies side by side, damaged ones by name."""
-    chosen = shown_classes(check)
+def contact_sheet(contents: Contents, copies: Copies, command: str) -> ContactSheet:
+    """The page of a data set: a few images of each class, copies side by side, damaged ones by name."""
+    chosen = shown_classes(contents)
     return ContactSheet(
-        title=check.name,
+        title=contents.name,
         command=command,
-        facts=[("classes", f"{len(check.class_names):,}"), ("lies in", check.place)],
-        findings=findings(check, copies),
-        remarks=remarks(check),
-        tables=[split_rows(check, copies), class_rows(check)],
-        splits=[split_name(split) for split in check.splits],
+        facts=[("classes", f"{len(contents.class_names):,}"), ("lies in", contents.place)],
+        findings=findings(contents, copies),
+        remarks=remarks(contents),
+        tables=[split_rows(contents, copies), class_rows(contents)],
+        splits=[split_name(split) for split in contents.splits],
         classes=[
-            (check.class_names[number], [_pictures(split, number) for split in check.splits]) for number in chosen
+            (contents.class_names[number], [_pictures(split, number) for split in contents.splits]) for number in chosen
         ],
-        classes_left_out=len(check.class_names) - len(chosen),
+        classes_left_out=len(contents.class_names) - len(chosen),
         copies=[
-            [_picture(check.splits[split], index) for split, index in group[:_COPIES_SHOWN]]
+            [_picture(contents.splits[split], index) for split, index in group[:_COPIES_SHOWN]]
             for group in copies.examples[:_COPY_GROUPS]
         ],
-        damaged=damaged_lines(check),
+        damaged=damaged_lines(contents),
     )
 
 
-def shown_classes(check: Check) -> list[int]:
+def shown_classes(contents: Contents) -> list[int]:
     """All classes; of many those with the fewest and the most training images, and some spread evenly between."""
-    num_classes = len(check.class_names)
+    num_classes = len(contents.class_names)
     if num_classes <= _MOST_CLASSES:
         return list(range(num_classes))
-    order = check.splits[0].counts(num_classes).argsort(kind="stable").tolist()
+    order = contents.splits[0].counts(num_classes).argsort(kind="stable").tolist()
     extremes = order[:_EXTREME_CLASSES] + order[-_EXTREME_CLASSES:]
     middle = order[_EXTREME_CLASSES:-_EXTREME_CLASSES]
     between = _spread(middle, _MOST_CLASSES - len(extremes))
@@ -53,12 +53,12 @@ def _spread(items: list[int], num: int) -> list[int]:
     return [items[round(place * (len(items) - 1) / (num - 1))] for place in range(num)]
 
 
-def _pictures(split: CheckedSplit, number: int) -> list[Picture]:
+def _pictures(split: SplitContents, number: int) -> list[Picture]:
     of_class = [int(index) for index in split.sound if split.classes[index] == number]
     return [_picture(split, index) for index in _spread(of_class, _IMAGES_A_CLASS)]
 
 
-def _picture(split: CheckedSplit, index: int) -> Picture:
+def _picture(split: SplitContents, index: int) -> Picture:
     try:
         pixels = split.pixels_fn(index)
     except (OSError, ValueError):  # it was there a moment ago: the page says so

@@ -9,13 +9,13 @@ from gensupcon_jax.report.confusion import confusion_section
 from gensupcon_jax.report.curves import curves_section
 from gensupcon_jax.report.data import ReportData, class_count
 from gensupcon_jax.report.drawing import picture_style
-from gensupcon_jax.report.numbers import last_numbers, measure_rows
+from gensupcon_jax.report.last_numbers import last_numbers, measure_rows
 from gensupcon_jax.report.scatter import scatter_section
 from gensupcon_jax.report.scores import ruler_ticks, score_rows, verdict
 from gensupcon_jax.report.sheet import sheet_section
 from gensupcon_jax.report.similarity import similarity_section
 from gensupcon_jax.report.values import clean, duration, printable, shown, whole
-from gensupcon_jax.store.workdir import flatten
+from gensupcon_jax.text import flatten
 
 
 def write_report(path: str | paths.Path, data: ReportData) -> None:

@@ -30,7 +30,7 @@ def scatter_section(data: ReportData) -> dict[str, Any] | str:
         return "The run handed over no test embeddings with their classes."
     if not np.isfinite(embeddings).all():
         return "The test embeddings hold values that are not finite: the run has diverged."
-    shown = shown_classes(labels)
+    shown = drawn_classes(labels)
     kept = scatter_rows(labels, shown)
     if np.ptp(unit_rows(embeddings[kept]), axis=0).max() < 1e-6:
         if len(kept) == 1:
@@ -56,7 +56,7 @@ def _legend_entry(name: str, place: int, members: Bool[np.ndarray, " point"]) ->
     return {"name": short(name), "color": class_color(place), "mark": mark, "count": int(members.sum())}
 
 
-def shown_classes(labels: Integer[np.ndarray, " test"]) -> Integer[np.ndarray, " shown"]:
+def drawn_classes(labels: Integer[np.ndarray, " test"]) -> Integer[np.ndarray, " shown"]:
     """The classes that get a color: all of them, or some evenly spread ones where there are too many."""
     present = np.unique(labels)
     places = np.linspace(0, len(present) - 1, min(len(present), NAMED_CLASSES)).round().astype(int)

@@ -134,8 +134,21 @@ def build_objective(
             _diagnose,
             scale=config.loss.temperature / (config.loss.base_temperature or config.loss.temperature),
             normalizer=config.loss.normalizer,
+            label_similarity=config.loss.label_similarity,
         ),
     )
+
+
+def frozen_variables(
+    config: ConfigDict, teacher: teachers.Teacher | None, encoder_variables_fn: Callable[[], Any]
+) -> dict[str, Any]:
+    """What a step reads and never updates: the variables of a teacher, and of the encoder of a linear probe."""
+    frozen = {}
+    if teacher is not None and config.teacher.weight > 0:
+        frozen["teacher"] = teacher.variables
+    if config.objective == "linear_probe":
+        frozen["encoder"] = encoder_variables_fn()
+    return frozen
 
 
 def chance_loss(config: ConfigDict, labels: Any) -> float:
@@ -146,7 +159,7 @@ def chance_loss(config: ConfigDict, labels: Any) -> float:
     if config.objective != "contrastive":
         return float(np.log(labels.shape[-1]))
     momentum = config.loss.mode == "momentum"
-    return objectives.chance_loss(
+    return objectives.contrastive_chance_loss(
         labels,
         queue_size=config.momentum_encoder.queue_size if momentum else 0,
         **{**config.loss.to_dict(), "symmetric": momentum and config.loss.symmetric},
@@ -197,27 +210,28 @@ def _teacher_labels(
 
 
 def _diagnose(
-    pairs: list[objectives.Pair], mask_fn: Callable, axis_name: str | None, *, scale: float, normalizer: str
+    pairs: list[objectives.Pair],
+    mask_fn: Callable,
+    axis_name: str | None,
+    *,
+    scale: float,
+    normalizer: str,
+    label_similarity: str,
 ) -> dict[str, Any]:
     """The numbers that say whether training goes well, of the first query view."""
-    anchors, contrasts = pairs[0]
-    others = {} if contrasts is None else contrasts
-    mask = None if contrasts is None else mask_fn(contrasts["embeddings"])
-    metrics = diagnostics.batch_diagnostics(
-        anchors["embeddings"],
-        anchors["labels"],
-        others.get("embeddings"),
-        others.get("labels"),
-        contrast_mask=mask,
-        teacher_probabilities=anchors.get("probabilities"),
-        axis_name=axis_name,
-    )
+    anchors, contrasts = (None if part is None else _labeled(part) for part in pairs[0])
+    settings = {
+        "contrast_mask": None if contrasts is None else mask_fn(contrasts.embeddings),
+        "label_similarity": label_similarity,
+        "axis_name": axis_name,
+    }
+    teacher_probabilities = pairs[0].anchors.get("probabilities")
+    metrics = diagnostics.batch_diagnostics(anchors, contrasts, teacher_probabilities=teacher_probabilities, **settings)
     metrics["chance_loss"] = diagnostics.batch_chance_loss(
-        anchors["labels"],
-        others.get("labels"),
-        contrast_mask=mask,
-        scale=scale,
-        normalizer=normalizer,
-        axis_name=axis_name,
+        anchors.labels, contrasts and contrasts.labels, scale=scale, normalizer=normalizer, **settings
     )
     return metrics
+
+
+def _labeled(part: dict[str, Any]) -> diagnostics.Labeled:
+    return diagnostics.Labeled(part["embeddings"], part["labels"])

@@ -12,15 +12,17 @@ from gensupcon_jax.data.datasets import SOURCES
 from gensupcon_jax.data.input_pipeline import steps_per_epoch
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.measures import MEASURES
+from gensupcon_jax.losses import LABEL_SIMILARITIES
 from gensupcon_jax.method.key_queue import num_slots
 from gensupcon_jax.method.optimizer import OPTIMIZERS
 from gensupcon_jax.models import ENCODERS
 from gensupcon_jax.run.field_names import hint
-from gensupcon_jax.store.workdir import flatten
+from gensupcon_jax.text import flatten
 
 # The tables that a field may take its names from, see `rules.Named`; they are looked at when a config is checked.
 TABLES: Mapping[str, Iterable[str]] = {
     "encoders": ENCODERS,
+    "label similarities": LABEL_SIMILARITIES,
     "measures": MEASURES,
     "optimizers": OPTIMIZERS,
     "sources": SOURCES,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from gensupcon_jax.cluster.sharding import BATCH, DATA_AXIS, REPLICATED
+from gensupcon_jax.collectives import varying
 from gensupcon_jax.data.shapes import Batch
 from gensupcon_jax.method.objectives import Objective
 from gensupcon_jax.method.state import TrainState, partition_specs
@@ -64,7 +65,7 @@ def first_bad_value(
             "gradients": jax.tree.map(_all_finite, gradients),
             "params": jax.tree.map(_all_finite, state.params),
         }
-        return jax.tree.map(lambda flag: jax.lax.pmin(_varying(flag.astype(jnp.int32)), DATA_AXIS), found)
+        return jax.tree.map(lambda flag: jax.lax.pmin(varying(flag.astype(jnp.int32), DATA_AXIS), DATA_AXIS), found)
 
     specs = (partition_specs(state), REPLICATED, BATCH, REPLICATED)
     looked = jax.jit(jax.shard_map(look, mesh=mesh, in_specs=specs, out_specs=REPLICATED))
@@ -102,12 +103,6 @@ def _position(parameter: str, modules: list[str]) -> int:
 def _all_finite(tree: Any) -> jax.Array:
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all() if leaves else jnp.ones((), bool)
-
-
-def _varying(flag: jax.Array) -> jax.Array:
-    """Inside `shard_map`: declared to differ between devices, so that pmin takes it."""
-    is_varying = DATA_AXIS in jax.typeof(flag).manual_axis_type.varying
-    return flag if is_varying else jax.lax.pcast(flag, (DATA_AXIS,), to="varying")
 
 
 def message(found: str, good_step: int, num_skipped: int, objective: str, folder: Path) -> str:

@@ -59,9 +59,9 @@ def batch_pictures(run: Run, pictured: PicturedBatch, embed_fn: Callable) -> dic
     views, labels = (np.asarray(part)[:_HEAT_MAP_IMAGES] for part in pictured.mixed)
     anchors, anchor_labels = (part.reshape(-1, *part.shape[2:]) for part in (views, labels))
     embeddings = embed_fn(anchors)
-    sheet = views[:_SHEET_IMAGES]
+    sheet, similarity = views[:_SHEET_IMAGES], run.config.loss.label_similarity
     return {
-        "label_similarity": np.asarray(losses.label_similarity(anchor_labels, anchor_labels)),
+        "label_similarity": np.asarray(losses.label_similarity(anchor_labels, anchor_labels, name=similarity)),
         "latent_similarity": np.asarray(losses.latent_similarity(embeddings, embeddings, temperature=1.0)),
         "batch_labels": anchor_labels,
         "view_images": _visible(sheet, run.data.mean, run.data.std),

@@ -18,6 +18,7 @@ from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.configs.rules import Rule
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import field_names
+from gensupcon_jax.text import flatten, one_line
 
 EXAMPLE = "for example --config digits"
 
@@ -79,7 +80,7 @@ def read_recipe(argument: str) -> Any:
         raise UserError(f"{_place(error, recipe)}: {_reason(error, recipe.file)}") from error
     if fields is None:
         raise UserError(
-            f"{recipe.name}: get_config returned {_one_line(repr(config))[:40]} ({type(config).__name__}); "
+            f"{recipe.name}: get_config returned {one_line(repr(config))[:40]} ({type(config).__name__}); "
             "allowed: the ConfigDict of common.get_config(), changed"
         )
     missing = [name for name in FIELDS if name not in fields]
@@ -136,11 +137,7 @@ def _reason(error: Exception, file: str) -> str:
         # The str() of a KeyError has quotes around it, and ConfigDict's AttributeErrors hold a KeyError.
         while isinstance(message, Exception) and len(message.args) == 1:
             message = message.args[0]
-    return ": ".join(filter(None, (type(error).__name__, _one_line(str(message)))))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return ": ".join(filter(None, (type(error).__name__, one_line(message))))
 
 
 def run_name(recipe: str) -> str:
@@ -186,7 +183,7 @@ def add_flags(parser: command_line.Parser) -> None:
     )
 
 
-def parse(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Namespace:
+def parse_with_recipe(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command with `add_flags`: `recipe` is its name, `config` the locked ConfigDict with the changes.
 
     Raises UserError for every mistake.
@@ -206,8 +203,6 @@ def parse(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Nam
 
 
 def _field_names(config: Any) -> list[str]:
-    from gensupcon_jax.store.workdir import flatten
-
     return list(flatten(config.to_dict()))
 
 
@@ -261,4 +256,4 @@ def _wrong_value(error: Exception, overrides: Sequence[_Override]) -> UserError:
             allowed = FIELDS[field].allowed
             words = allowed.words if isinstance(allowed, Rule) else f"one of the {allowed.table}"
             return UserError(f"{field} is {value!r}; allowed: {words}")
-    return UserError(_one_line(str(error)))
+    return UserError(one_line(error))

@@ -1,6 +1,5 @@
 """What is kept beside the arrays of every checkpoint: what the run rests on, and its best step so far."""
 
-import hashlib
 import importlib.metadata
 import json
 from typing import Any
@@ -9,6 +8,7 @@ from ml_collections import ConfigDict
 
 from gensupcon_jax import __version__
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run.run import say
 from gensupcon_jax.store import workdir
@@ -22,9 +22,9 @@ def new_record(config: ConfigDict, fingerprints: dict[str, str | None]) -> dict[
     content = json.loads(json.dumps(config.to_dict()))
     return {
         "config": content,
-        "config_hash": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        "config_fingerprint": fingerprint([json.dumps(content, sort_keys=True)]),
         "versions": {"gensupcon_jax": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "identities": fingerprints,
+        "fingerprints": fingerprints,
         "best": None,
     }
 
@@ -34,7 +34,7 @@ def resumed_record(record: dict[str, Any], saved: dict[str, Any], folder: Path) 
 
     Raises UserError when the checkpoint is of another config, teacher or weights; warns when it is of other versions.
     """
-    for name, what in (("config_hash", "config"), ("identities", "teacher or weights")):
+    for name, what in (("config_fingerprint", "config"), ("fingerprints", "teacher or weights")):
         if saved[name] != record[name]:
             raise UserError(
                 f"the checkpoint of step {saved['step']} in {folder} was saved with another {what} than the one in "

@@ -61,8 +61,8 @@ class Run:
     def fingerprints(self) -> dict[str, str | None]:
         """Of the teacher and of the weights that the run starts from; None where there are none."""
         return {
-            "teacher": self.teacher.identity if self.teacher else None,
-            "weights": self.given.identity if self.given else None,
+            "teacher": self.teacher.fingerprint if self.teacher else None,
+            "weights": self.given.fingerprint if self.given else None,
         }
 
     def key(self, purpose: str) -> jax.Array:
@@ -78,8 +78,7 @@ class Run:
             self.dataset.train,
             seed=self.config.seed,
             batch_size=self.config.batch_size,
-            start_step=start_step,
-            end_step=end_step,
+            steps=range(start_step, end_step),
             sharding=placement or sharding.batch_sharding(self.mesh),
             remainder=self.config.dataset.remainder,
             crops=input_pipeline.HostCrops(augment.num_views, scale, tuple(augment.crop_ratio)),
@@ -168,7 +167,8 @@ def build_run(
     teacher = _teacher(config, description, teacher_fn)
     given = initial.read_weights(config.model.weights, assemble.encoder_of(config, data), data)
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
-    frozen = sharding.place(_frozen(config, teacher, given), sharding.replicated(mesh))
+    frozen = assemble.frozen_variables(config, teacher, lambda: given.backbone_variables())
+    frozen = sharding.place(frozen, sharding.replicated(mesh))
     return Run(config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, tuple(writers))
 
 
@@ -199,12 +199,3 @@ def _teacher(config: ConfigDict, description: dict, function: Callable | None) -
     if teacher is not None:
         teachers.check_classes(teacher, len(description["class_names"]))
     return teacher
-
-
-def _frozen(config: ConfigDict, teacher: teachers.Teacher | None, given: GivenWeights | None) -> dict[str, Any]:
-    frozen = {}
-    if teacher is not None and config.teacher.weight > 0:
-        frozen["teacher"] = teacher.variables
-    if config.objective == "linear_probe":
-        frozen["encoder"] = given.backbone_variables()
-    return frozen

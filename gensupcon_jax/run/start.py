@@ -24,7 +24,7 @@ _ACCURACIES = {
 }
 
 
-def train(options: argparse.Namespace, command: Sequence[str]) -> None:
+def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
     """Run the training that `main.parse` read, and end the process where it does not come to its end.
 
     A mistake of the user ends in a line for each, status 1. command: what was typed, for the report.

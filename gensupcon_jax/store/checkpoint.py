@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, absolute
+from gensupcon_jax.text import reason
 
 DAMAGED = "checkpoints_damaged"  # beside the checkpoints: where those that cannot be used are moved
 _STATE, _RECORD = "state", "record"
@@ -149,8 +150,7 @@ def fingerprints(tree: Any) -> dict[str, str]:
 
 def reason_of(error: Exception) -> str:
     """An exception in one line."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return text.split(" [tensorstore_spec=")[0]  # half a page
+    return reason(error).split(" [tensorstore_spec=")[0]  # half a page
 
 
 def _newest_good(folder: Path, wanted: Any, *, agree: Any) -> tuple[Restored | None, list[int]]:

@@ -9,6 +9,7 @@ from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store.workdir import METRICS
+from gensupcon_jax.text import reason
 
 _REWRITE_SECONDS = 60.0
 
@@ -66,7 +67,7 @@ class MetricsFile:
                     self._rewrite()
         except paths.failures() as error:
             raise UserError(
-                f"{self._path} cannot be written ({paths.reason(error)}); free some space and start the same command again: "
+                f"{self._path} cannot be written ({reason(error)}); free some space and start the same command again: "
                 "it resumes from the newest checkpoint"
             ) from error
 

@@ -8,6 +8,7 @@ from typing import Any
 from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
+from gensupcon_jax.text import flatten, reason
 
 CONFIG = "config.json"
 DATASET = "dataset.json"
@@ -69,7 +70,7 @@ def _make_writable(workdir: Path) -> None:
         probe.unlink()
     except paths.failures() as error:
         raise UserError(
-            f"workdir {workdir} cannot be written ({paths.reason(error)}); set --workdir to a folder that you may write"
+            f"workdir {workdir} cannot be written ({reason(error)}); set --workdir to a folder that you may write"
         ) from error
 
 
@@ -94,14 +95,6 @@ def _read_object(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path} cannot be read (it holds {type(found).__name__}, no JSON object); {remedy}")
     return found
-
-
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one: {"loss": {"mode": "all"}} -> {"loss.mode": "all"}."""
-    flat = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def write_json(path: Path, content: dict) -> None:

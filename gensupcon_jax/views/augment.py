@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Key, UInt8
 
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.gray import TORCHVISION_GRAY
 from gensupcon_jax.views.policies import MAX_MAGNITUDE, auto_augment, rand_augment
 
 Array = jax.Array | np.ndarray
@@ -32,7 +33,6 @@ BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
 _CROP_ATTEMPTS = 10  # as torchvision
 _BLUR_IMAGE_SIZE = 224  # the width of the blur is in pixels of an image of this size (MoCo v2)
 _LARGEST_SMALL_IMAGE = 64  # above it images get ImageNet's AutoAugment policy (ours)
-_GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # ITU-R 601, as torchvision and dm_pix
 
 
 class ColorChange(NamedTuple):
@@ -79,37 +79,22 @@ def build_augment_fn(
     others are the config's `augment` fields. Probability or strength 0 leaves out. Images [batch, view, image_size,
     image_size, channel] are views whose crops the host has taken: all but the crop is done. Raises UserError for bad settings.
     """
-    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-    probabilities = {
-        "flip_probability": flip_probability,
-        "jitter_probability": jitter_probability,
-        "gray_probability": gray_probability,
-        "blur_probability": blur_probability,
-    }
     _check_number("num_views", num_views, 1)
     _check_choice("policy", policy, POLICIES)
     _check_interval("crop_scale", crop_scale, 1)
     _check_interval("crop_ratio", crop_ratio)
-    for name, value in probabilities.items():
-        _check_number(name, value, 0, 1)
-    for name, value in strengths.items():
-        _check_number(name, value, 0, 0.5 if name == "hue" else math.inf)
-    _check_interval("blur_sigma", blur_sigma)
+    _check_number("flip_probability", flip_probability, 0, 1)
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+    colors = _color_transforms(strengths, jitter_probability, gray_probability, blur_probability, blur_sigma)
     _check_choice("auto_policy", auto_policy, AUTO_POLICIES)
     _check_number("rand_num_operations", rand_num_operations, 0)
     _check_number("rand_magnitude", rand_magnitude, 0, MAX_MAGNITUDE)
     _check_number("cutout_size", cutout_size, 0, 1)
 
     crop = functools.partial(random_resized_crop, size=image_size, scale=crop_scale, ratio=crop_ratio)
-    jitter = functools.partial(color_jitter, **strengths, probability=jitter_probability)
     auto_table = choose_auto_policy(auto_policy, dataset_name, image_size)
     rand = functools.partial(rand_augment, num_operations=rand_num_operations, magnitude=rand_magnitude)
     flip = _sometimes(random_flip, flip_probability)
-    colors = [
-        *([jitter] if jitter_probability and any(strengths.values()) else []),
-        *_sometimes(random_gray, gray_probability),
-        *_sometimes(functools.partial(random_blur, sigma=blur_sigma), blur_probability),
-    ]
     transforms = {
         "simclr": [crop, *flip, *colors],
         "auto": [crop, *flip, functools.partial(auto_augment, policy=auto_table)],
@@ -127,6 +112,28 @@ def build_augment_fn(
         return normalize(make_views(keys, images, transforms=transforms, num_views=num_views), mean, std)
 
     return augment_fn
+
+
+def _color_transforms(
+    strengths: dict[str, Number],
+    jitter_probability: Number,
+    gray_probability: Number,
+    blur_probability: Number,
+    blur_sigma: Sequence[Number],
+) -> list[Transform]:
+    """Color jitter, gray and blur, each where it can happen at all; UserError for bad settings."""
+    probabilities = {"jitter": jitter_probability, "gray": gray_probability, "blur": blur_probability}
+    for name, value in probabilities.items():
+        _check_number(f"{name}_probability", value, 0, 1)
+    for name, value in strengths.items():
+        _check_number(name, value, 0, 0.5 if name == "hue" else math.inf)
+    _check_interval("blur_sigma", blur_sigma)
+    jitter = functools.partial(color_jitter, **strengths, probability=jitter_probability)
+    return [
+        *([jitter] if jitter_probability and any(strengths.values()) else []),
+        *_sometimes(random_gray, gray_probability),
+        *_sometimes(functools.partial(random_blur, sigma=blur_sigma), blur_probability),
+    ]
 
 
 def choose_auto_policy(auto_policy: str, dataset_name: str, image_size: int) -> str:
@@ -520,7 +527,7 @@ def _gray(planes: Planes) -> Float[jax.Array, "height width"]:
     Not dm_pix.rgb_to_grayscale: that is a matmul, which does not fuse (the jitter took 3 times as long on a CPU) and
     rounds to bfloat16 on a TPU.
     """
-    weights = _GRAY_WEIGHTS if len(planes) == 3 else [1 / len(planes)] * len(planes)
+    weights = TORCHVISION_GRAY if len(planes) == 3 else [1 / len(planes)] * len(planes)
     return sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
 
 

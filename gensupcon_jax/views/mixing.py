@@ -32,65 +32,57 @@ class Kept(NamedTuple):
 
 
 def build_mix_fn(*, kind: str, alpha: Number, per: str, views: str, block: int) -> Callable:
-    """mix_fn(key, images, labels, *, first_index) -> (images, labels): `mix` with these settings, checked now.
+    """mix_fn(key, images, labels, *, first_index) -> (images, labels): views mixed with those of other images.
 
-    Raises UserError for settings that are not allowed.
-    """
-    _check_settings(kind, alpha, per, views, block)
-    return functools.partial(mix, kind=kind, alpha=alpha, per=per, views=views, block=block)
-
-
-def mix(
-    key: jax.Array,
-    images: Float[Array, "batch view height width channel"],
-    labels: Float[Array, "batch class"],
-    *,
-    kind: str,
-    alpha: Number,
-    per: str,
-    views: str,
-    block: int,
-    first_index: int | Int[Array, ""] = 0,
-) -> tuple[Float[jax.Array, "batch view height width channel"], Float[jax.Array, "batch view class"]]:
-    """Each view and its label distribution mixed with those of another image (Mixup, CutMix, authors' code).
-
-    key: the step's, the same on every device. images [batch, view, height, width, channel], labels [batch, class]: the
-    local part of the global batch, whose first image has the place first_index, a multiple of block.
+    Mixup and CutMix (authors' code) of each view and its label distribution.
     kind: "none", "mixup", "cutmix", or "mixup_cutmix", a fair coin for each draw. lambda ~ Beta(alpha, alpha).
     per: "batch", one lambda and one box for all images (authors' code), or "image", one for each.
     views: "independent", each draws its own partner, lambda and box (authors' code), or "alike", all share them.
     block: partners are a random permutation of this many consecutive images (ours; authors: of the whole batch).
 
-    Returns images [batch, view, height, width, channel] and labels [batch, view, class], float32. What becomes of an
-    image follows from its place in the global batch, never from how the batch is spread. Raises UserError for
-    settings that are not allowed and for a block that does not divide the local batch.
+    mix_fn takes the step's key, the same on every device, and the local part of the global batch: images [batch, view,
+    height, width, channel] and labels [batch, class], whose first image has the place first_index, a multiple of block.
+    It returns images [batch, view, height, width, channel] and labels [batch, view, class], float32. What becomes of an
+    image follows from its place in the global batch, never from how the batch is spread. Raises UserError for settings
+    that are not allowed; mix_fn, for a block that does not divide the local batch.
     """
     _check_settings(kind, alpha, per, views, block)
-    images, labels = jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.float32)
-    num_images, num_views, height, width, _ = images.shape
-    if kind == "none":
-        return images, jnp.repeat(labels[:, None], num_views, axis=1)
-    _check_block(block, num_images, first_index)
-    num_draws = num_views if views == "independent" else 1
-    partner_key, kept_key = jax.random.split(key)
 
-    partners = _per_block(
-        partner_key, first_index, num_images, block, lambda block_key: permutations(block_key, block, num_draws)
-    )
-    draw_fn = functools.partial(_draw_kept, kind=kind, alpha=alpha, height=height, width=width)
-    if per == "batch":
-        kept = draw_fn(kept_key, shape=(1, num_draws))
-    else:
-        kept = _per_block(
-            kept_key, first_index, num_images, block, functools.partial(draw_fn, shape=(block, num_draws))
-        )
+    def mix_fn(
+        key: jax.Array,
+        images: Float[Array, "batch view height width channel"],
+        labels: Float[Array, "batch class"],
+        *,
+        first_index: int | Int[Array, ""] = 0,
+    ) -> tuple[Float[jax.Array, "batch view height width channel"], Float[jax.Array, "batch view class"]]:
+        images, labels = jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.float32)
+        num_images, num_views, height, width, _ = images.shape
+        if kind == "none":
+            return images, jnp.repeat(labels[:, None], num_views, axis=1)
+        _check_block(block, num_images, first_index)
+        num_draws = num_views if views == "independent" else 1
+        per_block = functools.partial(_per_block, first_index=first_index, num_images=num_images, block=block)
+        partner_key, kept_key = jax.random.split(key)
+        partners = per_block(partner_key, draw_fn=lambda block_key: permutations(block_key, block, num_draws))
+        draw_fn = functools.partial(_draw_kept, kind=kind, alpha=alpha, height=height, width=width)
+        if per == "batch":
+            kept = draw_fn(kept_key, shape=(1, num_draws))
+        else:
+            kept = per_block(kept_key, draw_fn=functools.partial(draw_fn, shape=(block, num_draws)))
+        partners = jnp.broadcast_to(partners, (num_images, num_views))
+        return _mixed(images, labels, partners, kept, block)
 
-    partner_images = _of_partners(images, jnp.broadcast_to(partners, (num_images, num_views)), block)
+    return mix_fn
+
+
+def _mixed(images, labels, partners: Int[Array, "batch view"], kept: Kept, block: int) -> tuple[jax.Array, jax.Array]:
+    """Views and labels, each with what it does not keep taken from its partner, a place in its own block."""
+    num_images, num_views = partners.shape
     partner_labels = labels[jnp.arange(num_images)[:, None] // block * block + partners]
-    pixels, share = kept.pixels[..., None], kept.share[..., None]
+    mixed_labels = _blend(labels[:, None], partner_labels, kept.share[..., None])
     return (
-        _blend(images, partner_images, pixels),
-        jnp.broadcast_to(_blend(labels[:, None], partner_labels, share), (num_images, num_views, labels.shape[-1])),
+        _blend(images, _of_partners(images, partners, block), kept.pixels[..., None]),
+        jnp.broadcast_to(mixed_labels, (num_images, num_views, labels.shape[-1])),
     )
 
 

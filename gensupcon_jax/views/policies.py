@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from gensupcon_jax.gray import PIL_GRAY
+
 Array = jax.Array | np.ndarray
 Number = float | int
 
@@ -43,7 +45,6 @@ _MAX_DEGREES = 30
 _MAX_ENHANCEMENT = 0.9  # factors 0.1 to 1.9
 _MAX_BITS_LOST = 4
 _FILL = 128 / 255  # outside of the image
-_GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R 601, as PIL
 
 # Each row is a sub-policy: two operations in turn as (operation, probability, level 0..9). The levels of
 # AUTO_CONTRAST, EQUALIZE and INVERT mean nothing. From the appendix of arXiv 1805.09501.
@@ -291,7 +292,7 @@ def _move(planes: Float[jax.Array, "channel height width"], operation, strength)
 
 def _gray(planes: Float[jax.Array, "channel height width"]) -> Float[jax.Array, "height width"]:
     """Luma; the mean of the channels where they are not red, green and blue."""
-    weights = _GRAY_WEIGHTS if len(planes) == 3 else [1 / len(planes)] * len(planes)
+    weights = PIL_GRAY if len(planes) == 3 else [1 / len(planes)] * len(planes)
     return sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
 
 

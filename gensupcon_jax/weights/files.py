@@ -12,7 +12,8 @@ import safetensors.numpy
 from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, as_path
-from gensupcon_jax.weights.names import Named, some, strip_wrapper
+from gensupcon_jax.text import listed, reason
+from gensupcon_jax.weights.names import Named, strip_wrapper
 
 SAFETENSORS, TORCH = ".safetensors", (".pth", ".pt")
 
@@ -71,7 +72,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Any]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(hasattr(value, "numpy") for value in content.values()):
-        found = some([str(key) for key in content]) if isinstance(content, Mapping) else type(content).__name__
+        found = listed([str(key) for key in content]) if isinstance(content, Mapping) else type(content).__name__
         raise UserError(f"{path} holds no state dict but {found}; allowed: one, or one under 'model' or 'state_dict'")
     return {name: value.detach() for name, value in content.items()}
 
@@ -94,7 +95,7 @@ def write_new(path: Path, content: bytes) -> None:
     except paths.failures() as error:
         if not paths.is_remote(path) and not isinstance(error, FileExistsError):
             path.unlink(missing_ok=True)  # half a file is none
-        raise UserError(f"{path} cannot be written ({paths.reason(error)}); choose another --output") from error
+        raise UserError(f"{path} cannot be written ({reason(error)}); choose another --output") from error
 
 
 def refuse_existing(path: Path) -> None:

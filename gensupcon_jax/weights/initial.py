@@ -16,7 +16,7 @@ from gensupcon_jax.paths import as_path
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.names import recognize
 from gensupcon_jax.weights.runs import load_run, naming_the_field
-from gensupcon_jax.weights.variables import fill, identity
+from gensupcon_jax.weights.variables import fill, weights_fingerprint
 
 
 class GivenWeights(NamedTuple):
@@ -24,7 +24,7 @@ class GivenWeights(NamedTuple):
 
     variables: dict[str, Any]
     source: str
-    identity: str
+    fingerprint: str
 
     def backbone_variables(self) -> dict[str, Any]:
         """Those of the backbone alone, as `model.apply(..., method="features")` takes them."""
@@ -78,7 +78,7 @@ def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
     kept = {
         kind: {part: tree for part, tree in parts.items() if part != "classifier"} for kind, parts in variables.items()
     }
-    return GivenWeights(kept, str(path), identity(kept))
+    return GivenWeights(kept, str(path), weights_fingerprint(kept))
 
 
 def _only_arrays(variables: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store.saved_runs import COLLECTIONS
+from gensupcon_jax.text import listed
 
 Named = dict[str, np.ndarray]
 ModulePath = tuple[str, ...]  # ("params", "backbone", "stage1_block1", "conv1", "kernel")
@@ -17,7 +18,6 @@ ModulePath = tuple[str, ...]  # ("params", "backbone", "stage1_block1", "conv1",
 PARTS = ("backbone", "head", "classifier")
 LAYERS = "head or classifier alone"
 SUPCONTRAST = "SupContrast"
-LISTED = 5  # names of each kind of mistake in one message
 
 
 class Family(NamedTuple):
@@ -171,7 +171,7 @@ def recognize(names: Iterable[str], *, where: str | Path) -> Recognized:
         return Recognized(LAYERS, parts)
     known = ", ".join(f"{each.networks} named by {each.naming} ({each.example})" for each in FAMILIES if each != OWN)
     raise UserError(
-        f"{where} has names of no known network: {some(sorted(names)) or 'none at all'}; allowed: ResNets named by "
+        f"{where} has names of no known network: {listed(sorted(names)) or 'none at all'}; allowed: ResNets named by "
         f"{SUPCONTRAST} (encoder.layer1.0.conv1.weight), {known}, and files that this program exported ({OWN.example})"
     )
 
@@ -197,8 +197,3 @@ def canonical(name: str) -> str:
 def supcontrast(name: str) -> str:
     """A timm name -> the SupContrast one."""
     return name if RESNET.part_fn(name) != "backbone" else f"encoder.{name.replace('.downsample.', '.shortcut.')}"
-
-
-def some(names: list[str]) -> str:
-    """The first five of them, and whether there are more."""
-    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")

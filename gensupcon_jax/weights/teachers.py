@@ -1,6 +1,5 @@
 """A trained classifier, wherever it comes from, as one function: the student's images -> class probabilities."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,24 +12,27 @@ from jax.sharding import NamedSharding
 from jaxtyping import Float
 
 from gensupcon_jax.cluster.sharding import BATCH, REPLICATED, place, replicated
+from gensupcon_jax.collectives import varying
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.data.input_pipeline import padded_batches
 from gensupcon_jax.data.splits import AnySplit
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.fingerprints import fingerprint
+from gensupcon_jax.gray import TORCHVISION_GRAY
 from gensupcon_jax.models import Classifier, build_backbone
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.store.saved_runs import run_backbone
+from gensupcon_jax.text import listed, reason
 from gensupcon_jax.views.augment import normalize
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.runs import load_run, naming_the_field
-from gensupcon_jax.weights.variables import fill, identity
+from gensupcon_jax.weights.variables import fill, weights_fingerprint
 
 Array = jax.Array | np.ndarray
 Number = float | int
 
 KINDS = names_of("teacher.kind")
 
-_GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # ITU-R 601, as augment.py
 _UNROLLED_CALLS = 8  # of an artifact with a fixed batch; convolutions inside a loop are far slower on a CPU
 _ALLOWED_SIGNATURE = (
     "one float32 array [batch, size, size, channel] or [batch, channel, size, size], 1 or 3 channels, the batch fixed or "
@@ -42,7 +44,7 @@ class Teacher(NamedTuple):
     """A classifier that is read and never trained: arrays in `variables`, everything else fixed when a step compiles.
 
     logits_fn(variables, images float32 [batch, image_size, image_size, num_channels], normalized with mean and std
-    [num_channels]) -> float logits [batch, class].  identity: 16 hexadecimal digits of the SHA-256 of its weights.
+    [num_channels]) -> float logits [batch, class].  fingerprint: 16 hexadecimal digits of the SHA-256 of its weights.
     """
 
     variables: Any
@@ -51,7 +53,7 @@ class Teacher(NamedTuple):
     num_channels: int
     mean: np.ndarray
     std: np.ndarray
-    identity: str
+    fingerprint: str
     name: str
 
 
@@ -104,7 +106,7 @@ def load_teacher(
         teacher = _from_weights(_existing_file(path), architecture, dtype)
     teacher = _completed(teacher, image_size=image_size, mean=mean, std=std, dataset_description=dataset_description)
     predicted_classes(teacher)
-    return teacher._replace(identity=_function_identity(teacher)) if kind == "callable" else teacher
+    return teacher._replace(fingerprint=_function_fingerprint(teacher)) if kind == "callable" else teacher
 
 
 # What it says of images
@@ -129,7 +131,7 @@ def teacher_probabilities(
     logits = teacher.logits_fn(variables, inputs).astype(jnp.float32)
     # jax believes that an exported function returns the same on every device (its output type has no varying axes).
     # Left so, shard_map counts the student's gradients wrongly on two devices or more, without an error.
-    logits = _varying_like(logits, inputs)
+    logits = varying(logits, jax.typeof(inputs).manual_axis_type.varying)
     return jax.lax.stop_gradient(jax.nn.softmax(logits / temperature))
 
 
@@ -155,14 +157,8 @@ def _with_channels(
     if pixels.shape[3] == num_channels:
         return pixels
     if num_channels == 1:
-        return jnp.sum(pixels * jnp.asarray(_GRAY_WEIGHTS), axis=3, keepdims=True)
+        return jnp.sum(pixels * jnp.asarray(TORCHVISION_GRAY), axis=3, keepdims=True)
     return jnp.repeat(pixels, num_channels, axis=3)
-
-
-def _varying_like(array: jax.Array, other: jax.Array) -> jax.Array:
-    """Inside `shard_map`: the array declared to differ over every mesh axis over which the other one does."""
-    missing = jax.typeof(other).manual_axis_type.varying - jax.typeof(array).manual_axis_type.varying
-    return jax.lax.pcast(array, tuple(missing), to="varying") if missing else array
 
 
 # Whether it knows this data
@@ -207,7 +203,7 @@ def predicted_classes(teacher: Teacher) -> int:
         logits = jax.eval_shape(teacher.logits_fn, teacher.variables, jax.ShapeDtypeStruct(shape, jnp.float32))
     except Exception as error:
         raise UserError(
-            f"{teacher.name} cannot be called by jax with float32 images {list(shape)} ({_reason(error)}); allowed: "
+            f"{teacher.name} cannot be called by jax with float32 images {list(shape)} ({reason(error)}); allowed: "
             "a function of [batch, size, size, channel] that jax can trace; see teacher.path, teacher.image_size, "
             "teacher.mean (as many channels)"
         ) from error
@@ -299,7 +295,7 @@ def _from_workdir(path: Path) -> Teacher:
         num_channels=num_channels,
         mean=run.description["mean"],
         std=run.description["std"],
-        identity=identity(variables),
+        fingerprint=weights_fingerprint(variables),
         name=f"teacher {path}",
     )
 
@@ -322,13 +318,15 @@ def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
     expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, num_channels)))
     with naming_the_field("teacher.path"):
         variables = fill(expected, named, where=str(path))
-    return Teacher(variables, network.apply, None, num_channels, None, None, identity(variables), f"teacher {path}")
+    return Teacher(
+        variables, network.apply, None, num_channels, None, None, weights_fingerprint(variables), f"teacher {path}"
+    )
 
 
 def _shape_in(named: dict[str, np.ndarray], name: str, path: Path) -> tuple[int, ...]:
     if name not in named:
         raise UserError(
-            f"teacher.path {path} has no {name!r} among its {len(named)} weights ({', '.join(sorted(named)[:5])}, ...); "
+            f"teacher.path {path} has no {name!r} among its {len(named)} weights ({listed(sorted(named))}); "
             "allowed: a ResNet with its classifier under the names of timm or torchvision (conv1, bn1, layer1, ..., fc)"
         )
     return named[name].shape
@@ -345,7 +343,7 @@ def _from_function(function: Callable | None, num_channels: int) -> Teacher:
         return function(images)
 
     name = f"teacher function {getattr(function, '__name__', type(function).__name__)}"
-    return Teacher({}, logits_fn, None, num_channels, None, None, identity="", name=name)
+    return Teacher({}, logits_fn, None, num_channels, None, None, fingerprint="", name=name)
 
 
 def _from_stablehlo(path: Path, image_size: int | None) -> Teacher:
@@ -373,7 +371,7 @@ def _from_stablehlo(path: Path, image_size: int | None) -> Teacher:
         num_channels=signature.num_channels,
         mean=None,
         std=None,
-        identity=_identity(content),
+        fingerprint=fingerprint([content]),
         name=f"teacher {path}",
     )
 
@@ -384,7 +382,7 @@ def _deserialized(content: bytes, path: Path) -> jax.export.Exported:
         exported.mlir_module()  # the program itself, which is not read before it is needed
     except Exception as error:  # flatbuffers and MLIR each raise their own
         raise UserError(
-            f"teacher.path {path} cannot be read ({_reason(error)}); allowed: a whole file of the bytes that "
+            f"teacher.path {path} cannot be read ({reason(error)}); allowed: a whole file of the bytes that "
             "jax.export.export(jax.jit(function))(images).serialize() returns"
         ) from error
     here = jax.export.default_export_platform()
@@ -467,14 +465,10 @@ def _channel_values(
 # Fingerprints and words
 
 
-def _identity(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _function_identity(teacher: Teacher) -> str:
+def _function_fingerprint(teacher: Teacher) -> str:
     """Of a function, the program with all its constants stands for the weights; another jax may write it otherwise."""
     images = jax.ShapeDtypeStruct((1, teacher.image_size, teacher.image_size, teacher.num_channels), jnp.float32)
-    return _identity(jax.jit(teacher.logits_fn).lower({}, images).as_text().encode())
+    return fingerprint([jax.jit(teacher.logits_fn).lower({}, images).as_text()])
 
 
 def _existing_file(path: str | Path) -> Path:
@@ -487,7 +481,3 @@ def _existing_file(path: str | Path) -> Path:
 def _described(tree: Any) -> str:
     leaves = [f"{leaf.dtype}[{', '.join(map(str, leaf.shape))}]" for leaf in jax.tree.leaves(tree)]
     return ", ".join(leaves) or "nothing"
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,6 +1,5 @@
 """A network's variables as named tensors of a file, and back."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,7 +7,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.paths import Path
+from gensupcon_jax.text import listed
 from gensupcon_jax.weights.names import (
     PARTS,
     SUPCONTRAST,
@@ -18,7 +19,6 @@ from gensupcon_jax.weights.names import (
     family_of,
     paths_by_name,
     recognize,
-    some,
     supcontrast,
 )
 
@@ -61,14 +61,16 @@ def named_tensors(variables: Mapping[str, Any], *, parts: tuple[str, ...] = NETW
     }
 
 
-def identity(variables: Mapping[str, Any]) -> str:
+def weights_fingerprint(variables: Mapping[str, Any]) -> str:
     """16 hexadecimal digits of the SHA-256 of names, shapes and values: the same weights have the same."""
-    digest = hashlib.sha256()
-    for place, leaf in sorted(flatten_dict(dict(variables)).items()):
-        value = np.asarray(leaf)
-        digest.update(f"{'/'.join(place)} {value.shape} {value.dtype}\n".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()[:16]
+
+    def parts():
+        for place, leaf in sorted(flatten_dict(dict(variables)).items()):
+            value = np.asarray(leaf)
+            yield f"{'/'.join(place)} {value.shape} {value.dtype}\n"
+            yield value.tobytes()
+
+    return fingerprint(parts())
 
 
 def _file_shape(leaf: Any, part: str, family: Family) -> tuple[int, ...]:
@@ -91,9 +93,9 @@ def _check_names(
         "in the file but not here": unexpected,
         "of another shape": differing,
     }
-    listed = [f"{len(names)} {kind}: {some(names)}" for kind, names in kinds.items() if names]
-    if listed:
+    problems = [f"{len(names)} {kind}: {listed(names)}" for kind, names in kinds.items() if names]
+    if problems:
         raise UserError(
-            f"{where} ({naming} names) does not fit {' and '.join(parts)}: {'; '.join(listed)}; "
+            f"{where} ({naming} names) does not fit {' and '.join(parts)}: {'; '.join(problems)}; "
             "set the architecture, stem, width, head, classes and image channels to those of the file, or choose another file"
         )

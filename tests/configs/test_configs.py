@@ -45,7 +45,7 @@ def linear_teacher(data):
         mean=data.mean,
         std=data.std,
         num_channels=data.num_channels,
-        identity="0",
+        fingerprint="0",
         name="linear",
     )
 

@@ -11,7 +11,7 @@ from gensupcon_jax.configs.fields import FIELDS, GROUPS, Field
 from gensupcon_jax.configs.rules import number
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run.config_check import check_config, rule_of
-from gensupcon_jax.store.workdir import flatten
+from gensupcon_jax.text import flatten
 from gensupcon_jax.views import augment, policies
 from tests.run import test_config_fuzz
 

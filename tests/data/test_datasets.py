@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.data import datasets
+from gensupcon_jax.data.channels import channel_statistics
 from gensupcon_jax.data.splits import one_hot
 from gensupcon_jax.errors import UserError
 
@@ -43,7 +44,7 @@ def test_the_cut_is_the_same_every_time(digits):
 
 
 def test_mean_and_std_come_from_the_training_pixels(digits):
-    mean, std = datasets.channel_statistics(digits.train.images)
+    mean, std = channel_statistics(digits.train.images)
     pixels = digits.train.images.astype(np.float64) / 255
     np.testing.assert_allclose(mean, [pixels.mean()], rtol=1e-6)
     np.testing.assert_allclose(std, [pixels.std()], rtol=1e-6)
@@ -54,7 +55,7 @@ def test_statistics_by_channel():
     images = np.zeros((2, 2, 2, 3), np.uint8)
     images[0, ..., 1] = 255
     images[..., 2] = 51
-    mean, std = datasets.channel_statistics(images)
+    mean, std = channel_statistics(images)
     np.testing.assert_allclose(mean, [0, 0.5, 0.2], atol=1e-6)
     np.testing.assert_allclose(std, [1, 0.5, 1], atol=1e-6)  # a flat channel is divided by 1, not by 0
 

@@ -36,8 +36,7 @@ def image_numbers(start, end, seed=0, batch_size=8, devices=1):
         SPLIT,
         seed=seed,
         batch_size=batch_size,
-        start_step=start,
-        end_step=end,
+        steps=range(start, end),
         sharding=sharding.batch_sharding(mesh),
     )
     return [np.asarray(batch.images)[:, 0, 0, 0].tolist() for batch in batches]
@@ -75,7 +74,7 @@ def test_the_number_of_devices_changes_nothing():
 
 def test_labels_belong_to_their_images():
     mesh = sharding.make_mesh(jax.devices()[:2])
-    settings = {"seed": 3, "batch_size": 8, "start_step": 4, "end_step": 5}
+    settings = {"seed": 3, "batch_size": 8, "steps": range(4, 5)}
     (batch,) = train_batches(SPLIT, **settings, sharding=sharding.batch_sharding(mesh))
     np.testing.assert_array_equal(np.asarray(batch.images)[:, 0, 0, 0], np.asarray(batch.labels).argmax(1))
     assert len(batch.images.sharding.device_set) == 2
@@ -130,8 +129,7 @@ def hashes(split, start, end, *, seed=0, devices=1, batch_size=8, remainder="dro
         split,
         seed=seed,
         batch_size=batch_size,
-        start_step=start,
-        end_step=end,
+        steps=range(start, end),
         sharding=sharding.batch_sharding(mesh),
         remainder=remainder,
         crops=HostCrops(2, scale, (3 / 4, 4 / 3)),
@@ -153,7 +151,7 @@ def test_60_batches_interrupted_at_7_places_are_those_of_an_uninterrupted_run(tr
 
 
 def test_crops_are_uint8_a_view_each_and_labels_are_those_of_the_images(trees):
-    settings = {"seed": 0, "batch_size": 12, "start_step": 0, "end_step": 3, "crops": HostCrops(3, None, (1, 1))}
+    settings = {"seed": 0, "batch_size": 12, "steps": range(3), "crops": HostCrops(3, None, (1, 1))}
     place = sharding.batch_sharding(sharding.make_mesh(jax.devices()[:2]))
     batches = list(train_batches(trees.train, sharding=place, **settings))
     assert {(batch.images.shape, batch.images.dtype) for batch in batches} == {((12, 3, 16, 16, 3), np.dtype(np.uint8))}

@@ -7,7 +7,7 @@ import pytest
 from docs import ledger
 from gensupcon_jax.configs import cifar10, cifar100, common, digits, fashion_mnist, imagenet, variants
 from gensupcon_jax.configs.fields import FIELDS
-from gensupcon_jax.store.workdir import flatten
+from gensupcon_jax.text import flatten
 from tests import ROOT
 
 PAGE = (ROOT / "docs/recipes.md").read_text()

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
+from gensupcon_jax import losses
 from gensupcon_jax.losses import label_similarity
-from gensupcon_jax.method.diagnostics import batch_chance_loss, batch_diagnostics, embedding_diagnostics, mean_entropy
-from gensupcon_jax.method.objectives import chance_loss
+from gensupcon_jax.method.diagnostics import (
+    Labeled,
+    batch_chance_loss,
+    batch_diagnostics,
+    embedding_diagnostics,
+    mean_entropy,
+)
+from gensupcon_jax.method.objectives import contrastive_chance_loss
 
 # Two images of class 0 on the right, two of class 1 above, one of class 1 among those on the right.
 PLACES = jnp.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-0.6, 0.8], [0.96, 0.28]])
@@ -29,12 +36,13 @@ def numbers(metrics):
     return {name: float(value) for name, value in metrics.items()}
 
 
-@functools.partial(jax.jit, static_argnames="num_anchors")
-def diagnose(*arrays, **settings):
-    return batch_diagnostics(*arrays, **settings)
+@functools.partial(jax.jit, static_argnames=("num_anchors", "label_similarity"))
+def diagnose(embeddings, labels, contrasts=None, contrast_labels=None, **settings):
+    others = None if contrasts is None else Labeled(contrasts, contrast_labels)
+    return batch_diagnostics(Labeled(embeddings, labels), others, **settings)
 
 
-@functools.partial(jax.jit, static_argnames="normalizer")
+@functools.partial(jax.jit, static_argnames=("normalizer", "label_similarity"))
 def chance(*arrays, **settings):
     return batch_chance_loss(*arrays, **settings)
 
@@ -145,7 +153,7 @@ def test_chance_loss_is_the_loss_8_9091_that_everybody_asks_about():
 def test_chance_loss_is_the_loss_of_embeddings_that_are_alike(mode, normalizer):
     views = jnp.asarray(soft_labels(np.random.default_rng(0), 48, 5).reshape(16, 3, 5))
     settings = {"temperature": 0.1, "base_temperature": 0.07, "normalizer": normalizer}
-    expected = chance_loss(views, mode=mode, **settings)
+    expected = contrastive_chance_loss(views, mode=mode, **settings)
     sides = (views.reshape(48, 5),) if mode == "all" else (views[:, 0], views[:, 1:].reshape(32, 5))
     found = chance(*sides, scale=0.1 / 0.07, normalizer=normalizer)
     assert float(found) == pytest.approx(expected, rel=1e-5)
@@ -207,6 +215,14 @@ def test_no_gradient_flows():
         np.testing.assert_array_equal(gradient, 0.0)
 
 
+def test_a_similarity_of_labels_from_the_table(monkeypatch):
+    monkeypatch.setitem(losses.LABEL_SIMILARITIES, "everybody", lambda labels: 0.5 * jnp.ones((len(labels), 1)))
+    metrics = numbers(diagnose(PLACES, CLASSES, label_similarity="everybody"))
+    assert metrics["similarity_mass"] == 4 * 0.25
+    assert metrics["similar_contrasts"] == 0.0  # none is above one half
+    assert chance(CLASSES, normalizer="count", label_similarity="everybody") == pytest.approx(np.log(4) * 0.25)
+
+
 # ---- several devices
 
 
@@ -220,10 +236,8 @@ def on_devices(num_devices, function):
 
 def everything(anchors, labels, contrasts, contrast_labels, mask, teacher, axis_name, num_anchors):
     metrics = batch_diagnostics(
-        anchors,
-        labels,
-        contrasts,
-        contrast_labels,
+        Labeled(anchors, labels),
+        None if contrasts is None else Labeled(contrasts, contrast_labels),
         contrast_mask=mask,
         teacher_probabilities=teacher,
         axis_name=axis_name,

@@ -358,3 +358,18 @@ def test_an_unknown_optimizer_names_what_is_allowed(field, allowed):
     with pytest.raises(UserError) as error:
         optimizer.build_optimizer(rate_at, **OPTIMIZER | {field: "adagrad"})
     assert str(error.value) == f"optimizer.{field} is 'adagrad'; allowed: {allowed}"
+
+
+# An optimizer from outside the package
+
+
+def test_one_more_entry_in_the_table_is_one_more_optimizer(monkeypatch):
+    def signs(schedule, fields):
+        update = optax.chain(optax.scale_by_sign(), optax.scale_by_learning_rate(schedule))
+        return optimizer.with_weight_decay(update, schedule, fields, mode="decoupled")
+
+    monkeypatch.setitem(optimizer.OPTIMIZERS, "signs", signs)
+    after = one_step(jnp.float32([2.0, -2.0]), jnp.float32([3.0, -0.1]), name="signs", weight_decay=0.5)
+    np.testing.assert_allclose(after, [2 - 0.5 - 0.5 * 0.5 * 2, -2 + 0.5 + 0.5 * 0.5 * 2])
+    with pytest.raises(UserError, match=r"allowed: sgd, lars, rmsprop, adam, adamw, signs$"):
+        optimizer.build_optimizer(rate_at, **OPTIMIZER | {"name": "sign"})

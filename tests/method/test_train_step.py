@@ -48,8 +48,7 @@ def run(num_devices, num_steps=5, **settings):
         DATASET.train,
         seed=0,
         batch_size=BATCH_SIZE,
-        start_step=0,
-        end_step=num_steps,
+        steps=range(num_steps),
         sharding=sharding.batch_sharding(mesh),
     )
     for batch in batches:
@@ -92,7 +91,7 @@ def test_the_loss_is_the_definition_on_the_views_that_the_step_saw():
     model, objective, view_fn = parts(batch_norm="local")
     mesh = sharding.make_mesh(jax.devices()[:1])
     state = fresh_state(objective, mesh)
-    settings = {"seed": 0, "batch_size": BATCH_SIZE, "start_step": 0, "end_step": 1}
+    settings = {"seed": 0, "batch_size": BATCH_SIZE, "steps": range(1)}
     (batch,) = train_batches(DATASET.train, **settings, sharding=sharding.batch_sharding(mesh))
     view_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(7), 0))
     mixed = view_fn(view_key, batch.images, batch.labels, 0)
@@ -134,7 +133,9 @@ def test_the_loss_falls():
 def test_chance_level_is_the_loss_of_embeddings_that_are_all_alike():
     labels = jnp.repeat(jnp.eye(4)[:, None], 2, axis=1)  # 4 images x 2 views, 7 contrasts, 1 of the same class
     settings = {"mode": "all", "temperature": 0.1, "base_temperature": None}
-    assert objectives.chance_loss(labels, **settings, normalizer="similarity") == pytest.approx(np.log(7))
-    assert objectives.chance_loss(labels, **settings, normalizer="count") == pytest.approx(np.log(7) / 7)
+    assert objectives.contrastive_chance_loss(labels, **settings, normalizer="similarity") == pytest.approx(np.log(7))
+    assert objectives.contrastive_chance_loss(labels, **settings, normalizer="count") == pytest.approx(np.log(7) / 7)
     settings["base_temperature"] = 0.05
-    assert objectives.chance_loss(labels, **settings, normalizer="similarity") == pytest.approx(2 * np.log(7))
+    assert objectives.contrastive_chance_loss(labels, **settings, normalizer="similarity") == pytest.approx(
+        2 * np.log(7)
+    )

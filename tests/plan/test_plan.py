@@ -32,7 +32,7 @@ PROGRAM = (ROOT / "tests" / "data" / "program.hlo.txt").read_text()
 
 
 def works_of(opcode, field):
-    return [getattr(work, field) for work in hlo.works(hlo.parse(PROGRAM)) if work.opcode == opcode]
+    return [getattr(work, field) for work in hlo.works(hlo.parse_program(PROGRAM)) if work.opcode == opcode]
 
 
 def test_arrays_take_whole_tiles():
@@ -54,7 +54,7 @@ def test_a_fusion_reads_its_operands_and_writes_its_result():
 
 
 def test_fetching_ahead_is_traffic_of_whom_it_serves():
-    fetches = [work for work in hlo.works(hlo.parse(PROGRAM)) if work.opcode == "copy-start"]
+    fetches = [work for work in hlo.works(hlo.parse_program(PROGRAM)) if work.opcode == "copy-start"]
     assert [(work.num_bytes, work.hbm_bytes) for work in fetches] == [(2 * 8 * 128 * 4, 8 * 128 * 4)]
     assert figures.group_of(fetches[0].scope) == "update"
     assert works_of("copy-done", "num_bytes") == [0]
@@ -71,7 +71,7 @@ def test_a_convolution_counts_only_pixels_that_are_there():
 
 
 def test_collectives_are_found_with_what_crosses():
-    gather, spread, reduce = hlo.collectives(hlo.parse(PROGRAM))
+    gather, spread, reduce = hlo.collectives(hlo.parse_program(PROGRAM))
     assert (gather.kind, gather.input_bytes, gather.output_bytes, gather.group_size) == ("all-gather", 1600, 6400, 4)
     assert (spread.kind, spread.output_bytes) == ("all-gather", 6400)  # one, though it stands in two fusions
     assert (reduce.kind, reduce.input_bytes, reduce.group_size) == ("all-reduce", 3200, 4)
@@ -135,7 +135,7 @@ def test_the_batch_that_is_advised_is_one_that_training_takes(share):
     (batch_size,) = map(int, re.findall(r"--batch_size=(\d+)", said))
     assert 0 < batch_size <= 0.95 * share * config.batch_size
     config.batch_size = batch_size  # 65,536 keys of the queue and blocks of 32 must divide by it
-    step.check(config, sizes, 16)
+    step.check_planned(config, sizes, 16)
     assert "bfloat16" not in said  # that is what it has
     assert "--batch_size" not in figures._advice(config, sizes, 16, share=0.3)  # under one block
 

@@ -13,7 +13,7 @@ from gensupcon_jax.data import datasets, tfds_sets
 from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.prepare import command, fashion_mnist, fetching, sheet
-from gensupcon_jax.prepare.checking import check_set, find_copies
+from gensupcon_jax.prepare.contents import find_copies, read_contents
 from tests import ROOT
 from tests.encoded import encode, picture, records, write_folder, write_tfds
 from tests.running import told
@@ -204,21 +204,21 @@ def test_of_many_classes_the_fewest_the_most_and_some_between_are_shown(tmp_path
     for number in (3, 33, 43):
         shutil.copy(own / "train" / "class_000" / "000.jpg", own / "train" / f"class_{number:03}" / "more.jpg")
     (own / "train/class_041/000.jpg").unlink()
-    check = check_set(f"folder:{own}", Reading())
-    shown = sheet.shown_classes(check)
+    contents = read_contents(f"folder:{own}", Reading())
+    shown = sheet.shown_classes(contents)
     assert len(shown) == len(set(shown)) == 30
     assert shown == sorted(shown)
     assert {3, 33, 43, 41} <= set(shown)
-    page = sheet.contact_sheet(check, find_copies(check), "command")
+    page = sheet.contact_sheet(contents, find_copies(contents), "command")
     assert (len(page.classes), page.classes_left_out) == (30, 30)
     assert all(np.asarray(each.pixels).ndim == 3 for _, parts in page.classes for part in parts for each in part)
 
 
 def test_an_older_sheet_is_replaced_and_other_files_are_not(tmp_path):
     own = write_folder(tmp_path / "trees", splits={"train": 2})
-    check = check_set(f"folder:{own}", Reading())
+    contents = read_contents(f"folder:{own}", Reading())
     path = tmp_path / "sheet.html"
-    command._write(path, sheet.contact_sheet(check, find_copies(check), "first"))
+    command._write(path, sheet.contact_sheet(contents, find_copies(contents), "first"))
     command.check_output(path)
     path.write_text("<html>mine</html>")
     with pytest.raises(UserError, match="is there and is not a contact sheet"):

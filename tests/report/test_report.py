@@ -15,7 +15,7 @@ from gensupcon_jax.report import ReportData, drawing, render_report, write_repor
 from gensupcon_jax.report.checks import quick_checks
 from gensupcon_jax.report.confusion import confused_pairs, confusion_counts
 from gensupcon_jax.report.curves import curve, running_mean
-from gensupcon_jax.report.scatter import SCATTER_POINTS, flat_view, scatter_rows, shown_classes
+from gensupcon_jax.report.scatter import SCATTER_POINTS, drawn_classes, flat_view, scatter_rows
 from gensupcon_jax.report.scores import wilson_interval
 from gensupcon_jax.report.sheet import SHEET_IMAGES, SHEET_PIXELS, label_shares, shrunk
 from gensupcon_jax.report.similarity import HEAT_MAP_ANCHORS, class_order, similarity_correlation, sorted_batch
@@ -379,7 +379,7 @@ def test_flat_view_keeps_classes_together():
 
 def test_scatter_keeps_colored_and_gray_points():
     labels = np.arange(50_000) % 1000
-    shown = shown_classes(labels)
+    shown = drawn_classes(labels)
     rows = scatter_rows(labels, shown)
     assert len(shown) == drawing.NAMED_CLASSES and shown[0] == 0 and shown[-1] == 999
     assert len(np.unique(rows)) == SCATTER_POINTS

@@ -15,7 +15,7 @@ from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import assemble, config_check
 from gensupcon_jax.run.config_check import check_combinations, check_config
-from gensupcon_jax.store.workdir import flatten
+from gensupcon_jax.text import flatten
 from gensupcon_jax.weights import initial, teachers
 from tests.tiny import tiny_config, tiny_dataset
 

@@ -74,8 +74,8 @@ def test_some_steps_may_be_skipped_and_the_next_one_is_as_if_they_had_not_been_t
 def test_the_run_stops_with_the_last_good_state_saved_although_nobody_looked(tmp_path, monkeypatch):
     real = input_pipeline.train_batches
 
-    def spoils(*args, start_step, **kwargs):
-        for step, batch in enumerate(real(*args, start_step=start_step, **kwargs), start=start_step + 1):
+    def spoils(*args, steps, **kwargs):
+        for step, batch in enumerate(real(*args, steps=steps, **kwargs), start=steps.start + 1):
             yield batch._replace(labels=batch.labels * jnp.nan) if step == 3 else batch
 
     monkeypatch.setattr(input_pipeline, "train_batches", spoils)

@@ -158,8 +158,8 @@ def test_encoder_average_queue_labels_and_adam_go_on_bit_for_bit_and_nothing_els
     # Negative control: a resume that starts the data anew is another run.
     real = input_pipeline.train_batches
 
-    def from_the_start(*args, start_step, end_step, **kwargs):
-        return real(*args, start_step=0, end_step=end_step - start_step, **kwargs)
+    def from_the_start(*args, steps, **kwargs):
+        return real(*args, steps=range(len(steps)), **kwargs)
 
     monkeypatch.setattr(input_pipeline, "train_batches", from_the_start)
     train.train_and_evaluate(config, tmp_path / "wrong", tiny_dataset(), devices=DEVICE)
@@ -189,9 +189,9 @@ def test_a_checkpoint_holds_config_versions_and_the_best_step(finished):
     folder, results = finished
     record = json.loads((folder / "checkpoints" / "6" / "record" / "metadata").read_text())
     assert record["config"]["model"]["width"] == 4
-    assert len(record["config_hash"]) == 64
+    assert len(record["config_fingerprint"]) == 16
     assert record["versions"]["jax"] == jax.__version__
-    assert record["identities"] == {"teacher": None, "weights": None}
+    assert record["fingerprints"] == {"teacher": None, "weights": None}
     scores = {row["step"]: row["knn/top1"] for row in rows_of(folder) if "knn/top1" in row}
     best = max(sorted(scores), key=scores.get)
     assert record["best"] == {"step": best, "metric": "knn/top1", "value": scores[best]}

@@ -184,7 +184,3 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         workdir.write_json(tmp_path / "results.json", {"a": object()})
     assert json.loads((tmp_path / "results.json").read_text()) == {"a": 1}
-
-
-def test_flatten():
-    assert workdir.flatten({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}

@@ -271,10 +271,10 @@ def test_settings_that_are_not_allowed_are_refused_before_anything_is_built(sett
 def test_a_block_that_does_not_divide_is_refused_with_those_that_do():
     images, labels = numbered(12)
     with pytest.raises(UserError, match=r"mix.block is 8, .* 12 images of a device; allowed: 1, 2, 3, 4, 6, 12$"):
-        mixing.mix(KEY, images, labels, **SETTINGS, first_index=0)
+        mixing.build_mix_fn(**SETTINGS)(KEY, images, labels, first_index=0)
 
 
 def test_a_part_that_starts_inside_a_block_is_refused():
     images, labels = numbered(8)
     with pytest.raises(UserError, match=r"first_index is 4; allowed: multiples of mix.block \(8\)"):
-        mixing.mix(KEY, images, labels, **SETTINGS, first_index=4)
+        mixing.build_mix_fn(**SETTINGS)(KEY, images, labels, first_index=4)

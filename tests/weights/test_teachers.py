@@ -164,7 +164,7 @@ def test_weights_compute_in_the_type_they_are_told(tmp_path):
     expected = np.asarray(exact.logits_fn(exact.variables, images))
     error = np.abs(np.asarray(rough.logits_fn(rough.variables, images)) - expected).max() / np.abs(expected).max()
     assert 1e-5 < error < 0.05  # bfloat16 has 8 digits of two
-    assert exact.identity == rough.identity
+    assert exact.fingerprint == rough.fingerprint
 
 
 # Inside the step: shard_map with its bookkeeping (check_vma), as train_step.py has it
@@ -358,29 +358,29 @@ def test_of_two_classes_three_quarters_right_are_enough():
         teachers.judge_accuracy(74.9, 2, False)
 
 
-# Identity
+# Fingerprint
 
 
 @pytest.mark.parametrize("kind", ["workdir", "stablehlo", "weights", "callable"])
-def test_the_identity_is_that_of_the_weights(tmp_path, kind):
-    def identity(name, seed):
+def test_the_fingerprint_is_that_of_the_weights(tmp_path, kind):
+    def fingerprint(name, seed):
         variables, logits = network(seed=seed)
         path = tmp_path / name
         if kind == "callable":
-            return load(kind, function=logits).identity
+            return load(kind, function=logits).fingerprint
         if kind == "workdir":
             write_run(path, variables)
         elif kind == "stablehlo":
             exported(path, logits, ("b", SIZE, SIZE, 1))
         else:
             path = write_weights(path.with_suffix(".safetensors"), variables)
-        return load(kind, path=path, architecture="resnet_small").identity
+        return load(kind, path=path, architecture="resnet_small").fingerprint
 
-    first = identity("first", seed=0)
+    first = fingerprint("first", seed=0)
     assert len(first) == 16
-    assert identity("other", seed=1) != first
+    assert fingerprint("other", seed=1) != first
     if kind != "stablehlo":  # two exports of one function need not be the same bytes
-        assert identity("same", seed=0) == first
+        assert fingerprint("same", seed=0) == first
 
 
 # Mistakes

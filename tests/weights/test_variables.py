@@ -9,7 +9,7 @@ import pytest
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import Classifier, build_backbone, build_model
-from gensupcon_jax.weights.variables import fill, identity, named_tensors
+from gensupcon_jax.weights.variables import fill, named_tensors, weights_fingerprint
 from tests.original_weights import DATA, input_images, load_original, seeded_weights
 from tests.store.test_saved_runs import assert_same, network
 
@@ -118,10 +118,10 @@ def test_a_head_is_no_part_of_timms_networks():
     assert {"fc.weight", "conv1.weight"} <= set(named_tensors(network()))
 
 
-def test_identity_is_that_of_names_and_values():
+def test_the_fingerprint_of_weights_is_that_of_names_and_values():
     first, other = network(seed=0), network(seed=1)
-    assert identity(first) == identity(jax.tree.map(jnp.asarray, network(seed=0)))
-    assert len({identity(tree) for tree in (first, other, {"params": first["params"]})}) == 3
+    assert weights_fingerprint(first) == weights_fingerprint(jax.tree.map(jnp.asarray, network(seed=0)))
+    assert len({weights_fingerprint(tree) for tree in (first, other, {"params": first["params"]})}) == 3
 
 
 # Names that do not fit

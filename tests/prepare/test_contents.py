@@ -10,8 +10,8 @@ from PIL import Image
 from gensupcon_jax.data import tfds_sets
 from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.prepare.check_table import class_rows, damaged_lines, findings, remarks, split_rows, table
-from gensupcon_jax.prepare.checking import Check, CheckedSplit, check_set, find_copies
+from gensupcon_jax.prepare.contents import Contents, SplitContents, find_copies, read_contents
+from gensupcon_jax.prepare.contents_table import class_rows, damaged_lines, findings, remarks, split_rows, table
 from tests.encoded import encode, picture, records, write_folder, write_tfds
 
 
@@ -26,37 +26,37 @@ def own(written, tmp_path):
 
 
 def check_folder(path, **settings):
-    check = check_set(f"folder:{path}", Reading(**settings))
-    return check, find_copies(check)
+    contents = read_contents(f"folder:{path}", Reading(**settings))
+    return contents, find_copies(contents)
 
 
 def check_tfds(folder, **settings):
     builder, _ = tfds_sets.open_builder("leaves", str(folder))
-    check = check_set("tfds:leaves", Reading(folder=str(folder), **settings), builder)
-    return check, find_copies(check)
+    contents = read_contents("tfds:leaves", Reading(folder=str(folder), **settings), builder)
+    return contents, find_copies(contents)
 
 
 def test_a_sound_folder(written):
-    check, copies = check_folder(written)
-    assert split_rows(check, copies)[1:] == [
+    contents, copies = check_folder(written)
+    assert split_rows(contents, copies)[1:] == [
         ["train", "48", "0", "0", "20x24", "30x18", "24x24", "JPEG 24, PNG 24"],
         ["validation", "12", "0", "0", "20x24", "30x18", "24x24", "JPEG 8, PNG 4"],
         ["test", "16", "0", "0", "20x24", "30x18", "24x24", "JPEG 8, PNG 8"],
     ]
-    assert class_rows(check)[1] == ["ash", "12", "3", "4"]
-    assert (findings(check, copies), remarks(check)) == ([], [])
-    assert table(check, copies).endswith("\n\n- nothing wrong was found")
+    assert class_rows(contents)[1] == ["ash", "12", "3", "4"]
+    assert (findings(contents, copies), remarks(contents)) == ([], [])
+    assert table(contents, copies).endswith("\n\n- nothing wrong was found")
     assert copies.across == {("train", "validation"): 0, ("train", "test"): 0, ("validation", "test"): 0}
 
 
 def test_the_digits_have_no_copies():
-    check = check_set("digits", Reading())
-    copies = find_copies(check)
-    assert [len(split.classes) for split in check.splits] == [1077, 180, 540]
-    assert split_rows(check, copies)[1][4:7] == ["8x8"] * 3
-    pixels = [image.tobytes() for split in check.splits for image in map(split.pixels_fn, range(len(split.classes)))]
+    contents = read_contents("digits", Reading())
+    copies = find_copies(contents)
+    assert [len(split.classes) for split in contents.splits] == [1077, 180, 540]
+    assert split_rows(contents, copies)[1][4:7] == ["8x8"] * 3
+    pixels = [image.tobytes() for split in contents.splits for image in map(split.pixels_fn, range(len(split.classes)))]
     assert len(set(pixels)) == len(pixels) == 1797
-    assert findings(check, copies) == []
+    assert findings(contents, copies) == []
 
 
 def test_damage_is_found_by_header_and_by_decoding_and_the_fields_are_named(own):
@@ -65,22 +65,22 @@ def test_damage_is_found_by_header_and_by_decoding_and_the_fields_are_named(own)
     (own / "train" / "cedar" / "text.jpg").write_bytes(b"hello, I am no image")
     (own / "test" / "ash" / "empty.png").write_bytes(b"")
     (own / "test" / "ash" / "nowhere.png").symlink_to(own / "gone.png")
-    check, copies = check_folder(own)
-    assert [split.num_damaged for split in check.splits] == [2, 0, 2]
-    lines = damaged_lines(check)
+    contents, copies = check_folder(own)
+    assert [split.num_damaged for split in contents.splits] == [2, 0, 2]
+    lines = damaged_lines(contents)
     assert [line.split(": ")[0] for line in lines] == [
         str(own / place)
         for place in ("train/cedar/cut.jpg", "train/cedar/text.jpg", "test/ash/empty.png", "test/ash/nowhere.png")
     ]
     assert "the file is empty" in lines[2]
     assert "cannot be read (No such file or directory)" in lines[3]
-    (sentence,) = findings(check, copies)
+    (sentence,) = findings(contents, copies)
     assert sentence.startswith(f"4 of 80 images cannot be decoded: {own}/train/cedar/cut.jpg: ")
     assert "and 1 more. Repair or remove them" in sentence
     assert (
         "--config.dataset.skip_damaged=True --config.dataset.max_damaged_share=0.05 (their share is 0.05)" in sentence
     )
-    assert split_rows(check, copies)[3][7] == "JPEG 8, PNG 8"  # of those that can be decoded
+    assert split_rows(contents, copies)[3][7] == "JPEG 8, PNG 8"  # of those that can be decoded
 
 
 def test_copies_are_counted_within_and_across_splits_and_with_two_classes(own):
@@ -90,17 +90,17 @@ def test_copies_are_counted_within_and_across_splits_and_with_two_classes(own):
     shutil.copy(own / "train/ash/002.jpg", own / "train/birch/same.jpg")
     for name in ("a.png", "b.png"):
         (own / "train/date" / name).write_bytes(b"")  # damaged ones are no copies of each other
-    check, copies = check_folder(own)
+    contents, copies = check_folder(own)
     assert copies.within == {"train": 1, "validation": 0, "test": 1}
     assert copies.across == {("train", "validation"): 1, ("train", "test"): 2, ("validation", "test"): 0}
     assert copies.two_classes == 2
-    named = [[check.splits[split].where_fn(index) for split, index in group] for group in copies.examples]
+    named = [[contents.splits[split].where_fn(index) for split, index in group] for group in copies.examples]
     assert [[name.removeprefix(f"{own}/") for name in group] for group in named] == [
         ["train/ash/000.jpg", "test/ash/once_more.png", "test/ash/same.jpg"],
         ["train/birch/001.png", "validation/birch/same.png"],
         ["train/ash/002.jpg", "train/birch/same.jpg"],
     ]
-    sentences = findings(check, copies)[1:]
+    sentences = findings(contents, copies)[1:]
     assert sentences == [
         f"1 image of validation is also in train, the same bytes: {own}/train/birch/001.png = "
         f"{own}/validation/birch/same.png. Remove them from train: validation is no test of them",
@@ -115,28 +115,28 @@ def test_copies_are_counted_within_and_across_splits_and_with_two_classes(own):
 def test_arrays_are_compared_by_pixels():
     images = np.arange(4 * 4, dtype=np.uint8).reshape(4, 2, 2, 1)
     images[3] = images[1]
-    digests = [hash(image.tobytes()) % 2**32 for image in images]
+    fingerprints = [hash(image.tobytes()) % 2**32 for image in images]
 
     def split(name, rows):
-        return CheckedSplit(
+        return SplitContents(
             name, name, np.array(rows) % 2, np.full((len(rows), 2), 2, np.int32), [None] * len(rows),
-            np.array([digests[row] for row in rows], np.uint64), {}, 0, str, lambda index: images[rows[index]],
+            np.array([fingerprints[row] for row in rows], np.uint64), {}, 0, str, lambda index: images[rows[index]],
         )  # fmt: skip
 
-    check = Check("arrays", "memory", ("a", "b"), (split("train", [0, 1, 2]), split("test", [3])))
-    assert find_copies(check).across == {("train", "test"): 1}
+    contents = Contents("arrays", "memory", ("a", "b"), (split("train", [0, 1, 2]), split("test", [3])))
+    assert find_copies(contents).across == {("train", "test"): 1}
 
 
 def test_classes_without_images_are_named_once(own):
     (own / "train" / "elm").mkdir()
     shutil.rmtree(own / "test" / "ash")
-    check, copies = check_folder(own)
-    assert findings(check, copies) == [
+    contents, copies = check_folder(own)
+    assert findings(contents, copies) == [
         "1 class has no image in train: elm; add images or remove the class, or keep it without any: "
         "--config.dataset.skip_damaged=True",
         "1 class has no image in test: ash",
     ]
-    assert class_rows(check)[-1] == ["elm", "0", "0", "0"]
+    assert class_rows(contents)[-1] == ["elm", "0", "0", "0"]
 
 
 def test_what_is_no_fault_is_said_beside(own):
@@ -145,16 +145,16 @@ def test_what_is_no_fault_is_said_beside(own):
     (own / "train" / "ash" / "turned.jpg").write_bytes(encode(picture(0, 9, (10, 30)), exif=exif))
     (own / "train" / "ash" / "notes.txt").write_text("hello")
     shutil.rmtree(own / "test")
-    check, copies = check_folder(own)
-    assert findings(check, copies) == []
-    assert remarks(check) == [
+    contents, copies = check_folder(own)
+    assert findings(contents, copies) == []
+    assert remarks(contents) == [
         f"{own}/train: 1 files are no images by their names and were left alone (1 x .txt)",
         "there is no labeled test split: validation is tested on, and a validation split is cut from train",
         "1 image of train is turned by EXIF and read upright",
     ]
-    assert split_rows(check, copies)[1][4] == "30x10"  # upright
-    turned = check.splits[0].pixels_fn(
-        [check.splits[0].where_fn(i) for i in range(49)].index(f"{own}/train/ash/turned.jpg")
+    assert split_rows(contents, copies)[1][4] == "30x10"  # upright
+    turned = contents.splits[0].pixels_fn(
+        [contents.splits[0].where_fn(i) for i in range(49)].index(f"{own}/train/ash/turned.jpg")
     )
     assert turned.shape == (30, 10, 3)
 
@@ -165,13 +165,15 @@ def test_many_classes_are_summed_up(tmp_path):
     for number in range(3):
         (tmp_path / "many/train/class_007" / f"more_{number}.png").write_bytes(encode(picture(0, 5000 + number), "PNG"))
     (tmp_path / "many/train/class_011/000.jpg").unlink()
-    check, copies = check_folder(tmp_path / "many")
-    assert class_rows(check) == [
+    contents, copies = check_folder(tmp_path / "many")
+    assert class_rows(contents) == [
         ["images a class", "fewest", "median", "most", "without", "fewest has", "most has"],
         ["train", "1", "2", "5", "0", "class_011", "class_007"],
     ]
-    assert remarks(check) == ["there is no validation and no test split: it is cut from train, always the same images"]
-    assert max(map(len, table(check, copies).splitlines())) <= 100
+    assert remarks(contents) == [
+        "there is no validation and no test split: it is cut from train, always the same images"
+    ]
+    assert max(map(len, table(contents, copies).splitlines())) <= 100
 
 
 def test_the_table_stays_narrow_with_long_names_and_many_formats(own):
@@ -180,8 +182,8 @@ def test_the_table_stays_narrow_with_long_names_and_many_formats(own):
     (own / "train" / "ash").rename(own / "train" / ("ash\n\x1b[31m" + "e" * 100))
     for split in ("validation", "test"):
         shutil.rmtree(own / split)
-    check, copies = check_folder(own)
-    text = table(check, copies)
+    contents, copies = check_folder(own)
+    text = table(contents, copies)
     assert max(map(len, text.splitlines())) <= 100
     assert "\x1b" not in text
 
@@ -195,16 +197,16 @@ def test_tfds_sets_are_checked_record_by_record(tmp_path, file_format):
         "test": [(image, -1) for image, _ in records(5, start=900)],
     }
     write_tfds(tmp_path, splits, file_format=file_format)
-    check, copies = check_tfds(tmp_path)
-    assert check.place == f"{tmp_path}/leaves/1.0.0, as {file_format}"
-    assert [len(split.classes) for split in check.splits] == [32, 7, 5]
-    assert [split.num_damaged for split in check.splits] == [1, 0, 0]
+    contents, copies = check_tfds(tmp_path)
+    assert contents.place == f"{tmp_path}/leaves/1.0.0, as {file_format}"
+    assert [len(split.classes) for split in contents.splits] == [32, 7, 5]
+    assert [split.num_damaged for split in contents.splits] == [1, 0, 0]
     assert copies.within == {"train": 1, "validation": 0, "test": 0}
     assert copies.across == {("train", "validation"): 1, ("train", "test"): 0, ("validation", "test"): 0}
-    assert class_rows(check)[1:] == [["ash", "10", "3", "0"], ["birch", "11", "2", "0"], ["cedar", "11", "2", "0"]]
-    assert "test has no labels and is not used" in remarks(check)
-    assert "1 of 44 images cannot be decoded: tfds:leaves train: record " in findings(check, copies)[0]
-    first = check.splits[1].pixels_fn(0)
+    assert class_rows(contents)[1:] == [["ash", "10", "3", "0"], ["birch", "11", "2", "0"], ["cedar", "11", "2", "0"]]
+    assert "test has no labels and is not used" in remarks(contents)
+    assert "1 of 44 images cannot be decoded: tfds:leaves train: record " in findings(contents, copies)[0]
+    first = contents.splits[1].pixels_fn(0)
     assert any(np.array_equal(first, np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))) or
                np.abs(first - np.asarray(Image.open(io.BytesIO(image)), int)).mean() < 2
                for image, _ in splits["validation"] if Image.open(io.BytesIO(image)).size[::-1] == first.shape[:2])  # fmt: skip
@@ -212,8 +214,8 @@ def test_tfds_sets_are_checked_record_by_record(tmp_path, file_format):
 
 def test_parts_of_tfds_splits_are_checked_by_their_names(tmp_path):
     write_tfds(tmp_path, {"train": records(30)})
-    check, copies = check_tfds(tmp_path, train_split="train[:80%]", test_split="train[70%:]")
-    assert [row[:2] for row in split_rows(check, copies)[1:]] == [
+    contents, copies = check_tfds(tmp_path, train_split="train[:80%]", test_split="train[70%:]")
+    assert [row[:2] for row in split_rows(contents, copies)[1:]] == [
         ["train (train[:80%])", "24"],
         ["test (train[70%:])", "9"],
     ]
@@ -226,9 +228,9 @@ def test_a_flipped_bit_of_a_tfrecord_file_is_found_although_the_image_decodes(tm
     content = bytearray(victim.read_bytes())
     content[-1] ^= 1  # in a record's checksum
     victim.write_bytes(bytes(content))
-    check, copies = check_tfds(tmp_path)
-    assert [split.num_damaged for split in check.splits] == [0, 0]
-    assert findings(check, copies)[0].startswith(f"{victim} is damaged (corrupted record at ")
+    contents, copies = check_tfds(tmp_path)
+    assert [split.num_damaged for split in contents.splits] == [0, 0]
+    assert findings(contents, copies)[0].startswith(f"{victim} is damaged (corrupted record at ")
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
@@ -240,9 +242,9 @@ def test_records_that_cannot_be_read_at_all_are_an_error_that_names_the_file_or_
     content[middle : middle + 2000] = bytes(2000)
     victim.write_bytes(bytes(content))
     try:
-        check, copies = check_tfds(tmp_path)
+        contents, copies = check_tfds(tmp_path)
     except UserError as error:
         assert "leaves" in str(error)
         assert "again" in str(error)
     else:
-        assert "leaves-test" in findings(check, copies)[0]
+        assert "leaves-test" in findings(contents, copies)[0]

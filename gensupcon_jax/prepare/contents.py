@@ -16,19 +16,21 @@ from gensupcon_jax.data import datasets, folders, tfds_sets
 from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.data.decoding import decode_upright
 from gensupcon_jax.data.listing import Listing, with_progress
+from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.prepare.conversion import read_records
+from gensupcon_jax.text import one_line, reason
 
 _AT_ONCE = 256
 _FIRST_BYTES = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WebP", b"BM": "BMP", b"GIF8": "GIF"}
 
 
-class CheckedSplit(NamedTuple):
-    """One split, every image of which was looked at.
+class SplitContents(NamedTuple):
+    """What is in one split.
 
     split: train, validation or test.  called: what the source calls it.  classes: -1 where there is no label.  sizes: 0 where
-    the header cannot be read.  problems: why an image cannot be decoded, None where it can.  digests: of the encoded bytes, or
-    of the pixels in memory.  formats: how many images of each.  num_turned: by EXIF.
+    the header cannot be read.  problems: why an image cannot be decoded, None where it can.  fingerprints: of the encoded
+    bytes, or of the pixels in memory.  formats: how many images of each.  num_turned: by EXIF.
     """
 
     split: str
@@ -36,7 +38,7 @@ class CheckedSplit(NamedTuple):
     classes: Int[np.ndarray, "example"]
     sizes: Int[np.ndarray, "example height_width=2"]
     problems: list[str | None]
-    digests: UInt64[np.ndarray, "example"]
+    fingerprints: UInt64[np.ndarray, "example"]
     formats: Counter
     num_turned: int
     where_fn: Callable[[int], str]
@@ -58,13 +60,13 @@ class CheckedSplit(NamedTuple):
         return np.bincount(self.classes[within], minlength=num_classes)
 
 
-class Check(NamedTuple):
+class Contents(NamedTuple):
     """All splits of a set.  place: where it lies.  notes: sentences of the source.  damaged_files: sentences, of whole files."""
 
     name: str
     place: str
     class_names: tuple[str, ...]
-    splits: tuple[CheckedSplit, ...]
+    splits: tuple[SplitContents, ...]
     notes: tuple[str, ...] = ()
     damaged_files: tuple[str, ...] = ()
 
@@ -83,35 +85,47 @@ class Copies(NamedTuple):
     examples: list[list[tuple[int, int]]]
 
 
-def check_set(name: str, reading: Reading, builder: Any = None) -> Check:
+def read_contents(name: str, reading: Reading, builder: Any = None) -> Contents:
     """Look at every image of `dataset.name`: its header, whether it can be decoded, and whether it is there twice.
 
     builder: of a prepared `tfds:` set.  Damage is part of what comes back; UserError only for what cannot be read at all.
     """
-    if name == "digits":
-        return _check_digits()
-    if name.startswith("folder:"):
-        return _check_folder(name.removeprefix("folder:"), reading)
-    return _check_tfds(name.removeprefix("tfds:"), reading, builder)
+    form, rest = datasets.source_of(name)
+    if form == "folder:<path>":
+        return _folder(rest, reading)
+    if form == "tfds:<name>":
+        return _tfds(rest, reading, builder)
+    return _dataset(name, datasets.load(name, **reading._asdict()), reading)
 
 
-def _check_digits() -> Check:
-    dataset = datasets.digits()
-    splits = tuple(
-        _check_arrays(split, getattr(dataset, split).images, getattr(dataset, split).classes)
-        for split in ("train", "validation", "test")
-    )
-    return Check("digits", "inside scikit-learn", dataset.class_names, splits)
+def _dataset(name: str, dataset: datasets.Dataset, reading: Reading) -> Contents:
+    """What is in a set whose source lists no files: as training gets it."""
+    splits = tuple(_split(split, getattr(dataset, split), reading) for split in ("train", "validation", "test"))
+    place = "inside scikit-learn" if name == "digits" else f"as dataset.name {name} gives it"
+    return Contents(name, place, dataset.class_names, splits, (*dataset.notes, *dataset.damaged))
 
 
-def _check_arrays(split: str, images: np.ndarray, classes: np.ndarray) -> CheckedSplit:
-    return CheckedSplit(
+def _split(split: str, content: AnySplit, reading: Reading) -> SplitContents:
+    if isinstance(content, EncodedSplit):
+        listing = Listing(
+            sources_fn=content.sources,
+            where_fn=content.where,
+            are_paths=content.are_paths,
+            classes=content.classes,
+            headers=content.headers,
+            problems=[None] * content.num_images,
+            fingerprint="",
+            cache_key="",
+        )
+        return _listed_split(split, split, listing, reading)
+    images, classes = content.images, content.classes
+    return SplitContents(
         split=split,
         called=split,
         classes=classes,
         sizes=np.tile(np.array(images.shape[1:3], np.int32), (len(images), 1)),
         problems=[None] * len(images),
-        digests=np.array([_digest(image.tobytes()) for image in images], np.uint64),
+        fingerprints=np.array([_fingerprint(image.tobytes()) for image in images], np.uint64),
         formats=Counter({"in memory": len(images)}),
         num_turned=0,
         where_fn=lambda index: f"{split} image {index}",
@@ -119,29 +133,29 @@ def _check_arrays(split: str, images: np.ndarray, classes: np.ndarray) -> Checke
     )
 
 
-def _check_folder(path: str, reading: Reading) -> Check:
+def _folder(path: str, reading: Reading) -> Contents:
     listings, class_names, notes, _ = folders.list_folder(
         path, split_names=reading.split_names, cache_folder=reading.cache_folder
     )
     root = os.fspath(epath.Path(path).expanduser())
     splits = tuple(
-        _check_listing(split, reading.split_names[split] or split, listing, reading)
+        _listed_split(split, reading.split_names[split] or split, listing, reading)
         for split, listing in listings.items()
     )
-    return Check(f"folder:{path}", root, class_names, splits, tuple(notes))
+    return Contents(f"folder:{path}", root, class_names, splits, tuple(notes))
 
 
-def _check_tfds(name: str, reading: Reading, builder: Any) -> Check:
+def _tfds(name: str, reading: Reading, builder: Any) -> Contents:
     keys = tfds_sets.keys_of(builder)
     chosen = tfds_sets.choose_splits(builder, name, reading.split_names)
     class_names = tuple(builder.info.features[keys.label].names)
     damaged = tuple(_damaged_files(builder, chosen))
     splits = tuple(
-        _check_listing(split, text, _records_of(builder, keys, name, text, reading, damaged), reading)
+        _listed_split(split, text, _records_of(builder, keys, name, text, reading, damaged), reading)
         for split, text in chosen.items()
     )
     place = f"{os.fspath(builder.data_path)}, as {builder.info.file_format.value}"
-    return Check(f"tfds:{name}", place, class_names, splits, damaged_files=damaged)
+    return Contents(f"tfds:{name}", place, class_names, splits, damaged_files=damaged)
 
 
 def _records_of(
@@ -152,7 +166,7 @@ def _records_of(
     except UserError as error:
         raise UserError("\n".join(dict.fromkeys((*damaged, str(error))))) from error
     except Exception as error:  # a damaged record may be anything but the message that it was
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)[:200] or type(error).__name__
         found = damaged or (f"tfds:{name} {split} cannot be read ({reason}); prepare the set again",)
         raise UserError("\n".join(found)) from error
 
@@ -173,8 +187,8 @@ def _damaged_files(builder: Any, chosen: dict[str, str]) -> list[str]:
     return problems
 
 
-def _check_listing(split: str, called: str, listing: Listing, reading: Reading) -> CheckedSplit:
-    """Every image is read once: its bytes give the digest, and are decoded whole."""
+def _listed_split(split: str, called: str, listing: Listing, reading: Reading) -> SplitContents:
+    """Every image is read once: its bytes give the fingerprint, and are decoded whole."""
 
     def read(index: int) -> bytes:
         (source,) = listing.sources_fn(np.array([index]))
@@ -187,9 +201,9 @@ def _check_listing(split: str, called: str, listing: Listing, reading: Reading) 
         try:
             encoded = epath.Path(os.fsdecode(source)).read_bytes() if listing.are_paths else source
         except OSError as error:
-            return 0, "", listing.problems[index] or f"the file cannot be read ({error.strerror or error})"
+            return 0, "", listing.problems[index] or f"the file cannot be read ({reason(error)})"
         problem = listing.problems[index] or _decoding_problem(encoded)
-        return _digest(encoded), _format_of(encoded), problem
+        return _fingerprint(encoded), _format_of(encoded), problem
 
     num_images = len(listing.classes)
     found = []
@@ -199,14 +213,14 @@ def _check_listing(split: str, called: str, listing: Listing, reading: Reading) 
             if index % _AT_ONCE == 0:
                 indices = np.arange(index, min(index + _AT_ONCE, num_images))
                 found += pool.map(look, indices.tolist(), listing.sources_fn(indices))
-    digests, formats, problems = zip(*found, strict=True) if found else ((), (), ())
-    return CheckedSplit(
+    fingerprints, formats, problems = zip(*found, strict=True) if found else ((), (), ())
+    return SplitContents(
         split=split,
         called=called,
         classes=listing.classes,
         sizes=listing.headers.sizes,
         problems=list(problems),
-        digests=np.array(digests, np.uint64),
+        fingerprints=np.array(fingerprints, np.uint64),
         formats=Counter(kind for kind, problem in zip(formats, problems, strict=True) if problem is None),
         num_turned=int((listing.headers.orientations != 1).sum()),
         where_fn=listing.where_fn,
@@ -218,11 +232,11 @@ def _decoding_problem(encoded: bytes) -> str | None:
     try:
         decode_upright(encoded, 1, 3)
     except ValueError as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return None
 
 
-def _digest(content: bytes) -> int:
+def _fingerprint(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
@@ -230,20 +244,20 @@ def _format_of(encoded: bytes) -> str:
     return next((name for start, name in _FIRST_BYTES.items() if encoded.startswith(start)), "other")
 
 
-def find_copies(check: Check, *, num_examples: int = 20) -> Copies:
+def find_copies(contents: Contents, *, num_examples: int = 20) -> Copies:
     """Images whose bytes (in memory: whose pixels) are the same; damaged ones are left out."""
-    parts = [(number, split.sound) for number, split in enumerate(check.splits)]
-    digests = {number: check.splits[number].digests[sound] for number, sound in parts}
-    names = [split.split for split in check.splits]
-    within = {names[number]: len(found) - len(np.unique(found)) for number, found in digests.items()}
+    parts = [(number, split.sound) for number, split in enumerate(contents.splits)]
+    fingerprints = {number: contents.splits[number].fingerprints[sound] for number, sound in parts}
+    names = [split.split for split in contents.splits]
+    within = {names[number]: len(found) - len(np.unique(found)) for number, found in fingerprints.items()}
     across = {
-        (names[first], names[second]): int(np.isin(digests[second], digests[first]).sum())
-        for first, second in combinations(digests, 2)
+        (names[first], names[second]): int(np.isin(fingerprints[second], fingerprints[first]).sum())
+        for first, second in combinations(fingerprints, 2)
     }
-    everything = np.concatenate([digests[number] for number, _ in parts])
+    everything = np.concatenate([fingerprints[number] for number, _ in parts])
     owners = np.concatenate([np.full(len(sound), number) for number, sound in parts])
     indices = np.concatenate([sound for _, sound in parts])
-    labels = np.concatenate([check.splits[number].classes[sound] for number, sound in parts])
+    labels = np.concatenate([contents.splits[number].classes[sound] for number, sound in parts])
     order = np.lexsort((indices, owners, everything))
     starts = np.flatnonzero(np.r_[True, np.diff(everything[order]) != 0]) if len(order) else np.array([], int)
     ends = np.r_[starts[1:], len(order)]

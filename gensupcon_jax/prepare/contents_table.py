@@ -1,26 +1,27 @@
-"""What a check of a data set found, in words and in a table of at most 100 columns."""
+"""What was found in a data set, in words and in a table of at most 100 columns."""
 
 import textwrap
-from collections.abc import Sequence
 
 import numpy as np
 
-from gensupcon_jax.prepare.checking import Check, CheckedSplit, Copies
+from gensupcon_jax.prepare.contents import Contents, Copies, SplitContents
 from gensupcon_jax.report.values import clean, short
+from gensupcon_jax.text import aligned, listed
 
 MOST_NAMED = 20  # classes; of more only the extremes are said
 _MOST_LISTED = 3
 _NAME_LENGTH = 24
 _WIDTH = 100
+_OF_WORDS = ("formats", "fewest has", "most has")  # columns
 
 Rows = list[list[str]]
 
 
-def table(check: Check, copies: Copies) -> str:
+def table(contents: Contents, copies: Copies) -> str:
     """The table of splits, that of classes, and the findings, as text."""
-    parts = [_aligned(split_rows(check, copies)), _aligned(class_rows(check))]
-    wrong = findings(check, copies) or ["nothing wrong was found"]
-    parts += ["\n".join(_wrapped(sentence) for sentence in (*wrong, *remarks(check)))]
+    parts = [_aligned(split_rows(contents, copies)), _aligned(class_rows(contents))]
+    wrong = findings(contents, copies) or ["nothing wrong was found"]
+    parts += ["\n".join(_wrapped(sentence) for sentence in (*wrong, *remarks(contents)))]
     return "\n\n".join(parts)
 
 
@@ -38,10 +39,10 @@ def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
-def split_rows(check: Check, copies: Copies) -> Rows:
+def split_rows(contents: Contents, copies: Copies) -> Rows:
     """Heading, and a row a split: counts, and sizes as height x width; the median is the image with the median area."""
     rows = [["split", "images", "damaged", "copies", "smallest", "median", "largest", "formats"]]
-    for split in check.splits:
+    for split in contents.splits:
         formats = ", ".join(f"{name} {count:,}" for name, count in split.formats.most_common())
         rows.append(
             [
@@ -56,7 +57,7 @@ def split_rows(check: Check, copies: Copies) -> Rows:
     return rows
 
 
-def split_name(split: CheckedSplit) -> str:
+def split_name(split: SplitContents) -> str:
     """train, or test (validation) where the source calls it otherwise."""
     return split.split if split.called == split.split else short(f"{split.split} ({clean(split.called)})", 30)
 
@@ -68,99 +69,99 @@ def _sizes(sizes: np.ndarray) -> list[str]:
     return [f"{height}x{width}" for height, width in sizes[order[[0, len(order) // 2, -1]]]]
 
 
-def class_rows(check: Check) -> Rows:
+def class_rows(contents: Contents) -> Rows:
     """Heading, and images of each class by split; of many classes the extremes."""
-    num_classes = len(check.class_names)
-    counts = [split.counts(num_classes) for split in check.splits]
+    num_classes = len(contents.class_names)
+    counts = [split.counts(num_classes) for split in contents.splits]
     if num_classes <= MOST_NAMED:
-        head = ["images a class", *(split.split for split in check.splits)]
-        names = [short(clean(name), _NAME_LENGTH) for name in check.class_names]
+        head = ["images a class", *(split.split for split in contents.splits)]
+        names = [short(clean(name), _NAME_LENGTH) for name in contents.class_names]
         return [
             head,
             *([name, *(f"{each[index]:,}" for each in counts)] for index, name in enumerate(names)),
         ]
     rows = [["images a class", "fewest", "median", "most", "without", "fewest has", "most has"]]
-    for split, each in zip(check.splits, counts, strict=True):
-        extremes = [short(clean(check.class_names[index]), 18) for index in (each.argmin(), each.argmax())]
+    for split, each in zip(contents.splits, counts, strict=True):
+        extremes = [short(clean(contents.class_names[index]), 18) for index in (each.argmin(), each.argmax())]
         numbers = [f"{each.min():,}", f"{np.median(each):,.0f}", f"{each.max():,}", f"{(each == 0).sum():,}"]
         rows.append([split_name(split), *numbers, *extremes])
     return rows
 
 
-def findings(check: Check, copies: Copies) -> list[str]:
+def findings(contents: Contents, copies: Copies) -> list[str]:
     """A sentence for everything that is wrong, with what to do about it."""
-    sentences = (*check.damaged_files, *_damage(check), *_copies(check, copies), *_classes(check))
+    sentences = (*contents.damaged_files, *_damage(contents), *_copies(contents, copies), *_classes(contents))
     return [clean(sentence) for sentence in sentences]
 
 
-def remarks(check: Check) -> list[str]:
+def remarks(contents: Contents) -> list[str]:
     """A sentence for everything that is as it may be, and that somebody should know."""
     turned = [
         f"{_count(split.num_turned, 'image')} of {split.split} {_are(split.num_turned)} turned by EXIF and read upright"
-        for split in check.splits
+        for split in contents.splits
         if split.num_turned
     ]
-    return [clean(sentence) for sentence in (*check.notes, *_unlabeled(check), *_cuts(check), *turned)]
+    return [clean(sentence) for sentence in (*contents.notes, *_unlabeled(contents), *_cuts(contents), *turned)]
 
 
-def damaged_lines(check: Check) -> list[str]:
+def damaged_lines(contents: Contents) -> list[str]:
     """Name and reason of every image that cannot be decoded."""
     return [
         clean(f"{split.where_fn(index)}: {problem}")
-        for split in check.splits
+        for split in contents.splits
         for index, problem in enumerate(split.problems)
         if problem is not None
     ]
 
 
-def _damage(check: Check) -> list[str]:
-    lines = damaged_lines(check)
+def _damage(contents: Contents) -> list[str]:
+    lines = damaged_lines(contents)
     if not lines:
         return []
-    total = sum(len(split.problems) for split in check.splits)
+    total = sum(len(split.problems) for split in contents.splits)
     share = len(lines) / total
     allowed = np.ceil(share * 1000) / 1000
     remedy = f"--config.dataset.skip_damaged=True --config.dataset.max_damaged_share={allowed:g}"
     return [
-        f"{len(lines):,} of {_count(total, 'image')} cannot be decoded: {_listed(lines)}. "
+        f"{len(lines):,} of {_count(total, 'image')} cannot be decoded: {listed(lines, _MOST_LISTED)}. "
         f"Repair or remove them, or leave them out with {remedy} (their share is {share:.3g})"
     ]
 
 
-def _copies(check: Check, copies: Copies) -> list[str]:
+def _copies(contents: Contents, copies: Copies) -> list[str]:
     sentences = []
     for (first, second), count in copies.across.items():
         if count:
             sentences.append(
                 f"{_count(count, 'image')} of {second} {_are(count)} also in {first}, the same bytes: "
-                f"{_examples(check, copies, {first, second})}. Remove them from {first}: {second} is no test of them"
+                f"{_examples(contents, copies, {first, second})}. Remove them from {first}: {second} is no test of them"
             )
     for split, count in copies.within.items():
         if count:
             sentences.append(
-                f"{_count(count, 'image')} of {split} {_are(count)} there more than once: {_examples(check, copies, {split})}"
+                f"{_count(count, 'image')} of {split} {_are(count)} there more than once: {_examples(contents, copies, {split})}"
             )
     if copies.two_classes:
         sentences.append(f"{copies.two_classes:,} of these images stand in two or more classes: correct their labels")
     return sentences
 
 
-def _examples(check: Check, copies: Copies, wanted: set[str]) -> str:
+def _examples(contents: Contents, copies: Copies, wanted: set[str]) -> str:
     found = []
     for group in copies.examples:
         by_split = {}
         for split, index in group:
-            by_split.setdefault(check.splits[split].split, []).append(check.splits[split].where_fn(index))
+            by_split.setdefault(contents.splits[split].split, []).append(contents.splits[split].where_fn(index))
         names = [name for split in by_split if split in wanted for name in by_split[split]]
         if wanted <= set(by_split) and len(names) > 1:
             found.append(" = ".join((names[0], names[-1])))
-    return _listed(found) if found else "see the contact sheet"
+    return listed(found, _MOST_LISTED) if found else "see the contact sheet"
 
 
-def _classes(check: Check) -> list[str]:
+def _classes(contents: Contents) -> list[str]:
     sentences = []
-    num_classes = len(check.class_names)
-    for split in check.splits:
+    num_classes = len(contents.class_names)
+    for split in contents.splits:
         beyond = int((split.classes >= num_classes).sum())
         without = int((split.classes < 0).sum())
         if beyond:
@@ -173,42 +174,42 @@ def _classes(check: Check) -> list[str]:
                 f"{_count(without, 'image')} of {split.split} {'has' if without == 1 else 'have'} no label; "
                 "correct that, or take another split"
             )
-    return sentences + _empty_classes(check)
+    return sentences + _empty_classes(contents)
 
 
-def _empty_classes(check: Check) -> list[str]:
+def _empty_classes(contents: Contents) -> list[str]:
     """Classes without images in training; and those that only a split for judging lacks."""
     sentences, in_training = [], None
-    for split in check.splits:
-        empty = np.flatnonzero(split.counts(len(check.class_names)) == 0)
+    for split in contents.splits:
+        empty = np.flatnonzero(split.counts(len(contents.class_names)) == 0)
         if split.split == "train":
             in_training = empty
         else:
             empty = np.setdiff1d(empty, in_training)
         if len(empty) == 0 or _is_unlabeled(split):
             continue
-        names = _listed([check.class_names[index] for index in empty])
+        names = listed([contents.class_names[index] for index in empty], _MOST_LISTED)
         sentence = (
             f"{_count(len(empty), 'class')} {'has' if len(empty) == 1 else 'have'} no image in {split.split}: {names}"
         )
         if split.split == "train":
             sentence += "; add images or remove the class"
-            if check.name.startswith("folder:"):
+            if contents.name.startswith("folder:"):
                 sentence += ", or keep it without any: --config.dataset.skip_damaged=True"
         sentences.append(sentence)
     return sentences
 
 
-def _is_unlabeled(split: CheckedSplit) -> bool:
+def _is_unlabeled(split: SplitContents) -> bool:
     return split.split != "train" and not (split.classes >= 0).any()
 
 
-def _unlabeled(check: Check) -> list[str]:
-    return [f"{split_name(split)} has no labels and is not used" for split in check.splits if _is_unlabeled(split)]
+def _unlabeled(contents: Contents) -> list[str]:
+    return [f"{split_name(split)} has no labels and is not used" for split in contents.splits if _is_unlabeled(split)]
 
 
-def _cuts(check: Check) -> list[str]:
-    labeled = [split.split for split in check.splits if (split.classes >= 0).any()]
+def _cuts(contents: Contents) -> list[str]:
+    labeled = [split.split for split in contents.splits if (split.classes >= 0).any()]
     if "test" not in labeled and "validation" in labeled:
         return ["there is no labeled test split: validation is tested on, and a validation split is cut from train"]
     missing = [split for split in ("validation", "test") if split not in labeled]
@@ -219,19 +220,6 @@ def _cuts(check: Check) -> list[str]:
     )
 
 
-def _listed(lines: Sequence[str]) -> str:
-    more = f", and {len(lines) - _MOST_LISTED} more" if len(lines) > _MOST_LISTED else ""
-    return ", ".join(lines[:_MOST_LISTED]) + more
-
-
 def _aligned(rows: Rows) -> str:
-    """Columns two spaces apart: the first and the last ones of words at the left, numbers at the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    words = {0} | {column for column in range(len(widths)) if rows[0][column] in ("formats", "fewest has", "most has")}
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column in words else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    """Columns of words begin at the left, numbers end at the right."""
+    return aligned(rows, [0, *(column for column, name in enumerate(rows[0]) if name in _OF_WORDS)])

@@ -1,0 +1,41 @@
+"""Words for people: an error's reason in one line, listed names, aligned tables, dotted names of nested fields."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong: as the system calls it, else the first line of the message, else the kind of error."""
+    return getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def one_line(text: object) -> str:
+    """All lines and runs of spaces as one line."""
+    return " ".join(str(text).split())
+
+
+def listed(names: Iterable[Any], most: int = 5) -> str:
+    """The first few names: "a, b, c, and 4 more"."""
+    names = [str(name) for name in names]
+    more = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """A table as text, its columns two spaces apart: those in `left` begin at the left, the others end at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one: {"loss": {"mode": "all"}} -> {"loss.mode": "all"}."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

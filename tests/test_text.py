@@ -1,0 +1,35 @@
+"""Reasons, lists, tables and dotted names, as messages and files show them."""
+
+from gensupcon_jax.text import aligned, flatten, listed, one_line, reason
+
+
+def test_a_reason_is_what_the_system_says_else_the_first_line_else_the_kind_of_error():
+    assert reason(FileNotFoundError(2, "No such file or directory", "a.txt")) == "No such file or directory"
+    assert reason(ValueError("\nfirst\nsecond")) == "first"
+    assert reason(OSError("only this")) == "only this"
+    assert reason(KeyError()) == "KeyError"
+    assert reason(ValueError(" \n")) == "ValueError"
+
+
+def test_one_line_has_no_breaks_and_no_runs_of_spaces():
+    assert one_line(" a\n  b\tc ") == "a b c"
+    assert one_line(ValueError("a\nb")) == "a b"
+    assert one_line("") == ""
+
+
+def test_of_many_names_the_first_few_are_listed():
+    assert listed([]) == ""
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed(["a", "b", "c"], 2) == "a, b, and 1 more"
+    assert listed(range(9)) == "0, 1, 2, 3, 4, and 4 more"
+
+
+def test_a_table_has_its_words_at_the_left_and_its_numbers_at_the_right():
+    rows = [["split", "images", "formats"], ["test", "1,234", "PNG"]]
+    assert aligned(rows) == "split  images  formats\ntest    1,234      PNG"
+    assert aligned(rows, (0, 2)) == "split  images  formats\ntest    1,234  PNG"
+    assert aligned([["a", ""], ["b", ""]]) == "a\nb"
+
+
+def test_nested_fields_have_dotted_names():
+    assert flatten({"a": {"b": {"c": 1}}, "d": 2, "e": {}}) == {"a.b.c": 1, "d": 2}
