@@ -1,6 +1,7 @@
 """What the extra `tensorflow` brings, and the sentences for an installation without it."""
 
 import importlib.util
+import os
 
 from gensupcon_jax.errors import UserError
 
@@ -21,3 +22,9 @@ def require_tensorflow(found: str) -> None:
             f"{found}, which is read with the extra `tensorflow` ({', '.join(missing)} not installed); "
             f"{INSTALL_TENSORFLOW} installs it; allowed without it: digits, arrays (from Python)"
         )
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow, once it is imported, from writing at start-up; what the user has set stays."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

@@ -1,20 +1,18 @@
 """Training from the command line: gensupcon train digits, or python -m gensupcon_jax.main --config configs/digits.py."""
 
 import argparse
-import os
 import sys
 
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.extras import quiet_tensorflow
 
 PROGRAM = "python -m gensupcon_jax.main"
 
 
 def main(arguments: list[str], program: str = PROGRAM) -> None:
     """Train and evaluate the encoder of a recipe, and say where the report is; UserError for a wrong argument."""
-    # Before anything imports TensorFlow: without both, it talks at start-up.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    quiet_tensorflow()
     options = parse(arguments, program)
     from gensupcon_jax.run import start  # after the arguments: a wrong one is said before jax is imported
 

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import subprocess
 import sys
 
@@ -127,3 +128,11 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported():
     programs = [f"from gensupcon_jax.__main__ import main; main({arguments!r})" for arguments in mistakes]
     allowed = {"absl", "ml_collections"}  # they read the recipe
     assert [set(found) - allowed for found in imported(*programs)] == [set()] * len(mistakes)
+
+
+def test_tensorflow_is_quiet_in_every_command_that_imports_it(monkeypatch, capfd):
+    for command in ("train", "prepare"):
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")  # the user's own choice stays
+        told(capfd, command, "digts")
+        assert (os.environ["TF_CPP_MIN_LOG_LEVEL"], os.environ["TF_ENABLE_ONEDNN_OPTS"]) == ("3", "1"), command

@@ -7,7 +7,7 @@ from typing import Any
 
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.extras import require_tensorflow
+from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
 from gensupcon_jax.run import recipes
 from gensupcon_jax.text import reason
 
@@ -16,6 +16,7 @@ _FORMATS = ("array_record", "tfrecord")  # those of conversion.FORMATS, which im
 
 def main(arguments: list[str], program: str) -> None:
     """Prepare the recipe's data set where it is not, check it, print the table, and write the contact sheet."""
+    quiet_tensorflow()
     parser = build_parser(program)
     options = recipes.parse_with_recipe(parser, arguments)
     workdir = _local_workdir(options)
