@@ -14,7 +14,11 @@ def main(arguments: list[str], program: str = PROGRAM) -> None:
     """Train and evaluate the encoder of a recipe, and say where the report is; UserError for a wrong argument."""
     quiet_tensorflow()
     options = parse(arguments, program)
-    from gensupcon_jax.run import start  # after the arguments: a wrong one is said before jax is imported
+    # After the arguments: a wrong one is said before jax is imported, a wrong value before the data and the rest are.
+    from gensupcon_jax.run.config_check import check_config
+
+    check_config(options.config)
+    from gensupcon_jax.run import start
 
     start.start_training(options, [*program.split(), *arguments])
 
