@@ -11,12 +11,17 @@ import yaml
 
 import gensupcon_jax
 from docs import ledger
+from gensupcon_jax import losses
 from gensupcon_jax.configs import fields
+from gensupcon_jax.data import datasets
 from gensupcon_jax.evaluation import measures
 from gensupcon_jax.evaluation.features import Features
+from gensupcon_jax.method import optimizer
+from gensupcon_jax.method.optimizer import OptimizerFields
 from gensupcon_jax.store import writers
 from tests import ROOT
 from tests.test_house import wings
+from tests.tiny import tiny_config
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -158,6 +163,30 @@ def test_a_metrics_writer_as_contributing_adds_it(monkeypatch, tmp_path):
     writer.write(2, {"knn/top1": 99.0})
     writer.close()
     assert (tmp_path / "loss.txt").read_text() == "1 2.5\n"
+
+
+def test_an_optimizer_as_contributing_adds_it(monkeypatch):
+    monkeypatch.setitem(optimizer.OPTIMIZERS, "lion", None)  # taken out again afterwards
+    exec(block_with("OPTIMIZERS["), {})
+    fields = {name: value for name, value in tiny_config().optimizer.items() if name in OptimizerFields._fields}
+    tx = optimizer.build_optimizer(optax.constant_schedule(0.5), name="lion", **fields | {"weight_decay": 0.0})
+    parameters = {"weight": jnp.array([1.0, 1.0])}
+    updates, _ = tx.update({"weight": jnp.array([3.0, -4.0])}, tx.init(parameters), parameters)
+    np.testing.assert_array_equal(updates["weight"], [-0.5, 0.5])  # the sign of the gradient, times the rate
+
+
+def test_a_source_as_contributing_adds_it(monkeypatch):
+    monkeypatch.setitem(datasets.SOURCES, "stripes:<classes>", None)
+    exec(block_with("SOURCES["), {})
+    dataset = datasets.load("stripes:2")
+    assert (dataset.name, dataset.num_classes, dataset.train.images.shape[1:]) == ("stripes", 2, (8, 8, 1))
+
+
+def test_a_similarity_of_labels_as_contributing_adds_it(monkeypatch):
+    monkeypatch.setitem(losses.LABEL_SIMILARITIES, "overlap", None)
+    exec(block_with("LABEL_SIMILARITIES["), {})
+    found = losses.label_similarity(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[0.5, 0.5]]), name="overlap")
+    np.testing.assert_allclose(found, [[0.5], [0.5]])
 
 
 def block_with(text):
