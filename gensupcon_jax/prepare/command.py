@@ -98,6 +98,7 @@ def _say(text: str) -> None:
 def _check(options: argparse.Namespace, output: Path) -> None:
     """UserError for options that do not go with the data set, and for an output that is somebody's own file."""
     from gensupcon_jax.configs.fields import FIELDS
+    from gensupcon_jax.data.datasets import SOURCES
     from gensupcon_jax.run.config_check import refusal
     from gensupcon_jax.text import flatten
 
@@ -111,9 +112,8 @@ def _check(options: argparse.Namespace, output: Path) -> None:
         raise UserError("\n".join(wrong))
     name = fields["dataset.name"]
     if name == "arrays":
-        raise UserError(
-            "dataset.name is 'arrays', which Python hands over; allowed here: digits, tfds:<name>, folder:<path>"
-        )
+        allowed = ", ".join(form for form in SOURCES if form != "arrays")
+        raise UserError(f"dataset.name is 'arrays', which Python hands over; allowed here: {allowed}")
     for flag in ("file_format", "source"):
         if getattr(options, flag) is not None and not name.startswith("tfds:"):
             raise UserError(f"--{flag} is given, but dataset.name is {name!r}; allowed with tfds:<name> only")
