@@ -208,6 +208,15 @@ def test_no_placeholder_is_left():
     assert [(path.name, found) for path in PAGES for found in re.findall(words, prose(path))] == []
 
 
+def test_the_rows_of_plan_are_called_as_plan_calls_them():
+    table = (ROOT / "docs/plan.md").read_text().split("verdict")[1].split("compiled (gpu")[0]
+    labels = [re.split(r"  +", line.strip())[0] for line in table.splitlines()[1:] if line.startswith("    ")]
+    source = "".join(path.read_text() for path in (ROOT / "gensupcon_jax/plan").glob("*.py"))
+    assert len(labels) >= 14
+    named = [label for label in labels if not re.match(r"all-|HBM: |compute: |interconnect: |by the", label)]
+    assert [label for label in named if label not in source] == []
+
+
 def test_the_citation_has_what_a_citation_needs():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
