@@ -1,5 +1,7 @@
 """The command: gensupcon weights export --workdir runs/x --output x.safetensors (or x.stablehlo), and weights show FILE."""
 
+import os
+
 from gensupcon_jax import command_line
 
 
@@ -19,9 +21,11 @@ def _export(arguments: list[str], program: str) -> None:
     command_line.add_switch(parser, "head", "also the projection head, as head.* (.safetensors)")
     options = parser.parse(arguments)
     # After the arguments: a wrong one is said before these are imported.
+    from gensupcon_jax.cluster import cpu_flags
     from gensupcon_jax.paths import as_path
     from gensupcon_jax.weights.export import export
 
+    cpu_flags.set_for_this_machine(os.environ)
     print(export(as_path(options.workdir), as_path(options.output), head=options.head))
 
 

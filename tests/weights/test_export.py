@@ -1,10 +1,12 @@
 """A run's weights as a file and its features as a portable function, through the command line."""
 
 import json
+import os
 
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import safetensors
 
 from gensupcon_jax import __main__
@@ -59,3 +61,13 @@ def test_the_head_is_exported_on_request(tmp_path):
     folder, path = make_run(tmp_path / "run"), tmp_path / "x.safetensors"
     __main__.main(["weights", "export", "--workdir", str(folder), "--output", str(path), "--head"])
     assert_same(fill(network(seed=1), read_file(path), where="x"), network())
+
+
+def test_jax_is_told_where_it_computes_before_anything_is_exported(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("gensupcon_jax.cluster.cpu_flags.set_for_this_machine", told.append)
+    with pytest.raises(SystemExit):
+        __main__.main(
+            ["weights", "export", "--workdir", str(tmp_path / "none"), "--output", str(tmp_path / "x.stablehlo")]
+        )
+    assert told == [os.environ]
