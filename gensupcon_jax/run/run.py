@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from gensupcon_jax.cluster import processes, sharding
 from gensupcon_jax.data import datasets, input_pipeline
 from gensupcon_jax.data.shapes import Batch, DataShape
-from gensupcon_jax.evaluation import network
+from gensupcon_jax.evaluation import final
 from gensupcon_jax.method.state import TrainState, state_shardings
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run import assemble
@@ -96,11 +96,11 @@ class Run:
         """uint8 images, as the data has them -> Prediction of this state, the same on every device."""
         return lambda images: self.parts.predict_fn(state, self.frozen, images)
 
-    def evaluation_settings(self) -> network.Settings:
+    def evaluation_settings(self) -> final.Settings:
         """How the network is evaluated; batches are rounded up to a multiple of the devices."""
         fields = self.config.evaluate
         batch_size = -(-fields.batch_size // self.mesh.size) * self.mesh.size
-        return network.Settings(
+        return final.Settings(
             knn={
                 "neighbors": tuple(fields.neighbors),
                 "temperature": fields.knn_temperature,

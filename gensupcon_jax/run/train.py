@@ -14,7 +14,7 @@ from gensupcon_jax.cluster.stopping import stop_requests
 from gensupcon_jax.cluster.watchdog import Watchdog
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.evaluation.features import extract
-from gensupcon_jax.evaluation.network import Evaluation, evaluate_network, numbers_of
+from gensupcon_jax.evaluation.final import Evaluation, evaluate_network, numbers_of
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.paths import as_path
 from gensupcon_jax.run import assemble, loop
