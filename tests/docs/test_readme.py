@@ -40,3 +40,8 @@ def test_only_the_loss():
 def test_it_fits_on_one_screen_and_a_half():
     assert len(README.splitlines()) <= 120
     assert len(BLOCKS) == 3
+
+
+def test_the_pages_show_the_same_examples():
+    assert BLOCKS[0] in (ROOT / "docs/your_images.md").read_text()
+    assert BLOCKS[1] in (ROOT / "docs/weights.md").read_text()
