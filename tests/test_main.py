@@ -86,7 +86,7 @@ def test_a_mistake_is_one_line_and_status_1(tmp_path, fails, arguments, message)
                       "fashion_mnist, imagenet, or the path of a file"),
         (["imagnet:supcon"], "--config is imagnet, which is not a file or a recipe; did you mean imagenet? allowed: cifar10, "
                              "cifar100, common, digits, fashion_mnist, imagenet, or the path of a file"),
-        (["digits", "--config", "cifar10"], "the recipe digits is given, and --config cifar10; leave one of them out"),
+        (["digits", "--config", "cifar10"], "both the recipe digits and --config cifar10 are given; leave one of them out"),
         (["digits:foo"], "--config is digits:foo, but its get_config takes no variant; allowed: digits, without a variant"),
         (["--config", "configs/digits.py:foo"], "--config is configs/digits.py:foo, but its get_config takes no variant; "
                                                 "allowed: configs/digits.py, without a variant"),

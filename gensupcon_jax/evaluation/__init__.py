@@ -1,1 +1,1 @@
-"""How good frozen features are."""
+"""Evaluation of frozen features."""

@@ -1,4 +1,4 @@
-"""A network's outputs for every image of a split, on any number of devices; and the raw pixels, the baseline."""
+"""Outputs of a network for every image of a split, on any number of devices, and raw pixels as a baseline."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _MOST_PIXELS = 2**29  # 2 GiB of float32
 
 
 class Features(NamedTuple):
-    """One split's features and the most likely class of each image."""
+    """The features of a split and the most likely class of each image."""
 
     values: Float[np.ndarray, "example dim"]
     classes: Int[np.ndarray, "example"]
@@ -30,13 +30,13 @@ def extract(
     batch_size: int,
     sharding: jax.sharding.Sharding,
 ) -> Float[np.ndarray, "example dim"]:
-    """output_fn (features or logits of a batch) over all images, each exactly once, in order.
+    """Apply output_fn (features or logits of a batch) to all images, each exactly once, in order.
 
-    output_fn gives the rows of the whole batch on every device; with several hosts each of them gets all rows.
+    output_fn returns the rows of the whole batch on every device; each of several hosts gets all rows.
     """
     parts = []
     for batch, is_real in padded_batches(split, batch_size, sharding):
-        # Fetched at once: more than 32 unawaited calls on several CPU devices hang.
+        # Fetched immediately: more than 32 unawaited calls on several CPU devices hang.
         parts.append(np.asarray(output_fn(batch), np.float32)[is_real])
     return np.concatenate(parts)
 
@@ -55,9 +55,9 @@ def dataset_features(
 
 
 def pixel_features(dataset: Dataset, **settings) -> dict[str, Features] | None:
-    """The raw pixels as features, 0..1: the baseline that an encoder has to beat.
+    """The raw pixels as features, 0..1: the baseline for an encoder.
 
-    Encoded images are averaged down to 32 x 32; None where even so the training images are too many to compare with.
+    Encoded images are resized to 32 x 32; None if there are still too many training images to compare with.
     """
     if not isinstance(dataset.train, EncodedSplit):
         splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}

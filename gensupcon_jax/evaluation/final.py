@@ -1,4 +1,4 @@
-"""Every evaluation of one trained network in one call: k-NN, linear probe, classifier, raw pixels, further measures."""
+"""All evaluations of a trained network in one call: k-NN, linear probe, classifier, raw pixels, further measures."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from gensupcon_jax.evaluation.probe import evaluate_linear
 class Settings(NamedTuple):
     """How a network is evaluated.
 
-    knn: arguments of `evaluate_knn`.  extraction: of `extract`.  penalties: of the linear probe; none: it is not fitted.
+    knn: arguments of `evaluate_knn`.  extraction: arguments of `extract`.  penalties: of the linear probe; empty: not fitted.
     measures: names in the table `MEASURES`.
     """
 
@@ -29,7 +29,7 @@ class Settings(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The outcomes for one network, and the test features that they rest on; None: not asked for, too large, or not there.
+    """The outcomes for one network and its test features; None: not requested, too large, or not available.
 
     measures: name -> (value on validation, value on test).
     """
@@ -50,8 +50,8 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_network(predict_fn: Callable, dataset: Dataset, settings: Settings) -> Evaluation:
-    """k-NN and linear probe of the frozen features, k-NN of the raw pixels beside them, the network's own classifier
-    where it has one, and the measures asked for.
+    """k-NN and linear probe of the frozen features, k-NN of the raw pixels for comparison, the network's own classifier
+    if it has one, and the requested measures.
 
     predict_fn: uint8 images -> objectives.Prediction.
     """
@@ -81,7 +81,7 @@ def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, extraction: dic
 
 
 def numbers_of(evaluation: Evaluation) -> dict[str, Any]:
-    """Top-1 of each outcome on test and on validation, in percent, the settings that were chosen, and the measures."""
+    """Top-1 of each outcome on both splits, in percent, the chosen settings, and the measures."""
     named = {
         "linear": evaluation.linear,
         "knn": evaluation.knn,

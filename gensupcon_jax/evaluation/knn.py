@@ -1,4 +1,4 @@
-"""k nearest neighbors of frozen features; k is chosen on validation."""
+"""k-NN on frozen features; k is chosen on the validation split."""
 
 import functools
 
@@ -22,9 +22,9 @@ def knn_predictions(
     num_classes: int,
     query_tile: int = 1024,
 ) -> dict[int, Int[np.ndarray, "query"]]:
-    """Predicted class of each query for each k: k nearest by cosine vote with weight exp(cosine / temperature).
+    """Predicted class of each query for each k: the k nearest by cosine vote with weight exp(cosine / temperature).
 
-    The weighting is that of instance discrimination (arXiv 1805.01978). A k above the number of training images is left out.
+    The weighting is that of instance discrimination (arXiv 1805.01978). Any k above the number of training images is left out.
     """
     allowed = tuple(k for k in neighbors if k <= len(train.values)) or (len(train.values),)
     find = functools.partial(nearest, num_neighbors=max(allowed))
@@ -41,7 +41,7 @@ def knn_predictions(
 def nearest(
     queries: Float[Array, "query dim"], stored: Float[Array, "stored dim"], num_neighbors: int
 ) -> tuple[Float[Array, "query neighbor"], Int[Array, "query neighbor"]]:
-    """Cosine and index of the stored features that are most similar to each query, the nearest first."""
+    """Cosines and indices of the stored features that are most similar to each query, the nearest first."""
     queries, stored = (x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (queries, stored))
     return tuple(jax.lax.top_k(jnp.matmul(queries, stored.T, precision=jax.lax.Precision.HIGHEST), num_neighbors))
 
@@ -57,7 +57,7 @@ def _votes(cosines: np.ndarray, classes: np.ndarray, *, temperature: Number, num
 def evaluate_knn(
     features: dict[str, Features], *, neighbors: tuple[int, ...], temperature: Number, num_classes: int
 ) -> Outcome:
-    """k-NN with the k that is best on validation, the smallest of equals."""
+    """k-NN with the k that is best on the validation split, the smallest in a tie."""
     settings = {"temperature": temperature, "num_classes": num_classes}
     best_k, validation_top1 = best_neighbors(features, neighbors=neighbors, **settings)
     predictions = knn_predictions(features["train"], features["test"].values, neighbors=(best_k,), **settings)
@@ -65,7 +65,7 @@ def evaluate_knn(
 
 
 def best_neighbors(features: dict[str, Features], *, neighbors: tuple[int, ...], **settings) -> tuple[int, float]:
-    """The k that is best on validation, and its accuracy in percent."""
+    """The k that is best on the validation split, and its accuracy in percent."""
     predictions = knn_predictions(features["train"], features["validation"].values, neighbors=neighbors, **settings)
     scores = {k: top1(prediction, features["validation"].classes) for k, prediction in predictions.items()}
     best = max(sorted(scores), key=scores.get)

@@ -1,6 +1,6 @@
-"""Measures of frozen features beside k-NN and the probe: a table from which `evaluate.measures` takes names.
+"""Measures of frozen features other than k-NN and the probe: the table of the names in `evaluate.measures`.
 
-A measure is a function of one split's features and classes. Its number stands in the metrics of every evaluation (on the
+A measure is a function of the features and classes of one split. Its value appears in the metrics of every evaluation (on the
 validation split), in the results (on the test split) and in the report:
 
     from gensupcon_jax.evaluation.measures import MEASURES
@@ -20,14 +20,14 @@ _TILE = 1024  # queries at a time: the cosines of a large split would not fit in
 
 
 def recall_at_1(features: Features) -> float:
-    """Share of images, in percent, whose nearest other image of the split has their class (image retrieval's R@1)."""
+    """Share of images, in percent, whose nearest other image of the split is of the same class (image retrieval's R@1)."""
     return 100.0 * float(np.mean([ranked[0] for rows in _ranked_matches(features) for ranked in rows]))
 
 
 def mean_average_precision(features: Features) -> float:
     """Mean over images of the average precision of the other images, ranked by cosine, in percent (retrieval's mAP).
 
-    An image that is the only one of its class has nothing to be found, and is left out; 0 where that is so for all.
+    Images that are the only one of their class are left out; 0 if that leaves none.
     """
     precisions = [_average_precision(ranked) for rows in _ranked_matches(features) for ranked in rows if ranked.any()]
     return 100.0 * float(np.mean(precisions)) if precisions else 0.0
@@ -45,7 +45,7 @@ def measured(names: Sequence[str], features: Features) -> dict[str, float]:
 
 
 def _ranked_matches(features: Features) -> Iterator[Bool[np.ndarray, "query other"]]:
-    """For each image, whether each other one has its class, the most similar first; in tiles of queries."""
+    """For each image, whether each other image is of its class, the most similar first; in tiles of queries."""
     unit = features.values / np.maximum(np.linalg.norm(features.values, axis=1, keepdims=True), 1e-12)
     for start in range(0, len(unit), _TILE):
         queries = np.arange(start, min(start + _TILE, len(unit)))

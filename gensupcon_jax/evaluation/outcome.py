@@ -1,4 +1,4 @@
-"""What a classifier on frozen features reaches: a setting chosen on validation, the test split used once."""
+"""The result of a classifier on frozen features: the setting is chosen on validation, the test split is used once."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ Number = float | int
 
 
 class Outcome(NamedTuple):
-    """A setting chosen on validation, its validation accuracy, and the test predictions made with it once."""
+    """A setting chosen on validation, its validation accuracy, and its test predictions."""
 
     setting: Number
     validation_top1: float
@@ -17,5 +17,5 @@ class Outcome(NamedTuple):
 
 
 def top1(predictions: Int[np.ndarray, "example"], classes: Int[np.ndarray, "example"]) -> float:
-    """Share of right predictions, in percent."""
+    """Share of correct predictions, in percent."""
     return 100.0 * float(np.mean(predictions == classes))

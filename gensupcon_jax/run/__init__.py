@@ -1,1 +1,1 @@
-"""A run: a checked config, its parts, the loop, and what it says meanwhile."""
+"""A run: checking a config, building its parts, the training loop, and what it reports."""

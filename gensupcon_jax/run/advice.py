@@ -1,4 +1,4 @@
-"""What the numbers of a run say is wrong, in words, each thing once: found, likely cause, field to change."""
+"""Advice from the metrics of a run, each problem once: what was found, its likely cause, the field to change."""
 
 import collections
 import math
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Before a network had time to learn, chance level and collapse say nothing: so many steps, at half the peak rate or
-# more at least once; then the mean of so many rows counts, not one batch.
+# Chance level and collapse mean nothing before a network had time to learn: at least this many steps, and a learning rate
+# that reached half its peak. From then on the mean of the last rows is checked, not a single batch.
 _EARLIEST_STEP = 50
 _NUM_ROWS = 3
 
@@ -28,12 +28,12 @@ _LARGE_UPDATE = 0.03
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known before training; names are the config's.
+    """What is known before training; the names are those of the config.
 
-    chance_loss: of the labels, without a teacher's part, for rows that have no `train/chance_loss`; None: not judged.
-    learning_rate: the peak. parameter_norm: global norm of the initial parameters; without it, or with another optimizer
-    than sgd, the size of the updates is not judged. input_bound_share: of the time, from which waiting for images is said;
-    decoding_threads: that decode images on the host; 0: the images are in memory.
+    chance_loss: of the labels, without a teacher's part, for rows without `train/chance_loss`; None: not checked.
+    learning_rate: the peak. parameter_norm: global norm of the initial parameters; without it, or with an optimizer other
+    than sgd, the size of the updates is not checked. input_bound_share: share of the time above which waiting for images is
+    reported. decoding_threads: threads that decode images on the host; 0: the images are in memory.
     """
 
     objective: str
@@ -54,7 +54,7 @@ class RunFacts:
 class Advisor:
     """Reads the logged rows of one run, oldest first; facts are the fields of `RunFacts`.
 
-    A run that goes on may feed it the earlier rows again: what was said for them is then not said twice.
+    A run that resumes passes the earlier rows first, so that nothing is reported twice.
     """
 
     def __init__(self, **facts: Any):
@@ -65,10 +65,10 @@ class Advisor:
         self._waits = collections.deque(maxlen=_NUM_ROWS)
 
     def sentences(self, step: int, row: Mapping[str, Any]) -> list[str]:
-        """What is newly wrong with the row logged at this step, each as "name: what, why, what to change".
+        """The new problems of the row logged at this step, each as "name: what, why, what to change".
 
-        Names in row are `train/loss`, `train/embedding_spread` and so on; those that are missing are not judged, and
-        no row is before the queue of a momentum encoder is full.
+        Names in row are `train/loss`, `train/embedding_spread` and so on; missing ones are not checked, and no row is
+        checked before the queue of a momentum encoder is full.
         """
         numbers = _train_numbers(row)
         if "loss" not in numbers or step * self._facts.batch_size < self._facts.queue_size:
@@ -106,7 +106,7 @@ def _name(sentence: str) -> str:
 
 
 def _train_numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers behind `train/`; null, as JSON has it, and what is missing are NaN: no comparison holds for it."""
+    """The metrics named `train/...`, without the prefix; null and missing values are NaN, for which no comparison holds."""
     found = {name.removeprefix("train/"): value for name, value in row.items() if name.startswith("train/")}
     return _with_nan({name: math.nan if value is None else value for name, value in found.items()})
 
@@ -119,7 +119,7 @@ def _with_nan(numbers: dict[str, float]) -> dict[str, float]:
     return collections.defaultdict(lambda: math.nan, numbers)
 
 
-# ---- what a single row tells
+# ---- checks of a single row
 
 
 def _not_finite(facts: RunFacts, numbers: Mapping[str, float]) -> str | None:
@@ -133,9 +133,9 @@ def _not_finite(facts: RunFacts, numbers: Mapping[str, float]) -> str | None:
 
 def _few_similar_contrasts(facts: RunFacts, numbers: Mapping[str, float]) -> str | None:
     if numbers["valid_anchors"] < _FEW:
-        found = f"{1.0 - numbers['valid_anchors']:.0%} of the anchors have none and teach nothing"
+        found = f"{1.0 - numbers['valid_anchors']:.0%} of the anchors have none and contribute nothing"
     elif numbers["similar_contrasts"] < _FEW:
-        found = f"{numbers['similar_contrasts']:.2f} contrasts an anchor have a label similarity above 0.5"
+        found = f"{numbers['similar_contrasts']:.2f} contrasts per anchor have a label similarity above 0.5"
     else:
         return None
     if facts.mode == "momentum":
@@ -153,8 +153,8 @@ def _uniform_teacher(facts: RunFacts, numbers: Mapping[str, float]) -> str | Non
     if not facts.has_teacher or not numbers["teacher_entropy"] > _UNIFORM_ENTROPY * largest:
         return None
     return (
-        f"teacher nearly uniform: its predictions have an entropy of {numbers['teacher_entropy']:.3f} nats, and knowing "
-        f"nothing has {largest:.3f} (ln of {facts.num_classes} classes): they make all images alike. Lower "
+        f"teacher nearly uniform: its predictions have an entropy of {numbers['teacher_entropy']:.3f} nats, a uniform "
+        f"distribution has {largest:.3f} (ln of {facts.num_classes} classes): they make all images alike. Lower "
         "teacher.temperature, or correct teacher.mean, teacher.std and teacher.image_size"
     )
 
@@ -170,15 +170,15 @@ def _one_hot_teacher(facts: RunFacts, numbers: Mapping[str, float]) -> str | Non
 
 def _input_sentence(facts: RunFacts, share: float, step: float | int) -> str:
     change = (
-        "The images are in memory, so the host itself is busy: run less beside it, or raise batch_size"
+        "The images are in memory, so the host itself is busy: run fewer other processes on it, or raise batch_size"
         if facts.decoding_threads == 0
         else f"{facts.decoding_threads} threads decode images: raise dataset.num_threads where the host has more cores, "
-        "use a host with more of them, or store the images smaller (JPEGs near twice dataset.image_size)"
+        "use a host with more cores, or store smaller images (JPEGs near twice dataset.image_size)"
     )
     return f"input-bound: the devices waited {share:.0%} of the time for images, up to step {step:g}. {change}"
 
 
-# ---- what several rows tell, once the network had time to learn
+# ---- checks of the mean of several rows, once the network had time to learn
 
 
 def _loss_at_chance(facts: RunFacts, numbers: Mapping[str, float]) -> str | None:
@@ -189,12 +189,12 @@ def _loss_at_chance(facts: RunFacts, numbers: Mapping[str, float]) -> str | None
         "scale x ln of the number of contrasts" if facts.objective == "contrastive" else "ln of the number of classes"
     )
     cause = (
-        "The embeddings have collapsed, the learning rate is likely too large: lower"
+        "The embeddings have collapsed; the learning rate is likely too large: lower"
         if _is_collapsed(facts, numbers)
         else "The learning rate is likely too small, or the labels do not belong to the images: raise"
     )
     return (
-        f"loss at chance level: {loss:.4f} at step {numbers['step']}, and a network that knows nothing gets {chance:.4f} "
+        f"loss at chance level: {loss:.4f} at step {numbers['step']}, a network that has learned nothing gets {chance:.4f} "
         f"({counted}). {cause} optimizer.learning_rate (now {facts.learning_rate:g})"
     )
 
@@ -210,7 +210,7 @@ def _collapsed(facts: RunFacts, numbers: Mapping[str, float]) -> str | None:
 
 
 def _is_collapsed(facts: RunFacts, numbers: Mapping[str, float]) -> bool:
-    # Two classes are at best at the two ends of one line.
+    # With two classes, rank 1 is the best there is: both ends of one line.
     on_a_line = facts.num_classes > 2 and numbers["effective_rank"] < _COLLAPSED_RANK
     return on_a_line or numbers["embedding_spread"] < _COLLAPSED_SPREAD
 
@@ -218,17 +218,17 @@ def _is_collapsed(facts: RunFacts, numbers: Mapping[str, float]) -> bool:
 def _small_learning_rate(facts: RunFacts, numbers: Mapping[str, float]) -> str | None:
     update, loss = _relative_update(facts, numbers), _label_loss(numbers)
     learns = not loss >= _SMALL_PROGRESS * numbers["chance_loss"]
-    # Collapsed embeddings have no gradient: that is no matter of the rate.
+    # Collapsed embeddings have no gradient, whatever the rate.
     if not update < _SMALL_UPDATE or learns or _is_collapsed(facts, numbers):
         return None
     change = f"raise optimizer.learning_rate (now {facts.learning_rate:g})"
     if facts.normalizer == "count":
         change = (
             f"gradients with loss.normalizer count are about {facts.num_classes} times (the classes) smaller than with "
-            f"similarity: {change} as much, or set loss.normalizer to similarity"
+            f"similarity: {change} accordingly, or set loss.normalizer to similarity"
         )
     return (
-        f"learning rate too small: at step {numbers['step']} an update is {update:.0e} of the norm of the parameters, and "
+        f"learning rate too small: at step {numbers['step']} an update is {update:.0e} of the norm of the parameters and "
         f"the loss {loss:.4f} is still near chance level {numbers['chance_loss']:.4f}; {change}"
     )
 
@@ -239,17 +239,19 @@ def _large_learning_rate(facts: RunFacts, numbers: Mapping[str, float]) -> str |
         return None
     change = f"lower optimizer.learning_rate (now {facts.learning_rate:g})"
     if facts.normalizer == "similarity":
-        change += f"; a rate meant for loss.normalizer count is about {facts.num_classes} times (the classes) too large"
+        change += (
+            f"; a rate chosen for loss.normalizer count is about {facts.num_classes} times (the classes) too large"
+        )
     return f"learning rate too large: at step {numbers['step']} an update is {update:.0%} of the norm of the parameters; {change}"
 
 
 def _label_loss(numbers: Mapping[str, float]) -> float:
-    """The part of the loss that chance_loss is about: with a teacher its own part is added to it."""
+    """The part of the loss that chance_loss refers to: without the teacher's part."""
     return numbers["label_loss"] if "label_loss" in numbers else numbers["loss"]
 
 
 def _relative_update(facts: RunFacts, numbers: Mapping[str, float]) -> float:
-    """NaN where the gradient's size is not the update's, or where these bounds were not measured."""
+    """NaN where the update is not proportional to the gradient, or where the bounds above were not measured."""
     if facts.optimizer != "sgd" or facts.objective != "contrastive" or not facts.parameter_norm:
         return math.nan
     return numbers["learning_rate"] * numbers["gradient_norm"] / facts.parameter_norm

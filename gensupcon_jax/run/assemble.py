@@ -1,4 +1,4 @@
-"""A checked config -> the functions and sizes that the loop calls. Shapes only: nothing is compiled or drawn here."""
+"""From a checked config to the functions that the loop calls. Shapes only: nothing is compiled or drawn here."""
 
 import functools
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Parts(NamedTuple):
 
 
 def lengths(config: ConfigDict, per_epoch: int) -> Lengths:
-    """The config's durations, which may stand in epochs, steps or images."""
+    """The config's durations, which may be given in epochs, steps or images."""
 
     def steps(group: ConfigDict, prefix: str, name: str) -> int:
         given = {unit: group[prefix + unit] for unit in ("epochs", "steps", "images")}
@@ -142,7 +142,7 @@ def build_objective(
 def frozen_variables(
     config: ConfigDict, teacher: teachers.Teacher | None, encoder_variables_fn: Callable[[], Any]
 ) -> dict[str, Any]:
-    """What a step reads and never updates: the variables of a teacher, and of the encoder of a linear probe."""
+    """The variables that a step reads and never updates: those of a teacher, and of the encoder of a linear probe."""
     frozen = {}
     if teacher is not None and config.teacher.weight > 0:
         frozen["teacher"] = teacher.variables
@@ -152,9 +152,9 @@ def frozen_variables(
 
 
 def chance_loss(config: ConfigDict, labels: Any) -> float:
-    """The loss at chance level, of the labels alone, from one batch's [image, view, class].
+    """The loss at chance level, from the labels of one batch [image, view, class].
 
-    Contrastive: embeddings all alike. Otherwise: every class equally likely.
+    Contrastive: all embeddings are equal. Otherwise: every class is equally likely.
     """
     if config.objective != "contrastive":
         return float(np.log(labels.shape[-1]))
@@ -198,7 +198,7 @@ def _teacher_labels(
 ) -> objectives.TeacherLabels | None:
     if teacher is None or config.teacher.weight == 0:
         return None
-    fixed = teacher._replace(variables=None)  # the arrays come as the step's frozen argument
+    fixed = teacher._replace(variables=None)  # the arrays are passed as the step's frozen argument
     probabilities_fn = functools.partial(
         teachers.teacher_probabilities,
         fixed,
@@ -218,7 +218,7 @@ def _diagnose(
     normalizer: str,
     label_similarity: str,
 ) -> dict[str, Any]:
-    """The numbers that say whether training goes well, of the first query view."""
+    """The training diagnostics of the first query view."""
     anchors, contrasts = (None if part is None else _labeled(part) for part in pairs[0])
     settings = {
         "contrast_mask": None if contrasts is None else mask_fn(contrasts.embeddings),

@@ -1,4 +1,4 @@
-"""Can this config run? Each field by the rule of its declaration, then combinations; all problems are reported together."""
+"""Checks of a config: each field by its declared rule, then combinations; all problems are reported together."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from gensupcon_jax.models import ENCODERS
 from gensupcon_jax.run.field_names import hint
 from gensupcon_jax.text import flatten
 
-# The tables that a field may take its names from, see `rules.Named`; they are looked at when a config is checked.
+# The tables that a field may take its names from, see `rules.Named`; they are read when a config is checked.
 TABLES: Mapping[str, Iterable[str]] = {
     "encoders": ENCODERS,
     "label similarities": LABEL_SIMILARITIES,
@@ -30,20 +30,20 @@ TABLES: Mapping[str, Iterable[str]] = {
 
 
 def rule_of(name: str) -> Rule:
-    """What a field may hold, with the names that the tables hold now."""
+    """The rule of a field, with the names that the tables hold now."""
     return FIELDS[name].allowed.resolved(TABLES)
 
 
 def refusal(name: str, value: Any) -> str | None:
-    """What the field may hold, in words, where it may not hold this value; else None."""
+    """What the field allows, in words, if it does not allow this value; else None."""
     rule = rule_of(name)
     return None if rule.allows(value) else rule.words
 
 
 def check_config(config: ConfigDict) -> None:
-    """UserError with a line for each field that is unknown, missing or not allowed, and for each combination that is not.
+    """UserError with a line for each field that is unknown, missing or not allowed, and each combination that is not.
 
-    A combination is looked at when each of its fields alone is allowed.
+    A combination is checked when each of its fields alone is allowed.
     """
     fields = flatten(config.to_dict())
     problems = [f"{name} is not a field of the config{hint(name)}" for name in fields if name not in FIELDS]
@@ -58,15 +58,15 @@ def check_config(config: ConfigDict) -> None:
 
 
 def check_combinations(config: ConfigDict, num_train_images: int, num_devices: int) -> None:
-    """UserError with a line for each pair of fields that do not go together, with so many images and devices."""
+    """UserError with a line for each field that does not fit this number of images and devices."""
     problems = []
     try:
         local = local_batch_size(config.batch_size, num_devices)
         if config.mix.kind != "none" and local % config.mix.block:
-            # A batch beyond the images is refused below; looking for all its divisors would never end.
+            # A batch larger than the data is refused below; the search for its divisors would take forever.
             divisors = [size for size in range(1, min(local, num_train_images) + 1) if local % size == 0]
             problems.append(
-                f"mix.block is {config.mix.block}, which does not divide the {local} images of a device; "
+                f"mix.block is {config.mix.block}, which does not divide the {local} images per device; "
                 f"allowed: {', '.join(map(str, divisors[-8:]))}"
             )
     except UserError as error:
@@ -134,7 +134,7 @@ def _averages(config: ConfigDict) -> list[str]:
     ]
 
 
-# Which fields a combination is of, and what is wrong with it.
+# The fields of each combination, and the function that returns its problems.
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], ...] = (
     (("objective", "augment.num_views"), _views),
     (

@@ -1,4 +1,4 @@
-"""Where in a step the first value that is not finite appears: looked for once, after a run has diverged."""
+"""Finds the first value in a step that is not finite; runs once, after a run has diverged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +18,12 @@ from gensupcon_jax.paths import Path
 
 
 def likely_causes(objective: str) -> str:
-    """What to look at first, in words."""
+    """The likely causes, as a sentence."""
     causes = ["optimizer.learning_rate is too high", "optimizer.warmup_epochs is too short"]
     if objective == "contrastive":
         causes[1:1] = [
             "loss.temperature is too low",
-            "loss.normalizer is 'similarity' with a rate that was chosen for 'count', whose gradients are far smaller",
+            "loss.normalizer is 'similarity' with a learning rate chosen for 'count', whose gradients are far smaller",
         ]
     return f"Likely causes: {', '.join(causes)}"
 
@@ -37,9 +37,9 @@ def first_bad_value(
     batch: Batch,
     seed_key: jax.Array,
 ) -> str:
-    """In words, the first thing of this step that is not finite, in the order in which a step computes.
+    """Describes the first value of this step that is not finite, in the order of computation.
 
-    The state is the one before the step.
+    state: the one before the step.
     """
     modules: list[str] = []
 
@@ -75,19 +75,19 @@ def first_bad_value(
 def _in_words(found: dict[str, Any], modules: list[str]) -> str:
     bad_params, bad_gradients = (_bad_names(found[name]) for name in ("params", "gradients"))
     if bad_params:
-        return f"the parameters {bad_params[0]} were not finite before it"
+        return f"the parameters {bad_params[0]} were not finite before the step"
     for name in ("images", "labels"):
         if not found[name]:
-            return f"the {name} that the network got are not finite"
+            return f"the {name} given to the network are not finite"
     for module, is_finite in zip(modules, found["outputs"], strict=True):
         if not is_finite:
             return f"the first module whose output is not finite is {module}"
     if not found["loss"]:
-        return "every module's output is finite, the loss is not"
+        return "the output of every module is finite, the loss is not"
     if bad_gradients:
         # Gradients flow from the last module to the first, and so do their bad values.
         last = max(bad_gradients, key=lambda name: _position(name, modules))
-        return f"the loss is finite, the first gradient that is not is that of {last}"
+        return f"the loss is finite, the first gradient that is not finite is that of {last}"
     return "loss and gradients are finite, the update of the parameters or BatchNorm's statistics are not"
 
 
@@ -106,13 +106,13 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def message(found: str, good_step: int, num_skipped: int, objective: str, folder: Path) -> str:
-    """What is said when a run diverged: what was found, the likely causes, and where the last good state is.
+    """The error of a diverged run: what was found, the likely causes, and where the last good state is.
 
-    found: of `first_bad_value`.  num_skipped: steps that were skipped before.
+    found: from `first_bad_value`.  num_skipped: steps that were skipped before.
     """
     skipped = f"; {num_skipped} such steps were skipped before it (optimizer.max_skipped_steps)" if num_skipped else ""
     return (
         f"step {good_step + 1} is not finite: {found}{skipped}. {likely_causes(objective)}. "
         f"The last good state, of step {good_step}, is saved in {folder}; "
-        "start again with other settings in another --workdir"
+        "start again with different settings in another --workdir"
     )

@@ -1,4 +1,4 @@
-"""How long something takes, in steps, from the one of three units that the user gave."""
+"""Durations in steps, from whichever of three units was given."""
 
 import math
 
@@ -10,11 +10,11 @@ Number = float | int
 def duration_steps(
     *, epochs: Number | None, steps: int | None, images: int | None, steps_per_epoch: int, batch_size: int, name: str
 ) -> int:
-    """The first that is given (not None) of steps, images and epochs, in steps.
+    """The first of steps, images and epochs that is not None, in steps.
 
-    steps as they are; images / batch_size and epochs * steps_per_epoch to the nearest whole step (a half to the even one),
-    at least 1 unless the duration is 0. name: what its fields share, "optimizer.warmup" for `optimizer.warmup_steps`;
-    "" for `steps`. UserError names the field that is negative or no number, or all three when none is given.
+    images / batch_size and epochs * steps_per_epoch are rounded to the nearest whole step (a half to the even one), to at
+    least 1 unless the duration is 0. name: the common prefix of the fields, "optimizer.warmup" for `optimizer.warmup_steps`;
+    "" for `steps`. UserError names the field that is negative or not a number, or all three if none is given.
     """
     given = {"steps": steps, "images": images, "epochs": epochs}
     fields = {unit: f"{name}_{unit}" if name else unit for unit in given}

@@ -1,11 +1,11 @@
-"""What to say where a field of the config is misspelled."""
+"""Hints for misspelled fields of the config."""
 
 from gensupcon_jax.command_line import did_you_mean, nearest_fields
 from gensupcon_jax.configs.fields import FIELDS
 
 
 def hint(name: str) -> str:
-    """What to say after an unknown field's name: the fields that it may mean, or where to look."""
+    """The end of a message about an unknown field: the fields that were likely meant, or where to look."""
     members = [field for field in FIELDS if field.startswith(f"{name}.")]
     if members:
         return f"; it is a group of fields: {', '.join(members)}"

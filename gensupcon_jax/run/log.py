@@ -1,4 +1,4 @@
-"""What a run says of its steps: rows for the metrics, a line or a bar for the person who watches, advice."""
+"""The log of a run: rows of metrics, a progress bar or lines on standard error, and advice."""
 
 import contextlib
 import time
@@ -15,9 +15,9 @@ from gensupcon_jax.store.writers import MetricsWriter
 
 
 class StepTimer:
-    """How fast the steps since the last row were, and how long training took in all starts of the run.
+    """The speed of the steps since the last row, and the time of training over all starts of the run.
 
-    earlier_seconds: of training before this start.  stall_seconds: how long saving held training up since the last row.
+    earlier_seconds: of training before this start.  stall_seconds: time that training waited for saving since the last row.
     """
 
     def __init__(self, start_step: int, earlier_seconds: float):
@@ -27,7 +27,7 @@ class StepTimer:
         self._step, self._waited_seconds = start_step, 0.0
 
     def lap(self, step: int, batch_size: int, waited_seconds: float) -> dict[str, float]:
-        """The numbers of the steps up to this one; waited_seconds: for images, since the start."""
+        """The timings of the steps up to this one; waited_seconds: time spent waiting for images since the start."""
         now = time.monotonic()
         seconds = now - self._since
         numbers = {
@@ -41,14 +41,14 @@ class StepTimer:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens in it is not part of a step."""
+        """The time inside this context is not counted."""
         started = time.monotonic()
         yield
         self._since += time.monotonic() - started
 
 
 class TrainingLog:
-    """Collects what is known of a step, writes it as one row, and shows a part of it; process 0 alone does."""
+    """Collects the values of a step, writes them as one row, and shows some of them; on process 0 only."""
 
     def __init__(self, run: Run, advisor: Advisor, start_step: int):
         self._run, self._advisor = run, advisor
@@ -62,19 +62,19 @@ class TrainingLog:
             is_shown=processes.is_first(),
         )
         for row in read_metrics(run.folder):
-            advisor.sentences(row["step"], row)  # said by an earlier start
+            advisor.sentences(row["step"], row)  # reported by an earlier start
         self.timer = StepTimer(start_step, trained_seconds(run.folder, start_step))
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         self._progress.say(text)
 
     def advance(self) -> None:
-        """One more step is done."""
+        """Count one more step."""
         self._progress.advance()
 
     def add_training(self, step: int, metrics: dict[str, float], waited_seconds: float) -> None:
-        """The metrics of a step, its learning rate and speed, and what they say is wrong."""
+        """Add the metrics of a step, its learning rate and speed, and print advice on them."""
         row = {f"train/{name}": value for name, value in metrics.items()}
         row |= self.timer.lap(step, self._run.config.batch_size, waited_seconds)
         row |= {
@@ -89,19 +89,19 @@ class TrainingLog:
         self._row |= row
 
     def add_validation(self, row: dict[str, Any], notes: dict[str, str]) -> None:
-        """The scores on the validation split."""
+        """Add the scores on the validation split."""
         self._row |= row
         self._notes |= notes
 
     def write(self, step: int, *, force: bool) -> None:
-        """The row of this step; force: show it, however short ago the last line was."""
+        """Write the row of this step; force: also show it, however recent the last line is."""
         if self._writer:
             self._writer.write(step, self._row)
         self._progress.show(step, force=force, **self._notes)
         self._row, self._notes = {}, {}
 
     def flush(self) -> None:
-        """All rows are kept from here on."""
+        """Make sure that all rows so far are on disk."""
         if self._writer:
             self._writer.flush()
 
@@ -121,6 +121,6 @@ def _writer(run: Run, start_step: int) -> MetricsWriter:
 
 
 def trained_seconds(folder: Path, step: int) -> float:
-    """How long the steps up to this one took, over all starts of the run."""
+    """The duration of the steps up to this one, over all starts of the run."""
     seconds = [row["train/seconds"] for row in read_metrics(folder) if row["step"] <= step and "train/seconds" in row]
     return seconds[-1] if seconds else 0.0

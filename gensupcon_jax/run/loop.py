@@ -26,7 +26,7 @@ _STEPS_IN_FLIGHT = 2
 
 
 class Supervision(NamedTuple):
-    """What may end a run early: a signal, or a step that takes too long."""
+    """What can end a run early: a signal, or a step that takes too long."""
 
     stop_request: StopRequest
     watchdog: Watchdog
@@ -50,7 +50,7 @@ def due_after(step: int, lengths: Lengths, log_steps: int, *, stops: bool) -> Du
 
 
 class Trained(NamedTuple):
-    """The state after the last step, and what is recorded beside its checkpoint."""
+    """The state after the last step, and the record in its checkpoint."""
 
     state: TrainState
     record: dict[str, Any]
@@ -59,8 +59,8 @@ class Trained(NamedTuple):
 def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Supervision) -> Trained:
     """Train from the newest checkpoint in the workdir, or from the start, to the last step.
 
-    record: of a run that starts.  chance_loss: what a network that knows nothing gets.
-    Raises RunStopped when a signal ended it earlier, and UserError when it diverged; the state is saved in both cases.
+    record: of a run that starts.  chance_loss: that of a network that has learned nothing.
+    Raises RunStopped if a signal ended it earlier, and UserError if it diverged; the state is saved in both cases.
     """
     with contextlib.ExitStack() as opened:
         loop = _Loop(run, record, chance_loss, opened)
@@ -73,7 +73,7 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
                 if loop.has_diverged():
                     break
                 loop.take_step(batch)
-                stops = stop_request.is_due()  # asked once: a signal that comes later waits for the next step
+                stops = stop_request.is_due()  # read once: a signal that arrives later waits for the next step
                 due = due_after(step, run.lengths, run.config.log_steps, stops=stops)
                 if any(due) and not loop.fetch_metrics():
                     break
@@ -98,7 +98,7 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
 
 
 class _Loop:
-    """What changes while a run trains: the state, its record, and the metrics of steps that nobody has looked at yet."""
+    """What changes while a run trains: the state, its record, and the metrics of the steps in flight."""
 
     def __init__(self, run: Run, record: dict[str, Any], chance_loss: float, opened: contextlib.ExitStack):
         self.run, self.record = run, record
@@ -120,7 +120,7 @@ class _Loop:
         self.log.say(opening(run, self.state, self.step, chance_loss))
 
     def has_diverged(self) -> bool:
-        """Whether the oldest step in flight diverged; it is waited for when too many are."""
+        """Whether the oldest step in flight diverged; waits for it when too many are in flight."""
         if len(self._in_flight) == _STEPS_IN_FLIGHT and float(self._in_flight.popleft()["diverged"]):
             self.diverged = True
         return self.diverged
@@ -133,15 +133,15 @@ class _Loop:
         self.log.advance()
 
     def fetch_metrics(self) -> bool:
-        """Wait for the metrics of this step, as numbers; False where it diverged."""
+        """Wait for the metrics of this step, as numbers; False if it diverged."""
         self.metrics = {name: float(value) for name, value in jax.device_get(self.metrics).items()}
         self.diverged = bool(self.metrics.pop("diverged"))
         return not self.diverged
 
     def evaluate(self) -> bool:
-        """Score the state on the validation split; whether it is the best so far."""
+        """Evaluate the state on the validation split; returns whether it is the best so far."""
         with self.log.timer.paused():
-            # Process 0's scores count for all: they decide which checkpoint is kept.
+            # All processes use the scores of process 0: they decide which checkpoint is kept.
             row, notes = processes.share([*validate(self.run, self.state)])
         self.log.add_validation(row, notes)
         earlier = self.record["best"]
@@ -149,22 +149,22 @@ class _Loop:
         return self.record["best"] is not earlier
 
     def save(self) -> None:
-        """Start to save the state; training stands still for a part of it."""
+        """Start to save the state; training waits for a part of it."""
         self.log.flush()
         self.log.timer.stall_seconds += self._checkpoints.save(self.step, saved_fields(self.state), self.record)
 
     def finish(self) -> None:
         """Wait until everything is on disk."""
         if self.run.lengths.total_steps == 0:
-            # What was evaluated can be exported, probed, or teach.
+            # An evaluated encoder can be exported, probed or used as a teacher.
             self._checkpoints.save(0, saved_fields(self.state), self.record)
         self._checkpoints.close()
         self.log.close()
 
     def refuse_divergence(self) -> NoReturn:
-        """Save the last good state, which the step has kept, and raise UserError that says what happened."""
+        """Save the last good state, which the step has kept, and raise a UserError that explains the divergence."""
         self.log.close_progress()
-        # Its count as it was before the step: started again, the step gets another chance.
+        # The count is that before the step, so that a restart tries the step again.
         state = self.state.replace(skipped_steps=self.state.skipped_steps - 1)
         good_step = int(state.step)
         self._checkpoints.save(good_step, saved_fields(state), self.record)
@@ -180,7 +180,7 @@ class _Loop:
 
 
 def _leave_if_asked(run: Run, stop_request: StopRequest, step: int, stops: bool) -> None:
-    # A signal that came after the last step was looked at ends the run too: nothing has been evaluated yet.
+    # A signal that arrived after the last step ends the run too: nothing has been evaluated yet.
     if stops or (stop_request.signal_name and processes.group().num_processes == 1):
         processes.finish()  # all have saved
         raise RunStopped(

@@ -1,4 +1,4 @@
-"""One batch as training sees it, as pictures for the report: images, views, and both similarities."""
+"""Pictures of one training batch for the report: images, views, and both similarities."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _HEAT_MAP_IMAGES = 64
 
 
 class PicturedBatch(NamedTuple):
-    """The first batch of a run, on one device: as it comes, as the network sees it, and its images unchanged."""
+    """The first batch of a run, on one device: as loaded, as the network sees it, and its original images."""
 
     batch: Batch
     mixed: MixedBatch
@@ -37,7 +37,7 @@ def pictured_batch(run: Run) -> PicturedBatch:
 
 
 def embeddings_of(prediction: Prediction) -> jax.Array:
-    """What the report compares: unit embeddings, or the features of a network without a head, at unit length."""
+    """The vectors that the report compares: unit embeddings, or normalized features of a network without a head."""
     if prediction.embeddings is not None:
         return prediction.embeddings
     lengths = jax.numpy.linalg.norm(prediction.features, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar in a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class Progress:
-    """Images a second, loss, last k-NN accuracy and time left, on standard error; nothing where it is not shown."""
+    """Images per second, loss, last k-NN accuracy and time left, on standard error, if it is shown."""
 
     def __init__(self, *, start_step: int, end_step: int, batch_size: int, is_shown: bool = True):
         self._is_shown = is_shown
@@ -27,13 +27,13 @@ class Progress:
         )
 
     def advance(self) -> None:
-        """One more step is done."""
+        """Count one more step."""
         self._bar.update(self._batch_size)
-        if self._started is None:  # the first step is mostly compilation: it says nothing about the time left
+        if self._started is None:  # the first step is mostly compilation, so the time left is estimated without it
             self._started, self._start_step = time.monotonic(), self._start_step + 1
 
     def show(self, step: int, *, force: bool = False, **notes: str) -> None:
-        """Put notes such as loss="3.21" beside the bar, or print them as a line, at most one every few seconds."""
+        """Put notes such as loss="3.21" next to the bar, or print them as a line, at most one every few seconds."""
         self._notes |= notes
         if not self._bar.disable:
             self._bar.set_postfix(self._notes, refresh=False)
@@ -43,7 +43,7 @@ class Progress:
             self.say("  ".join(parts + [f"{name} {note}" for name, note in self._notes.items()]))
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line above the bar."""
         if self._is_shown:
             tqdm.write(text, file=sys.stderr)
             sys.stderr.flush()

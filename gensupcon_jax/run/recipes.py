@@ -1,4 +1,4 @@
-"""Recipes by name or path, with the fields that a command line changes. Imports no jax: a mistake is said at once."""
+"""Recipes by name or path, with the fields that a command line changes. Imports no jax, so a mistake is reported at once."""
 
 import argparse
 import difflib
@@ -24,7 +24,7 @@ EXAMPLE = "for example --config digits"
 
 
 def names() -> list[str]:
-    """The recipes that the package brings: those of its files that have a function get_config."""
+    """The recipes of the package: its files that have a function get_config."""
     return sorted(
         path.stem for path in _folder().glob("*.py") if re.search(r"^def get_config\b", path.read_text(), re.M)
     )
@@ -35,7 +35,7 @@ def _folder() -> Path:
 
 
 class _Named(NamedTuple):
-    """A recipe as it was asked for, the file it is read from, and its variant (None: none was given)."""
+    """A recipe as the user named it, the file it is read from, and its variant (None: not given)."""
 
     name: str
     file: str
@@ -43,7 +43,7 @@ class _Named(NamedTuple):
 
 
 def _find(argument: str) -> _Named:
-    """`imagenet:supcon` or `configs/imagenet.py:supcon`: a bare name is one of the package, whatever files lie here."""
+    """`imagenet:supcon` or `configs/imagenet.py:supcon`: a bare name is one of the package, whatever the current folder holds."""
     name, colon, variant = argument.partition(":")
     is_bare = re.fullmatch(r"\w+", name) is not None
     if is_bare and name in names():
@@ -64,8 +64,8 @@ def _find(argument: str) -> _Named:
 def read_recipe(argument: str) -> Any:
     """The ConfigDict of a recipe's `get_config()`, or `get_config(variant)` for `recipe:variant`, locked.
 
-    A recipe is a name of `names()` or the path of a file. Raises UserError with the recipe, and the line where it is
-    known, for every mistake in it.
+    A recipe is a name of `names()` or the path of a file. Raises UserError with the recipe, and the line if it
+    is known, for every mistake in it.
     """
     recipe = _find(argument)
     arguments = () if recipe.variant is None else (recipe.variant,)
@@ -76,7 +76,7 @@ def read_recipe(argument: str) -> Any:
         fields = _field_names(config) if hasattr(config, "to_dict") else None
     except UserError:
         raise
-    except Exception as error:  # whatever somebody's recipe may raise
+    except Exception as error:  # a recipe may raise anything
         raise UserError(f"{_place(error, recipe)}: {_reason(error, recipe.file)}") from error
     if fields is None:
         raise UserError(
@@ -95,7 +95,7 @@ def read_recipe(argument: str) -> Any:
 def _load_module(file: str) -> ModuleType:
     loader = SourceFileLoader("gensupcon_jax_recipe", file)
     spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None  # it is None for a loader that finds nothing, and this one was given its file
+    assert spec is not None  # it is None only for a loader without a file
     module = importlib.util.module_from_spec(spec)
     sys.modules[loader.name] = module  # a recipe's own classes look their module up
     loader.exec_module(module)
@@ -129,7 +129,7 @@ def _place(error: Exception, recipe: _Named) -> str:
 
 
 def _reason(error: Exception, file: str) -> str:
-    """Type and message in one line, without what `_place` already says."""
+    """Type and message in one line, without the position, which `_place` gives."""
     if isinstance(error, SyntaxError) and error.filename == file:
         message = error.msg
     else:
@@ -147,7 +147,7 @@ def run_name(recipe: str) -> str:
 
 
 def default_workdir(recipe: str) -> Path:
-    """The folder of a run of this recipe that names none."""
+    """The workdir of a run of this recipe if none is given."""
     return Path("runs") / run_name(recipe)
 
 
@@ -179,7 +179,7 @@ def add_flags(parser: command_line.Parser) -> None:
         "--config.field=value",
         dest=argparse.SUPPRESS,
         action="store_true",
-        help="changes one, for example --config.epochs=60",
+        help="change one field, for example --config.epochs=60",
     )
 
 
@@ -194,7 +194,9 @@ def parse_with_recipe(parser: command_line.Parser, arguments: Sequence[str]) -> 
         if override.field not in FIELDS:
             raise UserError(f"{override.field} is not a field of the config{field_names.hint(override.field)}")
     if options.recipe is not None and options.config is not None:
-        raise UserError(f"the recipe {options.recipe} is given, and --config {options.config}; leave one of them out")
+        raise UserError(
+            f"both the recipe {options.recipe} and --config {options.config} are given; leave one of them out"
+        )
     options.recipe = options.config if options.recipe is None else options.recipe
     if options.recipe is None:
         raise UserError(f"--config is missing; {EXAMPLE}")

@@ -1,4 +1,4 @@
-"""What is kept beside the arrays of every checkpoint: what the run rests on, and its best step so far."""
+"""The record in every checkpoint: what the run depends on, and its best step so far."""
 
 import importlib.metadata
 import json
@@ -14,11 +14,11 @@ from gensupcon_jax.run.run import say
 from gensupcon_jax.store import workdir
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
-_CHOOSING = ("knn/top1", "classifier/top1")  # metrics that say which step is the best: the first of them that there is
+_CHOOSING = ("knn/top1", "classifier/top1")  # the first of these metrics that is present decides which step is the best
 
 
 def new_record(config: ConfigDict, fingerprints: dict[str, str | None]) -> dict[str, Any]:
-    """The record of a run that starts; the position in the data is a function of the step, so it is not part of it."""
+    """The record of a run that starts; the position in the data is a function of the step, so it is not recorded."""
     content = json.loads(json.dumps(config.to_dict()))
     return {
         "config": content,
@@ -30,14 +30,14 @@ def new_record(config: ConfigDict, fingerprints: dict[str, str | None]) -> dict[
 
 
 def resumed_record(record: dict[str, Any], saved: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The record with the best step of a checkpoint's.
+    """The record with the best step of a checkpoint's record.
 
-    Raises UserError when the checkpoint is of another config, teacher or weights; warns when it is of other versions.
+    Raises UserError if the checkpoint has a different config, teacher or weights; warns if it has different versions.
     """
     for name, what in (("config_fingerprint", "config"), ("fingerprints", "teacher or weights")):
         if saved[name] != record[name]:
             raise UserError(
-                f"the checkpoint of step {saved['step']} in {folder} was saved with another {what} than the one in "
+                f"the checkpoint of step {saved['step']} in {folder} was saved with a different {what} than that in "
                 f"{folder / workdir.CONFIG}; put that file back, or choose another --workdir"
             )
     changed = [
@@ -46,12 +46,12 @@ def resumed_record(record: dict[str, Any], saved: dict[str, Any], folder: Path) 
         if saved["versions"].get(name) != version
     ]
     if changed:
-        say(f"warning: saved with other versions ({', '.join(changed)}): what follows may differ in its last digits")
+        say(f"warning: saved with different versions ({', '.join(changed)}): results may differ in their last digits")
     return record | {"best": saved["best"]}
 
 
 def best_so_far(best: dict[str, Any] | None, row: dict[str, Any], step: int) -> dict[str, Any]:
-    """The best step by validation, of equals the first: the one so far, or this one with the scores in its row."""
+    """The better of the best step so far and this one, by the validation scores in its row; the earlier one in a tie."""
     metric = next(name for name in _CHOOSING if name in row)
     if best is not None and row[metric] <= best["value"]:
         return best

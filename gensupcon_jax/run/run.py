@@ -1,4 +1,4 @@
-"""A training run as one object: everything that is settled before its first step, and nothing that changes after it."""
+"""A training run as one object: everything that is fixed before its first step, nothing that changes afterwards."""
 
 import dataclasses
 import os
@@ -30,16 +30,16 @@ _TRAINING_ONLY = (
     "weight",
     "temperature",
     "allow_poor",
-)  # fields of `teacher` that say nothing about the teacher itself
+)  # fields of `teacher` that do not describe the teacher itself
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A training run before its first step: made by `build_run`, read by everything that happens in the run.
+    """A training run before its first step, built by `build_run`.
 
     folder: the workdir.  data: sizes and statistics of the images.  teacher, given: a trained classifier, and weights to start
     from, where the config names them.  frozen: variables that are read and never updated, on every device.
-    writers: where rows go beside metrics.jsonl and TensorBoard, see `store.writers`.
+    writers: where rows go in addition to metrics.jsonl and TensorBoard, see `store.writers`.
     """
 
     config: ConfigDict
@@ -55,18 +55,18 @@ class Run:
     writers: tuple[str | RowFn, ...] = ()
 
     def description(self) -> dict[str, Any]:
-        """What `dataset.json` holds: the data, and the fingerprints of what the run rests on without saving it."""
+        """The content of `dataset.json`: the data, and the fingerprints of what the run uses without saving it."""
         return self.dataset.description() | {name: value for name, value in self.fingerprints().items() if value}
 
     def fingerprints(self) -> dict[str, str | None]:
-        """Of the teacher and of the weights that the run starts from; None where there are none."""
+        """Those of the teacher and of the initial weights; None if there are none."""
         return {
             "teacher": self.teacher.fingerprint if self.teacher else None,
             "weights": self.given.fingerprint if self.given else None,
         }
 
     def key(self, purpose: str) -> jax.Array:
-        """The random key of a purpose: "init" draws the parameters, "step" everything in a step."""
+        """The random key for a purpose: "init" draws the parameters, "step" everything in a step."""
         init_key, step_key = jax.random.split(jax.random.key(self.config.seed))
         return {"init": init_key, "step": step_key}[purpose]
 
@@ -85,7 +85,7 @@ class Run:
         )
 
     def initial_state(self) -> TrainState:
-        """The state before the first step: drawn from the seed, or with the given weights in it."""
+        """The state before the first step: drawn from the seed, or with the given weights."""
         shardings = state_shardings(assemble.abstract_state(self.parts), self.mesh)
         state = jax.jit(self.parts.initial_state_fn, out_shardings=shardings)(self.key("init"))
         if self.given is None or self.config.objective == "linear_probe":
@@ -93,7 +93,7 @@ class Run:
         return sharding.place(self.given.into(state), shardings)
 
     def predict_fn(self, state: TrainState) -> Callable:
-        """uint8 images, as the data has them -> Prediction of this state, the same on every device."""
+        """A function from the data's uint8 images to the `Prediction` of this state, the same on every device."""
         return lambda images: self.parts.predict_fn(state, self.frozen, images)
 
     def evaluation_settings(self) -> final.Settings:
@@ -112,7 +112,7 @@ class Run:
         )
 
     def compared_dataset(self) -> datasets.Dataset:
-        """With the training images that k-NN and probe compare with: all, or so many, always the same ones."""
+        """The data with the training images for k-NN and probe: all, or `evaluate.train_images` of them, always the same."""
         num, train = self.config.evaluate.train_images, self.dataset.train
         if num is None or num >= train.num_images:
             return self.dataset
@@ -120,7 +120,7 @@ class Run:
         return dataclasses.replace(self.dataset, train=train.subset(chosen))
 
     def advisor(self, state: TrainState, chance_loss: float) -> Advisor:
-        """Reads this run's metrics and says what is wrong."""
+        """The advisor that reads this run's metrics."""
         config = self.config
         momentum = config.objective == "contrastive" and config.loss.mode == "momentum"
         return Advisor(
@@ -149,9 +149,9 @@ def build_run(
     teacher_fn: Callable | None = None,
     writers: Sequence[str | RowFn] = (),
 ) -> Run:
-    """The run of a config: read, checked and put together; nothing is compiled, and nothing is written into the workdir.
+    """Read the data, check and assemble the run of a config; nothing is compiled or written into the workdir.
 
-    dataset: in place of the one that `dataset.name` says.  teacher_fn: the teacher of kind "callable".
+    dataset: in place of the one that `dataset.name` names.  teacher_fn: the teacher of kind "callable".
     Raises UserError for settings, data, a teacher or weights that cannot work.
     """
     check_config(config)
@@ -173,18 +173,18 @@ def build_run(
 
 
 def say(text: str) -> None:
-    """A line for the person who watches, from process 0."""
+    """Print a line on standard error, from process 0 only."""
     if processes.is_first():
         print(text, file=sys.stderr, flush=True)
 
 
 def _dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | None) -> datasets.Dataset:
-    """What the config names, or what was handed over, with as many training images as are asked for."""
+    """The data that the config names, or the given data, with `dataset.train_images` training images."""
     if given is None:
         reading = {name: config.dataset[name] for name in datasets.Reading._fields if name in config.dataset}
         dataset = datasets.load(config.dataset.name, cache_folder=folder.parent / workdir.DATA_CACHE, **reading)
     else:
-        config.dataset.name = "arrays"  # what the recipe named is not what is trained on
+        config.dataset.name = "arrays"  # the name in the recipe is not that of the given data
         dataset = datasets.seen_at(given, config.dataset.image_size)
     if config.dataset.train_images is not None:
         dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)

@@ -25,9 +25,9 @@ _ACCURACIES = {
 
 
 def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
-    """Run the training that `main.parse` read, and end the process where it does not come to its end.
+    """Run the training that `main.parse` read, and exit with a message and a status if it does not finish.
 
-    A mistake of the user ends in a line for each, status 1. command: what was typed, for the report.
+    Each mistake of the user is printed as a line, with status 1. command: what was typed, for the report.
     """
     try:
         _train(options, shlex.join(command))
@@ -37,7 +37,7 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
     except RunStopped as stopped:
         processes.leave(options.stopped_status, str(stopped), reason="it was asked to stop")
     except SystemExit as done:
-        # From anywhere else than here it would leave the other processes waiting.
+        # An exit that bypasses `processes.leave` would leave the other processes waiting.
         if processes.is_waited_for():
             processes.leave(
                 done.code if isinstance(done.code, int) and done.code else processes.LOST, "", reason="it left early"
@@ -57,7 +57,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
     cpu_flags.set_for_this_machine(os.environ)
     keep_compiled_programs(folder)
     join_processes(options)
-    from gensupcon_jax.run.train import (  # a process that cannot join says so before this is imported
+    from gensupcon_jax.run.train import (  # a process that cannot join reports it before this is imported
         Launch,
         train_and_evaluate,
     )
@@ -72,7 +72,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
 
 
 def log_with(verbosity: int) -> None:
-    """absl's log, through which orbax and TFDS speak, on standard error from this level on."""
+    """Print absl's log, which orbax and TFDS use, on standard error from this level on."""
     flags.FLAGS(["gensupcon"])  # its own flags, as they are by default
     logging.use_absl_handler()
     logging.set_verbosity(verbosity)
@@ -80,20 +80,22 @@ def log_with(verbosity: int) -> None:
 
 
 def is_not_of_orbax_threads(record: LogRecord) -> bool:
-    """Orbax logs a traceback in each thread that fails, maybe after the run has ended; `Checkpoints` raises what it was."""
+    """Orbax logs a traceback in each thread that fails, even after the run has ended; `Checkpoints` raises the error."""
     return not (record.exc_info and "/orbax/" in record.pathname)
 
 
 def join_processes(options: argparse.Namespace) -> None:
-    """Become one of several processes, where the options say so."""
+    """Join the other processes, if the options ask for several."""
     explicit = {name: getattr(options, name) for name in ("coordinator_address", "num_processes", "process_id")}
     given = [name for name, value in explicit.items() if value is not None]
     if options.distributed and given:
-        raise UserError(f"--distributed takes everything from the cluster; leave out it, or --{', --'.join(given)}")
+        raise UserError(
+            f"--distributed takes everything from the cluster; leave out either it or --{', --'.join(given)}"
+        )
     if given and len(given) < len(explicit):
         missing = [name for name in explicit if name not in given]
         raise UserError(
-            f"--{', --'.join(missing)} is missing beside --{', --'.join(given)}; several processes need all three"
+            f"--{', --'.join(missing)} is missing, with --{', --'.join(given)} given; several processes need all three"
         )
     if options.distributed:
         member = detection.member_of_cluster(os.environ, timeout=options.join_timeout)
@@ -103,15 +105,15 @@ def join_processes(options: argparse.Namespace) -> None:
 
 
 def keep_compiled_programs(folder: paths.Path) -> None:
-    """Keep what XLA compiles in the run's own folder, so that its next start is quick, also on another machine.
+    """Keep XLA's compiled programs in the workdir, so that the next start is quick, also on another machine.
 
-    A cache of the user's own, JAX_COMPILATION_CACHE_DIR, is used in place of it.
+    The user's own cache, JAX_COMPILATION_CACHE_DIR, takes precedence.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder / COMPILED))
     if paths.is_remote(folder):
-        # XLA's own cache, for GPUs, knows only folders of this machine: it would make one that is named "gs:".
+        # XLA's own cache, for GPUs, supports local folders only: it would create one named "gs:".
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -29,7 +29,7 @@ from gensupcon_jax.weights import teachers
 
 
 class Launch(NamedTuple):
-    """How a run was started: what was typed, for the report; and the seconds that a step may take (0: any)."""
+    """How a run was started: the command line, for the report, and the seconds that a step may take (0: any)."""
 
     command: str = ""
     watchdog_seconds: float = 0.0
@@ -48,12 +48,12 @@ def train_and_evaluate(
     writers: Sequence[str | RowFn] = (),
     launch: Launch = _BY_PYTHON,
 ) -> dict[str, Any]:
-    """Train the config's encoder, evaluate it, and leave everything in the workdir; returns what results.json holds.
+    """Train the config's encoder, evaluate it, and write everything into the workdir; returns the content of results.json.
 
-    dataset: images and labels of your own (`from_arrays`); None: the one that `dataset.name` says.
-    devices: None is all of them.  teacher_fn: the teacher of `teacher.kind = "callable"`, normalized images -> logits.
-    writers: where the rows of metrics go too: names in `store.writers.WRITERS`, or functions of step and values.
-    The same call resumes a workdir where it stopped; a finished one gives its results again.
+    dataset: images and labels of your own (`from_arrays`); None: the one that `dataset.name` names.
+    devices: None: all of them.  teacher_fn: the teacher of `teacher.kind = "callable"`, normalized images -> logits.
+    writers: further writers of metrics: names in `store.writers.WRITERS`, or functions of step and values.
+    The same call resumes an interrupted run; for a finished one it returns the results again.
     Raises UserError, before anything compiles, for settings, data or a workdir that cannot work, RunStopped after a signal.
 
         from gensupcon_jax.configs import digits
@@ -65,11 +65,11 @@ def train_and_evaluate(
         started = time.monotonic()
         run = build_run(config, as_path(workdir_path), dataset, devices=devices, teacher_fn=teacher_fn, writers=writers)
         workdir.check(run.folder, run.config.to_dict(), run.description())
-        # Process 0 decides for all: the others may see a shared folder a little later.
+        # Process 0 decides for all: the others may see a shared folder with a delay.
         finished = processes.share(workdir.read_results(run.folder) if processes.is_first() else None)
         if finished is not None:
             return finished
-        _check_teacher(run)  # before the workdir is claimed: what its message advises is another config
+        _check_teacher(run)  # before the workdir is claimed: its message recommends another config
         _claim(run)
         pictured = pictured_batch(run)
         chance_loss = assemble.chance_loss(run.config, pictured.mixed.labels)
@@ -80,7 +80,7 @@ def train_and_evaluate(
 
 
 def _check_teacher(run: Run) -> None:
-    """UserError for a teacher that knows too little; its accuracy on the validation split is said."""
+    """Report the teacher's accuracy on the validation split; UserError if it is near chance."""
     if run.teacher is None:
         return
     accuracy = teachers.teacher_accuracy(
@@ -94,7 +94,7 @@ def _check_teacher(run: Run) -> None:
 
 
 def _claim(run: Run) -> None:
-    """Make the workdir this run's own, and say what is to be known of the data."""
+    """Claim the workdir for this run, and print notes on the data."""
     if processes.is_first():
         workdir.claim(run.folder, run.config.to_dict(), run.description())
         workdir.write_lines(run.folder / workdir.DAMAGED, run.dataset.damaged)
@@ -109,7 +109,7 @@ def _claim(run: Run) -> None:
 def _evaluate_and_report(
     run: Run, trained: loop.Trained, pictured: PicturedBatch, chance_loss: float, before: float, command: str
 ) -> dict[str, Any]:
-    """The results, written last: where results.json exists, all of the run exists.
+    """Evaluate, write the report, and write results.json last: where it exists, the run is complete.
 
     before: seconds that passed before training.
     """
@@ -129,7 +129,7 @@ def _evaluate_and_report(
 
 
 def _facts(run: Run, trained: loop.Trained) -> dict[str, Any]:
-    """What results.json says beside the scores."""
+    """The content of results.json other than the scores."""
     return {
         "objective": run.config.objective,
         "dataset": run.dataset.name,

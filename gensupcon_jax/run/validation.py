@@ -1,4 +1,4 @@
-"""How good the network is while it trains: its classifier, k-NN of its features and further measures on the validation split."""
+"""The evaluation during training, on the validation split: classifier, k-NN of the features, further measures."""
 
 from typing import Any, NamedTuple
 
@@ -11,14 +11,14 @@ from gensupcon_jax.run.run import Run
 
 
 class Validation(NamedTuple):
-    """row: metric name -> value, for the metrics.  notes: what stands beside the progress bar."""
+    """row: metric name -> value.  notes: for the progress bar."""
 
     row: dict[str, Any]
     notes: dict[str, str]
 
 
 def validate(run: Run, state: TrainState) -> Validation:
-    """The scores of this state; percent where they are accuracies."""
+    """The scores of this state; accuracies in percent."""
     row, notes = {}, {}
     settings, predict_fn = run.evaluation_settings(), run.predict_fn(state)
     if run.config.objective != "contrastive" or run.config.classifier.beside:

@@ -240,7 +240,7 @@ def teacher_accuracy(
     predict_fn = jax.jit(sharded, out_shardings=everywhere)
     variables = place(teacher.variables, everywhere)
     predictions = [
-        # Fetched at once: more than 32 unawaited calls on several CPU devices hang.
+        # Fetched immediately: more than 32 unawaited calls on several CPU devices hang.
         np.asarray(predict_fn(variables, images))[is_real]
         for images, is_real in padded_batches(split, batch_size, sharding)
     ]

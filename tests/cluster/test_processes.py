@@ -153,13 +153,13 @@ def test_a_process_that_died_on_the_way_may_come_again():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--num_processes=2"], "--coordinator_address, --process_id is missing beside --num_processes; several processes "
+        (["--num_processes=2"], "--coordinator_address, --process_id is missing, with --num_processes given; several processes "
                                 "need all three"),
         (["--coordinator_address=here", "--num_processes=2", "--process_id=0"],
          "--coordinator_address is 'here'; allowed: host:port of process 0, for example 10.0.0.1:1234"),
         (["--coordinator_address=127.0.0.1:9", "--num_processes=2", "--process_id=2"],
          "--process_id is 2; allowed: 0 to 1, each process its own (--num_processes is 2)"),
-        (["--distributed", "--num_processes=2"], "--distributed takes everything from the cluster; leave out it, or "
+        (["--distributed", "--num_processes=2"], "--distributed takes everything from the cluster; leave out either it or "
                                                  "--num_processes"),
         (["--distributed"], "--distributed: no cluster is found here (TPU pod, SLURM, GKE, Open MPI); give "
                             "--coordinator_address, --num_processes and --process_id in place of it"),

@@ -28,7 +28,7 @@ def test_average_precision_by_hand():
     assert measures.mean_average_precision(SPLIT) == pytest.approx(expected)
 
 
-def test_an_image_alone_in_its_class_has_nothing_to_be_found():
+def test_an_image_alone_in_its_class_is_left_out():
     alone = Features(VALUES[:3], np.array([0, 0, 1]))
     assert measures.mean_average_precision(alone) == pytest.approx(100.0)
     assert measures.recall_at_1(alone) == pytest.approx(200 / 3)

@@ -57,7 +57,7 @@ def test_knn_agrees_with_scikit_learn_on_digits():
 
 
 def features_with(validation_classes):
-    """Train: two clusters and one stray of class 1 inside cluster 0; validation beside the stray."""
+    """Train: two clusters and one stray of class 1 inside cluster 0; validation next to the stray."""
     train = Features(
         np.array([[1, 0], [1, 0.01], [1, -0.01], [1, 0.02], [0, 1]], np.float32), np.array([0, 0, 0, 1, 1])
     )
@@ -67,13 +67,13 @@ def features_with(validation_classes):
 
 @pytest.mark.parametrize(("validation_class", "expected"), [(1, 1), (0, 4)])
 def test_the_number_of_neighbors_is_chosen_on_validation(validation_class, expected):
-    judged = knn.evaluate_knn(features_with([validation_class]), neighbors=(4, 1), temperature=1.0, num_classes=2)
-    assert judged.setting == expected
-    assert judged.validation_top1 == 100
-    assert judged.test_predictions.tolist() == [validation_class]
+    result = knn.evaluate_knn(features_with([validation_class]), neighbors=(4, 1), temperature=1.0, num_classes=2)
+    assert result.setting == expected
+    assert result.validation_top1 == 100
+    assert result.test_predictions.tolist() == [validation_class]
 
 
-def test_the_smallest_of_equally_good_numbers_is_taken():
+def test_the_smallest_of_equally_good_numbers_is_chosen():
     assert knn.best_neighbors(features_with([0]), neighbors=(4, 3), temperature=1.0, num_classes=2) == (3, 100.0)
 
 
@@ -81,25 +81,25 @@ def test_a_linear_probe_separates_what_is_linear():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((300, 5)).astype(np.float32)
     split = Features(values, (values @ [1, 2, 0, 0, -1] > 0).astype(int))
-    judged = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-4))
-    assert judged.setting == 1e-4
-    assert outcome.top1(judged.test_predictions, split.classes) > 98
+    result = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-4))
+    assert result.setting == 1e-4
+    assert outcome.top1(result.test_predictions, split.classes) > 98
 
 
-def test_of_equally_accurate_probes_the_most_likely_is_taken():
+def test_of_equally_accurate_probes_the_most_likely_is_chosen():
     rng = np.random.default_rng(0)
     classes = np.arange(120) % 3
     values = (4 * np.eye(3)[classes] + 0.3 * rng.standard_normal((120, 3))).astype(np.float32)
     split = Features(values, classes)
-    judged = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-3))
-    assert (judged.setting, judged.validation_top1) == (1e-3, 100.0)
+    result = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-3))
+    assert (result.setting, result.validation_top1) == (1e-3, 100.0)
 
 
-def test_a_validation_class_that_training_lacks_is_wrong_but_no_error():
+def test_a_validation_class_without_training_images_counts_as_wrong():
     values = np.array([[0.0], [0.1], [1.0], [1.1]], np.float32)
     train, validation = Features(values, np.array([0, 0, 1, 1])), Features(values, np.array([0, 0, 1, 2]))
-    judged = probe.evaluate_linear({"train": train, "validation": validation, "test": train}, penalties=(0.01,))
-    assert judged.validation_top1 == 75.0
+    result = probe.evaluate_linear({"train": train, "validation": validation, "test": train}, penalties=(0.01,))
+    assert result.validation_top1 == 75.0
 
 
 def test_top1_is_in_percent():

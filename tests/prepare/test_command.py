@@ -62,7 +62,7 @@ def test_a_folder_with_damage_is_checked_with_status_0_and_a_page(tmp_path, run)
         (["--file_format=parquet"], "--file_format is 'parquet'; allowed: array_record, tfrecord"),
         (["--output=notes.txt"], "--output is notes.txt, which is there and is not a contact sheet; "
                                   "choose another path, or move it away"),
-        (["now"], f"the recipe now is given, and --config {ROOT}/configs/digits.py; leave one of them out"),
+        (["now"], f"both the recipe now and --config {ROOT}/configs/digits.py are given; leave one of them out"),
         (["now", "then"], "unknown arguments then; allowed: --config, --workdir, --file_format, --source, "
                     "--output, --config.field=value"),
         (["--watchdog_seconds=1"], "--watchdog_seconds is not a flag of gensupcon prepare; see gensupcon prepare --help"),

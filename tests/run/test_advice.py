@@ -1,4 +1,4 @@
-"""Every sentence is said on purpose, once, with its number and field, and none in a healthy run."""
+"""Each piece of advice: reported once, with its number and field, and none in a healthy run."""
 
 import math
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gensupcon_jax.method.diagnostics import batch_chance_loss, batch_diagnostics
+from gensupcon_jax.method.diagnostics import Labeled, batch_chance_loss, batch_diagnostics
 from gensupcon_jax.run.advice import Advisor
 
 CHANCE = 8.9091
@@ -47,7 +47,7 @@ def row(**changes):
 
 
 def said_by(run, rows=None, steps=(50, 60, 70, 80), **changes):
-    """All sentences of some equal rows."""
+    """The advice on several equal rows."""
     return [sentence for step in steps for sentence in run.sentences(step, rows or row(**changes))]
 
 
@@ -55,14 +55,14 @@ def names(sentences):
     return [sentence.split(":")[0] for sentence in sentences]
 
 
-# ---- nothing to say
+# ---- no advice
 
 
-def test_a_healthy_run_hears_nothing():
+def test_a_healthy_run_gets_no_advice():
     assert said_by(advisor(), steps=range(0, 500, 10)) == []
 
 
-def test_the_digits_recipe_as_it_was_measured_hears_nothing():
+def test_the_measured_digits_recipe_gets_no_advice():
     # Loss, gradient norm, rate, spread and rank of configs/digits.py at steps 1, 5, 10, 20, ... 100.
     measured = """
         1 9.0561 2.0867 0.010 0.1844 12.12
@@ -81,7 +81,7 @@ def test_the_digits_recipe_as_it_was_measured_hears_nothing():
         assert run.sentences(int(step), row(**dict(zip(columns, map(float, values), strict=True)))) == []
 
 
-def test_rows_without_training_numbers_and_other_objectives_hear_nothing():
+def test_rows_without_training_numbers_and_other_objectives_get_no_advice():
     assert advisor().sentences(60, {"knn/top1": 90.0}) == []
     other = {
         "train/loss": 1.2,
@@ -95,7 +95,7 @@ def test_rows_without_training_numbers_and_other_objectives_hear_nothing():
 # ---- loss at chance level
 
 
-def test_loss_at_chance_level_is_said_once_with_what_chance_level_is():
+def test_loss_at_chance_level_is_reported_once_with_the_chance_level():
     (sentence,) = said_by(advisor(), loss=8.9)
     assert sentence.startswith("loss at chance level: 8.9000 at step 70")
     assert "8.9091 (scale x ln of the number of contrasts)" in sentence
@@ -108,7 +108,7 @@ def test_chance_level_is_within_one_percent_or_worse(loss, number):
     assert len(said_by(advisor(), loss=loss)) == number
 
 
-def test_chance_level_before_the_network_could_learn_is_not_said():
+def test_chance_level_before_the_network_could_learn_is_not_reported():
     assert said_by(advisor(), steps=(1, 10, 20, 30, 40), loss=CHANCE) == []
     # A long warm-up; then the rate reaches half of its peak, and going down later changes nothing.
     run = advisor()
@@ -152,7 +152,7 @@ def test_collapsed_embeddings(changes):
     assert "lower optimizer.learning_rate (now 50)" in sentence
 
 
-def test_chance_level_by_collapse_says_so_and_no_higher_rate():
+def test_chance_level_by_collapse_is_explained_and_advises_no_higher_rate():
     sentences = said_by(advisor(), loss=CHANCE, embedding_spread=0.0, effective_rank=0.0, gradient_norm=1e-7)
     assert names(sentences) == ["loss at chance level", "collapsed embeddings"]
     assert "collapsed" in sentences[0]
@@ -175,10 +175,10 @@ def test_most_anchors_without_a_similar_contrast():
 
 def test_soft_labels_hide_that_anchors_have_no_similar_contrast():
     (sentence,) = said_by(advisor(), steps=(1, 10), valid_anchors=1.0, similar_contrasts=0.25)
-    assert sentence.startswith("most anchors without a similar contrast: 0.25 contrasts an anchor")
+    assert sentence.startswith("most anchors without a similar contrast: 0.25 contrasts per anchor")
 
 
-def test_a_queue_is_judged_when_it_is_full():
+def test_a_queue_is_checked_once_it_is_full():
     run = advisor(mode="momentum", queue_size=2560, num_classes=1000)
     assert said_by(run, steps=(1, 5, 9), valid_anchors=0.1) == []
     (sentence,) = said_by(run, steps=(10, 11), valid_anchors=0.1)
@@ -237,11 +237,11 @@ def test_a_rate_too_large_for_the_normalizer():
     (sentence,) = said_by(run, loss=8.75, learning_rate=49.8, gradient_norm=0.0276, effective_rank=2.0)
     assert sentence.startswith("learning rate too large: at step 70 an update is 5% of the norm")
     assert "lower optimizer.learning_rate (now 50)" in sentence
-    assert "a rate meant for loss.normalizer count is about 10 times" in sentence
+    assert "a rate chosen for loss.normalizer count is about 10 times" in sentence
 
 
 @pytest.mark.parametrize("changes", [{"optimizer": "lars"}, {"parameter_norm": None}, {"objective": "linear_probe"}])
-def test_updates_that_were_not_measured_are_not_judged(changes):
+def test_updates_that_were_not_measured_are_not_checked(changes):
     assert said_by(advisor(**changes), gradient_norm=50.0) == []
 
 
@@ -253,10 +253,10 @@ def test_a_loss_that_is_not_finite(loss):
     assert "lower optimizer.learning_rate" in sentence
 
 
-# ---- all together
+# ---- several problems
 
 
-def test_different_things_are_said_side_by_side_and_each_only_once():
+def test_several_problems_are_reported_in_one_row_and_each_only_once():
     changes = {"loss": CHANCE, "valid_anchors": 0.2, "teacher_entropy": 2.3, "embedding_spread": 0.0}
     run = advisor(has_teacher=True)
     sentences = said_by(run, steps=range(10, 300, 10), **changes)
@@ -269,7 +269,7 @@ def test_different_things_are_said_side_by_side_and_each_only_once():
     assert all("\n" not in sentence and len(sentence) < 330 for sentence in sentences)
 
 
-def test_a_run_that_goes_on_does_not_repeat_itself():
+def test_a_resumed_run_does_not_repeat_its_advice():
     first = advisor()
     rows = [(step, row(loss=CHANCE)) for step in range(10, 90, 10)]
     assert sum(len(first.sentences(step, values)) for step, values in rows) == 1
@@ -285,7 +285,7 @@ def test_from_embeddings_to_words(collapsed):
     noise = np.random.default_rng(0).normal(size=(32, 8))
     embeddings = (np.ones(8) if collapsed else np.asarray(labels) @ np.eye(4, 8)) + 0.01 * noise
     embeddings = jnp.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), jnp.float32)
-    metrics = jax.jit(batch_diagnostics)(embeddings, labels)
+    metrics = jax.jit(batch_diagnostics)(Labeled(embeddings, labels))
     chance = float(batch_chance_loss(labels))
     values = {f"train/{name}": float(value) for name, value in metrics.items()}
     values |= {"train/loss": chance if collapsed else 0.7 * chance, "train/valid_anchors": 1.0}
@@ -296,13 +296,13 @@ def test_from_embeddings_to_words(collapsed):
 # ---- waiting for images
 
 
-def test_a_run_that_waits_for_its_images_is_told_what_to_change():
+def test_a_run_that_waits_for_its_images_gets_advice():
     run = advisor(decoding_threads=8, input_bound_share=0.1)
     assert said_by(run, steps=(1, 2, 3), input_wait=0.5) == []  # the first step waits for the first batch
     (sentence,) = said_by(run, steps=(4, 5, 6), input_wait=0.5)
     assert sentence == (
         "input-bound: the devices waited 50% of the time for images, up to step 4. 8 threads decode images: raise "
-        "dataset.num_threads where the host has more cores, use a host with more of them, or store the images smaller "
+        "dataset.num_threads where the host has more cores, use a host with more cores, or store smaller images "
         "(JPEGs near twice dataset.image_size)"
     )
     assert said_by(advisor(input_bound_share=0.6), steps=range(2, 9), input_wait=0.5) == []

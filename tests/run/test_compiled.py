@@ -1,4 +1,4 @@
-"""What XLA compiled is kept with the run: a restart, on a machine that has nothing else of it, compiles nothing again."""
+"""Compiled programs are kept with the run: a restart on a fresh machine compiles nothing again."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 
 from tests import ROOT
 
-# Counts what jax's cache says, and asks for the end as soon as something new is saved.
+# Counts hits and misses of jax's cache, and requests a stop as soon as something new is saved.
 PROGRAM = """
 import json, os, signal, sys, threading, time
 from pathlib import Path
@@ -35,7 +35,7 @@ SHORT = [
 
 
 def start(folder, machine):
-    """One start of the run, on a machine with a home of its own; what the cache was asked."""
+    """One start of the run, on a machine with its own home folder; returns the requests to the cache."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("JAX_COMPILATION", "XDG_CACHE"))
     }
@@ -49,7 +49,7 @@ def start(folder, machine):
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
-    assert done.returncode == 85, done.stderr  # as it was asked for, of a run that was stopped
+    assert done.returncode == 85, done.stderr  # the requested status of a stopped run
     assert "saved step" in done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -61,7 +61,7 @@ def test_a_restart_finds_every_program_in_the_workdir(tmp_path):
     kept = {path.name for path in (tmp_path / "run/compiled").iterdir()}
     again = start(tmp_path, "another")
     assert again["cache_hits"] > 10
-    # New are only the small programs that check what was restored: the first start restored nothing.
+    # Only the small programs that check restored arrays are new: the first start restored nothing.
     new = {path.name for path in (tmp_path / "run/compiled").iterdir()} - kept
     assert {name.split("-")[0] for name in new} <= {"jit__fingerprint"}
     assert again["cache_misses"] <= len(new)

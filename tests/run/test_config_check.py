@@ -15,7 +15,7 @@ def test_the_recipes_fit_their_rules():
         check_config(recipe.get_config())
 
 
-def test_every_field_refuses_nonsense_and_says_what_is_allowed():
+def test_every_field_refuses_nonsense_and_reports_what_is_allowed():
     wrong = []
     for name in FIELDS:
         rule = rule_of(name)
@@ -73,7 +73,7 @@ def test_bounds():
     assert wrong == []
 
 
-def test_a_name_that_a_table_gains_is_accepted_and_listed(monkeypatch):
+def test_a_name_added_to_a_table_is_accepted_and_listed(monkeypatch):
     for field, table in (
         ("model.name", "encoders"),
         ("optimizer.name", "optimizers"),

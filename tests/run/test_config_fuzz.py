@@ -1,4 +1,4 @@
-"""1,000 configs of valid and invalid values: each runs `eval_shape` of a step, or is refused in clear lines, nothing else."""
+"""1,000 configs of valid and invalid values: each runs `eval_shape` of a step, or is refused with clear lines, nothing else."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ from gensupcon_jax.weights import initial, teachers
 from tests.tiny import tiny_config, tiny_dataset
 
 DATA = tiny_dataset(channels=3)
-# Values whose combination matters, beside those that the rule of a field names.
+# Values whose combination matters, in addition to those of the rules.
 MORE = {
     "batch_size": [96, 10**30],
     "epochs": [3, 1e9],
@@ -32,7 +32,7 @@ MORE = {
     "optimizer.warmup_epochs": [1000],
     "evaluate.neighbors": [(5, 10**6)],
 }
-# Those of a field that are tried, where tracing all of them would take minutes.
+# The values tried for fields where tracing all of them would take minutes.
 QUICK = {
     "model.name": ["resnet_small", "resnet18"],
     "augment.num_views": [1, 2, 3],
@@ -41,7 +41,7 @@ QUICK = {
 
 
 def values_of_fields():
-    """Values that are tried, of each field: first those that it allows alone, then those that it does not."""
+    """The values tried for each field: first those that its rule allows, then those that it refuses."""
     rules = {name: config_check.rule_of(name) for name in FIELDS}
     found = {
         name: (QUICK.get(name, [*rule.good, *MORE.get(name, ())]), [*rule.bad, object, b""])
@@ -51,7 +51,7 @@ def values_of_fields():
 
 
 VALUES = values_of_fields()
-# The good ones twice: otherwise hardly a config would run.
+# Good values twice: otherwise hardly any config would run.
 PAIRS = [(name, value) for name, (good, bad) in VALUES.items() for value in (*good, *good, *bad)]
 # What the compiled step does not depend on.
 OUTSIDE = ("seed", "log_steps", "evaluate.", "checkpoint.", "dataset.", "teacher.", "model.weights")
@@ -65,7 +65,7 @@ def outcome_of(changes):
             *groups, field = name.split(".")
             group = functools.reduce(getattr, groups, config)
             if field in group:
-                del group[field]  # its type is the field's own business: rules see what a recipe may hold
+                del group[field]  # without its type check: a recipe may hold any value
             group[field] = value
     try:
         check_config(config)
@@ -126,7 +126,7 @@ def test_every_config_runs_or_is_refused_in_clear_lines(part):
     assert sum(outcome == "runs" for outcome in outcomes) >= 10
 
 
-def test_the_values_of_the_fuzz_test_are_what_they_are_called():
+def test_the_fuzz_values_are_labeled_correctly():
     for name in FIELDS:
         good, bad = VALUES[name]
         assert [value for value in good if config_check.refusal(name, value)] == [], name

@@ -1,4 +1,4 @@
-"""A step that is not finite changes nothing: the run stops at the last good state and says what was the first bad value."""
+"""A step that is not finite changes nothing: the run stops at the last good state and reports the first bad value."""
 
 import json
 
@@ -31,7 +31,7 @@ def parts_on(num_devices, **changes):
 def batch_on(mesh, *, spoiled=False):
     labels = DATA.train.labels[:32].copy()
     if spoiled:
-        labels[5] = np.nan  # of the images, which are bytes, none can be
+        labels[5] = np.nan  # images are bytes, so only labels can be NaN
     placed = sharding.batch_sharding(mesh)
     return Batch(jax.device_put(DATA.train.images[:32], placed), jax.device_put(labels, placed))
 
@@ -48,7 +48,7 @@ def same(one, two):
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, two)))
 
 
-def test_after_a_step_that_is_not_finite_nothing_changes_any_more():
+def test_nothing_changes_after_a_step_that_is_not_finite():
     parts, mesh, state = parts_on(2, **{"loss.mode": "momentum", "momentum_encoder.queue_size": 64})
     seen = list(run_steps(parts, mesh, state, [False, True, False, False]))
     assert [step for step, _, _ in seen] == [1, 1, 1, 1]
@@ -60,10 +60,10 @@ def test_after_a_step_that_is_not_finite_nothing_changes_any_more():
     assert seen[0][2]["update_ratio"] > 0
 
 
-def test_some_steps_may_be_skipped_and_the_next_one_is_as_if_they_had_not_been_taken():
+def test_skipped_steps_leave_the_next_step_unchanged():
     parts, mesh, state = parts_on(1, **{"optimizer.max_skipped_steps": 2})
     seen = list(run_steps(parts, mesh, state, [False, True, False, True, True]))
-    assert [step for step, _, _ in seen] == [1, 2, 3, 4, 4]  # the data goes on, up to the step that is one too many
+    assert [step for step, _, _ in seen] == [1, 2, 3, 4, 4]  # the data advances until the limit is exceeded
     assert [metrics["skipped_steps"] for _, _, metrics in seen] == [0, 1, 1, 2, 3]
     assert [metrics["diverged"] for _, _, metrics in seen] == [0, 0, 0, 0, 1]
     assert same(seen[0][1].params, seen[1][1].params)
@@ -71,7 +71,7 @@ def test_some_steps_may_be_skipped_and_the_next_one_is_as_if_they_had_not_been_t
     assert same(seen[2][1].params, seen[4][1].params)
 
 
-def test_the_run_stops_with_the_last_good_state_saved_although_nobody_looked(tmp_path, monkeypatch):
+def test_the_run_stops_with_the_last_good_state_saved_however_late_it_is_noticed(tmp_path, monkeypatch):
     real = input_pipeline.train_batches
 
     def spoils(*args, steps, **kwargs):
@@ -83,7 +83,7 @@ def test_the_run_stops_with_the_last_good_state_saved_although_nobody_looked(tmp
     with pytest.raises(UserError) as error:
         train.train_and_evaluate(config, tmp_path / "bad", DATA, devices=jax.devices()[:1])
     assert str(error.value).startswith(
-        "step 3 is not finite: the labels that the network got are not finite. Likely causes:"
+        "step 3 is not finite: the labels given to the network are not finite. Likely causes:"
     )
     assert f"The last good state, of step 2, is saved in {tmp_path / 'bad'}" in str(error.value)
     assert saved_steps(tmp_path / "bad" / "checkpoints") == [2]
@@ -91,16 +91,16 @@ def test_the_run_stops_with_the_last_good_state_saved_although_nobody_looked(tmp
     monkeypatch.setattr(input_pipeline, "train_batches", real)
     train.train_and_evaluate(
         config, tmp_path / "bad", DATA, devices=jax.devices()[:1]
-    )  # the labels are mended: it goes on
+    )  # with correct labels it resumes
     train.train_and_evaluate(config, tmp_path / "good", DATA, devices=jax.devices()[:1])
     good, bad = (
         json.loads((tmp_path / name / "checkpoints" / "6" / "record" / "metadata").read_text())["bits"]
         for name in ("good", "bad")
     )
-    assert bad == good  # bit for bit as if nothing had been
+    assert bad == good  # bit for bit as without the bad step
 
 
-def test_a_rate_that_is_far_too_high_is_named_and_no_bad_parameter_is_saved(tmp_path):
+def test_a_far_too_high_rate_is_named_and_no_bad_parameter_is_saved(tmp_path):
     config = tiny_config(**{"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0.0})
     with pytest.raises(
         UserError, match=r"step \d+ is not finite: .*Likely causes: optimizer.learning_rate is too high, "
@@ -137,12 +137,12 @@ def test_the_first_module_with_a_bad_output_is_named():
     named = described(change=with_parameter(3e38, *path))
     assert named == "the first module whose output is not finite is backbone/stage2_block1/conv1"
     assert described(change=with_parameter(np.nan, *path)) == (
-        "the parameters backbone/stage2_block1/conv1/kernel were not finite before it"
+        "the parameters backbone/stage2_block1/conv1/kernel were not finite before the step"
     )
 
 
 def test_bad_labels_are_named():
-    assert described(spoiled=True) == "the labels that the network got are not finite"
+    assert described(spoiled=True) == "the labels given to the network are not finite"
 
 
 def test_the_gradient_nearest_to_the_loss_is_named():
@@ -155,5 +155,5 @@ def test_the_gradient_nearest_to_the_loss_is_named():
         "gradients": {"a": {"kernel": False}, "b": {"kernel": False}, "c": {"kernel": True}},
     }
     words = divergence._in_words(found, ["a", "b", "c"])
-    assert words == "the loss is finite, the first gradient that is not is that of b/kernel"
+    assert words == "the loss is finite, the first gradient that is not finite is that of b/kernel"
     assert "the loss is not" in divergence._in_words(found | {"loss": False}, ["a", "b", "c"])

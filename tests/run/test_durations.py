@@ -1,4 +1,4 @@
-"""One unit counts, it is rounded to whole steps, and what is wrong names its field."""
+"""One unit counts, it is rounded to whole steps, and errors name their field."""
 
 import math
 
@@ -62,7 +62,7 @@ def test_many_images_lose_no_step():
         ("", {"epochs": math.inf}, "epochs is inf"),
     ],
 )
-def test_a_duration_that_cannot_be_names_its_field(name, given, field):
+def test_an_invalid_duration_names_its_field(name, given, field):
     with pytest.raises(UserError) as error:
         steps_of(name=name, **given)
     assert str(error.value) == f"{field}; allowed: a number from 0, or None"

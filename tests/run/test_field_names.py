@@ -1,4 +1,4 @@
-"""A misspelled field gets the fields that it may mean."""
+"""A misspelled field gets the likely fields as a hint."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from gensupcon_jax.run.field_names import hint
     ("name", "found"),
     [
         ("loss.temprature", "did you mean loss.temperature?"),  # nearly a field
-        ("lr", "did you mean optimizer.learning_rate?"),  # what others call it
+        ("lr", "did you mean optimizer.learning_rate?"),  # its usual name
         ("optimizer.lr", "did you mean optimizer.learning_rate?"),
         ("temperature", "did you mean loss.temperature or teacher.temperature?"),  # its last part
         ("losses.temperature", "did you mean loss.temperature?"),

@@ -1,4 +1,4 @@
-"""What a person sees: plain lines where the output is no terminal, a bar where it is."""
+"""Progress is shown as a bar in a terminal, and as plain lines elsewhere."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_plain_lines_say_rate_time_left_and_notes(capsys, clock):
+def test_plain_lines_show_rate_time_left_and_notes(capsys, clock):
     progress = Progress(start_step=10, end_step=20, batch_size=32)
     progress.advance()  # compiles for a minute: left out of the rate
     progress.show(11, loss="3.21")

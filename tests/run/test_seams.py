@@ -1,4 +1,4 @@
-"""What is plugged into the tables from outside the package trains, with nothing else changed."""
+"""Entries added to the tables from outside the package train without other changes."""
 
 import json
 

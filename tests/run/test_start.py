@@ -1,4 +1,4 @@
-"""What a run says on standard error beside its own sentences."""
+"""What other packages log on standard error during a run."""
 
 from logging import ERROR, WARNING, LogRecord
 
@@ -20,5 +20,5 @@ def record(path, level=ERROR, error=None):
         ("/venv/tensorflow_datasets/core/download.py", ERROR, OSError("No space left on device"), True),
     ],
 )
-def test_a_traceback_of_orbaxs_threads_is_not_shown_and_all_else_is(path, level, error, is_shown):
+def test_only_tracebacks_of_orbax_threads_are_hidden(path, level, error, is_shown):
     assert is_not_of_orbax_threads(record(path, level, error)) == is_shown

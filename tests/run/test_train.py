@@ -1,4 +1,4 @@
-"""A whole run: what it leaves behind, that it goes on where it stopped, and that it refuses what cannot work."""
+"""A whole run: the files it writes, how it resumes, and what it refuses."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def without_speed(rows):
     ]
 
 
-def test_everything_is_left_behind(finished):
+def test_a_run_writes_all_its_files(finished):
     folder, _ = finished
     names = {path.name for path in folder.iterdir()}
     assert names == {
@@ -48,13 +48,13 @@ def test_everything_is_left_behind(finished):
     }  # fmt: skip
 
 
-def test_the_saved_config_is_what_ran(finished):
+def test_the_saved_config_is_the_one_that_ran(finished):
     saved = json.loads((finished[0] / "config.json").read_text())
-    assert saved["dataset"]["name"] == "arrays"  # the recipe says digits, the caller handed over its own
+    assert saved["dataset"]["name"] == "arrays"  # the recipe names digits, the caller passes arrays
     assert saved["model"]["width"] == 4
 
 
-def test_metrics_are_an_object_a_line(finished):
+def test_metrics_are_one_object_per_line(finished):
     rows = rows_of(finished[0])
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 6]
     for name in ("train/loss", "train/learning_rate", "train/images_per_second", "train/gradient_norm", "train/epoch"):
@@ -78,14 +78,14 @@ def test_the_report_shows_the_run(finished):
     assert f"{finished[1]['linear_top1']:.1f}" in page
 
 
-def test_a_finished_run_is_not_run_again(finished, monkeypatch):
+def test_a_finished_run_is_not_repeated(finished, monkeypatch):
     folder, results = finished
     monkeypatch.setattr(train.loop, "train", None)
     assert train.train_and_evaluate(tiny_config(), folder, tiny_dataset(), devices=DEVICE) == results
 
 
 @pytest.mark.parametrize("stop_after", [2, 5])
-def test_a_run_that_stopped_goes_on_to_the_same_end(finished, tmp_path, monkeypatch, stop_after):
+def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, stop_after):
     real = input_pipeline.train_batches
 
     def stops(*args, **kwargs):
@@ -130,7 +130,7 @@ MOMENTUM = {
 }  # fmt: skip
 
 
-def test_a_run_that_an_exception_ends_leaves_no_save_behind_that_goes_on(tmp_path, monkeypatch):
+def test_a_run_ended_by_an_exception_waits_for_its_pending_save(tmp_path, monkeypatch):
     folder = tmp_path / "run" / "checkpoints"
     begun, real = [], checkpoint.ocp.CheckpointManager.wait_until_finished
 
@@ -144,7 +144,7 @@ def test_a_run_that_an_exception_ends_leaves_no_save_behind_that_goes_on(tmp_pat
     assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
 
 
-def test_encoder_average_queue_labels_and_adam_go_on_bit_for_bit_and_nothing_else_does(tmp_path, monkeypatch):
+def test_encoder_average_queue_labels_and_adam_resume_bit_for_bit(tmp_path, monkeypatch):
     config = tiny_config(**MOMENTUM)
     train.train_and_evaluate(config, tmp_path / "whole", tiny_dataset(), devices=DEVICE)
     stopped_after(3, tmp_path / "stopped", monkeypatch, config)
@@ -155,7 +155,7 @@ def test_encoder_average_queue_labels_and_adam_go_on_bit_for_bit_and_nothing_els
     assert bits_of(tmp_path / "stopped", 6) == bits_of(tmp_path / "whole", 6)
     assert any(name.startswith("queue/labels") for name in bits_of(tmp_path / "whole", 6))
 
-    # Negative control: a resume that starts the data anew is another run.
+    # Negative control: a resume that restarts the data is a different run.
     real = input_pipeline.train_batches
 
     def from_the_start(*args, steps, **kwargs):
@@ -199,7 +199,7 @@ def test_a_checkpoint_holds_config_versions_and_the_best_step(finished):
     assert (folder / "checkpoints" / str(best)).is_dir()
 
 
-def test_the_time_that_training_stood_still_for_saves_is_logged(finished):
+def test_the_time_that_training_waits_for_saves_is_logged(finished):
     rows = [row for row in rows_of(finished[0]) if "train/stall_seconds" in row]
     assert all(row["train/stall_seconds"] >= 0 for row in rows)
     assert any(row["train/stall_seconds"] > 0 for row in rows)  # of the save before the row
@@ -209,7 +209,7 @@ def test_at_most_two_steps_are_in_flight(tmp_path, monkeypatch):
     most, waiting = 0, []
 
     class Metric:
-        """A number that somebody has to wait for."""
+        """A number that must be waited for."""
 
         def __float__(self):
             if self in waiting:
@@ -237,7 +237,7 @@ def test_at_most_two_steps_are_in_flight(tmp_path, monkeypatch):
     assert most == 2
 
 
-def test_another_config_is_refused_and_nothing_changes(finished):
+def test_a_different_config_is_refused_and_nothing_changes(finished):
     folder, _ = finished
     before = (folder / "results.json").read_bytes()
     with pytest.raises(UserError, match=r"loss.temperature \(0.1 there, 0.5 now\)"):
@@ -253,7 +253,7 @@ def test_a_warm_up_in_steps_overrides_the_one_in_epochs(tmp_path):
     assert results["steps"] == 3
 
 
-def test_what_was_said_is_not_said_again_by_a_run_that_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_resumed_run_does_not_repeat_what_was_reported(tmp_path, monkeypatch, capsys):
     collapses = tiny_config(
         steps=70,
         log_steps=1,
@@ -324,7 +324,7 @@ def test_color_images_bfloat16_soft_labels_and_every_option_run(tmp_path):
         (
             {"mix.block": 5},
             1,
-            "mix.block is 5, which does not divide the 32 images of a device; allowed: 1, 2, 4, 8, 16, 32",
+            "mix.block is 5, which does not divide the 32 images per device; allowed: 1, 2, 4, 8, 16, 32",
         ),
         ({"batch_size": 512}, 1, "batch_size is 512; allowed: 1 to 96, the number of training images"),
         ({"loss.temperature": 0.0}, 1, "loss.temperature is 0.0; allowed: a number above 0"),
@@ -333,7 +333,7 @@ def test_color_images_bfloat16_soft_labels_and_every_option_run(tmp_path):
         ({"steps": None, "epochs": 0.5}, 1, "optimizer.warmup_epochs is 1; allowed: up to epochs (0.5)"),
     ],
 )
-def test_settings_that_cannot_work_are_said_before_anything_is_written(tmp_path, changes, devices, message):
+def test_invalid_settings_are_reported_before_anything_is_written(tmp_path, changes, devices, message):
     with pytest.raises(UserError) as error:
         train.train_and_evaluate(
             tiny_config(**changes), tmp_path / "run", tiny_dataset(), devices=jax.devices()[:devices]
