@@ -25,7 +25,7 @@ from gensupcon_jax.configs import imagenet
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import chips
 from gensupcon_jax.plan.known import data_sizes
-from gensupcon_jax.plan.step import lying_on, plan_step
+from gensupcon_jax.plan.step import plan_step, with_sharding
 
 _STAGES = (3, 4, 6, 3)
 
@@ -87,7 +87,7 @@ def compile_anchor(mesh: Mesh, num_images: int) -> jax.stages.Compiled:
     images = jax.ShapeDtypeStruct((batch, 224, 224, 3), jnp.bfloat16, sharding=spread)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=spread)
     shapes = jax.eval_shape(lambda key: AnchorNetwork().init(key, jnp.zeros((1, 224, 224, 3))), jax.random.key(0))
-    variables = lying_on(shapes, everywhere)
+    variables = with_sharding(shapes, everywhere)
     return jax.jit(anchor_step, donate_argnums=0, out_shardings=everywhere).lower(variables, images, labels).compile()
 
 

@@ -20,7 +20,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import hlo
 from gensupcon_jax.plan.chips import find_slice
 from gensupcon_jax.plan.known import data_sizes
-from gensupcon_jax.plan.step import lying_on
+from gensupcon_jax.plan.step import with_sharding
 from gensupcon_jax.run import assemble
 
 
@@ -39,7 +39,7 @@ def compile_views(variant: str, num_images: int, topology: str) -> jax.stages.Co
         return mixed.images.reshape(-1, *mixed.images.shape[2:]).astype(jnp.bfloat16), mixed.labels
 
     here = sharding.replicated(mesh)
-    return jax.jit(views_of).lower(*lying_on((key, *batch), here)).compile()
+    return jax.jit(views_of).lower(*with_sharding((key, *batch), here)).compile()
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""What a config needs and how fast it can be on hardware that is not here: python -m gensupcon_jax.plan."""
+"""Memory, cost and speed limits of a config on hardware that is not present: python -m gensupcon_jax.plan."""

@@ -1,4 +1,4 @@
-"""TPU chips as their maker publishes them, and slices of them by name."""
+"""Published specifications of TPU chips, and slices of them by name."""
 
 import math
 import os
@@ -17,10 +17,10 @@ EXAMPLES = ("v4:2x2x4", "v5e:4x4", "v5p:2x2x2", "v6e:4x4")
 
 
 class Chip(NamedTuple):
-    """One chip: FLOP/s in bfloat16, bytes, bytes/s, both directions of all its links together, cycles/s.
+    """One chip: FLOP/s in bfloat16, bytes, bytes/s (of the links: all of them, both directions), cycles/s.
 
-    sides: a slice has 2 or 3 dimensions.  chip_config: how libtpu is to show it: one device a chip, as on the machine.
-    note: what a reader of its figures must know.
+    sides: dimensions of a slice, 2 or 3.  chip_config: how libtpu presents the chip: one device per chip, as on the machine.
+    note: printed with its figures.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Chip(NamedTuple):
 _GIB = 2.0**30
 _MEGACORE = (
     "v4: the two cores of a chip are one device (megacore), as jax shows them on the machine; figures for libtpu's default, "
-    "a device a core, are not comparable"
+    "one device per core, are not comparable"
 )
 _DOCS = "https://cloud.google.com/tpu/docs/"
 # Read in November 2026. Where the page says "16 GB" libtpu counts GiB. The links of v4: six of 50 GB/s each way (arXiv
-# 2304.01433, table 4). Of v5p an older version of the page says 2765 GB/s, today's the same as 2575 GiB/s. No page states the
-# clock: it is the peak over the FLOPs a cycle, 2 x 128 x 128 x the number of matrix units (v4 and v5p: 8, v5e: 4; v6e: 4 of
-# 256 x 256); of v4 it is the 1050 MHz of arXiv 2304.01433.
+# 2304.01433, table 4). For v5p an older version of the page gives 2765 GB/s, the current one 2575 GiB/s. No page states the
+# clock: it is the peak over the FLOPs per cycle, 2 x 128 x 128 x the number of matrix units (v4 and v5p: 8, v5e: 4; v6e: 4 of
+# 256 x 256); for v4 it is the 1050 MHz of arXiv 2304.01433.
 CHIPS = {
     chip.name: chip
     for chip in (
@@ -58,7 +58,7 @@ CHIPS = {
 
 
 class Slice(NamedTuple):
-    """Chips that are wired together: `devices` are what jax.devices() would be there, one for each chip."""
+    """Connected chips; `devices` are those that jax.devices() would return there, one for each chip."""
 
     name: str
     chip: Chip
@@ -67,7 +67,7 @@ class Slice(NamedTuple):
 
 
 def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
-    """v5e:4x4 -> its chip and sides; UserError, with the known chips, for anything else."""
+    """The chip and sides of a name such as v5e:4x4; UserError, with the known chips, for anything else."""
     match = re.fullmatch(r"([a-z0-9]+):(\d+(?:x\d+)*)", name.strip())
     known = ", ".join(f"{chip.name}:{'x'.join('ABC'[: chip.sides])}" for chip in CHIPS.values())
     if match is None or match[1] not in CHIPS:
@@ -84,9 +84,9 @@ def parse_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
 
 
 def find_slice(name: str, *, chip_config: str | None = None) -> Slice:
-    """The slice of this name, from libtpu, without any TPU; UserError where libtpu is missing or knows no such slice.
+    """The slice of this name, from libtpu, without a TPU; UserError if libtpu is missing or does not know the slice.
 
-    chip_config: how libtpu is to show a chip; None: as on the machine.
+    chip_config: how libtpu presents a chip; None: as on the machine.
     """
     chip, sides = parse_topology(name)
     try:
@@ -97,11 +97,11 @@ def find_slice(name: str, *, chip_config: str | None = None) -> Slice:
             "" if is_there else f"; it exists for Linux on x86-64 only, this is {sys.platform} on {platform.machine()}"
         )
         raise UserError(f"the TPU compiler is not installed; install it with: {EXTRA}{only}") from error
-    # Without these libtpu asks the metadata server of a Google machine, for minutes, and complains about its absence.
+    # Without these libtpu queries the metadata server of a Google machine for minutes, and logs its absence.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    # No TPU is opened, so several plans may run at once; else libtpu locks the machine.
+    # No TPU is opened, so several plans may run at once; otherwise libtpu locks the machine.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     from jax.experimental import topologies
 
@@ -122,5 +122,5 @@ def find_slice(name: str, *, chip_config: str | None = None) -> Slice:
 
 
 def _host_bounds(sides: tuple[int, ...]) -> dict[str, tuple[int, int, int]]:
-    """Chips of one host where they are not the usual 2x2: a single chip, and the 8 chips of one v5e or v6e machine."""
+    """The chips of one host if they are not the usual 2x2: a single chip, or the 8 chips of one v5e or v6e machine."""
     return {"chips_per_host_bounds": (*sides, 1)} if sides in ((1, 1), (2, 4)) else {}

@@ -11,7 +11,7 @@ from gensupcon_jax.run import recipes
 
 _MARK = "gensupcon_jax plan"
 _SIZES = {
-    "image_size": "pixels of an image's side",
+    "image_size": "height and width of an image, in pixels",
     "num_channels": "channels of an image",
     "num_classes": "classes",
     "num_images": "training images",
@@ -19,7 +19,7 @@ _SIZES = {
 
 
 def main(arguments: list[str], program: str) -> None:
-    """Print the plan of the config on every slice with every batch, and write the figures beside it."""
+    """Print the plan of the config on every slice with every batch size, and write the figures to a file."""
     parser = build_parser(program)
     options = recipes.parse_with_recipe(parser, arguments)
     if not options.topology:
@@ -27,13 +27,13 @@ def main(arguments: list[str], program: str) -> None:
     path = Path(options.json or f"plan_{recipes.run_name(options.recipe)}.json")
     _check_replaceable(path)
     batch_sizes = [_whole_number(text) for text in options.batch_size] or [options.config.batch_size]
-    os.environ["JAX_PLATFORMS"] = "cpu"  # the slices are described, not opened; a TPU of this machine is left alone
-    # After the arguments: a wrong one is said before jax is imported.
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the slices are described, not opened; a TPU of this machine is not used
+    # After the arguments: a wrong one is reported before jax is imported.
     import jax
 
     from gensupcon_jax.plan import compare, table
 
-    jax.config.update("jax_enable_compilation_cache", False)  # jax cannot read back what it compiled for other devices
+    jax.config.update("jax_enable_compilation_cache", False)  # jax cannot reload programs compiled for other devices
     figures = compare.plan(
         options.config,
         topologies=options.topology,
@@ -48,9 +48,10 @@ def main(arguments: list[str], program: str) -> None:
 
 
 def build_parser(program: str) -> command_line.Parser:
-    """What plan takes."""
+    """The arguments of plan."""
     parser = command_line.Parser(
-        program, "What a recipe needs and how fast it can be on hardware that is not here: its step is compiled for it."
+        program,
+        "Compile a recipe's step for hardware that is not present, and report its memory, cost and speed limits.",
     )
     recipes.add_flags(parser)
     parser.add_argument(
@@ -64,29 +65,29 @@ def build_parser(program: str) -> command_line.Parser:
         metavar="NUMBERS",
         type=command_line.with_commas,
         default=[],
-        help="batches over all chips, such as 1024,2048 (default: the recipe's)",
+        help="batch sizes over all chips, such as 1024,2048 (default: the recipe's)",
     )
     parser.add_argument(
         "--price_per_chip_hour",
         metavar="PRICE",
         type=command_line.number_from(0),
-        help="adds the cost, in the currency of the price",
+        help="report the cost too, in the currency of the price",
     )
     parser.add_argument(
         "--json", metavar="FILE", help="file for the same figures (default: plan_<name of the recipe>.json)"
     )
-    sizes = parser.add_argument_group("sizes, where the data set is not a known one")
+    sizes = parser.add_argument_group("sizes, if the data set is not a known one")
     for name, meaning in _SIZES.items():
         sizes.add_argument(f"--{name}", metavar="N", type=command_line.whole_number(1), help=meaning)
     return parser
 
 
 def _check_replaceable(path: Path) -> None:
-    """UserError where the file to write is something else than an older plan, or its folder is not there."""
+    """UserError if the file exists and is not a plan, or its folder does not exist."""
     if not path.parent.is_dir():
         raise UserError(f"--json is {str(path)!r}, but {path.parent} is not a folder")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(f"--json is {str(path)!r}, which may not be written; give another file")
+        raise UserError(f"--json is {str(path)!r}, which is not writable; give another file")
     if path.exists():
         try:
             is_plan = _MARK in json.loads(path.read_text())

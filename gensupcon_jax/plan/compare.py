@@ -1,4 +1,4 @@
-"""One config on every slice with every batch: checked together, then compiled one after another."""
+"""One config on every slice with every batch size: all are checked first, then compiled one after another."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ def plan(
 ) -> list[Figures]:
     """The figures of each slice with each batch size, slices first.
 
-    sizes: fields of known.DataSizes where the data set is not a known one.  say_fn: hears what is compiled now.
-    Raises UserError, with all that is wrong and before anything compiles, for slices, batches or fields that cannot be.
+    sizes: fields of known.DataSizes if the data set is not a known one.  say_fn: called with a line before each compilation.
+    Raises UserError, with all problems and before anything compiles, for invalid slices, batch sizes or fields.
     """
     given = {name: value for name, value in (sizes or {}).items() if value is not None}
     known = data_sizes(config.dataset.name, **{"image_size": config.dataset.image_size} | given)
@@ -37,13 +37,13 @@ def plan(
         if isinstance(place, int):
             figures.append(plan_gpus(changed, known, place))
         else:
-            say_fn(f"compiling for {place.name}, batch {changed.batch_size}; ResNet-50 takes some minutes")
+            say_fn(f"compiling for {place.name}, batch {changed.batch_size}; ResNet-50 takes several minutes")
             figures.append(plan_slice(changed, known, place))
     return figures
 
 
 def _place(name: str) -> Slice | int:
-    """A slice of TPUs, or a number of GPUs."""
+    """A TPU slice, or a number of GPUs."""
     gpus = re.fullmatch(r"gpu:(\d+)", name.strip())
     if gpus is None:
         parse_topology(name)

@@ -1,4 +1,4 @@
-"""The figures of a plan: memory, work, traffic and the bounds on speed that follow from a chip's published numbers."""
+"""The figures of a plan: memory, FLOPs, traffic, and speed limits from the published numbers of a chip."""
 
 import math
 import re
@@ -14,9 +14,9 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import hlo
 from gensupcon_jax.plan.chips import Chip, Slice
 from gensupcon_jax.plan.known import DataSizes
-from gensupcon_jax.plan.step import PlannedStep, bytes_a_device, check_planned, plan_step, with_fields
+from gensupcon_jax.plan.step import PlannedStep, bytes_per_device, check_planned, plan_step, with_fields
 
-# The first whose pattern is found in an instruction's scope. Scopes are named in train_step.py, objectives.py and by Flax.
+# An instruction belongs to the first group whose pattern matches its scope, as named in train_step.py, objectives.py and by Flax.
 GROUPS = (
     ("augment", r"\baugment\b"),
     ("mix", r"\bmix\b"),
@@ -33,18 +33,18 @@ GROUPS = (
 )
 OTHER = "other"
 _NOT_COMPILED = {
-    "bytes_an_image": math.nan,
-    "hbm_bytes_an_image": math.nan,
+    "bytes_per_image": math.nan,
+    "hbm_bytes_per_image": math.nan,
     "groups": (),
     "traffic": (),
     "bounds": {},
     "compiler_seconds": None,
 }
-FITS, DOES_NOT_FIT, NOT_JUDGED = "fits", "DOES NOT FIT", "not judged"
+FITS, DOES_NOT_FIT, UNKNOWN = "fits", "DOES NOT FIT", "unknown"
 
 
 class OperationGroup(NamedTuple):
-    """What one part of the network or the step costs, an image: FLOPs, bytes as XLA counts them, bytes of HBM."""
+    """Cost per image of one part of the network or the step: FLOPs, bytes as XLA counts them, bytes of HBM."""
 
     name: str
     flops: float
@@ -53,7 +53,7 @@ class OperationGroup(NamedTuple):
 
 
 class CollectiveTraffic(NamedTuple):
-    """Collectives of one kind in a step: how many, bytes a chip hands over, seconds that its links need at least."""
+    """Collectives of one kind per step: their number, bytes per chip, lower bound in seconds by the links."""
 
     kind: str
     count: int
@@ -62,27 +62,27 @@ class CollectiveTraffic(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """All that is said of one config on one slice; bytes and FLOPs are of one chip and one step unless an image is named.
+    """The figures of one config on one slice; bytes and FLOPs are per chip and step, unless named per image.
 
-    memory: part -> bytes of HBM a chip.  bounds: what -> seconds a step takes at least; empty where nothing was compiled.
-    compiler_seconds: the sum of the compiler's own cycle estimates, None where it makes none.  verdict: FITS, DOES_NOT_FIT or
-    NOT_JUDGED.  reason: of the verdict, what the compiler said.  advice: what to change.
+    memory: part -> bytes of HBM per chip.  bounds: resource -> lower bound of the seconds per step; empty if not compiled.
+    compiler_seconds: the sum of the compiler's own cycle estimates, None if there are none.  verdict: FITS, DOES_NOT_FIT or
+    UNKNOWN.  reason: of the verdict, from the compiler.  advice: what to change.
     """
 
     topology: str
     num_chips: int
     num_hosts: int
     batch_size: int
-    images_a_chip: int
+    images_per_chip: int
     total_steps: int
     memory: dict[str, float]
     hbm_bytes: float
     verdict: str
     reason: str
     advice: str
-    flops_an_image: float
-    bytes_an_image: float
-    hbm_bytes_an_image: float
+    flops_per_image: float
+    bytes_per_image: float
+    hbm_bytes_per_image: float
     groups: tuple[OperationGroup, ...]
     traffic: tuple[CollectiveTraffic, ...]
     bounds: dict[str, float]
@@ -92,27 +92,27 @@ class Figures(NamedTuple):
 
     @property
     def binding(self) -> str:
-        """The bound that is reached first."""
+        """The resource of the binding bound."""
         return max(self.bounds, key=self.bounds.get)
 
     @property
     def seconds(self) -> float:
-        """A step takes at least this."""
+        """Lower bound of the time per step."""
         return self.bounds[self.binding]
 
     @property
     def images_per_second(self) -> float:
-        """Of all chips, at most."""
+        """Upper bound over all chips."""
         return self.batch_size / self.seconds
 
     @property
     def hours(self) -> float:
-        """The whole recipe's training, at least."""
+        """Lower bound for the whole training."""
         return self.total_steps * self.seconds / 3600
 
 
 def plan_slice(config: ConfigDict, sizes: DataSizes, chips: Slice) -> Figures:
-    """Compile the config's step for the slice and say what it needs; one that does not fit is said, not raised."""
+    """Compile the config's step for the slice and measure it; one that does not fit is a verdict, not an error."""
     planned = plan_step(config, sizes, sharding.make_mesh(chips.devices))
     started = time.monotonic()
     lowered = planned.lower()
@@ -128,7 +128,7 @@ def plan_slice(config: ConfigDict, sizes: DataSizes, chips: Slice) -> Figures:
         "num_chips": len(chips.devices),
         "num_hosts": chips.num_hosts,
         "batch_size": config.batch_size,
-        "images_a_chip": planned.images_per_device,
+        "images_per_chip": planned.images_per_device,
         "total_steps": planned.total_steps,
         "hbm_bytes": chips.chip.hbm_bytes,
         "compile_seconds": seconds,
@@ -140,9 +140,9 @@ def plan_slice(config: ConfigDict, sizes: DataSizes, chips: Slice) -> Figures:
 
 
 def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures:
-    """FLOPs and what the state takes on so many GPUs; their compiler is not here, so nothing else is said.
+    """FLOPs and the memory of the state on this many GPUs; without their compiler nothing else is known.
 
-    The step is lowered for CUDA all the same: what no GPU could run is an error here.
+    The step is lowered for CUDA nevertheless, so a step that no GPU could run is an error.
     """
     planned = plan_step(_in_one_tile(config), sizes, sharding.abstract_mesh(num_devices))
     started = time.monotonic()
@@ -153,14 +153,14 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
         num_chips=num_devices,
         num_hosts=0,
         batch_size=config.batch_size,
-        images_a_chip=planned.images_per_device,
+        images_per_chip=planned.images_per_device,
         total_steps=planned.total_steps,
         memory=state_memory(planned),
         hbm_bytes=math.nan,
-        verdict=NOT_JUDGED,
-        reason="activations depend on the GPU's compiler, which is not here",
+        verdict=UNKNOWN,
+        reason="activations depend on the GPU compiler, which is not available here",
         advice="",
-        flops_an_image=float(cost["flops"]) / planned.images_per_device,
+        flops_per_image=float(cost["flops"]) / planned.images_per_device,
         compile_seconds=time.monotonic() - started,
         assumptions=planned.assumptions,
         **_NOT_COMPILED,
@@ -168,13 +168,13 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
 
 
 def _in_one_tile(config: ConfigDict) -> ConfigDict:
-    """The same loss without a loop: in a program that is only lowered, a loop's body counts once, however often it runs."""
+    """The same loss without a loop: a program that is only lowered counts the body of a loop once."""
     num_contrasts = config.batch_size * config.augment.num_views + config.momentum_encoder.queue_size
     return with_fields(config, {"loss.tile_size": num_contrasts})
 
 
 def state_memory(planned: PlannedStep) -> dict[str, float]:
-    """Bytes a device of what lies there between two steps, part by part."""
+    """Bytes per device of the arrays that persist between steps, by part."""
     state = planned.state
     parts = {
         "parameters": state.params,
@@ -185,11 +185,11 @@ def state_memory(planned: PlannedStep) -> dict[str, float]:
         "teacher or frozen encoder": planned.frozen,
         "batch of images": planned.batch,
     }
-    return {name: float(bytes_a_device(tree)) for name, tree in parts.items()}
+    return {name: float(bytes_per_device(tree)) for name, tree in parts.items()}
 
 
 def groups_of(works: Iterable[hlo.Work], num_images: int) -> tuple[OperationGroup, ...]:
-    """Work by part of the network and step, in the order of GROUPS, an image."""
+    """Cost per image by part of the network and step, in the order of GROUPS."""
     sums = {}
     for work in works:
         sums.setdefault(group_of(work.scope), []).append(work)
@@ -203,12 +203,12 @@ def groups_of(works: Iterable[hlo.Work], num_images: int) -> tuple[OperationGrou
 
 
 def group_of(scope: str) -> str:
-    """Which part of the network or step an instruction's scope belongs to."""
+    """The part of the network or step that an instruction's scope belongs to."""
     return next((name for name, pattern in GROUPS if re.search(pattern, scope)), OTHER)
 
 
 def traffic_of(collectives: Iterable[hlo.Collective], chip: Chip) -> tuple[CollectiveTraffic, ...]:
-    """What crosses between chips in a step, by kind, with the time that the links need at least."""
+    """The traffic between chips per step, by kind of collective, with the lower bound of its time."""
     kinds = {}
     for collective in collectives:
         kinds.setdefault(collective.kind, []).append(collective)
@@ -224,10 +224,10 @@ def traffic_of(collectives: Iterable[hlo.Collective], chip: Chip) -> tuple[Colle
 
 
 def link_seconds(collective: hlo.Collective, chip: Chip) -> float:
-    """The time a chip's links need at least, all of them busy one way: what must leave it, over their bandwidth.
+    """Lower bound in seconds: the bytes that a chip must send, over the bandwidth of all its links in one direction.
 
     all-reduce: each chip sends 2 (n-1)/n of the array; all-gather, reduce-scatter and all-to-all: (n-1)/n of the
-    whole; collective-permute: all.
+    whole; collective-permute: the whole array.
     """
     num = collective.group_size
     share = (num - 1) / num if num else 1.0
@@ -242,7 +242,7 @@ def _of_compiled(planned: PlannedStep, compiled: jax.stages.Compiled, chip: Chip
     works = list(hlo.works(program))
     traffic = traffic_of(hlo.collectives(program), chip)
     hbm_bytes = sum(work.hbm_bytes for work in works)
-    # A loop's body stands once in XLA's cost analysis, however often it runs.
+    # XLA's cost analysis counts the body of a loop once.
     flops = max(float(cost["flops"]), sum(work.flops for work in works))
     cycles = sum(work.cycles for work in works)
     return Figures(
@@ -250,9 +250,9 @@ def _of_compiled(planned: PlannedStep, compiled: jax.stages.Compiled, chip: Chip
         verdict=FITS,
         reason="",
         advice="",
-        flops_an_image=flops / images,
-        bytes_an_image=float(cost["bytes accessed"]) / images,
-        hbm_bytes_an_image=hbm_bytes / images,
+        flops_per_image=flops / images,
+        bytes_per_image=float(cost["bytes accessed"]) / images,
+        hbm_bytes_per_image=hbm_bytes / images,
         groups=groups_of(works, images),
         traffic=traffic,
         bounds={
@@ -266,11 +266,11 @@ def _of_compiled(planned: PlannedStep, compiled: jax.stages.Compiled, chip: Chip
 
 
 def _memory(planned: PlannedStep, analysis: Any) -> dict[str, float]:
-    """Part -> bytes; what the arguments take beyond the sum of their parts fills up tiles."""
+    """Part -> bytes; the excess of the arguments over the sum of their parts is padding of tiles."""
     parts = state_memory(planned)
-    parts["padding of these"] = max(0.0, analysis.argument_size_in_bytes - sum(parts.values()))
+    parts["padding"] = max(0.0, analysis.argument_size_in_bytes - sum(parts.values()))
     parts["activations and workspace"] = float(analysis.temp_size_in_bytes)
-    parts["results that replace nothing"] = float(max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes))
+    parts["outputs that reuse no input"] = float(max(0, analysis.output_size_in_bytes - analysis.alias_size_in_bytes))
     parts["program"] = float(analysis.generated_code_size_in_bytes)
     return parts
 
@@ -282,20 +282,20 @@ def _that_does_not_fit(
     fixed = sum(parts.values())
     used, limit = refused_bytes(refusal, fixed)
     parts["activations, workspace and program"] = max(0.0, used - fixed)
-    said = f"{gib(used)} of the {gib(limit)} GiB that the compiler may use" if limit else refusal.splitlines()[0]
+    found = f"{gib(used)} of the {gib(limit)} GiB that the compiler may use" if limit else refusal.splitlines()[0]
     return Figures(
         memory=parts,
         verdict=DOES_NOT_FIT,
-        reason=said,
+        reason=found,
         advice=_advice(config, sizes, common["num_chips"], share=(limit - fixed) / (used - fixed) if limit else 0.0),
-        flops_an_image=math.nan,
+        flops_per_image=math.nan,
         **_NOT_COMPILED,
         **common,
     )
 
 
 def refused_bytes(message: str, fixed: float) -> tuple[float, float]:
-    """Needed and allowed bytes in what the compiler says of a program that is too large; (0, 0) where it says neither.
+    """Needed and allowed bytes in the compiler's message about a program that is too large; (0, 0) if it has neither.
 
     fixed: bytes of the arguments, which "HLO temporaries (33.54G) exceeds available HBM (15.75G)" leaves out and
     "Used 21.28G of 15.75G hbm" counts.
@@ -309,15 +309,15 @@ def refused_bytes(message: str, fixed: float) -> tuple[float, float]:
 
 
 def _advice(config: ConfigDict, sizes: DataSizes, num_chips: int, *, share: float) -> str:
-    """The nearest change that should fit; share: of the images of now: what grows with the batch is taken to grow in a line."""
+    """The nearest change that should fit; share: of the current images, as memory is assumed linear in the batch size."""
     dtype = [] if config.model.dtype == "bfloat16" else ["model.dtype=bfloat16"]
     changes = ", ".join([*dtype, "more chips, or chips with more memory"])
     for images in range(int(config.batch_size // num_chips * share * 0.95), 0, -1):
         try:
             check_planned(with_fields(config, {"batch_size": images * num_chips}), sizes, num_chips)
         except UserError:
-            continue  # the queue or a block of mixing does not divide
-        return f"try --batch_size={images * num_chips} ({images} images a chip; an estimate), {changes}"
+            continue  # the queue size or a mixing block does not divide
+        return f"try --batch_size={images * num_chips} ({images} images per chip; an estimate), {changes}"
     return f"try {changes}"
 
 

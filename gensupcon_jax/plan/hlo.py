@@ -1,4 +1,4 @@
-"""The text of an optimized XLA program, read: what each instruction computes, moves and sends."""
+"""Parses the text of an optimized XLA program: what each instruction computes, moves and sends."""
 
 import math
 import re
@@ -25,7 +25,7 @@ _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 _TILE = re.compile(r"T\(([\d,*]+)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
 _ASYNC_START, _ASYNC_REST = ("-start",), ("-done", "-update")
-# They name memory, or say where it is: nothing moves.
+# These name memory or locate it: nothing moves.
 _FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id")
 _FREE += ("opt-barrier", "add-dependency", "iota", "rng-get-and-update-state")
 _NO_ARITHMETIC = (
@@ -60,18 +60,18 @@ class Array(NamedTuple):
     shape: tuple[int, ...]
     minor_to_major: tuple[int, ...] = ()
     tile: tuple[int, ...] = ()
-    memory_space: int = 0  # 0: HBM; others are on the chip itself
+    memory_space: int = 0  # 0: HBM; others are on-chip
 
     @property
     def size(self) -> int:
-        """Entries."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def num_bytes(self) -> float:
-        """Bytes that it takes, with the rows and columns that fill up its tiles."""
+        """Size in memory, including the padding of its tiles."""
         order = self.minor_to_major or tuple(range(len(self.shape)))[::-1]
-        sides = [self.shape[axis] for axis in order]  # the fastest first, as the tile's last
+        sides = [self.shape[axis] for axis in order]  # the fastest-varying first, which is the tile's last
         for place, side in enumerate(reversed(self.tile)):
             if place < len(sides):
                 sides[place] = -(-sides[place] // side) * side
@@ -88,30 +88,30 @@ class Instruction(NamedTuple):
     opcode: str
     outputs: tuple[Array, ...]
     operands: tuple[str, ...]
-    argument: str  # what stands in the parentheses, for parameter and constant
+    argument: str  # the text in the parentheses, for parameter and constant
     attributes: str
     is_root: bool
 
     @property
     def scope(self) -> str:
-        """Which part of the Python program it came from: jit(f)/jvp(Encoder)/backbone/..."""
+        """The part of the Python program it comes from: jit(f)/jvp(Encoder)/backbone/..."""
         match = re.search(r'op_name="([^"]*)"', self.attributes)
         return match[1] if match else ""
 
     def called(self, *names: str) -> list[str]:
-        """The computations that it runs under one of these attributes, `calls` or `body`."""
+        """The computations that it runs, by these attributes, such as `calls` or `body`."""
         found = re.findall(rf"\b(?:{'|'.join(names)})=\{{?(%[\w.\-]+(?:, *%[\w.\-]+)*)", self.attributes)
         return [name for group in found for name in re.findall(r"%([\w.\-]+)", group)]
 
     @property
     def trip_count(self) -> int:
-        """How often a loop runs, 1 where the compiler does not know."""
+        """Number of iterations of a loop, 1 if the compiler does not know it."""
         match = re.search(r'"known_trip_count":\{"n":"(\d+)"', self.attributes)
         return int(match[1]) if match else 1
 
     @property
     def estimated_cycles(self) -> int:
-        """The compiler's own guess, 0 where it makes none."""
+        """The compiler's own estimate, 0 if there is none."""
         match = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
         return int(match[1]) if match else 0
 
@@ -120,14 +120,14 @@ Computation = dict[str, Instruction]
 
 
 class Program(NamedTuple):
-    """All computations of a module by name, and the name of the one that runs."""
+    """All computations of a module by name, and the name of its entry."""
 
     computations: dict[str, Computation]
     entry: str
 
 
 class Work(NamedTuple):
-    """What one instruction costs, as often as it runs: FLOPs, bytes of all memories and of HBM, guessed cycles."""
+    """Total cost of one instruction over all its executions: FLOPs, bytes of all memories and of HBM, estimated cycles."""
 
     scope: str
     opcode: str
@@ -138,7 +138,7 @@ class Work(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """Arrays that the chips exchange: bytes that a chip puts in and takes out, and how many chips take part."""
+    """Arrays that chips exchange: input and output bytes per chip, and the number of participating chips."""
 
     kind: str
     scope: str
@@ -167,9 +167,9 @@ def parse_program(text: str) -> Program:
 
 
 def works(program: Program) -> Iterator[Work]:
-    """Every instruction that does something, and the FLOPs inside of it where they were written.
+    """Every instruction with a cost, and the FLOPs inside it by their own scopes.
 
-    Bytes are those of operands and results, as XLA's cost analysis counts them; a loop's as often as it runs.
+    Bytes are those of operands and results, as XLA's cost analysis counts them; in a loop, times its iterations.
     """
     scopes = {}
     for computation, instruction, times in _running(program):
@@ -190,9 +190,9 @@ def works(program: Program) -> Iterator[Work]:
 
 
 def collectives(program: Program) -> list[Collective]:
-    """What crosses from chip to chip, in the order of the program.
+    """The collectives, in the order of the program.
 
-    A TPU may spread one collective over many fusions, which compute in the meantime: those share a `chain_id`.
+    A TPU may spread one collective over many fusions, to overlap it with computation: these share a `chain_id`.
     """
     found, chains = [], set()
     for outer, instruction, times in _running(program):
@@ -212,7 +212,7 @@ def _collective(kind: str, computation: Computation, instruction: Instruction, t
     inputs = sum(array.size * _width(array) for array in _arrays_of(computation, instruction.operands))
     outputs = instruction.outputs
     if instruction.opcode.endswith("-start") and len(outputs) > len(instruction.operands):
-        outputs = outputs[len(instruction.operands) :]  # operands, then results, then what the hardware needs
+        outputs = outputs[len(instruction.operands) :]  # operands, then results, then the context of the hardware
     if kind in ("all-reduce", "all-to-all", "collective-permute"):
         output_bytes = inputs
     else:
@@ -242,7 +242,7 @@ def _parse_instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, opening: int) -> int:
-    """Where the parenthesis that opens there closes."""
+    """The position of the closing parenthesis."""
     depth = 0
     for place in range(opening, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)
@@ -266,7 +266,7 @@ def _parse_arrays(shape: str) -> Iterator[Array]:
 def _running(
     program: Program, computation: str | None = None, times: int = 1
 ) -> Iterator[tuple[Computation, Instruction, int]]:
-    """Instructions that run, from the entry on, and how often; the inside of a fusion is part of it."""
+    """The instructions that run, from the entry on, and how often; a fusion is one instruction."""
     instructions = program.computations[computation or program.entry]
     for instruction in instructions.values():
         if instruction.opcode == "while":
@@ -274,7 +274,7 @@ def _running(
                 yield from _running(program, inner, times * instruction.trip_count)
         elif instruction.opcode == "conditional":
             branches = instruction.called("branch_computations", "true_computation", "false_computation")
-            for inner in branches[:1]:  # they are alternatives
+            for inner in branches[:1]:  # one of the alternatives
                 yield from _running(program, inner, times)
         elif instruction.opcode == "call":
             for inner in instruction.called("to_apply", "calls", "called_computation"):
@@ -284,9 +284,9 @@ def _running(
 
 
 def _scopes(computation: Computation) -> dict[str, str]:
-    """The scope of every instruction; what the compiler added to bring or take data has that of whom it serves."""
+    """The scope of every instruction; copies that the compiler added get the scope of the instruction they serve."""
     scopes = {name: instruction.scope for name, instruction in computation.items()}
-    for name, instruction in reversed(computation.items()):  # users stand after what they use
+    for name, instruction in reversed(computation.items()):  # users come after their operands
         for operand in instruction.operands:
             if operand in scopes and not scopes[operand]:
                 scopes[operand] = scopes[name]
@@ -314,14 +314,14 @@ MemoryTraffic = list[tuple[int, float]]  # memory space and bytes
 def _traffic(
     program: Program, computation: Computation, instruction: Instruction
 ) -> tuple[MemoryTraffic, MemoryTraffic]:
-    """What an instruction reads and writes."""
+    """The reads and writes of an instruction."""
     opcode = instruction.opcode
     if opcode.endswith(_ASYNC_REST):
         return [], []
     if opcode == "fusion":
         return _fusion_traffic(program, computation, instruction)
     outputs = instruction.outputs
-    if opcode.endswith(_ASYNC_START):  # two arrays, from and to, of which one may be a part of the other
+    if opcode.endswith(_ASYNC_START):  # source and destination, of which one may be a part of the other
         ends = outputs[:2]
         moved = min((array.num_bytes for array in ends), default=0.0)
         return [(array.memory_space, moved) for array in ends], []
@@ -338,7 +338,7 @@ def _traffic(
 def _fusion_traffic(
     program: Program, computation: Computation, fusion: Instruction
 ) -> tuple[MemoryTraffic, MemoryTraffic]:
-    """Of an operand that is only cut from, the cuts are read; of a result that is updated in place, the update is written."""
+    """Of an operand that is only sliced, the slices are read; of a result updated in place, the update is written."""
     (name,) = fusion.called("calls")
     inner = program.computations[name]
     users = {}
@@ -421,7 +421,7 @@ def _flops(computation: Computation, instruction: Instruction) -> float:
 
 
 def _convolution_flops(computation: Computation, instruction: Instruction) -> float:
-    """Two for each pair of a pixel and a weight that meet; those that meet padding or the holes of a stride do not count."""
+    """Two for each product of a pixel and a weight; products with padding or dilation zeros do not count."""
     image, kernel = (_arrays_of(computation, [operand])[0] for operand in instruction.operands[:2])
     output = instruction.outputs[0]
     labels = re.search(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)", instruction.attributes)
@@ -471,7 +471,7 @@ def _window(attributes: str) -> list[dict[str, int]]:
 def _meetings(
     image: int, kernel: int, output: int, *, stride: int, padding: int, image_dilation: int, kernel_dilation: int
 ) -> int:
-    """Along one axis: in how many of its places a kernel of this size meets a pixel, over all outputs."""
+    """Along one axis, over all outputs: the number of kernel positions that meet a pixel."""
     last, count = (image - 1) * image_dilation, 0
     for place in range(kernel):
         start = place * kernel_dilation - padding

@@ -1,4 +1,4 @@
-"""Sizes of data sets that a plan needs and must not download."""
+"""Sizes of known data sets, so that a plan does not download them."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from gensupcon_jax.errors import UserError
 
 
 class DataSizes(NamedTuple):
-    """Pixels of a side, as the network sees it, channels, classes and training images.
+    """Image size in pixels, as the network sees it, channels, classes and training images.
 
-    is_encoded: files of any size, which the host decodes and crops: the views come to the device at their size.
-    is_whole: the images are the published training split, of which `dataset.validation_fraction` is cut off.
+    is_encoded: files of any size, which the host decodes and crops to the size of the views.
+    is_whole: the images are the published training split, from which `dataset.validation_fraction` is split off.
     """
 
     image_size: int
@@ -23,12 +23,12 @@ class DataSizes(NamedTuple):
     is_whole: bool = False
 
     def num_train_images(self, validation_fraction: float, train_images: int | None) -> int:
-        """Those that are trained on, of them all or of the `dataset.train_images` first."""
+        """The number of images to train on, at most `dataset.train_images`."""
         cut = round(self.num_images * validation_fraction) if self.is_whole else 0
         return min(self.num_images - cut, train_images or self.num_images)
 
     def shape(self, name: str) -> DataShape:
-        """What `assemble` must know; the statistics are stand-ins, which change no cost."""
+        """The shape for `assemble`; the statistics are placeholders, which change no cost."""
         middle = np.full(self.num_channels, 0.5, np.float32)
         return DataShape(
             self.image_size, self.num_channels, self.num_classes, middle, middle / 2, name, is_encoded=self.is_encoded
@@ -47,7 +47,7 @@ KNOWN = {
 
 
 def data_sizes(name: str, **given: int | None) -> DataSizes:
-    """The sizes of the data set of this name, with those that were given instead; UserError where one is not known."""
+    """The sizes of this data set; given values take precedence; UserError if one is unknown."""
     known = KNOWN.get(name)
     fields = {field: value or (getattr(known, field) if known else None) for field, value in _asked(given).items()}
     missing = [field for field, value in fields.items() if value is None]

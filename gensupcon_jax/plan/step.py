@@ -1,4 +1,4 @@
-"""The training step of a config for devices that are not here: the function that training jits, on shapes alone."""
+"""The training step of a config for devices that are not present: the function that training jits, on shapes only."""
 
 from typing import Any, NamedTuple
 
@@ -18,9 +18,9 @@ from gensupcon_jax.weights import teachers
 
 
 class PlannedStep(NamedTuple):
-    """A step and the shapes of what it is called with; `lower` is all that is left to do.
+    """A step and the shapes of its arguments, ready for `lower`.
 
-    assumptions: sentences about what the config does not say, for the reader.
+    assumptions: sentences about what the config leaves open.
     """
 
     train_step_fn: Any
@@ -38,18 +38,18 @@ class PlannedStep(NamedTuple):
 
 
 def check_planned(config: ConfigDict, sizes: DataSizes, num_devices: int) -> None:
-    """UserError for what training would refuse, with this data and these devices."""
+    """UserError for a config that training would refuse, with this data and these devices."""
     check_config(config)
     check_combinations(config, num_train_images(config, sizes), num_devices)
 
 
 def num_train_images(config: ConfigDict, sizes: DataSizes) -> int:
-    """How many images an epoch has."""
+    """The number of images per epoch."""
     return sizes.num_train_images(config.dataset.validation_fraction, config.dataset.train_images)
 
 
 def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -> PlannedStep:
-    """The config's step on this mesh, of shapes only: nothing is downloaded, drawn or compiled."""
+    """The config's step on this mesh, with shapes only: nothing is downloaded, drawn or compiled."""
     data = sizes.shape(config.dataset.name.removeprefix("tfds:"))
     per_epoch = num_train_images(config, sizes) // config.batch_size
     lengths = assemble.lengths(config, per_epoch)
@@ -62,9 +62,9 @@ def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -
     return PlannedStep(
         train_step_fn=parts.train_step_fn,
         state=_placed(state, state_shardings(state, mesh)),
-        frozen=lying_on(frozen, everywhere),
-        batch=lying_on(assemble.abstract_batch(config, data), sharding.batch_sharding(mesh)),
-        seed_key=lying_on(seed_key, everywhere),
+        frozen=with_sharding(frozen, everywhere),
+        batch=with_sharding(assemble.abstract_batch(config, data), sharding.batch_sharding(mesh)),
+        seed_key=with_sharding(seed_key, everywhere),
         images_per_device=config.batch_size // mesh.size,
         total_steps=lengths.total_steps,
         assumptions=assumptions,
@@ -79,13 +79,13 @@ def with_fields(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
     return changed
 
 
-def lying_on(shapes: Any, one_sharding: Any) -> Any:
-    """The same shapes, all of them placed by one sharding."""
+def with_sharding(shapes: Any, one_sharding: Any) -> Any:
+    """The same shapes, all with one sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one_sharding), shapes)
 
 
-def bytes_a_device(tree: Any) -> int:
-    """What one device holds of a tree of placed shapes, without what fills up tiles."""
+def bytes_per_device(tree: Any) -> int:
+    """Bytes of a tree of placed shapes on one device, without padding of tiles."""
     leaves = jax.tree.leaves(tree)
     return sum(_num_entries(leaf) * leaf.dtype.itemsize for leaf in leaves)
 
@@ -98,7 +98,7 @@ def _num_entries(leaf: jax.ShapeDtypeStruct) -> int:
 
 
 def _teacher(config: ConfigDict, data: DataShape) -> tuple[teachers.Teacher | None, tuple[str, ...]]:
-    """A network like the teacher's: its file may lie elsewhere, or not be there yet."""
+    """A network like the teacher's: its file may be elsewhere, or not exist yet."""
     if config.teacher.kind == "none":
         return None, ()
     own_recipe = config.teacher.kind == "workdir"
@@ -124,7 +124,7 @@ def _teacher(config: ConfigDict, data: DataShape) -> tuple[teachers.Teacher | No
         fingerprint="",
         name="teacher",
     )
-    return teacher, (f"the teacher is taken to be a {architecture} in {config.model.dtype}; it is not read",)
+    return teacher, (f"the teacher is assumed to be a {architecture} in {config.model.dtype}; it is not read",)
 
 
 def _encoder_variables(config: ConfigDict, data: DataShape) -> Any:

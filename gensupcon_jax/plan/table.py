@@ -1,4 +1,4 @@
-"""A plan as text for a person and as JSON for a program."""
+"""A plan as a table and as JSON."""
 
 import math
 import textwrap
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gensupcon_jax.plan.chips import CHIPS
-from gensupcon_jax.plan.figures import DOES_NOT_FIT, FITS, NOT_JUDGED, Figures, OperationGroup, gib
+from gensupcon_jax.plan.figures import DOES_NOT_FIT, FITS, UNKNOWN, Figures, OperationGroup, gib
 from gensupcon_jax.text import aligned
 
 _BOUNDS = {
@@ -19,11 +19,11 @@ Rows = list[tuple[str, ...]]
 
 
 def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) -> str:
-    """The tables of one or more plans, a column for each."""
+    """The tables of one or more plans, one column for each."""
     parts = [aligned(_main_rows(plans, price_per_chip_hour))]
     for plan in plans:
         if plan.groups:
-            title = f"{plan.topology}, batch {plan.batch_size:,}: where the work and the traffic are, an image"
+            title = f"{plan.topology}, batch {plan.batch_size:,}: FLOPs and memory traffic per image"
             parts.append(title + "\n" + aligned(_group_rows(plan.groups)))
     parts += [_verdict(plan) for plan in plans]
     sources = {
@@ -33,23 +33,23 @@ def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) 
     }
     if sources:
         parts.append("Chips: " + ", ".join(f"{name} {source}" for name, source in sources.items()) + ".")
-    parts += [textwrap.fill(f"Taken for granted: {each}.", 120) for each in dict.fromkeys(_assumptions(plans))]
+    parts += [textwrap.fill(f"Assumption: {each}.", 120) for each in dict.fromkeys(_assumptions(plans))]
     if any(plan.bounds for plan in plans):
         parts.append(
-            "FLOPs, bytes and memory are what the TPU compiler says of the program that training runs; nothing was run.\n"
-            "Bounds and everything below them are estimates: at these published rates, all units always busy and the input\n"
-            "never late, a step cannot be faster. Real steps are slower."
+            "FLOPs, bytes and memory are those of the TPU compiler for the program that training runs; nothing was run.\n"
+            "Bounds and everything below them are estimates: at the published rates, with all units always busy and the\n"
+            "input never late, a step cannot be faster. Real steps are slower."
         )
-    if any(plan.verdict == NOT_JUDGED for plan in plans):
+    if any(plan.verdict == UNKNOWN for plan in plans):
         parts.append(
-            "GPUs: FLOPs are counted in the program before a compiler has seen it, memory is that of the state and the batch\n"
-            "alone. How fast it is, and so what it costs, this does not say."
+            "GPUs: FLOPs are counted in the program before compilation, memory is that of the state and the batch only.\n"
+            "Speed and cost are not estimated."
         )
     return "\n\n".join(parts)
 
 
 def as_json(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) -> list[dict[str, Any]]:
-    """The same figures, unrounded; what is not known is None."""
+    """The same figures, unrounded; unknown values are None."""
     rows = []
     for plan in plans:
         row = plan._asdict() | {
@@ -61,7 +61,7 @@ def as_json(plans: Sequence[Figures], *, price_per_chip_hour: float | None = Non
             row |= {
                 "binding": plan.binding,
                 "images_per_second_at_most": plan.images_per_second,
-                "input_images_per_second_a_host": plan.images_per_second / plan.num_hosts,
+                "input_images_per_second_per_host": plan.images_per_second / plan.num_hosts,
                 "hours_at_least": plan.hours,
             }
             if price_per_chip_hour is not None:
@@ -84,34 +84,36 @@ def _main_rows(plans: Sequence[Figures], price: float | None) -> Rows:
         row(label, value_fn, known=lambda plan: plan.verdict == FITS)
 
     row("chips / hosts", lambda plan: f"{plan.num_chips} / {plan.num_hosts or '-'}")
-    row("batch / images a chip", lambda plan: f"{plan.batch_size:,} / {plan.images_a_chip}")
+    row("batch / images per chip", lambda plan: f"{plan.batch_size:,} / {plan.images_per_chip}")
     row("steps of the recipe", lambda plan: f"{plan.total_steps:,}")
-    rows.append(("HBM a chip, GiB", *("" for _ in plans)))
+    rows.append(("HBM per chip, GiB", *("" for _ in plans)))
     for name in dict.fromkeys(name for plan in plans for name in plan.memory):
         if any(plan.memory.get(name, 0.0) >= 2**20 for plan in plans):
             row(f"  {name}", lambda plan, name=name: gib(plan.memory.get(name, 0.0)))
-    row("  together", lambda plan: gib(sum(plan.memory.values())))
+    row("  total", lambda plan: gib(sum(plan.memory.values())))
     if any(plan.hbm_bytes > 0 for plan in plans):
-        row("  of", lambda plan: gib(plan.hbm_bytes), known=lambda plan: plan.hbm_bytes > 0)
+        row("  available", lambda plan: gib(plan.hbm_bytes), known=lambda plan: plan.hbm_bytes > 0)
     row("  verdict", lambda plan: plan.verdict)
-    row("GFLOP an image", lambda plan: _number(plan.flops_an_image / 1e9), known=lambda plan: plan.flops_an_image > 0)
-    if all(plan.verdict == NOT_JUDGED for plan in plans):
+    row(
+        "GFLOP per image", lambda plan: _number(plan.flops_per_image / 1e9), known=lambda plan: plan.flops_per_image > 0
+    )
+    if all(plan.verdict == UNKNOWN for plan in plans):
         return rows
-    fitting("MB an image, all memories", lambda plan: _number(plan.bytes_an_image / 1e6))
-    fitting("MB an image, HBM alone", lambda plan: _number(plan.hbm_bytes_an_image / 1e6))
-    rows.append(("collectives a step, a chip", *("" for _ in plans)))
+    fitting("MB per image, all memories", lambda plan: _number(plan.bytes_per_image / 1e6))
+    fitting("MB per image, HBM alone", lambda plan: _number(plan.hbm_bytes_per_image / 1e6))
+    rows.append(("collectives per step and chip", *("" for _ in plans)))
     for kind in sorted({kind.kind for plan in plans for kind in plan.traffic}):
         row(f"  {kind}", lambda plan, kind=kind: _traffic(plan, kind))
-    rows.append(("a step takes at least, ms (estimate)", *("" for _ in plans)))
+    rows.append(("time per step, at least, ms (estimate)", *("" for _ in plans)))
     for bound, meaning in _BOUNDS.items():
         fitting(f"  {bound}: {meaning}", lambda plan, bound=bound: _milliseconds(plan, bound))
     fitting("  compiler's own cycle estimate", lambda plan: _compiler(plan))
     fitting("images/s, at most", lambda plan: f"{plan.images_per_second:,.0f}")
-    fitting("  input: images/s a host", lambda plan: f"{plan.images_per_second / plan.num_hosts:,.0f}")
+    fitting("  input: images/s per host", lambda plan: f"{plan.images_per_second / plan.num_hosts:,.0f}")
     fitting("hours for the recipe, at least", lambda plan: _number(plan.hours))
     fitting("  by the compiler's estimate", lambda plan: _compiler_hours(plan))
     if price is not None:
-        fitting(f"cost at {price:g} a chip-hour, at least", lambda plan: _number(plan.hours * plan.num_chips * price))
+        fitting(f"cost at {price:g} per chip-hour, at least", lambda plan: _number(plan.hours * plan.num_chips * price))
     row("compiled (gpu: lowered) here in, s", lambda plan: f"{plan.compile_seconds:.0f}")
     return rows
 
@@ -139,7 +141,7 @@ def _group_rows(groups: Sequence[OperationGroup]) -> Rows:
     for group in groups:
         rows.append((group.name, *_group_values(group.flops, group.num_bytes, group.hbm_bytes)))
     totals = (sum(getattr(group, field) for group in groups) for field in ("flops", "num_bytes", "hbm_bytes"))
-    return [*rows, ("together", *_group_values(*totals))]
+    return [*rows, ("total", *_group_values(*totals))]
 
 
 def _group_values(flops: float, num_bytes: float, hbm_bytes: float) -> tuple[str, str, str]:
@@ -147,7 +149,7 @@ def _group_values(flops: float, num_bytes: float, hbm_bytes: float) -> tuple[str
 
 
 def _number(value: float) -> str:
-    """Four digits that count, more before the point: 12,345, 371.1, 0.0123."""
+    """Four significant digits, more before the point: 12,345, 371.1, 0.0123."""
     if value == 0:
         return "0"
     digits = max(0, min(6, 3 - math.floor(math.log10(abs(value)))))
@@ -158,11 +160,11 @@ def _verdict(plan: Figures) -> str:
     where = f"{plan.topology}, batch {plan.batch_size:,}"
     if plan.verdict == FITS:
         left = plan.hbm_bytes - sum(plan.memory.values())
-        free = f"{gib(left)} of {gib(plan.hbm_bytes)} GiB a chip are left; the compiler keeps some of it to itself"
-        return f"{where}: fits, {free}. The bound of {plan.binding} is reached first."
+        free = f"{gib(left)} of {gib(plan.hbm_bytes)} GiB per chip are left; the compiler reserves some of it"
+        return f"{where}: fits, {free}. The {plan.binding} bound is reached first."
     if plan.verdict == DOES_NOT_FIT:
         return f"{where}: does not fit: it needs {plan.reason}; {plan.advice}."
-    return f"{where}: whether it fits is not judged: {plan.reason}."
+    return f"{where}: whether it fits is unknown: {plan.reason}."
 
 
 def _assumptions(plans: Sequence[Figures]) -> list[str]:

@@ -208,7 +208,7 @@ def test_no_placeholder_is_left():
     assert [(path.name, found) for path in PAGES for found in re.findall(words, prose(path))] == []
 
 
-def test_the_rows_of_plan_are_called_as_plan_calls_them():
+def test_the_rows_of_plan_have_the_names_that_plan_prints():
     table = (ROOT / "docs/plan.md").read_text().split("verdict")[1].split("compiled (gpu")[0]
     labels = [re.split(r"  +", line.strip())[0] for line in table.splitlines()[1:] if line.startswith("    ")]
     source = "".join(path.read_text() for path in (ROOT / "gensupcon_jax/plan").glob("*.py"))

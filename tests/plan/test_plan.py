@@ -1,4 +1,4 @@
-"""`plan`: what it reads from compiled programs, what it says of slices and configs, and what it refuses."""
+"""`plan`: parsing of compiled programs, figures of slices and configs, and refusals."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def test_a_fusion_reads_its_operands_and_writes_its_result():
     assert works_of("fusion", "cycles")[0] == 50
 
 
-def test_fetching_ahead_is_traffic_of_whom_it_serves():
+def test_a_prefetch_is_traffic_of_the_instruction_it_serves():
     fetches = [work for work in hlo.works(hlo.parse_program(PROGRAM)) if work.opcode == "copy-start"]
     assert [(work.num_bytes, work.hbm_bytes) for work in fetches] == [(2 * 8 * 128 * 4, 8 * 128 * 4)]
     assert figures.group_of(fetches[0].scope) == "update"
@@ -65,19 +65,19 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert sum(works_of("add", "num_bytes")) == 3 * 3 * 1600
 
 
-def test_a_convolution_counts_only_pixels_that_are_there():
+def test_a_convolution_does_not_count_padding():
     # At 4 places with stride 2 the first of 3 weights meets padding once: 3 + 4 + 4 meetings each way.
     assert sum(works_of("convolution", "flops")) == 2.0 * 2 * 11 * 11 * 3 * 5
 
 
-def test_collectives_are_found_with_what_crosses():
+def test_collectives_are_found_with_their_bytes():
     gather, spread, reduce = hlo.collectives(hlo.parse_program(PROGRAM))
     assert (gather.kind, gather.input_bytes, gather.output_bytes, gather.group_size) == ("all-gather", 1600, 6400, 4)
-    assert (spread.kind, spread.output_bytes) == ("all-gather", 6400)  # one, though it stands in two fusions
+    assert (spread.kind, spread.output_bytes) == ("all-gather", 6400)  # one, though it is in two fusions
     assert (reduce.kind, reduce.input_bytes, reduce.group_size) == ("all-reduce", 3200, 4)
 
 
-def test_links_need_at_least_what_must_leave_a_chip():
+def test_link_time_is_bounded_by_the_bytes_that_leave_a_chip():
     chip = chips.CHIPS["v5e"]  # 200 GB/s one way
     whole = hlo.Collective("all-reduce", "", 200e9, 200e9, 4, 1)
     assert figures.link_seconds(whole, chip) == pytest.approx(1.5)
@@ -102,7 +102,7 @@ def test_scopes_are_sorted_into_parts():
     assert {scope: figures.group_of(scope) for scope in names} == names
 
 
-def test_what_the_compiler_refuses_is_read():
+def test_the_compilers_refusal_is_parsed():
     gib = 2.0**30
     message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.28G of 15.75G hbm. Exceeded ..."
     assert figures.refused_bytes(message, gib) == (21.28 * gib, 15.75 * gib)
@@ -129,32 +129,32 @@ def test_a_program_that_is_too_large_is_a_verdict(monkeypatch):
 
 
 @pytest.mark.parametrize("share", [0.95, 0.6])
-def test_the_batch_that_is_advised_is_one_that_training_takes(share):
+def test_the_advised_batch_size_is_one_that_training_accepts(share):
     config, sizes = imagenet.get_config(), known.data_sizes("tfds:imagenet2012")
     said = figures._advice(config, sizes, 16, share=share)
     (batch_size,) = map(int, re.findall(r"--batch_size=(\d+)", said))
     assert 0 < batch_size <= 0.95 * share * config.batch_size
     config.batch_size = batch_size  # 65,536 keys of the queue and blocks of 32 must divide by it
     step.check_planned(config, sizes, 16)
-    assert "bfloat16" not in said  # that is what it has
+    assert "bfloat16" not in said  # it is already the dtype
     assert "--batch_size" not in figures._advice(config, sizes, 16, share=0.3)  # under one block
 
 
 # Shapes
 
 
-def test_the_state_a_device_holds_is_counted_exactly():
+def test_the_state_per_device_is_counted_exactly():
     mesh = sharding.abstract_mesh(8)
     planned = step.plan_step(momentum_config(), TINY, mesh)
     memory = figures.state_memory(planned)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(planned.state.params))
     assert memory["parameters"] == 4 * parameters
-    assert memory["queue"] == 64 / 8 * (8 + 4) * 4  # keys a device x (embedding + labels) x float32
+    assert memory["queue"] == 64 / 8 * (8 + 4) * 4  # keys per device x (embedding + labels) x float32
     assert memory["EMA"] == memory["parameters"] + memory["BatchNorm statistics"]
     assert memory["batch of images"] == 32 / 8 * (8 * 8 * 1 + 4 * 4)
 
 
-def test_training_images_are_what_the_validation_split_leaves():
+def test_training_images_exclude_the_validation_split():
     assert known.data_sizes("tfds:imagenet2012").num_train_images(0.01, None) == 1_268_355
     assert known.data_sizes("tfds:cifar10").num_train_images(0.1, None) == 45_000
     assert known.data_sizes("tfds:cifar10").num_train_images(0.1, 500) == 500
@@ -183,21 +183,21 @@ def test_the_step_lowers_for_cuda():
 def work_of_one_gpu(**changes):
     config = momentum_config(**changes)
     (plan,) = compare.plan(config, topologies=["gpu:1"], batch_sizes=[32], sizes=TINY._asdict())
-    return plan.flops_an_image
+    return plan.flops_per_image
 
 
 def test_gpus_get_flops_and_state_only():
     (plan,) = compare.plan(momentum_config(), topologies=["gpu:4"], batch_sizes=[32], sizes=TINY._asdict())
-    assert plan.flops_an_image > 1e5
-    assert plan.flops_an_image == pytest.approx(work_of_one_gpu(), rel=0.05)  # 8 images share one update there
+    assert plan.flops_per_image > 1e5
+    assert plan.flops_per_image == pytest.approx(work_of_one_gpu(), rel=0.05)  # 8 images share one update there
     assert work_of_one_gpu(**{"loss.tile_size": 4}) == work_of_one_gpu()  # a loop's body would count once
-    assert plan.verdict == figures.NOT_JUDGED
+    assert plan.verdict == figures.UNKNOWN
     assert (plan.bounds, plan.groups, plan.traffic) == ({}, (), ())
     text = table.text([plan], price_per_chip_hour=1.0)
-    assert "whether it fits is not judged" in text
+    assert "whether it fits is unknown" in text
     assert not any(word in text for word in ("TPU", "at least", "  -\n"))
     (row,) = table.as_json([plan])
-    assert row["bytes_an_image"] is None
+    assert row["bytes_per_image"] is None
 
 
 # Bad input
@@ -228,7 +228,7 @@ def test_a_batch_that_does_not_divide_names_the_nearest():
     )
 
 
-def test_all_that_is_wrong_is_said_at_once():
+def test_all_problems_of_a_plan_are_reported_together():
     lines = refusal(topologies=["gpu:4", "gpu:3"], batch_sizes=[30, 32]).splitlines()
     assert any(line.startswith("gpu:4: batch_size is 30, not divisible by 4") for line in lines)
     assert any(line.startswith("gpu:3: batch_size is 32, not divisible by 3") for line in lines)
@@ -261,19 +261,19 @@ def tpu_plan(**arguments):
 
 def test_a_tiny_step_is_planned_for_four_chips():
     (plan,) = tpu_plan()
-    assert (plan.num_chips, plan.num_hosts, plan.images_a_chip) == (4, 1, 8)
+    assert (plan.num_chips, plan.num_hosts, plan.images_per_chip) == (4, 1, 8)
     assert plan.verdict == figures.FITS
     assert plan.memory["queue"] == 64 / 4 * (8 + 4) * 4
     assert {group.name for group in plan.groups} >= {"stem", "stage 1", "head", "loss", "EMA", "update", "key encoder"}
     parsed = sum(group.flops for group in plan.groups)
-    assert parsed == pytest.approx(plan.flops_an_image, rel=0.1)
+    assert parsed == pytest.approx(plan.flops_per_image, rel=0.1)
     kinds = {kind.kind: kind for kind in plan.traffic}
     assert set(kinds) >= {"all-gather", "all-reduce"}
     num_parameters = plan.memory["parameters"] / 4
     assert kinds["all-reduce"].num_bytes > 4 * num_parameters  # the gradients are among it
     assert plan.hours == pytest.approx(plan.total_steps * plan.seconds / 3600)
     text = table.text([plan], price_per_chip_hour=2.0)
-    for words in ("4 / 1", "fits", "at least", "compiler's own cycle estimate", "cost at 2 a chip-hour", "estimate"):
+    for words in ("4 / 1", "fits", "at least", "compiler's own cycle estimate", "cost at 2 per chip-hour", "estimate"):
         assert words in text
     (row,) = table.as_json([plan], price_per_chip_hour=2.0)
     assert row["cost_at_least"] == pytest.approx(plan.hours * 4 * 2.0)
@@ -285,7 +285,7 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path):
     command = [sys.executable, "-m", "gensupcon_jax.plan", "--config", "configs/digits.py", "--topology", "gpu:2"]
     done = subprocess.run([*command, "--json", str(file)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "gpu:2" in done.stdout and "GFLOP an image" in done.stdout
+    assert "gpu:2" in done.stdout and "GFLOP per image" in done.stdout
     rows = json.loads(file.read_text())["gensupcon_jax plan"]
     assert [row["num_chips"] for row in rows] == [2]
 
@@ -315,7 +315,7 @@ def test_a_mistake_is_one_line(capfd, arguments, message):
     assert told(capfd, "plan", "digits", *arguments) == (1, "", f"error: {message}\n")
 
 
-def test_a_benchmark_says_a_mistake_in_one_line():
+def test_a_benchmark_reports_a_mistake_in_one_line():
     for name in ("anchor", "views"):
         command = [sys.executable, "-m", f"benchmarks.{name}", "--topology", "v9:1"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -329,7 +329,7 @@ def test_hyphens_and_underscores_are_the_same(capfd):
         assert told(capfd, "plan", "digits", "--topology=gpu:1", flag) == (1, "", message)
 
 
-def test_every_chip_is_as_its_page_says():
+def test_every_chip_has_the_published_figures():
     gib = 2.0**30
     # FLOP/s, HBM, bytes/s of HBM and of all links both ways, as read from the page of each; the links of v4 from its paper.
     published = {
