@@ -1,1 +1,1 @@
-"""Where images and labels come from, and their way to the devices."""
+"""Data sets and the input pipeline, from files or arrays to batches on the devices."""

@@ -1,4 +1,4 @@
-"""Arrays that a user hands over, as images and labels: checked, with a sentence for every mistake."""
+"""Checks of the images and labels that a user passes as arrays."""
 
 import collections
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from gensupcon_jax.errors import UserError
 
 _SUM_TOLERANCE = 1e-3
 _ALLOWED_LABELS = "[example] class numbers from 0, or [example, class] distributions"
-# What a user hands over: checked here.
+# What a user passes: not yet checked.
 FromUser = Any
 
 
 class Checked(NamedTuple):
-    """uint8 images, and labels that are whole class numbers or distributions."""
+    """uint8 images, and labels that are integer class numbers or distributions."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -32,7 +32,7 @@ class Checked(NamedTuple):
 
 
 def distributions(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """A row for each image: the distributions themselves, or one-hot rows of class numbers."""
+    """One row per image: the distributions themselves, or one-hot rows of class numbers."""
     if labels.ndim == 2:
         return labels
     return one_hot(labels, num_classes)
@@ -54,11 +54,11 @@ def check_same_shape(images: list[np.ndarray]) -> None:
 
 
 def checked_arrays(images: FromUser, labels: FromUser, where: str) -> Checked:
-    """uint8 images, and labels that are whole class numbers or distributions; how many classes there are comes later."""
+    """uint8 images, and labels that are integer class numbers or distributions; the number of classes is checked later."""
     images = _array(images, f"{where} images", "[example, size, size, channel]")
     labels = _array(labels, f"{where} labels", _ALLOWED_LABELS)
     if len(images) != len(labels):
-        raise UserError(f"{where} has {len(images)} images and {len(labels)} labels; allowed: one label for each image")
+        raise UserError(f"{where} has {len(images)} images and {len(labels)} labels; allowed: one label per image")
     if len(images) == 0:
         raise UserError(f"{where} has 0 images; allowed: 1 or more")
     return Checked(_uint8_images(images, where), _checked_labels(labels, where))
@@ -68,11 +68,11 @@ def _array(values: FromUser, what: str, allowed: str) -> np.ndarray:
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise UserError(f"{what} have entries of different length; allowed: {allowed}") from error
-    except (TypeError, RuntimeError) as error:  # torch's, for what lies on a GPU or has gradients: it says what to call
-        raise UserError(f"{what} are no array ({' '.join(str(error).split())}); allowed: {allowed}") from error
+        raise UserError(f"{what} have entries of different lengths; allowed: {allowed}") from error
+    except (TypeError, RuntimeError) as error:  # torch's, for GPU tensors and gradients: it names the method to call
+        raise UserError(f"{what} are not an array ({' '.join(str(error).split())}); allowed: {allowed}") from error
     if array.ndim == 0:
-        raise UserError(f"{what} are {str(values)[:40]!r}, no array; allowed: {allowed}")
+        raise UserError(f"{what} are {str(values)[:40]!r}, not an array; allowed: {allowed}")
     return array
 
 
@@ -81,12 +81,12 @@ def _checked_labels(labels: np.ndarray, where: str) -> np.ndarray:
         kind = "text" if labels.dtype.kind in "SU" else f"of type {labels.dtype}"
         raise UserError(
             f"{where} labels are {kind}, first {str(labels.flat[0])[:40]!r}; allowed: {_ALLOWED_LABELS} "
-            "(class_names, labels = np.unique(labels, return_inverse=True) numbers names)"
+            "(class_names, labels = np.unique(labels, return_inverse=True) turns names into numbers)"
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         raise UserError(
             f"{where} labels have shape {labels.shape}, one column; "
-            f"allowed: {_ALLOWED_LABELS} of 2 or more classes (labels[:, 0] takes the column)"
+            f"allowed: {_ALLOWED_LABELS} of 2 or more classes (labels[:, 0] selects the column)"
         )
     if labels.ndim > 2 or labels.size == 0:
         raise UserError(f"{where} labels have shape {labels.shape}; allowed: {_ALLOWED_LABELS}")
@@ -109,14 +109,14 @@ def _checked_distributions(labels: np.ndarray, where: str) -> np.ndarray:
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UserError(
-            f"{where} labels are no distribution in {int(wrong.sum())} of {len(labels)} rows, first in row {row} "
+            f"{where} labels are not a distribution in {int(wrong.sum())} of {len(labels)} rows, first in row {row} "
             f"(sum {labels[row].sum():.4g}, smallest {labels[row].min():.4g}); allowed: entries >= 0 that sum to 1"
         )
     return labels
 
 
 def check_class_numbers(labels: np.ndarray, num_classes: int, where: str) -> None:
-    """UserError for class numbers, or columns, beyond this number of classes."""
+    """UserError for labels whose class numbers or columns do not match this number of classes."""
     if labels.ndim == 1 and labels.max() >= num_classes:
         raise UserError(
             f"{where} labels lie in {labels.min()}..{labels.max()}; allowed: 0..{num_classes - 1} "
@@ -130,7 +130,7 @@ def check_class_numbers(labels: np.ndarray, num_classes: int, where: str) -> Non
 
 
 def class_names_of(class_names: FromUser, all_labels: list[np.ndarray], num_images: int) -> tuple[str, ...]:
-    """The names of the classes: those given, else their numbers."""
+    """The given class names, or the class numbers as strings."""
     if class_names is not None:
         return _checked_names(class_names)
     columns = [labels.shape[1] for labels in all_labels if labels.ndim == 2]
@@ -143,25 +143,27 @@ def _checked_names(class_names: FromUser) -> tuple[str, ...]:
     if not listed and not (isinstance(class_names, np.ndarray) and class_names.ndim == 1):
         raise UserError(
             f"class_names is {str(class_names)[:40]!r} ({type(class_names).__name__}); "
-            "allowed: a list of names, one for each class"
+            "allowed: a list of names, one per class"
         )
     names = tuple(str(name) for name in class_names)
     if not names:
-        raise UserError("class_names holds no name; allowed: a list of names, one for each class")
+        raise UserError("class_names is empty; allowed: a list of names, one per class")
     most = collections.Counter(names).most_common(1)
     if most[0][1] > 1:
-        raise UserError(f"class_names holds {most[0][0]!r} {most[0][1]} times; allowed: another name for each class")
+        raise UserError(
+            f"class_names contains {most[0][0]!r} {most[0][1]} times; allowed: a different name for each class"
+        )
     return names
 
 
 def _num_numbered(class_numbers: np.ndarray, num_images: int) -> int:
-    """How many classes the class numbers stand for; UserError where most of those have no image."""
+    """Number of classes that the class numbers imply; UserError where most of them have no image."""
     num_classes, num_present = int(class_numbers.max()) + 1, len(np.unique(class_numbers))
     if num_classes > min(num_images, 2 * num_present):
         raise UserError(
-            f"labels go up to {num_classes - 1}, which makes {num_classes} classes, but {num_images} train images and "
-            f"only {num_present} classes with an image were found; "
-            "allowed: class numbers 0, 1, 2, ... without large gaps, or class_names with a name for each class"
+            f"labels go up to {num_classes - 1}, which implies {num_classes} classes, but there are only {num_images} train "
+            f"images, of {num_present} classes; "
+            "allowed: class numbers 0, 1, 2, ... without large gaps, or class_names with one name per class"
         )
     return num_classes
 
@@ -179,10 +181,10 @@ def _uint8_images(images: np.ndarray, where: str) -> np.ndarray:
     if not np.issubdtype(images.dtype, np.floating):
         raise UserError(f"{where} images are {images.dtype}; allowed: uint8 in 0..255, or float in 0..1")
     if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-        raise UserError(f"{where} images lie in {images.min():.4g}..{images.max():.4g}; float ones must lie in 0..1")
+        raise UserError(f"{where} images lie in {images.min():.4g}..{images.max():.4g}; allowed for float images: 0..1")
     return np.round(images * 255).astype(np.uint8)
 
 
 def most_likely(labels: np.ndarray) -> np.ndarray:
-    """Class numbers, of class numbers or distributions."""
+    """The class number of each label: itself, or the most likely class of a distribution."""
     return labels if labels.ndim == 1 else labels.argmax(1)

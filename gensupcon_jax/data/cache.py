@@ -1,4 +1,4 @@
-"""What was found out about a data set once, kept in a folder beside the workdir: sizes, labels, statistics."""
+"""A cache of what is known of a data set (sizes, labels, statistics), in a folder beside the workdir."""
 
 import io
 import re
@@ -14,9 +14,9 @@ Arrays = dict[str, np.ndarray]
 
 
 def cached(folder: Path | None, name: str, key: str, make_fn: Callable[[], Arrays]) -> Arrays:
-    """make_fn's arrays, from the folder where the same key was made before; folder None: nothing is kept.
+    """make_fn's arrays, read from the folder if they were made before with the same key; folder None: no cache.
 
-    name: the beginning of the file's name.  key: all that the arrays follow from.  A file that cannot be read is made again.
+    name: prefix of the file name.  key: everything that the arrays depend on.  A file that cannot be read is made again.
     """
     if folder is None:
         return make_fn()
@@ -33,10 +33,10 @@ def cached(folder: Path | None, name: str, key: str, make_fn: Callable[[], Array
 
 
 def size_and_time(file: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change, for a key; zeros for a file that is not on this machine."""
+    """Size in bytes and modification time, for a key; zeros for a file that is not on this machine."""
     try:
         status = file.stat()
-    except failures():  # for example a link to nothing: whoever reads the file says so
+    except failures():  # for example a broken link: reading the file reports it
         return 0, 0
     return status.st_size, status.st_mtime_ns
 

@@ -23,7 +23,7 @@ def channel_moments(images: UInt8[np.ndarray, "... channel"]) -> Float[np.ndarra
 
 
 def statistics_of_moments(moments: Float[np.ndarray, "moment=2 channel"]) -> Statistics:
-    """Mean and standard deviation; 1 for a channel without any contrast, which would divide by zero."""
+    """Mean and standard deviation; the standard deviation of a constant channel is 1, to avoid a division by zero."""
     mean, square = moments
     variance = square - mean**2
     std = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 0)), 1.0)

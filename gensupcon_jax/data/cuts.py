@@ -1,4 +1,4 @@
-"""Stratified cuts: a validation or test split taken off the training images, always the same ones."""
+"""Stratified, deterministic cuts of a validation or test split from the training images."""
 
 from numbers import Real
 from typing import Any
@@ -7,24 +7,26 @@ import numpy as np
 
 from gensupcon_jax.errors import UserError
 
-SPLIT_SEED = 0  # of the cuts, not of the run: every run sees the same validation and test images
+SPLIT_SEED = 0  # not the seed of the run: every run has the same validation and test images
 
 
 def check_fractions(fractions: dict[str, Any]) -> None:
-    """UserError for shares of the training images that are none, or leave nothing over."""
+    """UserError for fractions outside 0..1, or that leave no training images."""
     for where, fraction in fractions.items():
         if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction < 1:
             raise UserError(
                 f"{where}_fraction is {fraction!r}; allowed: a number above 0 and below 1, "
-                f"or hand over {where}=(images, labels)"
+                f"or pass {where}=(images, labels)"
             )
     if sum(fractions.values()) >= 1:
         found = " and ".join(f"{where}_fraction {fraction:g}" for where, fraction in fractions.items())
-        raise UserError(f"{found} sum to {sum(fractions.values()):g}; allowed: a sum below 1, the rest is for training")
+        raise UserError(
+            f"{found} sum to {sum(fractions.values()):g}; allowed: a sum below 1; the rest is the training split"
+        )
 
 
 def refuse_one_class(labels: np.ndarray, where: str) -> None:
-    """UserError where all images are of one class: nothing can be learned or judged."""
+    """UserError where all images are of one class: nothing can be learned or evaluated."""
     classes = np.unique(labels if labels.ndim == 1 else labels.argmax(1))
     if len(classes) < 2:
         raise UserError(
@@ -34,7 +36,7 @@ def refuse_one_class(labels: np.ndarray, where: str) -> None:
 
 
 def rare_class(classes: np.ndarray) -> str | None:
-    """What to say of a class that cannot be on both sides of a cut."""
+    """The problem of a class that has too few images for both sides of a cut, or None."""
     present, counts = np.unique(classes, return_counts=True)
     rare = present[counts < 2]
     others = f", as do {len(rare) - 1} more" if len(rare) > 1 else ""
@@ -42,28 +44,28 @@ def rare_class(classes: np.ndarray) -> str | None:
 
 
 def cut_sizes(classes: np.ndarray) -> tuple[int, int]:
-    """Fewest and most images that a stratified cut can take: as many as there are classes, on both sides."""
+    """Smallest and largest size of a stratified cut: each side has at least as many images as there are classes."""
     num_present = len(np.unique(classes))
     return num_present, len(classes) - num_present
 
 
 def cut_off(split: Any, size: int, where: str) -> tuple[Any, Any]:
-    """(rest, part): so many images taken off a split that has `classes` and `subset`; UserError where they cannot be."""
+    """(rest, part): `size` images cut from a split that has `classes` and `subset`; UserError where that is impossible."""
     classes = split.classes
     smallest, largest = cut_sizes(classes)
     problem = rare_class(classes)
     if not smallest <= size <= largest:
-        problem = f"both sides need as many images as there are classes, {smallest}"
+        problem = f"both sides need at least as many images as there are classes, {smallest}"
     if problem:
         raise UserError(
             f"{where} would be {size} of {len(classes)} images, but {problem}; "
-            f"hand over {where}=(images, labels), more images, or another {where}_fraction"
+            f"pass {where}=(images, labels), more images, or another {where}_fraction"
         )
     return cut(split, classes, size)
 
 
 def cut(split: Any, classes: np.ndarray, size: int) -> tuple[Any, Any]:
-    """(rest, part), each class in its share, in the order of the split."""
+    """(rest, part), stratified by class, each in the order of the split."""
     from sklearn.model_selection import train_test_split
 
     rest, part = train_test_split(np.arange(len(classes)), test_size=size, stratify=classes, random_state=SPLIT_SEED)

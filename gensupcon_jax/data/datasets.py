@@ -1,4 +1,4 @@
-"""Labeled images for training and evaluation: SOURCES, the table of where they come from; checked and split."""
+"""Labeled images for training and evaluation, and SOURCES, the table of their sources."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from gensupcon_jax.data.arrays import (
 )
 from gensupcon_jax.data.channels import channel_statistics
 from gensupcon_jax.data.cuts import check_fractions, cut, cut_off, cut_sizes, rare_class, refuse_one_class
-from gensupcon_jax.data.encoded_sets import Reading, from_listings, is_labeled, judged_splits
+from gensupcon_jax.data.encoded_sets import Reading, evaluated_splits, from_listings, is_labeled
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
 from gensupcon_jax.errors import UserError
@@ -29,12 +29,11 @@ from gensupcon_jax.text import listed
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Train, validation and test split with the names of the classes.
+    """Train, validation and test splits, and the class names.
 
-    Images in memory, or encoded.  resized: the size that the network sees, where it is not that of the images in memory.
+    Images are in memory, or encoded.  resized: input size of the network, where it differs from that of the images in memory.
     statistics: mean and std of the training images, where they are not computed from memory.  notes: sentences for the log.
-    damaged: a line for each image that was left out.  source_fingerprint: of the content of
-    encoded images.
+    damaged: one line per image that was left out.  source_fingerprint: of the content of encoded images.
     """
 
     name: str
@@ -65,7 +64,7 @@ class Dataset:
 
     @property
     def image_size(self) -> int:
-        """Height and width of what the network sees, in pixels."""
+        """Height and width of the input of the network, in pixels."""
         return self.resized or self.stored_size
 
     @property
@@ -76,7 +75,7 @@ class Dataset:
     def description(self) -> dict:
         """What identifies the data, for `dataset.json`: names, sizes, statistics, and a fingerprint.
 
-        It is of all bytes in memory; of encoded images, of their names, sizes, classes and order.
+        The fingerprint covers all bytes in memory; for encoded images, their names, sizes, classes and order.
         """
         mean, std = self.statistics or channel_statistics(self.train.images)
         return {
@@ -104,7 +103,7 @@ def load(name: str, **settings: Any) -> Dataset:
 
 
 def source_of(name: str) -> tuple[str, str]:
-    """The form of SOURCES that a `dataset.name` has, and what stands in its brackets: ("tfds:<name>", "cifar10")."""
+    """The form of SOURCES that a `dataset.name` has, and the value of its placeholder: ("tfds:<name>", "cifar10")."""
     for form in SOURCES:
         prefix, takes_rest, _ = form.partition("<")
         if name == form or (takes_rest and name.startswith(prefix) and name.removeprefix(prefix).strip()):
@@ -113,13 +112,15 @@ def source_of(name: str) -> tuple[str, str]:
 
 
 def seen_at(dataset: Dataset, image_size: int | None) -> Dataset:
-    """The set whose images in memory the device resizes to this size; None: as they are."""
+    """The data set with images that the device resizes to this size; None: not resized."""
     return dataclasses.replace(dataset, resized=image_size)
 
 
 def digits() -> Dataset:
     """scikit-learn's 1,797 handwritten digits, 8 x 8 gray, cut into 1,077 / 180 / 540 by class."""
-    from sklearn.datasets import load_digits  # here and below: 2 seconds that a wrong setting need not wait for
+    from sklearn.datasets import (
+        load_digits,  # imported here and below, as it takes 2 s, which an error message need not wait for
+    )
 
     raw = load_digits()
     images = np.round(raw.images * (255 / 16)).astype(np.uint8)
@@ -127,12 +128,12 @@ def digits() -> Dataset:
 
 
 def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
-    """An image-classification set of TFDS, prepared first where it is not.
+    """An image-classification data set of TFDS, downloaded and prepared if necessary.
 
-    name: as TFDS takes it, fashion_mnist or fashion_mnist:3.0.1.  Squares of one size that fit `memory_limit` are read whole;
-    others are read record by record.  A set without labeled test images is tested on its validation split; validation images
-    are cut from training, stratified and fixed, where there is no split of their own.
-    Raises UserError for unknown sets, sets that cannot be fetched, and sets that are no images with one class each.
+    name: a name of TFDS, fashion_mnist or fashion_mnist:3.0.1.  Square images of one size that fit `memory_limit` are kept in
+    memory; otherwise they are read record by record.  Without labeled test images, the validation split is the test split;
+    without a validation split, it is cut from the training split, stratified and always the same.
+    Raises UserError for unknown data sets, failed downloads, and data sets that are not images with one class each.
     """
     require_tensorflow(f"dataset.name is 'tfds:{name}'")
     reading = reading or Reading()
@@ -145,7 +146,7 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     fractions = {"validation_fraction": reading.validation_fraction, "test_fraction": reading.test_fraction}
     if tfds_sets.fits_memory(builder, keys, splits, reading.memory_limit):
         arrays = {split: tfds_sets.read_arrays(builder, keys, text) for split, text in splits.items()}
-        given = judged_splits(
+        given = evaluated_splits(
             {split: pair for split, pair in arrays.items() if split == "train" or is_labeled(pair[1])}
         )
         return from_arrays(*given.pop("train"), **given, **fractions, class_names=class_names, name=name)
@@ -155,8 +156,8 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     notes = []
     if builder.info.file_format.value == "tfrecord":
         notes.append(
-            f"tfds:{name} is prepared as tfrecord, which is read at random places by an index made at the first start; "
-            f"array_record is read faster: {tfds_sets.conversion_command(name, reading.folder)} converts it"
+            f"tfds:{name} is prepared as tfrecord, which is read by an index made at the first start; array_record is faster "
+            f"to read: {tfds_sets.conversion_command(name, reading.folder)} converts it"
         )
     unlabeled = [split for split, listing in listings.items() if split != "train" and not is_labeled(listing.classes)]
     notes += [f"the split {splits[split]} of tfds:{name} has no labels and is not used" for split in unlabeled]
@@ -165,7 +166,7 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
 
 
 def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
-    """A folder of images, <path>/<split>/<class>/<image>; splits that are not there are cut from training.
+    """A folder of images, <path>/<split>/<class>/<image>; missing splits are cut from training.
 
     Classes are the folders of the training split, sorted.  Raises UserError for folders without images, for classes that
     training does not have, and, unless `skip_damaged`, for images that cannot be decoded and classes without images.
@@ -177,10 +178,10 @@ def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
     )
     if empty and not reading.skip_damaged:
         raise UserError(
-            f"{listed(empty)}: a class folder without images; allowed: 1 or more images a class, "
+            f"{listed(empty)}: class folders without images; allowed: 1 or more images per class, "
             "or dataset.skip_damaged=True, which keeps the class without images"
         )
-    notes += [f"{folder} holds no image: its class is kept, and never seen" for folder in empty]
+    notes += [f"{folder} has no images: the class is kept without training images" for folder in empty]
     return _encoded(f"folder:{path}", listings, names, reading, notes)
 
 
@@ -201,13 +202,13 @@ def _encoded(
 
 def _refuse_arrays(_rest: str, _reading: Reading) -> Dataset:
     raise UserError(
-        "dataset.name is 'arrays' but no arrays were handed over; "
+        "dataset.name is 'arrays' but no arrays were passed; "
         "call train_and_evaluate(config, workdir, dataset=from_arrays(images, labels)) from Python"
     )
 
 
-# The form of a `dataset.name` -> builder(what stands in the brackets, reading) -> Dataset. One more source is one more
-# entry, also from outside: SOURCES["blobs:<classes>"] = lambda classes, reading: from_arrays(...).
+# The form of a `dataset.name` -> builder(value of the placeholder, reading) -> Dataset. To add a source, add an entry,
+# also from outside the package: SOURCES["blobs:<classes>"] = lambda classes, reading: from_arrays(...).
 SOURCES: dict[str, Callable[[str, Reading], Dataset]] = {
     "digits": lambda _rest, _reading: digits(),
     "tfds:<name>": tfds_dataset,
@@ -217,7 +218,7 @@ SOURCES: dict[str, Callable[[str, Reading], Dataset]] = {
 
 
 def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:
-    """The data set with only so many training images, the same share of each class, the same ones each time."""
+    """The data set with only `num_images` training images, a stratified and deterministic choice."""
     found = dataset.train.num_images
     if num_images == found:
         return dataset
@@ -229,7 +230,7 @@ def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:
     if not smallest <= num_images <= largest:
         raise UserError(
             f"dataset.train_images is {num_images}; allowed: {smallest} to {largest} "
-            f"(as many as there are classes must be kept, and left out), {found}, or None"
+            f"(at least one image per class must be kept, and one left out), {found}, or None"
         )
     _, kept = cut(dataset.train, classes, num_images)
     refuse_one_class(kept.classes, f"dataset.train_images is {num_images}: the train")
@@ -247,11 +248,11 @@ def from_arrays(
     validation_fraction: FromUser = 0.1,
     test_fraction: FromUser = 0.2,
 ) -> Dataset:
-    """A data set from arrays; splits that are not given as (images, labels) are cut from it, stratified and fixed.
+    """A data set from arrays; splits that are not given as (images, labels) are cut from it, stratified and deterministic.
 
-    images: [example, height, width, channel], uint8 in 0..255 or float in 0..1; square; gray ones may lack the channel.
+    images: [example, height, width, channel], uint8 in 0..255 or float in 0..1; square; gray images may lack the channel axis.
     labels: [example] class numbers from 0, or [example, class] distributions.  class_names may name classes without images.
-    Raises UserError for arrays of different length, values out of range, labels that are no distribution, and splits that
+    Raises UserError for arrays of different lengths, values out of range, labels that are not distributions, and splits that
     cannot be cut or evaluated.
 
     >>> images = np.zeros((40, 8, 8, 3), np.uint8)
@@ -271,16 +272,16 @@ def from_arrays(
         check_class_numbers(split.labels, len(names), where)
     num_images = len(splits["train"].images)
     for where, fraction in fractions.items():
-        # Fractions are of what was handed over, also when the test images were already taken out of it.
+        # Fractions of the images that were passed, also after the test images were cut from them.
         splits["train"], splits[where] = cut_off(splits["train"], round(fraction * num_images), where)
     refuse_one_class(splits["train"].labels, "train")
-    # Last: as distributions, many classes take much memory, which a wrong class number should not cost.
+    # Last, because distributions over many classes take much memory: wrong class numbers are reported before.
     splits = {where: Split(split.images, distributions(split.labels, len(names))) for where, split in splits.items()}
     return Dataset(name, splits["train"], splits["validation"], splits["test"], names)
 
 
 def _content(source_fingerprint: str, *splits: AnySplit) -> Iterator[str | memoryview]:
-    """What the fingerprint of a data set is of."""
+    """The parts that the fingerprint of a data set covers."""
     yield source_fingerprint
     for split in splits:
         for array in split if isinstance(split, Split) else (split.numbers, split.classes, split.headers.sizes):

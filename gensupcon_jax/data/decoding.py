@@ -1,4 +1,4 @@
-"""From encoded images to crops of one size on the host: boxes drawn in numpy, each image decoded once by TensorFlow."""
+"""Crops of encoded images on the host: boxes drawn in NumPy, each image decoded once by TensorFlow."""
 
 import collections
 import contextlib
@@ -18,23 +18,23 @@ from gensupcon_jax.text import one_line
 
 _CROP_ATTEMPTS = 10  # as torchvision
 _DRAWS = 2 * _CROP_ATTEMPTS + 2
-_CROP_STREAM = 0x63726F70  # tells these draws from those of the epoch's order, which have the same seed
+_CROP_STREAM = 0x63726F70  # separates these draws from those of the epoch's order, which have the same seed
 _JPEG_RATIOS = (1, 2, 4, 8)
 _OTHER_FORMAT = len(_JPEG_RATIOS)
-_WORTH_CUTTING = 0.9  # rows below the lowest box are not decoded where that leaves out a tenth or more
+_WORTH_CUTTING = 0.9  # rows below the lowest box are skipped if they are a tenth of the image or more
 _BATCHES_AHEAD = 2
-_MOST_SHRINKING = 2.0  # plain bilinear reads 2 x 2 pixels: what shrinks more is averaged, which is slower
+_MOST_SHRINKING = 2.0  # bilinear interpolation reads 2 x 2 pixels: larger factors use area averaging, which is slower
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # constants of malloc.h
 
 Number = float | int
 
 
 class CropPlan(NamedTuple):
-    """How each image of a batch becomes crops; boxes and rows are in decoded, not yet turned pixels.
+    """How each image of a batch becomes crops; boxes and rows are in decoded pixels, before the EXIF rotation.
 
-    kinds [image]: which of the decoders.  rows [image, 2]: rows and columns to decode, from the top left; whole images where
-    a JPEG is decoded at a smaller scale.  boxes [image, view, 4]: top, left, height, width.  orientations [image]: EXIF.
+    kinds [image]: index of the decoder.  rows [image, 2]: rows and columns to decode, from the top left; the whole image
+    where a JPEG is decoded at a smaller scale.  boxes [image, view, 4]: top, left, height, width.  orientations [image]: EXIF.
     """
 
     kinds: Int[np.ndarray, "image"]
@@ -46,7 +46,7 @@ class CropPlan(NamedTuple):
 def crop_draws(
     seed: int, step: int, rows: slice, num_views: int, batch_size: int
 ) -> Float[np.ndarray, "image view 22"]:
-    """Numbers in 0..1 for the boxes of some rows of a step's global batch: a function of seed, step and row alone."""
+    """Uniform numbers in 0..1 for the boxes of some rows of a step's global batch: a function of seed, step and row only."""
     bits = np.random.Philox(key=[seed + (_CROP_STREAM << 32), step]).random_raw(batch_size * num_views * _DRAWS)
     uniform = (bits >> np.uint64(11)) * 2.0**-53
     return uniform.reshape(batch_size, num_views, _DRAWS)[rows]
@@ -61,8 +61,8 @@ def random_boxes(
 ) -> Int[np.ndarray, "image view 4"]:
     """(top, left, height, width) of random resized crops of images of these sizes (torchvision).
 
-    As `augment.random_box`, which does it on the device: 10 boxes are drawn, the first that fits is taken, else the largest
-    in the middle whose ratio is allowed.
+    As `augment.random_box` on the device: of 10 drawn boxes the first that fits is used, else the largest centered box
+    with an allowed ratio.
     """
     heights, widths = (sizes[:, None, None, axis].astype(np.float64) for axis in (0, 1))
     areas = heights * widths * (scale[0] + (scale[1] - scale[0]) * draws[..., :_CROP_ATTEMPTS])
@@ -90,7 +90,7 @@ def _fallback_sizes(sizes: np.ndarray, ratio: tuple[Number, Number]) -> np.ndarr
 
 
 def center_boxes(sizes: Int[np.ndarray, "image 2"], share: Number) -> Int[np.ndarray, "image 1 4"]:
-    """The square in the middle whose side is this share of the shorter side (ours; 0.875: 224 of 256, as is usual)."""
+    """The centered square whose side is this share of the shorter side (0.875: the usual 224 of 256)."""
     sizes = sizes.astype(np.int64)
     sides = np.maximum(1, np.round(share * sizes.min(1))).astype(np.int64)
     corners = (sizes - sides[:, None]) // 2
@@ -98,10 +98,10 @@ def center_boxes(sizes: Int[np.ndarray, "image 2"], share: Number) -> Int[np.nda
 
 
 def plan_crops(headers: Headers, boxes: Int[np.ndarray, "image view 4"], image_size: int) -> CropPlan:
-    """What to decode of each image, so that all its boxes are there in enough detail.
+    """Which part of each image to decode, and at which scale, so that all its boxes have enough detail.
 
-    A JPEG of which every box is at least 2, 4 or 8 times as large as image_size is decoded at that smaller scale, which is
-    quicker and antialiased; of others the rows below the lowest box are left out.
+    A JPEG whose boxes are all at least 2, 4 or 8 times as large as image_size is decoded at that smaller scale, which is
+    faster and antialiased; otherwise the rows below the lowest box are skipped.
     """
     stored_sizes, boxes = _as_stored(headers, boxes.astype(np.int64))
     smallest_side = boxes[..., 2:].min((1, 2))
@@ -121,7 +121,7 @@ def plan_crops(headers: Headers, boxes: Int[np.ndarray, "image view 4"], image_s
 
 
 def _as_stored(headers: Headers, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sizes and boxes as the pixels are stored, from those of the upright image."""
+    """Sizes and boxes in stored orientation, from those of the upright image."""
     turned = headers.orientations >= 5
     sizes = headers.sizes.astype(np.int64)
     tops, lefts, heights, widths = np.moveaxis(boxes, -1, 0)
@@ -142,15 +142,15 @@ def crop_batches(
     batch_size: int,
     num_views: int,
 ) -> Iterator[tuple[Int[np.ndarray, "image"], UInt8[np.ndarray, "image view size size channel"]]]:
-    """(indices, crops) for each batch of (indices, plan), in order, decoded in parallel a few batches ahead.
+    """(indices, crops) for each (indices, plan), in order, decoded in parallel a few batches ahead.
 
-    batch_size: images of every batch.  Raises UserError that names the images of a batch that cannot be read or decoded.
+    batch_size: images per batch.  Raises UserError that names an image that cannot be read or decoded.
     """
-    import tensorflow as tf  # here: 4 seconds that those with images in memory need not wait for
+    import tensorflow as tf  # imported here, as it takes 4 s and images in memory do not need it
 
     _keep_freed_memory()
     under_way: collections.deque[np.ndarray] = collections.deque()
-    own_errors: list[Exception] = []  # of Python within tf.data, which would make one long text of them
+    own_errors: list[Exception] = []  # Python errors inside tf.data, which would wrap them in a long message
 
     def generate() -> Iterator[tuple]:
         try:
@@ -189,7 +189,7 @@ def crop_batches(
     threads = split.num_threads or os.cpu_count() or 1
     data = tf.data.Dataset.from_generator(generate, output_signature=signature)
     data = data.map(with_sources, num_parallel_calls=2, deterministic=True)
-    # A batch is taken apart, its images are decoded side by side, and it is put together again.
+    # A batch is split, its images are decoded in parallel, and it is assembled again.
     data = data.unbatch().map(decode, num_parallel_calls=threads, deterministic=True)
     data = data.batch(batch_size).prefetch(_BATCHES_AHEAD)
     options = tf.data.Options()
@@ -204,12 +204,12 @@ def crop_batches(
         except tf.errors.OpError as error:
             if own_errors:
                 raise own_errors[0] from error
-            raise UserError(_whats_damaged(split, under_way[0], error)) from error
+            raise UserError(_damage_message(split, under_way[0], error)) from error
         yield under_way.popleft(), crops
 
 
 def decode_upright(encoded: bytes, orientation: int, num_channels: int) -> UInt8[np.ndarray, "height width channel"]:
-    """One whole image as a person sees it; ValueError, with TensorFlow's reason, where it cannot be decoded."""
+    """One whole image in upright orientation; ValueError, with TensorFlow's reason, where it cannot be decoded."""
     import tensorflow as tf
 
     try:
@@ -231,7 +231,7 @@ def read_encoded(split: EncodedSplit, index: int) -> bytes:
 
 
 def _decode(tf: Any, encoded, kind, rows):
-    """The graph that decodes one image to [height, width, 3] uint8, as far as its crops need it."""
+    """The graph that decodes the part of one image that its crops need, to [height, width, 3] uint8."""
 
     def at_scale(ratio):
         return lambda: tf.io.decode_jpeg(encoded, channels=3, ratio=ratio)
@@ -239,7 +239,7 @@ def _decode(tf: Any, encoded, kind, rows):
     decoders = [
         lambda: tf.io.decode_and_crop_jpeg(encoded, tf.concat([[0, 0], rows], 0), channels=3),
         *(at_scale(ratio) for ratio in _JPEG_RATIOS[1:]),
-        # Color first: TensorFlow gives one channel of JPEG and PNG only.
+        # Decoded as color: TensorFlow decodes to one channel only for JPEG and PNG.
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     ]
     return tf.switch_case(kind, decoders)
@@ -248,21 +248,21 @@ def _decode(tf: Any, encoded, kind, rows):
 def _crops(
     pixels: np.ndarray, boxes: np.ndarray, orientation: Any, *, image_size: int, num_channels: int
 ) -> np.ndarray:
-    """The boxes of a decoded image, [view, image_size, image_size, num_channels] uint8, upright."""
-    import cv2  # with TensorFlow's resize two crops cost as much as decoding
+    """The crops of a decoded image, [view, image_size, image_size, num_channels] uint8, upright."""
+    import cv2  # with TensorFlow's resize, two crops take as long as decoding
 
     crops = np.empty((len(boxes), image_size, image_size, 3), np.uint8)
     for view, (top, left, height, width) in enumerate(boxes):
         shrinks_much = max(height, width) > _MOST_SHRINKING * image_size
-        how = cv2.INTER_AREA if shrinks_much else cv2.INTER_LINEAR
+        interpolation = cv2.INTER_AREA if shrinks_much else cv2.INTER_LINEAR
         crop = pixels[top : top + height, left : left + width]
-        cv2.resize(crop, (image_size, image_size), dst=crops[view], interpolation=how)
+        cv2.resize(crop, (image_size, image_size), dst=crops[view], interpolation=interpolation)
     crops = _turned(crops, int(orientation))
     return crops if num_channels == 3 else _gray(crops)
 
 
 def _turned(images: np.ndarray, orientation: int) -> np.ndarray:
-    """Images [..., height, width, channel] as stored, turned the way that EXIF says."""
+    """Images [..., height, width, channel] in stored orientation, turned upright according to EXIF."""
     if orientation >= 5:
         images = images.swapaxes(-3, -2)
     if orientation in (3, 4, 7, 8):
@@ -273,15 +273,15 @@ def _turned(images: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _gray(images: np.ndarray) -> np.ndarray:
-    """Luma (ITU-R 601), one channel; three equal channels keep their value."""
+    """Luma (ITU-R 601) in one channel; gray pixels keep their value."""
     return np.round(images.astype(np.float32) @ np.array(PIL_GRAY, np.float32))[..., None].astype(np.uint8)
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory of one image for the next.
+    """Make glibc reuse the memory of one image for the next.
 
-    By default it gives blocks of this size back to the system, which hands them out again page by page, each zeroed: that
-    was 40 % of the CPU time of decoding and cropping.
+    By default it returns blocks of this size to the system, which zeroes each page again: 40 % of the CPU time of decoding
+    and cropping.
     """
     with contextlib.suppress(OSError, AttributeError):  # other systems have no mallopt
         mallopt = ctypes.CDLL(None).mallopt
@@ -289,17 +289,17 @@ def _keep_freed_memory() -> None:
             mallopt(option, num_bytes)
 
 
-def _whats_damaged(split: EncodedSplit, indices: np.ndarray, error: Exception) -> str:
-    """The sentence for a batch that failed: its images are read once more, one by one, to find which."""
+def _damage_message(split: EncodedSplit, indices: np.ndarray, error: Exception) -> str:
+    """The message for a batch that failed: its images are read again, one by one, to find the damaged ones."""
     problems = [problem for index in indices if (problem := damage_of(split, int(index)))]
     if not problems:
         problems = [f"a batch of {len(indices)} images could not be read ({tensorflow_reason(error)})"]
-    more = f" and {len(problems) - 1} more of its batch" if len(problems) > 1 else ""
-    return f"{problems[0]}{more}; repair or remove it, or leave such images out with dataset.skip_damaged=True"
+    more = f" and {len(problems) - 1} more in its batch" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}; repair or remove it, or skip damaged images with dataset.skip_damaged=True"
 
 
 def damage_of(split: EncodedSplit, index: int) -> str | None:
-    """Its name and why this image cannot be read or decoded, None where it can."""
+    """The name of this image and why it cannot be read or decoded; None where it can."""
     try:
         decode_upright(read_encoded(split, index), 1, 3)
     except (OSError, ValueError) as error:
@@ -308,5 +308,5 @@ def damage_of(split: EncodedSplit, index: int) -> str | None:
 
 
 def tensorflow_reason(error: Exception) -> str:
-    """TensorFlow's message in one line, without the name of the node that it came from."""
+    """TensorFlow's message in one line, without the name of the graph node."""
     return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", one_line(getattr(error, "message", error))).strip()[:200]

@@ -1,4 +1,4 @@
-"""Encoded images from their listings to three splits: damage, sizes, statistics, and the cuts that are missing."""
+"""Three splits from listings of encoded images: damaged images, sizes, statistics, and cuts of missing splits."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -14,14 +14,14 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
 from gensupcon_jax.text import listed
 
-_STATISTICS_IMAGES = 10_000  # mean and standard deviation of larger encoded sets are those of so many, drawn once
-_USUAL_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # of what the network sees, for images that differ in size
+_STATISTICS_IMAGES = 10_000  # larger encoded sets: mean and standard deviation of a fixed random sample of this size
+_USUAL_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # of the input of the network, for images that differ in size
 
 
 class Reading(NamedTuple):
-    """How a set of encoded images is read; names are those of the config's `dataset` fields.
+    """How a data set is read; the fields are those of the config's `dataset`.
 
-    cache_folder: where sizes, labels and statistics are kept for the next start; None: nowhere.
+    cache_folder: for sizes, labels and statistics, which the next start reuses; None: no cache.
     """
 
     folder: str | None = None
@@ -40,17 +40,17 @@ class Reading(NamedTuple):
 
     @property
     def split_names(self) -> dict[str, str | None]:
-        """By split, what the source calls it; None: the usual name."""
+        """The name that the source gives each split; None: the usual name."""
         return {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}
 
 
 def is_labeled(classes: np.ndarray) -> bool:
-    """Whether a split has labels: TFDS gives -1 where there are none."""
+    """Whether a split has labels: TFDS sets them to -1 where there are none."""
     return bool(len(classes) > 0 and classes.max() >= 0)
 
 
-def judged_splits(given: dict[str, Any]) -> dict[str, Any]:
-    """Where there is no test split, validation is tested on, and validation is cut from training."""
+def evaluated_splits(given: dict[str, Any]) -> dict[str, Any]:
+    """The splits to evaluate on: without a test split, the validation split becomes the test split."""
     given = dict(given)
     if "test" not in given and "validation" in given:
         given["test"] = given.pop("validation")
@@ -58,7 +58,7 @@ def judged_splits(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class EncodedSplits(NamedTuple):
-    """The three splits, mean and std of training, a line for each image that was left out, and the fingerprint."""
+    """The three splits, mean and std of training, one line per image that was left out, and the fingerprint."""
 
     splits: dict[str, EncodedSplit]
     statistics: tuple[np.ndarray, np.ndarray]
@@ -67,17 +67,17 @@ class EncodedSplits(NamedTuple):
 
 
 def from_listings(name: str, listings: dict[str, Listing], num_classes: int, reading: Reading) -> EncodedSplits:
-    """Splits of the images that can be decoded, all of one size for the network; missing ones are cut from training.
+    """Splits of the images that can be decoded, with one input size; missing splits are cut from training.
 
     Statistics are of the training split before the cuts.  Raises UserError for labels out of range, for images that cannot be
-    decoded unless `skip_damaged`, for too many of them, and for splits that cannot be cut.
+    decoded (unless `skip_damaged`, or for too many of them), and for splits that cannot be cut.
     """
     fingerprint = " ".join(f"{split} {listing.fingerprint}" for split, listing in sorted(listings.items()))
     for split, listing in listings.items():
         _check_class_range(listing, split, name, num_classes)
     wholes = {split: listing.split(num_classes) for split, listing in listings.items()}
     problems = {split: list(listing.problems) for split, listing in listings.items()}
-    wholes = _seen_alike(wholes, problems, reading)
+    wholes = _with_common_shape(wholes, problems, reading)
     key = " ".join(f"{split} {listing.cache_key}" for split, listing in sorted(listings.items()))
     statistics, decoded = _examined(name, wholes, problems, reading, key)
     for where, found in decoded.items():
@@ -88,19 +88,19 @@ def from_listings(name: str, listings: dict[str, Listing], num_classes: int, rea
         for index, problem in enumerate(problems[where])
         if problem
     )
-    _judge_damage(damaged, sum(map(len, problems.values())), reading)
-    sound = {where: split.subset(_sound(problems[where])) for where, split in wholes.items()}
-    splits = _with_cuts(judged_splits(sound), reading)
+    _check_damage(damaged, sum(map(len, problems.values())), reading)
+    intact = {where: split.subset(_intact(problems[where])) for where, split in wholes.items()}
+    splits = _with_cuts(evaluated_splits(intact), reading)
     refuse_one_class(splits["train"].classes, "train")
     return EncodedSplits(splits, statistics, damaged, fingerprint)
 
 
-def _seen_alike(
+def _with_common_shape(
     wholes: dict[str, EncodedSplit], problems: dict[str, list], reading: Reading
 ) -> dict[str, EncodedSplit]:
-    """With one image size and one number of channels, which follow from the data."""
-    sizes = wholes["train"].headers.sizes[_sound(problems["train"])]
-    is_gray = all(split.headers.gray[_sound(problems[where])].all() for where, split in wholes.items())
+    """The splits with one image size and one number of channels, derived from the data."""
+    sizes = wholes["train"].headers.sizes[_intact(problems["train"])]
+    is_gray = all(split.headers.gray[_intact(problems[where])].all() for where, split in wholes.items())
     seen = {
         "image_size": reading.image_size or _usual_size(sizes),
         "num_channels": 1 if is_gray else 3,
@@ -110,12 +110,12 @@ def _seen_alike(
     return {where: dataclasses.replace(split, **seen) for where, split in wholes.items()}
 
 
-def _sound(problems: list[str | None]) -> np.ndarray:
+def _intact(problems: list[str | None]) -> np.ndarray:
     return np.flatnonzero([problem is None for problem in problems])
 
 
 def _usual_size(sizes: np.ndarray) -> int:
-    """The one size of square images; else the largest usual one that half of the images fill."""
+    """The common size of square images; else the largest usual size that half of the images reach."""
     if len(sizes) == 0:
         return _USUAL_SIZES[-1]
     if (sizes == sizes[0, 0]).all() and sizes[0, 0] <= _USUAL_SIZES[-1]:
@@ -127,21 +127,21 @@ def _usual_size(sizes: np.ndarray) -> int:
 def _examined(
     name: str, wholes: dict[str, EncodedSplit], problems: dict[str, list], reading: Reading, key: str
 ) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, list[str | None]]]:
-    """Statistics of training, and what decoding finds damaged: in all images where they may be skipped, else in those
-    that the statistics rest on."""
-    looked_at = {}
+    """Statistics of training, and the images that decoding finds damaged: of all images where damaged ones may be
+    skipped, else of the sample for the statistics."""
+    sampled = {}
     for where, split in wholes.items():
-        sound = _sound(problems[where])
+        intact = _intact(problems[where])
         if where != "train" and not reading.skip_damaged:
             continue
-        if not reading.skip_damaged and len(sound) > _STATISTICS_IMAGES:
-            order = np.random.Philox(key=[SPLIT_SEED, len(sound)]).random_raw(len(sound)).argsort(kind="stable")
-            sound = np.sort(sound[order[:_STATISTICS_IMAGES]])
-        looked_at[where] = (split, sound)
+        if not reading.skip_damaged and len(intact) > _STATISTICS_IMAGES:
+            order = np.random.Philox(key=[SPLIT_SEED, len(intact)]).random_raw(len(intact)).argsort(kind="stable")
+            intact = np.sort(intact[order[:_STATISTICS_IMAGES]])
+        sampled[where] = (split, intact)
 
     def make() -> dict[str, np.ndarray]:
         arrays = {}
-        for where, (split, indices) in looked_at.items():
+        for where, (split, indices) in sampled.items():
             found = examine(split, indices, f"decoding {len(indices)} images of {where} once")
             arrays[where] = np.array([problem or "" for problem in found.problems], str)
             if where == "train":
@@ -151,22 +151,22 @@ def _examined(
     channels = wholes["train"].num_channels
     arrays = cached(reading.cache_folder, f"decoded_{name}", f"{key} {reading.skip_damaged} {channels}", make)
     decoded = {}
-    for where, (_, indices) in looked_at.items():
+    for where, (_, indices) in sampled.items():
         decoded[where] = [None] * len(problems[where])
         for index, problem in zip(indices, arrays[where], strict=True):
             decoded[where][index] = str(problem) or None
     return (arrays["mean"], arrays["std"]), decoded
 
 
-def _judge_damage(damaged: tuple[str, ...], num_images: int, reading: Reading) -> None:
+def _check_damage(damaged: tuple[str, ...], num_images: int, reading: Reading) -> None:
     if not damaged:
         return
     found = f"{len(damaged)} of {num_images} images cannot be decoded: {listed(damaged)}"
     if not reading.skip_damaged:
-        raise UserError(f"{found}; repair or remove them, or leave them out with dataset.skip_damaged=True")
+        raise UserError(f"{found}; repair or remove them, or skip them with dataset.skip_damaged=True")
     if len(damaged) > reading.max_damaged_share * num_images:
         raise UserError(
-            f"{found}; that is a share of {len(damaged) / num_images:.3g}, allowed by dataset.max_damaged_share: "
+            f"{found}; a share of {len(damaged) / num_images:.3g}; allowed by dataset.max_damaged_share: "
             f"up to {reading.max_damaged_share:g}"
         )
 
@@ -181,7 +181,7 @@ def _check_class_range(listing: Listing, where: str, name: str, num_classes: int
 
 
 def _with_cuts(given: dict[str, EncodedSplit], reading: Reading) -> dict[str, EncodedSplit]:
-    """With test and validation cut off training where there are none, stratified and always the same ones."""
+    """The splits, with missing test and validation splits cut from training, stratified and deterministic."""
     given = dict(given)
     fractions = {"test": reading.test_fraction, "validation": reading.validation_fraction}
     fractions = {where: fraction for where, fraction in fractions.items() if where not in given}

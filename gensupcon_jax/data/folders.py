@@ -1,4 +1,4 @@
-"""Folders of images as they come: <path>/<split>/<class>/<image>, listed in sorted order."""
+"""Folders of images, <path>/<split>/<class>/<image>, listed in sorted order."""
 
 import collections
 import concurrent.futures
@@ -24,7 +24,7 @@ _READERS = 16  # threads that wait for the disk
 
 
 class Found(NamedTuple):
-    """The image files of one split, sorted, the class of each, and what else lay there."""
+    """The sorted image files of one split, the class of each, and counts of other files by suffix."""
 
     files: list[str]
     classes: np.ndarray
@@ -35,20 +35,20 @@ class Found(NamedTuple):
 def list_folder(
     path: str, *, split_names: dict[str, str | None], cache_folder: paths.Path | None
 ) -> tuple[dict[str, Listing], tuple[str, ...], list[str], list[str]]:
-    """(listings by split, class names, notes for the log, class folders without images) of a folder of images.
+    """(listings by split, class names, notes for the log, class folders without images) of an image folder.
 
     split_names: folder names for train, validation, test; None: the usual ones.  Classes are the folders of the training
-    split, sorted.  A folder without split folders is all training.  Raises UserError for folders without images, and for
+    split, sorted.  Without split folders, all images are training images.  Raises UserError for folders without images, and for
     classes that training does not have.
     """
     root = epath.Path(path).expanduser()
     if not root.is_dir():
-        raise UserError(f"dataset.name is 'folder:{path}', which is no folder; allowed: {_LAYOUT}")
+        raise UserError(f"dataset.name is 'folder:{path}', which is not a folder; allowed: {_LAYOUT}")
     folders = _split_folders(root, split_names, path)
     names = tuple(sorted(entry.name for entry in folders["train"].iterdir() if _is_class(entry)))
     if len(names) < 2:
         raise UserError(
-            f"dataset.name is 'folder:{path}': {folders['train']} holds {len(names)} class folders; "
+            f"dataset.name is 'folder:{path}': {folders['train']} contains {len(names)} class folders; "
             f"allowed: 2 or more, as {_LAYOUT}"
         )
     found = {split: _find(folder, names, is_train=split == "train") for split, folder in folders.items()}
@@ -58,9 +58,9 @@ def list_folder(
         if split == "train" or files.files
     }
     if not found["train"].files:
-        raise UserError(f"dataset.name is 'folder:{path}': {folders['train']} holds no image; allowed: {_LAYOUT}")
+        raise UserError(f"dataset.name is 'folder:{path}': {folders['train']} contains no images; allowed: {_LAYOUT}")
     notes = [
-        f"{folders[split]}: {sum(files.others.values())} files are no images by their names and were left alone "
+        f"{folders[split]}: {sum(files.others.values())} files without an image suffix are ignored "
         f"({', '.join(f'{count} x {suffix}' for suffix, count in files.others.most_common(5))})"
         for split, files in found.items()
         if files.others
@@ -76,7 +76,7 @@ def _split_folders(root: epath.Path, split_names: dict[str, str | None], path: s
         wanted = split_names[split]
         if wanted is not None and wanted not in present:
             raise UserError(
-                f"dataset.{split}_split is {wanted!r}, but {root} holds the folders {', '.join(present) or 'none'}; "
+                f"dataset.{split}_split is {wanted!r}, but {root} contains the folders {', '.join(present) or 'none'}; "
                 "allowed: one of them, or None"
             )
         name = wanted or next((name for name in usual if name in present), None)
@@ -85,7 +85,7 @@ def _split_folders(root: epath.Path, split_names: dict[str, str | None], path: s
     if "train" not in folders:
         if folders:
             raise UserError(
-                f"dataset.name is 'folder:{path}' with {', '.join(present)}, but no train; "
+                f"dataset.name is 'folder:{path}' with {', '.join(present)}, but without a train folder; "
                 f"allowed: {_LAYOUT}, or set dataset.train_split"
             )
         folders["train"] = root
@@ -114,7 +114,7 @@ def _find(folder: epath.Path, names: tuple[str, ...], *, is_train: bool) -> Foun
 
 
 def _images_below(folder: epath.Path, others: collections.Counter) -> list[str]:
-    """Paths of all image files in a class folder and its folders, sorted; the others are counted by suffix."""
+    """Sorted paths of all image files below a class folder; other files are counted by suffix."""
     images = []
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         suffix = Path(entry.name).suffix
@@ -130,7 +130,7 @@ def _images_below(folder: epath.Path, others: collections.Counter) -> list[str]:
 def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_folder: paths.Path | None) -> Listing:
     versions = _sizes_and_times(found.files)
     relative = [os.path.relpath(file, folder) if "://" not in file else file for file in found.files]
-    # The content is not read for it: another size of a file, or another file, is another data set.
+    # From names and sizes, without reading the content: a file that is added, removed or of another size changes it.
     listed_files = "\n".join(f"{name} {size}" for name, (size, _) in zip(relative, versions, strict=True))
     key = fingerprint([f"{folder} {listed_files} {[changed for _, changed in versions]}"])
 
@@ -154,7 +154,7 @@ def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_fold
 
 
 def _sizes_and_times(files: list[str]) -> list[tuple[int, int]]:
-    """Size and time of the last change of each file; on object stores, where that is a request each, zeros."""
+    """Size and modification time of each file; zeros on object stores, where each would be a request."""
     if any("://" in file for file in files[:1]):
         return [(0, 0)] * len(files)
     return [size_and_time(Path(file)) for file in files]

@@ -1,4 +1,4 @@
-"""What the first bytes of an encoded image say: its size, which way is up, and whether TensorFlow can decode it."""
+"""Headers of encoded images: size, orientation, and whether TensorFlow can decode the image."""
 
 import io
 import struct
@@ -19,7 +19,7 @@ _BMP_BITS = (24, 32)
 
 
 class Header(NamedTuple):
-    """Of one image; `problem` says why it cannot be decoded, None where nothing speaks against it."""
+    """The header of one image; `problem`: why it cannot be decoded, None where it seems intact."""
 
     height: int = 0
     width: int = 0
@@ -30,7 +30,7 @@ class Header(NamedTuple):
 
 
 def read_header(encoded: bytes | Any) -> Header:
-    """The header of an encoded image, given as bytes or as an open file, of which only the beginning is read."""
+    """The header of an encoded image, given as bytes or as an open file; only its beginning is read."""
     file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     if not file.read(1):
         return Header(problem="the file is empty")
@@ -41,13 +41,15 @@ def read_header(encoded: bytes | Any) -> Header:
             image = Image.open(file)
     except Image.DecompressionBombError as error:
         return Header(problem=one_line(error))
-    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for broken headers
+    except (OSError, SyntaxError, ValueError) as error:  # raised by PIL for broken headers
         reason = str(error) if not isinstance(error, Image.UnidentifiedImageError) else ""
-        return Header(problem=f"no image that is known here ({reason or 'its first bytes are those of no image'})")
+        return Header(problem=f"not a known image format ({reason or 'its first bytes match none'})")
     if image.format not in FORMATS:
         return Header(problem=f"a {image.format} file; allowed: JPEG, PNG, WebP, BMP, GIF")
     if image.format == "BMP" and _bmp_bits(file) not in _BMP_BITS and not _is_gray_ramp(image):
-        return Header(problem="a BMP with a palette, which TensorFlow decodes wrongly; allowed: 24 or 32 bits a pixel")
+        return Header(
+            problem="a BMP with a palette, which TensorFlow decodes wrongly; allowed: 24 or 32 bits per pixel"
+        )
     orientation = _orientation(image)
     width, height = image.size if orientation < 5 else image.size[::-1]
     is_gray = image.mode in ("1", "L", "LA", "I", "I;16", "I;16B")
@@ -72,7 +74,7 @@ def _orientation(image: Image.Image) -> int:
         exif.load(data)
         value = exif.get(_ORIENTATION_TAG, 1)
     except (OSError, SyntaxError, ValueError, KeyError, IndexError, struct.error):
-        return 1  # damaged EXIF says nothing; the pixels may be fine
+        return 1  # damaged EXIF is ignored; the pixels may be intact
     return value if value in range(1, 9) else 1
 
 
@@ -84,5 +86,5 @@ def _bmp_bits(file: Any) -> int:
 
 
 def _is_gray_ramp(image: Image.Image) -> bool:
-    """8 bits a pixel whose numbers are the gray values themselves: PIL calls only that `L`."""
+    """Whether a palette of 8 bits per pixel maps each index to the same gray value: PIL reports mode `L` for that."""
     return image.mode == "L"

@@ -1,4 +1,4 @@
-"""Which images make up step t, and their way to the devices: a pure function of seed and step."""
+"""The input pipeline: the batch of step t, a pure function of seed and step, placed on the devices."""
 
 import contextlib
 import queue
@@ -16,13 +16,13 @@ from gensupcon_jax.data.shapes import Batch
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 from gensupcon_jax.errors import UserError
 
-_BATCHES_AHEAD = 2  # on the devices, beside the one that is trained on
+_BATCHES_AHEAD = 2  # on the devices, besides the current one
 
 
 class HostCrops(NamedTuple):
-    """The random resized crops that the host takes of encoded images: how many, and the ranges of area and shape.
+    """The random resized crops of encoded images on the host: their number, and the ranges of area and aspect ratio.
 
-    scale None: the center crop of an evaluation, for each view.
+    scale None: the center crop for evaluation, once per view.
     """
 
     num_views: int
@@ -31,10 +31,10 @@ class HostCrops(NamedTuple):
 
 
 def steps_per_epoch(num_examples: int, batch_size: int, remainder: str = "drop") -> int:
-    """Batches in one pass; UserError when there is none.
+    """Batches per epoch; UserError when there are none.
 
-    remainder: "drop", what does not fill a batch is left out, other images in every epoch; or "carry", it begins the first
-    batch of the next epoch: then the length is rounded to whole steps.
+    remainder: "drop": images that do not fill a batch are left out, different ones in every epoch; or "carry": they begin
+    the first batch of the next epoch, and the length of an epoch is rounded to whole steps.
     """
     if not 1 <= batch_size <= num_examples:
         raise UserError(f"batch_size is {batch_size}; allowed: 1 to {num_examples}, the number of training images")
@@ -42,16 +42,16 @@ def steps_per_epoch(num_examples: int, batch_size: int, remainder: str = "drop")
 
 
 def epoch_order(seed: int, epoch: int, num_examples: int) -> Int64[np.ndarray, "example"]:
-    """A fresh permutation for each (seed, epoch), the same on every host.
+    """A permutation for each (seed, epoch), the same on every host.
 
-    Raw Philox streams stay the same across NumPy versions; `Generator.permutation` may not.
+    Raw Philox streams are stable across NumPy versions; `Generator.permutation` may not be.
     """
     random_bits = np.random.Philox(key=[seed, epoch]).random_raw(num_examples)
     return np.argsort(random_bits, kind="stable")
 
 
 class EpochOrders:
-    """The images of any step's global batch; the two epochs that were used last are kept."""
+    """The images of the global batch of any step; the orders of the two most recent epochs are cached."""
 
     def __init__(self, *, seed: int, num_examples: int, batch_size: int, remainder: str):
         self._seed, self._num_examples, self._batch_size, self._remainder = seed, num_examples, batch_size, remainder
@@ -90,8 +90,8 @@ def train_batches(
 ) -> Iterator[Batch]:
     """The batches of these steps; each host reads only its share.
 
-    crops: of encoded images; those in memory are cropped on the device. Batches are a function of (seed, step), whatever
-    step is the first, and however many hosts and devices there are.
+    crops: of encoded images; images in memory are cropped on the device. Batches are a function of (seed, step) only: they
+    depend neither on the first step nor on the number of hosts and devices.
     """
     orders = EpochOrders(seed=seed, num_examples=split.num_images, batch_size=batch_size, remainder=remainder)
     share = local_rows(batch_size, sharding)
@@ -111,7 +111,7 @@ def train_batches(
 
 
 def plan_batch(split: EncodedSplit, indices: np.ndarray, crops: HostCrops, place: tuple) -> decoding.CropPlan:
-    """The boxes of these images and what to decode for them; place: (seed, step, rows, batch size) of random boxes."""
+    """The boxes of these images and what to decode for them; place: (seed, step, rows, batch size) for random boxes."""
     headers = split.headers.subset(indices)
     if crops.scale is None:
         boxes = np.repeat(decoding.center_boxes(headers.sizes, split.center_share), crops.num_views, axis=1)
@@ -127,8 +127,8 @@ def padded_batches(
 ) -> Iterator[tuple[UInt8[Array, "batch height width channel"], Bool[np.ndarray, "batch"]]]:
     """Every image once, in order, in batches of one size: (batch, which of its rows are real).
 
-    Encoded images are cropped in the middle. The last batch repeats its first image to keep one compiled shape; the caller
-    drops those rows. With several hosts each reads only its share of every batch.
+    Encoded images are center-cropped. The last batch repeats its first image to keep one compiled shape; the caller
+    drops those rows. With several hosts, each reads only its share of every batch.
     """
     share = local_rows(batch_size, sharding)
     starts = range(0, split.num_images, batch_size)
@@ -151,7 +151,7 @@ def padded_batches(
 
 
 def centered_images(split: AnySplit, indices: Int[np.ndarray, "some"]) -> UInt8[np.ndarray, "some size size channel"]:
-    """These images as an evaluation sees them, for a picture of them."""
+    """These images as the evaluation sees them, for the report."""
     if not isinstance(split, EncodedSplit):
         return split.images[indices]
     plan = plan_batch(split, indices, HostCrops(1, None, (1, 1)), ())
@@ -160,7 +160,7 @@ def centered_images(split: AnySplit, indices: Int[np.ndarray, "some"]) -> UInt8[
 
 
 def local_rows(batch_size: int, sharding: jax.sharding.Sharding) -> slice:
-    """The rows of a global batch that lie on this process's devices."""
+    """The rows of a global batch that are on this process's devices."""
     indices = sharding.addressable_devices_indices_map((batch_size,)).values()
     ranges = [index[0].indices(batch_size)[:2] if index else (0, batch_size) for index in indices]
     return slice(min(start for start, _ in ranges), max(stop for _, stop in ranges))
@@ -171,9 +171,9 @@ def _place(local: np.ndarray, sharding: jax.sharding.Sharding, batch_size: int) 
 
 
 class Prefetched:
-    """Batches made in a thread, a few ahead of the loop; `waited_seconds` is how long the loop has waited for them.
+    """Batches made in a thread, a few ahead of the loop; `waited_seconds`: time that the loop has waited for them.
 
-    An error of the thread is raised where its batch would have come. Leaving the `with` ends the thread.
+    An error in the thread is raised in place of its batch. Leaving the `with` block stops the thread.
     """
 
     def __init__(self, batches: Iterator[Any], ahead: int = _BATCHES_AHEAD):
@@ -207,7 +207,7 @@ class Prefetched:
                 if not self._put(("batch", batch)):
                     return
             self._put(("end", None))
-        except BaseException as error:  # whatever it is, it belongs to the loop, not to this thread
+        except BaseException as error:  # of any kind: the loop handles it, not this thread
             self._put(("error", error))
         finally:
             with contextlib.suppress(AttributeError):

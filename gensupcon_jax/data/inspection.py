@@ -1,4 +1,4 @@
-"""What only decoding an image tells: whether it is whole, and its mean and standard deviation."""
+"""Inspection of images by decoding them: whether each is intact, and their mean and standard deviation."""
 
 import concurrent.futures
 import os
@@ -15,7 +15,7 @@ from gensupcon_jax.text import one_line
 
 
 class Examined(NamedTuple):
-    """Of some images: why each cannot be decoded, None where it can; and the statistics of those that can, 0..1."""
+    """Why each image cannot be decoded (None where it can), and the statistics of those that can, 0..1."""
 
     problems: list[str | None]
     mean: Float[np.ndarray, "channel"]
@@ -23,9 +23,9 @@ class Examined(NamedTuple):
 
 
 def examine(split: EncodedSplit, indices: Int[np.ndarray, "some"], text: str) -> Examined:
-    """Decode these images whole; each counts alike in mean and standard deviation, whatever its size.
+    """Decode these images; each has the same weight in mean and standard deviation, whatever its size.
 
-    text: beside the progress bar.
+    text: label of the progress bar.
     """
     threads = split.num_threads or os.cpu_count() or 1
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
@@ -38,7 +38,7 @@ def examine(split: EncodedSplit, indices: Int[np.ndarray, "some"], text: str) ->
 
 
 def _moments(split: EncodedSplit, index: int) -> np.ndarray | str:
-    """Means of the values and of their squares, [2, channel], on the scale 0..1; or why there are none."""
+    """Means of the values and of their squares, [2, channel], on the scale 0..1; or why the image cannot be decoded."""
     try:
         pixels = decode_upright(read_encoded(split, index), 1, split.num_channels)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The encoded images of one split as their source lists them: where each is, its class, and what its header says."""
+"""A listing of the encoded images of one split: source, class and header of each."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -11,16 +11,16 @@ from tqdm import tqdm
 from gensupcon_jax.data.headers import join_headers
 from gensupcon_jax.data.splits import EncodedSplit, Headers
 
-_BAR_FROM = 5_000  # fewer are read in seconds
+_BAR_FROM = 5_000  # fewer take only seconds
 _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Listing(NamedTuple):
-    """Every image of a split, also those that cannot be decoded.
+    """All images of a split, including those that cannot be decoded.
 
-    sources_fn, where_fn, are_paths: as in `EncodedSplit`.  classes [example]: from 0; -1 where the source gives none.
-    problems: why an image cannot be decoded, as far as its header says; None where it seems to be fine.  fingerprint: changes
-    with the listed images.  cache_key: changes also when one of their files is written anew.
+    sources_fn, where_fn, are_paths: as in `EncodedSplit`.  classes [example]: from 0; -1 without a label.
+    problems: why an image cannot be decoded, according to its header; None where it seems intact.  fingerprint: changes with
+    the listed images.  cache_key: changes also when one of their files is rewritten.
     """
 
     sources_fn: Callable[[Int[np.ndarray, "some"]], list[bytes]]
@@ -33,7 +33,7 @@ class Listing(NamedTuple):
     cache_key: str
 
     def split(self, num_classes: int) -> EncodedSplit:
-        """All of it, as a split."""
+        """All images, as a split."""
         return EncodedSplit(
             sources_fn=self.sources_fn,
             where_fn=self.where_fn,
@@ -46,19 +46,19 @@ class Listing(NamedTuple):
 
 
 def headers_as_arrays(headers: Iterable) -> dict[str, np.ndarray]:
-    """What `headers_from_arrays` takes back, for the cache."""
+    """Headers and problems as arrays, for the cache; `headers_from_arrays` inverts it."""
     arrays, problems = join_headers(headers)
     return arrays._asdict() | {"problems": np.array([problem or "" for problem in problems], str)}
 
 
 def headers_from_arrays(arrays: dict[str, np.ndarray]) -> tuple[Headers, list[str | None]]:
-    """Headers and problems of what `headers_as_arrays` gave."""
+    """Headers and problems from the arrays of `headers_as_arrays`."""
     headers = Headers(*(arrays[name] for name in Headers._fields))
     return headers, [str(problem) or None for problem in arrays["problems"]]
 
 
 def with_progress(items: Iterable, total: int, text: str) -> Iterable:
-    """A bar on standard error while many items are gone through, a line now and then outside of a terminal."""
+    """The items with a progress bar on standard error, where they are many; outside a terminal, one line every 15 s."""
     often = {} if sys.stderr.isatty() else {"mininterval": _SECONDS_BETWEEN_LINES, "ascii": True}
     settings = {"total": total, "desc": text, "unit": " images", "unit_scale": True, "leave": False} | often
     return tqdm(items, disable=total < _BAR_FROM, **settings)

@@ -1,4 +1,4 @@
-"""What the rest must know of the data: its sizes and statistics, and what one batch holds."""
+"""The shape of the data: sizes and statistics, and the arrays of one batch."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,9 @@ from jaxtyping import Array, Float, UInt8
 
 
 class DataShape(NamedTuple):
-    """What the functions must know of the data: sizes and the training split's statistics, channel by channel, 0..1.
+    """Sizes of the data, and mean and std of the training split per channel, 0..1.
 
-    stored_size: of images in memory, where the network sees another size; is_encoded: the host decodes and crops them.
+    stored_size: of images in memory, where the input size differs; is_encoded: the host decodes and crops the images.
     """
 
     image_size: int
@@ -23,7 +23,7 @@ class DataShape(NamedTuple):
 
     @classmethod
     def of(cls, description: dict) -> "DataShape":
-        """From a data set's description, `dataset.json`."""
+        """From the description of a data set, `dataset.json`."""
         size, _, channels = description["image_shape"]
         mean, std = (np.array(description[key], np.float32) for key in ("mean", "std"))
         classes, stored = len(description["class_names"]), description.get("stored_size")
@@ -31,9 +31,9 @@ class DataShape(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One step's images and label distributions, the batch axis spread over the devices.
+    """Images and label distributions of one step, the batch axis sharded over the devices.
 
-    Images in memory come whole, and the device crops them; encoded ones come as one crop for each view.
+    Images in memory come whole, and the device crops them; encoded images come as one crop per view.
     """
 
     images: UInt8[Array, "batch height width channel"] | UInt8[Array, "batch view size size channel"]

@@ -1,4 +1,4 @@
-"""The two ways in which a split's images are kept: as arrays in memory, or encoded and read when they are needed."""
+"""The two kinds of splits: arrays in memory, or encoded images that are read when needed."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,19 +9,19 @@ from jaxtyping import Float, Int, Integer, UInt8
 
 
 class Split(NamedTuple):
-    """Images of one size in memory, and the label distribution of each."""
+    """Images of one size in memory, and their label distributions."""
 
     images: UInt8[np.ndarray, "example height width channel"]
     labels: Float[np.ndarray, "example class"]
 
     @property
     def num_images(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.images)
 
     @property
     def num_classes(self) -> int:
-        """How many classes the distributions are over."""
+        """Number of classes."""
         return self.labels.shape[1]
 
     @property
@@ -39,11 +39,11 @@ class Split(NamedTuple):
 
 
 class Headers(NamedTuple):
-    """What the first bytes of each encoded image say.
+    """The headers of encoded images.
 
-    sizes [example, 2]: height and width as a person sees the image; 0 where it cannot be decoded. orientations [example]:
-    EXIF, 1..8: how the stored pixels must be turned; 1 for upright. jpeg [example]: the others are PNG, WebP, BMP or GIF.
-    gray [example]: one channel.
+    sizes [example, 2]: height and width of the upright image; 0 where it cannot be decoded. orientations [example]: EXIF
+    orientation of the stored pixels, 1..8; 1 is upright. jpeg [example]: else PNG, WebP, BMP or GIF. gray [example]: one
+    channel.
     """
 
     sizes: Int[np.ndarray, "example height_width=2"]
@@ -52,17 +52,17 @@ class Headers(NamedTuple):
     gray: np.ndarray
 
     def subset(self, indices: Int[np.ndarray, "some"]) -> "Headers":
-        """Those of these images."""
+        """The headers of these images."""
         return Headers(*(field[indices] for field in self))
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedSplit:
-    """Encoded images that are read one by one, and what is known of each without decoding it.
+    """Encoded images that are read one by one, and their headers.
 
     sources_fn: stored numbers [some] -> the encoded bytes of each, or its path where `are_paths`.  where_fn: stored number
-    -> what to call the image in a message.  numbers: the stored number of each image of the split.  image_size, num_channels:
-    what the network sees.  center_share: of the shorter side, kept by the center crop of an evaluation.
+    -> name of the image in messages.  numbers: stored number of each image of the split.  image_size, num_channels: of the
+    input of the network.  center_share: share of the shorter side that the center crop for evaluation keeps.
     """
 
     sources_fn: Callable[[Int[np.ndarray, "some"]], list[bytes]]
@@ -79,7 +79,7 @@ class EncodedSplit:
 
     @property
     def num_images(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.numbers)
 
     def sources(self, indices: Int[np.ndarray, "some"]) -> list[bytes]:
@@ -87,7 +87,7 @@ class EncodedSplit:
         return self.sources_fn(self.numbers[indices])
 
     def where(self, index: int) -> str:
-        """What to call this image in a message: its path, or its record."""
+        """The name of this image in messages: its path, or its record."""
         return self.where_fn(int(self.numbers[index]))
 
     def labels_of(self, indices: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some class"]:
@@ -105,7 +105,7 @@ AnySplit = Split | EncodedSplit
 
 
 def one_hot(classes: Integer[np.ndarray, "example"], num_classes: int) -> Float[np.ndarray, "example class"]:
-    """A row for each image, 1 at its class."""
+    """One row per image, 1 at its class."""
     distributions = np.zeros((len(classes), num_classes), np.float32)
     distributions[np.arange(len(classes)), classes] = 1
     return distributions

@@ -1,4 +1,4 @@
-"""Image-classification sets of TensorFlow Datasets: whole in memory where they are small, else record by record."""
+"""Image-classification data sets of TensorFlow Datasets: in memory where they are small, else read record by record."""
 
 import concurrent.futures
 import contextlib
@@ -24,14 +24,14 @@ _TFRECORD_HEADER, _TFRECORD_FOOTER = 12, 4  # length and its checksum; checksum 
 
 
 class Keys(NamedTuple):
-    """What the image and its class are called in the set's features."""
+    """The names of the image and of its class in the data set's features."""
 
     image: str
     label: str
 
 
 class Records(NamedTuple):
-    """The records of one split: how many, the serialized record of each number [some], and where one lies."""
+    """The records of one split: their number, the serialized records of some numbers, and where a record is."""
 
     num_records: int
     read_fn: Callable[[np.ndarray], list[bytes]]
@@ -39,9 +39,9 @@ class Records(NamedTuple):
 
 
 def open_builder(name: str, folder: str | None, *, file_format: str | None = None) -> tuple[Any, Keys]:
-    """The TFDS builder of `tfds:<name>` and its keys; nothing is fetched.
+    """The TFDS builder of `tfds:<name>` and its keys; nothing is downloaded.
 
-    Raises UserError for unknown sets and for sets that are no images with one class each.
+    Raises UserError for unknown data sets and for data sets that are not images with one class each.
     """
     import tensorflow_datasets as tfds
 
@@ -53,7 +53,9 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
     found = sorted(features) if hasattr(features, "keys") else [type(features).__name__]
     fits = set(keys) <= set(found) and isinstance(features[keys.image], tfds.features.Image)
     if not fits or not isinstance(features[keys.label], tfds.features.ClassLabel):
-        raise UserError(f"dataset.name is 'tfds:{name}', with {found}; allowed: sets with an image and one class each")
+        raise UserError(
+            f"dataset.name is 'tfds:{name}', with {found}; allowed: data sets of images with one class each"
+        )
     if features[keys.image].np_dtype != np.uint8:
         raise UserError(
             f"dataset.name is 'tfds:{name}', whose images are {features[keys.image].np_dtype}; allowed: uint8"
@@ -62,12 +64,12 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
 
 
 def keys_of(builder: Any) -> Keys:
-    """What the set itself calls its image and its class."""
+    """The names that the data set gives its image and its class."""
     return Keys(*(builder.info.supervised_keys or ("image", "label"))[:2])
 
 
 def prepare(builder: Any, name: str, download_config: Any = None) -> None:
-    """Download and prepare the set where that was not done; UserError with TFDS's reason."""
+    """Download and prepare the data set if necessary; UserError with TFDS's reason."""
     with tfds_reasons(name):
         builder.download_and_prepare(download_config=download_config)
     if not builder.info.splits:
@@ -75,9 +77,9 @@ def prepare(builder: Any, name: str, download_config: Any = None) -> None:
 
 
 def default_format(builder: Any) -> str | None:
-    """array_record for sets that are not prepared yet and whose images differ in size; None: as it is.
+    """array_record for data sets that are not prepared yet, None for others.
 
-    It gives any record at once, which the exact order needs.
+    It has random access, which the exact order of the images needs.
     """
     if Path(os.fspath(builder.data_path)).exists() or "://" in os.fspath(builder.data_path):
         return None
@@ -85,16 +87,16 @@ def default_format(builder: Any) -> str | None:
 
 
 def conversion_command(name: str, folder: str | None) -> str:
-    """What to type so that this prepared set is converted to array_record, whatever the recipe."""
+    """The command that converts this prepared data set to array_record; independent of the recipe."""
     place = [] if folder is None else [f"--config.dataset.folder={folder}"]
     fields = ["--config", "common", f"--config.dataset.name=tfds:{name}", *place]
     return shlex.join(["gensupcon", "prepare", *fields, "--file_format=array_record"])
 
 
 def choose_splits(builder: Any, name: str, wanted: dict[str, str | None]) -> dict[str, str]:
-    """The TFDS split for each of train, validation and test; what is not there is left out.
+    """The TFDS split for each of train, validation and test; missing splits are left out.
 
-    wanted: in TFDS's syntax, such as "train[:90%]"; None: the split of that name.  Raises UserError for those it has not.
+    wanted: in TFDS's syntax, such as "train[:90%]"; None: the split of that name.  Raises UserError for unknown splits.
     """
     present = list(builder.info.splits)
     chosen = {}
@@ -105,11 +107,11 @@ def choose_splits(builder: Any, name: str, wanted: dict[str, str | None]) -> dic
             continue
         with _split_reasons(f"dataset.{split}_split is {text!r}", present):
             if builder.info.splits[text].num_examples == 0:
-                raise ValueError("it holds no image")
+                raise ValueError("it has no images")
         chosen[split] = text
     if "train" not in chosen:
         raise UserError(
-            f"dataset.name is 'tfds:{name}', with the splits {sorted(present)}; allowed: sets with a train split, "
+            f"dataset.name is 'tfds:{name}', with the splits {sorted(present)}; allowed: data sets with a train split, "
             "or set dataset.train_split"
         )
     return chosen
@@ -119,15 +121,15 @@ def choose_splits(builder: Any, name: str, wanted: dict[str, str | None]) -> dic
 def _split_reasons(found: str, present: list[str]) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # TFDS raises whatever its parser meets
+    except Exception as error:  # TFDS's parser raises many kinds
         reason = one_line(error)[:200]
         raise UserError(
-            f"{found}, which TFDS does not take ({reason}); allowed: {', '.join(present)}, or parts such as train[:90%]"
+            f"{found}, which TFDS does not accept ({reason}); allowed: {', '.join(present)}, or parts such as train[:90%]"
         ) from error
 
 
 def fits_memory(builder: Any, keys: Keys, splits: dict[str, str], limit_mib: float | int) -> bool:
-    """Whether all images are squares of one size and together no larger than the limit, decoded."""
+    """Whether all images are squares of one size that together fit the limit, decoded."""
     shape = builder.info.features[keys.image].shape
     if None in shape or shape[0] != shape[1] or shape[2] not in (1, 3):
         return False
@@ -139,10 +141,10 @@ def read_arrays(builder: Any, keys: Keys, split: str) -> tuple[np.ndarray, np.nd
     """All images and class numbers of a split, in the order of its files."""
     import tensorflow_datasets as tfds
 
-    if builder.info.file_format.value == "array_record":  # which as_dataset does not read
+    if builder.info.file_format.value == "array_record":  # not supported by as_dataset
         import tensorflow as tf
 
-        # Decoded by TensorFlow, as tfrecord files are: TFDS would take PIL here, whose JPEGs differ by a gray value.
+        # Decoded by TensorFlow, as for tfrecord files: TFDS would use PIL here, whose JPEGs differ by one gray value.
         records = builder.as_data_source(split=split, decoders={keys.image: tfds.decode.SkipDecoding()})
         channels = builder.info.features[keys.image].shape[-1]
         images, labels = zip(
@@ -150,20 +152,20 @@ def read_arrays(builder: Any, keys: Keys, split: str) -> tuple[np.ndarray, np.nd
             strict=True,
         )
         return np.stack(images), np.array(labels)
-    in_order = tfds.ReadConfig(interleave_cycle_length=1)  # else 16 files by turns: another order than array_record's
+    in_order = tfds.ReadConfig(interleave_cycle_length=1)  # the default interleaves 16 files, unlike array_record
     read = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False, read_config=in_order))
     return read[keys.image], read[keys.label]
 
 
 def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: paths.Path | None) -> Listing:
-    """Every image of a split, to be read record by record, from array_record or tfrecord files.
+    """All images of a split, to be read record by record from array_record or tfrecord files.
 
-    The first time each record is read once for its class and its header; that is kept in cache_folder.
-    Raises UserError for files of another format, and files that end too early.
+    The first call reads each record once for its class and header, and keeps them in cache_folder.
+    Raises UserError for files of another format and for truncated files.
     """
     instructions = builder.info.splits[split].file_instructions
     file_format = builder.info.file_format.value
-    # Neither the folder nor the file format: the records and their order are the same in a copy, and after a conversion.
+    # Without folder and file format: a copy and a conversion have the same records in the same order.
     parts = [(Path(i.filename).name.replace(f".{file_format}-", "-"), i.skip, i.take) for i in instructions]
     fingerprint = f"{builder.info.full_name} {split} {parts}"
     versions = [size_and_time(Path(instruction.filename)) for instruction in instructions]
@@ -242,7 +244,7 @@ def _tfrecords(files: list[str], index: np.ndarray) -> Records:
 
 
 def _tfrecord_index(instructions: list, name: str) -> np.ndarray:
-    """Where each record's data begins and how long it is; a tfrecord file itself does not say."""
+    """Start and length of the data of each record; a tfrecord file has no index."""
     rows = []
     for number, instruction in enumerate(instructions):
         spans = _record_spans(instruction.filename, name)
@@ -263,7 +265,7 @@ def _record_spans(path: str, name: str) -> list[tuple[int, int]]:
             if end > size:
                 raise UserError(
                     f"dataset.name is 'tfds:{name}': {path} ends within record {len(spans)}; "
-                    "prepare the set again, or put the file back from a copy"
+                    "prepare the data set again, or restore the file from a copy"
                 )
             spans.append((place + _TFRECORD_HEADER, length))
             place = end
@@ -278,12 +280,12 @@ def _open(path: str) -> Any:
 
 @contextlib.contextmanager
 def tfds_reasons(name: str) -> Iterator[None]:
-    """TFDS has a dozen kinds of errors, from an unknown name to a refused download: one line for each."""
+    """Turn every error of TFDS, from an unknown name to a failed download, into a UserError of one line."""
     try:
         yield
     except Exception as error:
         reason = one_line(error)[:500] or type(error).__name__
         raise UserError(
-            f"dataset.name is 'tfds:{name}', which TFDS cannot give ({reason}); "
-            "see tensorflow.org/datasets/catalog for names, and dataset.folder for where prepared sets lie"
+            f"dataset.name is 'tfds:{name}', which TFDS cannot load ({reason}); "
+            "see tensorflow.org/datasets/catalog for names; dataset.folder is the folder of prepared data sets"
         ) from error

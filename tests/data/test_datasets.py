@@ -24,7 +24,7 @@ def test_digits_are_cut_into_1077_180_and_540(digits):
     assert digits.class_names[3] == "3"
 
 
-def test_no_digit_is_lost_or_doubled(digits):
+def test_no_digit_is_lost_or_duplicated(digits):
     from sklearn.datasets import load_digits
 
     raw = np.round(load_digits().images * (255 / 16)).astype(np.uint8).reshape(1797, -1)
@@ -32,7 +32,7 @@ def test_no_digit_is_lost_or_doubled(digits):
     assert sorted(map(bytes, raw)) == sorted(map(bytes, cut))
 
 
-def test_each_split_holds_each_class_in_its_share(digits):
+def test_the_splits_are_stratified_by_class(digits):
     for split in (digits.train, digits.validation, digits.test):
         shares = split.labels.mean(axis=0)
         assert shares.min() > 0.09
@@ -43,7 +43,7 @@ def test_the_cut_is_the_same_every_time(digits):
     assert datasets.digits().description() == digits.description()
 
 
-def test_mean_and_std_come_from_the_training_pixels(digits):
+def test_mean_and_std_are_those_of_the_training_pixels(digits):
     mean, std = channel_statistics(digits.train.images)
     pixels = digits.train.images.astype(np.float64) / 255
     np.testing.assert_allclose(mean, [pixels.mean()], rtol=1e-6)
@@ -57,7 +57,7 @@ def test_statistics_by_channel():
     images[..., 2] = 51
     mean, std = channel_statistics(images)
     np.testing.assert_allclose(mean, [0, 0.5, 0.2], atol=1e-6)
-    np.testing.assert_allclose(std, [1, 0.5, 1], atol=1e-6)  # a flat channel is divided by 1, not by 0
+    np.testing.assert_allclose(std, [1, 0.5, 1], atol=1e-6)  # a constant channel is divided by 1, not by 0
 
 
 def arrays(num=40, num_classes=4, size=6):
@@ -72,14 +72,14 @@ def test_arrays_with_class_numbers_become_a_dataset():
     np.testing.assert_array_equal(dataset.test.labels.sum(axis=0), [2, 2, 2, 2])
 
 
-def test_splits_that_are_given_are_kept():
+def test_given_splits_are_kept():
     images, labels = arrays()
     dataset = datasets.from_arrays(images, labels, test=(images[:8], labels[:8]), validation=(images[:4], labels[:4]))
     assert len(dataset.train.images) == 40
     np.testing.assert_array_equal(dataset.test.images, images[:8])
 
 
-def test_soft_labels_and_float_and_gray_images_are_taken():
+def test_soft_labels_and_float_and_gray_images_are_accepted():
     images, _ = arrays()
     labels = np.tile([[0.4, 0.6], [0.9, 0.1]], (20, 1))
     dataset = datasets.from_arrays(images[..., 0] / 255.0, labels, class_names=("cat", "dog"))
@@ -88,7 +88,7 @@ def test_soft_labels_and_float_and_gray_images_are_taken():
     assert dataset.class_names == ("cat", "dog")
 
 
-def test_another_pixel_is_another_fingerprint():
+def test_a_changed_pixel_changes_the_fingerprint():
     images, labels = arrays()
     first = datasets.from_arrays(images, labels).description()["fingerprint"]
     images[0, 0, 0, 0] ^= 1
@@ -108,14 +108,14 @@ def test_class_numbers_become_one_hot_rows():
     np.testing.assert_array_equal(one_hot(np.array([2, 0], np.uint8), 3), np.array([[0, 0, 1], [1, 0, 0]], np.float32))
 
 
-def test_many_names_cost_no_square_of_memory():
+def test_many_class_names_take_no_quadratic_memory():
     images, labels = arrays()
     names = [str(index) for index in range(60_000)]
     dataset = datasets.from_arrays(images[..., :1], labels, class_names=names)  # an identity matrix would be 14 GB
     assert dataset.train.labels.shape == (28, 60_000)
 
 
-def test_lists_and_splits_of_other_kinds_are_taken():
+def test_lists_and_splits_with_labels_of_another_kind_are_accepted():
     images, labels = arrays()
     distributions = np.eye(4)[labels]
     dataset = datasets.from_arrays(list(images), labels.tolist(), test=[images[:8], distributions[:8].tolist()])
@@ -132,12 +132,12 @@ def test_fewer_training_images_keep_the_share_of_each_class(digits):
 
 
 @pytest.mark.parametrize("num_images", [0, 9, 1068, 1076, 1078])
-def test_a_number_of_training_images_that_cannot_be_cut_is_said(digits, num_images):
+def test_a_number_of_training_images_that_cannot_be_cut_is_an_error(digits, num_images):
     with pytest.raises(UserError) as error:
         datasets.with_fewer_images(digits, num_images)
     assert str(error.value) == (
         f"dataset.train_images is {num_images}; allowed: 10 to 1067 "
-        "(as many as there are classes must be kept, and left out), 1077, or None"
+        "(at least one image per class must be kept, and one left out), 1077, or None"
     )
 
 
@@ -174,22 +174,22 @@ def message_of(images, labels, **settings):
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (IMAGES, LABELS[:39], "train has 40 images and 39 labels; allowed: one label for each image"),
+        (IMAGES, LABELS[:39], "train has 40 images and 39 labels; allowed: one label per image"),
         (IMAGES[:0], LABELS[:0], "train has 0 images; allowed: 1 or more"),
-        (IMAGES, DISTRIBUTION * 2, "no distribution in 40 of 40 rows, first in row 0 (sum 2"),
+        (IMAGES, DISTRIBUTION * 2, "not a distribution in 40 of 40 rows, first in row 0 (sum 2"),
         (IMAGES, DISTRIBUTION - [[1.0, -1.0, 0, 0]], "smallest -0.75"),
-        (IMAGES, DISTRIBUTION * np.nan, "no distribution"),
-        (IMAGES, DISTRIBUTION * 0, "no distribution"),
+        (IMAGES, DISTRIBUTION * np.nan, "not a distribution"),
+        (IMAGES, DISTRIBUTION * 0, "not a distribution"),
         (IMAGES, np.full((40, 4), "cat"), "train labels are text, first 'cat'; " + KINDS),
         (IMAGES, NAMES, "train labels are text, first 'cat'; " + KINDS + " (class_names, labels = np.unique("),
         (IMAGES, NAMES.astype(bytes), "train labels are text"),
         (IMAGES, NAMES.astype(object), "train labels are of type object, first 'cat'; allowed:"),
         (IMAGES, LABELS.astype(complex), "train labels are of type complex128"),
         (IMAGES, [None] * 40, "train labels are of type object, first 'None'; allowed:"),
-        (IMAGES, None, "train labels are 'None', no array; " + KINDS),
-        (IMAGES, 3, "train labels are '3', no array; " + KINDS),
-        (IMAGES, "cat", "train labels are 'cat', no array; " + KINDS),
-        (IMAGES, RAGGED, "train labels have entries of different length; " + KINDS),
+        (IMAGES, None, "train labels are 'None', not an array; " + KINDS),
+        (IMAGES, 3, "train labels are '3', not an array; " + KINDS),
+        (IMAGES, "cat", "train labels are 'cat', not an array; " + KINDS),
+        (IMAGES, RAGGED, "train labels have entries of different lengths; " + KINDS),
         (IMAGES, LABELS[:, None], "train labels have shape (40, 1), one column; " + KINDS + " of 2 or more classes (lab"),
         (IMAGES, np.ones((40, 1)), "one column"),
         (IMAGES, np.ones((40, 0)), "train labels have shape (40, 0); " + KINDS),
@@ -199,12 +199,12 @@ def message_of(images, labels, **settings):
         (IMAGES, LABELS + 0.5, "train labels are float64 class numbers; allowed: integers from 0, or"),
         (IMAGES, WITH_NAN, "train labels are float64 class numbers, 3 of 40 NaN; allowed: integers from 0, or"),
         (IMAGES, LABELS > 1, "train labels are bool class numbers; allowed: integers from 0"),
-        (IMAGES, LABELS * 20_000, "labels go up to 60000, which makes 60001 classes, but 40 train images and only 4 class"),
-        (IMAGES, LABELS + 5, "labels go up to 8, which makes 9 classes, but 40 train images and only 4 classes with an"),
+        (IMAGES, LABELS * 20_000, "labels go up to 60000, which implies 60001 classes, but there are only 40 train images"),
+        (IMAGES, LABELS + 5, "labels go up to 8, which implies 9 classes, but there are only 40 train images, of 4 cla"),
         (IMAGES, LABELS + 10**12, "labels go up to 1000000000003"),
-        (IMAGES, np.arange(40), "test would be 8 of 40 images, but both sides need as many images as there are classes"),
-        (IMAGES, np.arange(40) // 39, "test would be 8 of 40 images, but class 1 has 1 image and needs 2; hand over test"),
-        (IMAGES[:5], LABELS[:5], "hand over test=(images, labels), more images, or another test_fraction"),
+        (IMAGES, np.arange(40), "test would be 8 of 40 images, but both sides need at least as many images as there are classes"),
+        (IMAGES, np.arange(40) // 39, "test would be 8 of 40 images, but class 1 has 1 image and needs 2; pass test=(im"),
+        (IMAGES[:5], LABELS[:5], "pass test=(images, labels), more images, or another test_fraction"),
         (IMAGES, LABELS * 0, "train labels name class 0 as the most likely one in all 28 images; allowed: 2 or more"),
         (IMAGES, np.full((40, 2), (0.6, 0.4)), "train labels name class 0 as the most likely one in all 28 images; allow"),
         (IMAGES[:, :4], LABELS, "images have shape (40, 4, 6, 3)"),
@@ -212,15 +212,15 @@ def message_of(images, labels, **settings):
         (IMAGES[:, :0, :0], LABELS, "images have shape (40, 0, 0, 3); allowed: [example, size, size], or"),
         (IMAGES[:, :0, :0] / 255, LABELS, "images have shape (40, 0, 0, 3)"),
         (IMAGES[:, 0, 0, 0], LABELS, "images have shape (40,)"),
-        ([*IMAGES[:39], IMAGES[39, :4]], LABELS, "train images have entries of different length; allowed: [exam"),
-        (None, LABELS, "train images are 'None', no array; allowed: [example, size, size, channel]"),
+        ([*IMAGES[:39], IMAGES[39, :4]], LABELS, "train images have entries of different lengths; allowed: [exam"),
+        (None, LABELS, "train images are 'None', not an array; allowed: [example, size, size, channel]"),
         (IMAGES.astype(np.int32), LABELS, "images are int32; allowed: uint8 in 0..255, or float in 0..1"),
         (IMAGES.astype(str), LABELS, "images are <U3; allowed: uint8"),
-        (IMAGES.astype(np.float32), LABELS, "float ones must lie in 0..1"),
-        (IMAGES / np.nan, LABELS, "train images lie in nan..nan; float ones must lie in 0..1"),
+        (IMAGES.astype(np.float32), LABELS, "allowed for float images: 0..1"),
+        (IMAGES / np.nan, LABELS, "train images lie in nan..nan; allowed for float images: 0..1"),
     ],
 )  # fmt: skip
-def test_wrong_arrays_are_said_in_one_line(images, labels, message):
+def test_wrong_arrays_are_reported_in_one_line(images, labels, message):
     assert message in message_of(images, labels)
 
 
@@ -231,38 +231,38 @@ def test_wrong_arrays_are_said_in_one_line(images, labels, message):
         ({"test": [IMAGES, LABELS, 0]}, "test is list of 3; allowed: a pair, test=(images, labels)"),
         ({"test": IMAGES[:2]}, "test is ndarray; allowed: a pair, test=(images, labels)"),
         ({"validation": 5}, "validation is int; allowed: a pair"),
-        ({"test": (IMAGES, None)}, "test labels are 'None', no array"),
+        ({"test": (IMAGES, None)}, "test labels are 'None', not an array"),
         ({"test": (IMAGES, LABELS[:3])}, "test has 40 images and 3 labels"),
         ({"test": (IMAGES[:0], LABELS[:0])}, "test has 0 images"),
         ({"test": (IMAGES, np.full((40, 3), 1 / 3))}, "train labels lie in 0..3; allowed: 0..2 (3 classes; see"),
         ({"test": (IMAGES[..., :1], LABELS)}, "the splits' images have shapes [(6, 6, 1), (6, 6, 3)]; allowed: one shape"),
-        ({"validation_fraction": 0}, "validation_fraction is 0; allowed: a number above 0 and below 1, or hand over val"),
-        ({"test_fraction": 1.0}, "test_fraction is 1.0; allowed: a number above 0 and below 1, or hand over test=(image"),
+        ({"validation_fraction": 0}, "validation_fraction is 0; allowed: a number above 0 and below 1, or pass validatio"),
+        ({"test_fraction": 1.0}, "test_fraction is 1.0; allowed: a number above 0 and below 1, or pass test=(images, l"),
         ({"test_fraction": -0.1}, "test_fraction is -0.1; allowed:"),
         ({"test_fraction": float("nan")}, "test_fraction is nan; allowed:"),
         ({"test_fraction": None}, "test_fraction is None; allowed:"),
         ({"test_fraction": "0.2"}, "test_fraction is '0.2'; allowed:"),
         ({"test_fraction": True}, "test_fraction is True; allowed:"),
         ({"test_fraction": 0.5, "validation_fraction": 0.5}, "test_fraction 0.5 and validation_fraction 0.5 sum to 1; "
-                                                              "allowed: a sum below 1, the rest is for training"),
+                                                              "allowed: a sum below 1; the rest is the training split"),
         ({"validation_fraction": 0.01}, "validation would be 0 of 32 images, but both sides need as many images as there "
-                                        "are classes, 4; hand over validation=(images, labels), more images, or another "
+                                        "are classes, 4; pass validation=(images, labels), more images, or another "
                                         "validation_fraction"),
         ({"class_names": ("cat", "dog")}, "train labels lie in 0..3; allowed: 0..1 (2 classes; see class_names)"),
-        ({"class_names": ()}, "class_names holds no name; allowed"),
-        ({"class_names": ("cat", "dog", "bee", "cat")}, "class_names holds 'cat' 2 times; allowed: another name for each"),
-        ({"class_names": "abcd"}, "class_names is 'abcd' (str); allowed: a list of names, one for each class"),
+        ({"class_names": ()}, "class_names is empty; allowed"),
+        ({"class_names": ("cat", "dog", "bee", "cat")}, "class_names contains 'cat' 2 times; allowed: a different name for"),
+        ({"class_names": "abcd"}, "class_names is 'abcd' (str); allowed: a list of names, one per class"),
         ({"class_names": 4}, "class_names is '4' (int); allowed: a list of names"),
         ({"class_names": {"cat", "dog"}}, "(set); allowed: a list of names"),
         ({"class_names": np.array("cat")}, "class_names is 'cat' (ndarray); allowed: a list of names"),
     ],
 )  # fmt: skip
-def test_wrong_settings_are_said_in_one_line(settings, message):
+def test_wrong_settings_are_reported_in_one_line(settings, message):
     assert message in message_of(IMAGES, LABELS, **settings)
 
 
 @pytest.mark.parametrize("class_names", [("cat", "dog", "bee"), ("cat", "dog", "bee", "ant", "elk")])
-def test_names_for_another_number_of_columns_are_said(class_names):
+def test_a_wrong_number_of_class_names_is_an_error(class_names):
     message = message_of(IMAGES, DISTRIBUTION, class_names=class_names)
     number = len(class_names)
     assert message == (
@@ -271,13 +271,13 @@ def test_names_for_another_number_of_columns_are_said(class_names):
     )
 
 
-def test_a_fraction_of_a_split_that_is_given_is_not_read():
+def test_the_fraction_of_a_given_split_is_ignored():
     pair = (IMAGES, LABELS)
     dataset = datasets.from_arrays(*pair, validation=pair, test=pair, test_fraction=None, validation_fraction=2)
     assert len(dataset.train.images) == 40
 
 
-def test_unknown_names_say_what_is_allowed():
+def test_an_unknown_name_is_an_error_that_lists_what_is_allowed():
     with pytest.raises(UserError, match=r"dataset\.name is 'mnits'; allowed: digits"):
         datasets.load("mnits")
     with pytest.raises(UserError, match="from_arrays"):
@@ -286,7 +286,7 @@ def test_unknown_names_say_what_is_allowed():
 
 @pytest.fixture(scope="module")
 def small_tfds(tmp_path_factory):
-    """A TFDS set of 60 gray images, written here: no download."""
+    """A TFDS data set of 60 gray images, generated without a download."""
     import tensorflow_datasets as tfds
 
     class Shades(tfds.core.GeneratorBasedBuilder):
@@ -311,7 +311,7 @@ def small_tfds(tmp_path_factory):
     return folder
 
 
-def test_a_set_of_tfds_is_read_with_its_class_names_and_splits(small_tfds):
+def test_a_tfds_data_set_has_its_class_names_and_splits(small_tfds):
     dataset = datasets.load("tfds:shades", folder=small_tfds)
     assert dataset.class_names == ("dark", "light")
     assert [len(split.images) for split in (dataset.train, dataset.validation, dataset.test)] == [36, 4, 20]
@@ -326,11 +326,11 @@ def test_fewer_images_keep_the_share_of_each_class(small_tfds):
     assert len(fewer.test.images) == 20
 
 
-def test_a_set_that_tfds_does_not_have_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"^dataset.name is 'tfds:no_such_set', which TFDS cannot give \([^\n]*$"):
+def test_an_unknown_tfds_data_set_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"^dataset.name is 'tfds:no_such_set', which TFDS cannot load \([^\n]*$"):
         datasets.load("tfds:no_such_set", folder=str(tmp_path))
 
 
-def test_a_set_that_must_be_fetched_by_hand_says_what_and_where_to(tmp_path):
+def test_a_manual_download_is_an_error_that_names_the_files(tmp_path):
     with pytest.raises(UserError, match=r"'tfds:imagenet2012', .*ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"):
         datasets.load("tfds:imagenet2012", folder=str(tmp_path))

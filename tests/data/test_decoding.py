@@ -1,4 +1,4 @@
-"""Crops on the host: boxes as torchvision draws them, each image decoded once, upright, whole or in part."""
+"""Crops on the host: boxes as in torchvision; each image is decoded once, upright, whole or in part."""
 
 import io
 import math
@@ -39,7 +39,7 @@ def crops_of(split, boxes):
 
 
 def torchvision_box(draws, height, width, scale=SCALE, ratio=RATIO):
-    """RandomResizedCrop.get_params, the draws handed over."""
+    """RandomResizedCrop.get_params with given draws."""
     for attempt in range(10):
         area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[attempt])
         low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -58,7 +58,7 @@ def torchvision_box(draws, height, width, scale=SCALE, ratio=RATIO):
     return [(height - box_height) // 2, (width - box_width) // 2, box_height, box_width]
 
 
-def test_boxes_are_torchvisions():
+def test_boxes_match_torchvision():
     sizes = np.array([[375, 500], [500, 375], [20, 900], [900, 20], [33, 32]] * 8, np.int32)
     draws = np.random.default_rng(0).random((len(sizes), 2, 22))
     boxes = decoding.random_boxes(draws, sizes, scale=SCALE, ratio=RATIO)
@@ -68,12 +68,12 @@ def test_boxes_are_torchvisions():
     assert boxes.tolist() == expected
 
 
-def test_a_pixel_has_a_box():
+def test_an_image_of_one_pixel_has_a_box():
     boxes = decoding.random_boxes(np.full((1, 2, 22), 0.3), np.array([[1, 1]]), scale=(0.08, 0.2), ratio=RATIO)
     assert boxes.tolist() == [[[0, 0, 1, 1]] * 2]
 
 
-def test_draws_follow_from_seed_step_and_row_alone():
+def test_draws_depend_on_seed_step_and_row_only():
     whole = decoding.crop_draws(3, 7, slice(0, 12), 2, 12)
     parts = [decoding.crop_draws(3, 7, slice(start, start + 4), 2, 12) for start in (0, 4, 8)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
@@ -83,7 +83,7 @@ def test_draws_follow_from_seed_step_and_row_alone():
         assert not np.isin(whole, other).any()
 
 
-def test_the_center_is_a_square_of_the_shorter_side():
+def test_the_center_box_is_a_square_share_of_the_shorter_side():
     assert decoding.center_boxes(np.array([[256, 341], [100, 40], [1, 1]]), 0.875).tolist() == [
         [[16, 58, 224, 224]],
         [[32, 2, 35, 35]],
@@ -126,7 +126,7 @@ def test_large_jpegs_are_decoded_at_a_smaller_scale():
     assert np.abs(crops[0].astype(int) - crops[1]).mean() < 4
 
 
-def test_what_shrinks_much_is_averaged():
+def test_strong_downscaling_averages_pixels():
     checks = Image.fromarray(np.tile(np.array([[0, 255], [255, 0]], np.uint8), (60, 60)))
     _, crops = crops_of(
         split_of([encode(checks, "PNG")], image_size=16, num_channels=1), np.array([[[0, 0, 120, 120]]])
@@ -142,7 +142,7 @@ def test_an_image_that_breaks_while_training_is_named():
         crops_of(split, np.tile(np.array([[[0, 0, 8, 8]]]), (4, 1, 1)))
 
 
-def test_a_file_that_has_gone_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(2)]
     for path in paths:
         path.write_bytes(encode(picture(0, 0), "PNG"))

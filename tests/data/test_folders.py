@@ -1,4 +1,4 @@
-"""Folders of images: what is listed in which order, what is refused, and what damage does."""
+"""Folders of images: order of the listing, wrong layouts, and damaged images."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def load(path, **settings):
     return datasets.load(f"folder:{path}", **settings)
 
 
-def test_splits_and_classes_are_the_folders_in_sorted_order(written):
+def test_splits_and_classes_are_sorted_folders(written):
     dataset = load(written)
     assert dataset.class_names == CLASSES
     assert [split.num_images for split in (dataset.train, dataset.validation, dataset.test)] == [48, 12, 16]
@@ -61,7 +61,7 @@ def test_statistics_are_those_of_the_pixels(written):
     np.testing.assert_allclose(description["std"], np.sqrt(second - first**2), atol=5e-3)
 
 
-def test_without_split_folders_all_is_training_and_the_rest_is_cut_from_it(written):
+def test_without_split_folders_all_splits_are_cut_from_the_images(written):
     dataset = load(written / "train", validation_fraction=0.25, test_fraction=0.25)
     assert [split.num_images for split in (dataset.train, dataset.validation, dataset.test)] == [24, 12, 12]
     assert all(np.bincount(split.classes).tolist() == [n] * 4 for split, n in ((dataset.test, 3), (dataset.train, 6)))
@@ -69,7 +69,7 @@ def test_without_split_folders_all_is_training_and_the_rest_is_cut_from_it(writt
     assert sorted(numbers) == list(range(48))
 
 
-def test_without_a_test_split_validation_is_the_test_and_is_cut_anew(own):
+def test_without_a_test_split_the_validation_split_becomes_the_test_split(own):
     shutil.rmtree(own / "test")
     (own / "validation").rename(own / "val")
     dataset = load(own)
@@ -78,14 +78,18 @@ def test_without_a_test_split_validation_is_the_test_and_is_cut_anew(own):
 
 def test_split_folders_of_other_names_are_named_in_the_config(own):
     (own / "train").rename(own / "learn")
-    with pytest.raises(UserError, match=r"with learn, test, validation, but no train; .*or set dataset.train_split"):
+    with pytest.raises(
+        UserError, match=r"with learn, test, validation, but without a train folder; .*set dataset.train_split"
+    ):
         load(own)
     assert load(own, train_split="learn").train.num_images == 48
-    with pytest.raises(UserError, match=r"dataset.train_split is 'study', but .* holds the folders learn, test, valid"):
+    with pytest.raises(
+        UserError, match=r"dataset.train_split is 'study', but .* contains the folders learn, test, val"
+    ):
         load(own, train_split="study")
 
 
-def test_a_size_that_all_images_have_is_the_size(tmp_path):
+def test_a_common_size_is_the_image_size(tmp_path):
     dataset = load(write_folder(tmp_path / "own", sizes=((24, 24),)))
     assert dataset.image_size == 24
     assert load(tmp_path / "own", image_size=48).description()["image_shape"] == [48, 48, 3]
@@ -102,32 +106,30 @@ def test_gray_images_have_one_channel(tmp_path):
     assert centered_images(dataset.train, np.arange(3)).shape == (3, 32, 32, 1)
 
 
-def test_deeper_folders_and_other_letter_cases_count_and_other_files_are_mentioned(own):
+def test_nested_folders_and_uppercase_suffixes_count_and_other_files_are_noted(own):
     (own / "train" / "ash" / "more").mkdir()
     (own / "train" / "ash" / "more" / "x.JPEG").write_bytes(encode(picture(0, 5)))
     (own / "train" / "ash" / "notes.txt").write_text("hello")
     (own / "train" / "README").write_text("hello")
     dataset = load(own)
     assert dataset.train.num_images == 49
-    assert dataset.notes == (
-        f"{own}/train: 2 files are no images by their names and were left alone (1 x README, 1 x .txt)",
-    )
+    assert dataset.notes == (f"{own}/train: 2 files without an image suffix are ignored (1 x README, 1 x .txt)",)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: shutil.rmtree(root), "which is no folder"),
-        (lambda root: [shutil.rmtree(root / "train" / name) for name in CLASSES[1:]], "holds 1 class folders"),
-        (lambda root: [path.unlink() for path in (root / "train").rglob("*.*")], "holds no image"),
-        (lambda root: (root / "train" / "elm").mkdir(), "train/elm: a class folder without images; allowed: 1 or more"),
+        (lambda root: shutil.rmtree(root), "which is not a folder"),
+        (lambda root: [shutil.rmtree(root / "train" / name) for name in CLASSES[1:]], "contains 1 class folders"),
+        (lambda root: [path.unlink() for path in (root / "train").rglob("*.*")], "contains no images"),
+        (lambda root: (root / "train" / "elm").mkdir(), "train/elm: class folders without images; allowed: 1 or mor"),
         (
             lambda root: (root / "test" / "fig").mkdir(),
             "test/fig is a class that training does not have; allowed: ash, b",
         ),
     ],
 )
-def test_folders_that_cannot_be_trained_on_are_one_line(own, change, message):
+def test_a_wrong_layout_is_an_error_of_one_line(own, change, message):
     change(own)
     with pytest.raises(UserError, match=message) as error:
         load(own)
@@ -138,11 +140,11 @@ def test_a_class_without_images_may_be_kept(own):
     (own / "train" / "elm").mkdir()
     dataset = load(own, skip_damaged=True)
     assert dataset.class_names == (*CLASSES, "elm")
-    assert dataset.notes == (f"{own}/train/elm holds no image: its class is kept, and never seen",)
+    assert dataset.notes == (f"{own}/train/elm has no images: the class is kept without training images",)
 
 
 @pytest.mark.parametrize("kind", DECODABLE)
-def test_every_kind_that_can_be_decoded_is_handled_like_the_rest(own, kind):
+def test_every_decodable_format_is_handled(own, kind):
     (own / "train" / "ash" / "odd.png").write_bytes(DECODABLE[kind])
     dataset = load(own)
     index = next(i for i in range(49) if dataset.train.where(i).endswith("odd.png"))
@@ -152,12 +154,12 @@ def test_every_kind_that_can_be_decoded_is_handled_like_the_rest(own, kind):
 BROKEN = {kind: data for kind, (data, _) in UNDECODABLE.items()} | {
     "cut jpeg": encode(picture(0, 0, (60, 60)))[:600],
     "cut webp": encode(picture(0, 0, (60, 60)), "WEBP")[:300],
-    "text named .jpg": b"hello, I am no image",
+    "text named .jpg": b"hello, I am not an image",
 }
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_cannot_be_decoded_is_an_error_that_names_the_file(own, kind):
+def test_an_undecodable_image_is_an_error_that_names_the_file(own, kind):
     (own / "train" / "cedar" / "broken.jpg").write_bytes(BROKEN[kind])
     with pytest.raises(UserError, match=r"1 of 77 images cannot be decoded: .*/train/cedar/broken.jpg: .*skip_damaged"):
         load(own)
@@ -167,7 +169,7 @@ def test_damaged_images_may_be_left_out_and_are_listed(own):
     (own / "train" / "cedar" / "broken.jpg").write_bytes(BROKEN["cut jpeg"])
     (own / "test" / "ash" / "empty.png").write_bytes(b"")
     with pytest.raises(
-        UserError, match=r"2 of 78 images .*share of 0.0256, allowed by dataset.max_damaged_share: up to 0.01"
+        UserError, match=r"2 of 78 images .*share of 0.0256; allowed by dataset.max_damaged_share: up to 0.01"
     ):
         load(own, skip_damaged=True)
     settings = {"dataset.skip_damaged": True, "dataset.max_damaged_share": 0.1}
@@ -185,7 +187,7 @@ def test_damaged_images_may_be_left_out_and_are_listed(own):
     assert json.loads((own.parent / "run" / "dataset.json").read_text())["num_damaged"] == 2
 
 
-def test_damage_that_appears_later_stops_the_run_with_the_name(own, tmp_path):
+def test_an_image_damaged_later_stops_the_run_with_its_name(own, tmp_path):
     dataset = load(own)
     victim = own / "test" / "birch" / "001.png"
     victim.write_bytes(victim.read_bytes()[:60])
@@ -197,7 +199,7 @@ def _one_device():
     return sharding.batch_sharding(sharding.make_mesh(jax.devices()[:1]))
 
 
-def test_what_was_read_once_is_read_from_the_cache_until_a_file_changes(own, tmp_path, monkeypatch):
+def test_headers_and_statistics_are_cached_until_a_file_changes(own, tmp_path, monkeypatch):
     first = load(own, cache_folder=tmp_path / "cache")
     with monkeypatch.context() as patched:
         patched.setattr("gensupcon_jax.data.folders.read_header", None)
@@ -213,7 +215,7 @@ def test_what_was_read_once_is_read_from_the_cache_until_a_file_changes(own, tmp
     assert isinstance(changed.train, EncodedSplit)
 
 
-def test_a_file_that_was_repaired_is_read_again(own, tmp_path):
+def test_a_repaired_file_is_read_again(own, tmp_path):
     victim = own / "train" / "ash" / "001.png"
     sound = victim.read_bytes()
     victim.write_bytes(sound[:60] + bytes(len(sound) - 60))  # of the same size

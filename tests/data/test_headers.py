@@ -1,4 +1,4 @@
-"""Headers: size as seen, orientation, format, and what cannot be decoded."""
+"""Headers: upright size, orientation, format, and undecodable images."""
 
 import io
 
@@ -34,7 +34,7 @@ DECODABLE = {
 }
 UNDECODABLE = {
     "empty": (b"", "the file is empty"),
-    "text": (b"hello, I am no image", "no image that is known here"),
+    "text": (b"hello, I am not an image", "not a known image format"),
     "tiff": (encode(IMAGE, "TIFF"), "a TIFF file; allowed: JPEG, PNG, WebP, BMP, GIF"),
     "palette bmp": (encode(IMAGE.convert("P"), "BMP"), "a BMP with a palette"),
     "1-bit bmp": (encode(IMAGE.convert("1"), "BMP"), "a BMP with a palette"),
@@ -42,12 +42,12 @@ UNDECODABLE = {
 
 
 @pytest.mark.parametrize("kind", DECODABLE)
-def test_what_the_header_says_is_what_is_decoded(kind):
+def test_the_header_agrees_with_the_decoded_image(kind):
     header = read_header(DECODABLE[kind])
     assert header.problem is None
     pixels = decode_upright(DECODABLE[kind], header.orientation, 3)
     assert pixels.shape == (header.height, header.width, 3)
-    if kind not in ("16-bit png", "cmyk"):  # PIL clips the one, and TensorFlow has its own conversion of the other
+    if kind not in ("16-bit png", "cmyk"):  # PIL clips 16 bits, and TensorFlow converts CMYK differently
         expected = np.asarray(Image.open(io.BytesIO(DECODABLE[kind])).convert("RGB"), int)
         assert np.abs(pixels - expected).mean() < 2
 
@@ -57,20 +57,20 @@ def test_16_bits_become_8():
     np.testing.assert_array_equal(decode_upright(DECODABLE["16-bit png"], 1, 3)[..., 0], expected)
 
 
-def test_gray_images_are_known():
+def test_gray_images_are_recognized():
     gray = {kind for kind, data in DECODABLE.items() if read_header(data).is_gray}
     assert gray == {"gray jpeg", "gray and transparent png", "1-bit png", "16-bit png", "gray bmp"}
 
 
 @pytest.mark.parametrize("kind", UNDECODABLE)
-def test_what_cannot_be_decoded_is_said(kind):
+def test_an_undecodable_image_has_a_problem(kind):
     data, problem = UNDECODABLE[kind]
     assert problem in read_header(data).problem
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_exif_says_which_way_is_up(orientation, kind):
+def test_exif_orientation_is_applied(orientation, kind):
     exif = Image.Exif()
     exif[274] = orientation
     data = encode(IMAGE, kind, exif=exif)
@@ -80,6 +80,6 @@ def test_exif_says_which_way_is_up(orientation, kind):
     assert np.abs(decode_upright(data, header.orientation, 3) - expected).mean() < 2  # turned wrongly it is above 40
 
 
-def test_damaged_exif_does_not_damage_the_image():
+def test_damaged_exif_is_ignored():
     data = bytearray(encode(IMAGE, exif=b"Exif\x00\x00" + b"\xff" * 12))
     assert read_header(bytes(data)).orientation == 1

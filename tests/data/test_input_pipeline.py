@@ -1,4 +1,4 @@
-"""Batch t is a function of (seed, t): every image once an epoch, a new order each epoch, no state."""
+"""Batch t is a function of (seed, t): every image once per epoch, a new order each epoch, no state."""
 
 import hashlib
 import itertools
@@ -48,11 +48,11 @@ def test_an_order_is_a_permutation_and_differs_by_epoch_and_seed():
     assert len(set(orders)) == 9
 
 
-def test_the_order_is_written_down():
+def test_the_order_has_literal_values():
     assert epoch_order(0, 0, 8).tolist() == LITERAL_ORDER
 
 
-LITERAL_ORDER = [0, 2, 1, 5, 4, 3, 6, 7]  # a change here would change every run that is under way
+LITERAL_ORDER = [0, 2, 1, 5, 4, 3, 6, 7]  # another order would change every run that resumes
 
 
 def test_no_image_twice_in_an_epoch():
@@ -61,7 +61,7 @@ def test_no_image_twice_in_an_epoch():
         assert len(set(seen)) == 16
 
 
-def test_a_run_that_starts_later_sees_the_same_batches():
+def test_a_later_start_gives_the_same_batches():
     whole = image_numbers(0, 9)
     for start in (1, 2, 3, 5, 8):
         assert image_numbers(start, 9) == whole[start:]
@@ -80,7 +80,7 @@ def test_labels_belong_to_their_images():
     assert len(batch.images.sharding.device_set) == 2
 
 
-def test_a_batch_larger_than_the_data_is_refused():
+def test_a_batch_larger_than_the_data_is_an_error():
     assert steps_per_epoch(23, 8) == 2
     with pytest.raises(UserError, match="batch_size is 24; allowed: 1 to 23"):
         steps_per_epoch(23, 24)
@@ -95,7 +95,7 @@ def test_evaluation_covers_every_image_once_in_order(num):
     assert seen.tolist() == list(range(num))
 
 
-# ---- what is left over at the end of an epoch
+# ---- the remainder of an epoch
 
 
 def test_a_remainder_is_dropped_or_carried():
@@ -150,7 +150,7 @@ def test_60_batches_interrupted_at_7_places_are_those_of_an_uninterrupted_run(tr
     assert hashes(trees.train, 0, 4, devices=4) == hashes(trees.train, 0, 4)
 
 
-def test_crops_are_uint8_a_view_each_and_labels_are_those_of_the_images(trees):
+def test_crops_are_uint8_one_per_view_and_labels_match_the_images(trees):
     settings = {"seed": 0, "batch_size": 12, "steps": range(3), "crops": HostCrops(3, None, (1, 1))}
     place = sharding.batch_sharding(sharding.make_mesh(jax.devices()[:2]))
     batches = list(train_batches(trees.train, sharding=place, **settings))
@@ -173,7 +173,7 @@ def test_evaluation_covers_every_encoded_image_once_in_order(trees, batch_size, 
 
 
 @pytest.mark.parametrize("num_hosts", [2, 4])
-def test_the_shares_of_several_hosts_are_the_batch_of_one(trees, num_hosts):
+def test_the_shares_of_several_hosts_form_the_batch_of_one_host(trees, num_hosts):
     orders = EpochOrders(seed=3, num_examples=trees.train.num_images, batch_size=8, remainder="drop")
 
     def crops_of(share, step):
@@ -200,7 +200,7 @@ def test_local_rows_are_those_of_this_process():
 # ---- the thread between the images and the loop
 
 
-def test_a_thread_makes_batches_ahead_and_its_error_comes_in_its_place():
+def test_a_thread_makes_batches_ahead_and_its_error_is_raised_in_place_of_its_batch():
     def broken():
         yield from (1, 2)
         raise UserError("image 3 is broken")
@@ -212,7 +212,7 @@ def test_a_thread_makes_batches_ahead_and_its_error_comes_in_its_place():
             next(iterator)
 
 
-def test_waiting_is_counted_and_leaving_ends_the_thread():
+def test_waiting_time_is_measured_and_leaving_stops_the_thread():
     gate = threading.Event()
 
     def slow():

@@ -1,4 +1,4 @@
-"""Where images come from: a table of forms of `dataset.name`, which takes entries from outside the package."""
+"""Sources of images: the table of forms of `dataset.name`, which can be extended from outside the package."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tests.tiny import tiny_config, tiny_dataset
 
 
 def blobs(num_classes, reading):
-    """An entry of the table, from outside."""
+    """An entry of the table from outside the package."""
     if not num_classes.isdecimal():
         raise UserError(f"dataset.name is 'blobs:{num_classes}'; allowed: blobs:<a number of classes>")
     return tiny_dataset(num=24 * int(num_classes), num_classes=int(num_classes))
@@ -34,19 +34,19 @@ def _blobs(monkeypatch):
         ("arrays", ("arrays", "")),
     ],
 )
-def test_a_name_is_an_entry_or_begins_like_one(name, expected):
+def test_a_name_is_an_entry_or_starts_with_its_prefix(name, expected):
     assert datasets.source_of(name) == expected
 
 
 @pytest.mark.parametrize("name", ["cifar10", "tfds:", "folder: ", "digits:3", "", "blobs:3"])
-def test_any_other_name_is_an_error_that_lists_the_table(name):
+def test_an_unknown_name_is_an_error_that_lists_the_table(name):
     with pytest.raises(UserError) as error:
         datasets.load(name)
     assert str(error.value) == f"dataset.name is {name!r}; allowed: digits, tfds:<name>, folder:<path>, arrays"
 
 
 @pytest.mark.usefixtures("_blobs")
-def test_one_more_entry_is_one_more_source():
+def test_an_added_entry_is_a_source():
     dataset = datasets.load("blobs:3", image_size=12)
     assert (dataset.num_classes, dataset.stored_size, dataset.image_size) == (3, 8, 12)
     check_config(tiny_config(**{"dataset.name": "blobs:3"}))
@@ -57,14 +57,14 @@ def test_one_more_entry_is_one_more_source():
 
 
 @pytest.mark.usefixtures("_blobs")
-def test_what_is_in_it_is_counted_like_the_others():
+def test_an_added_source_is_counted_like_the_others():
     contents = read_contents("blobs:3", Reading())
     assert contents.place == "as dataset.name blobs:3 gives it"
     assert class_rows(contents)[1:] == [["0", "16", "2", "6"], ["1", "16", "3", "5"], ["2", "16", "3", "5"]]
     assert findings(contents, find_copies(contents)) == []
 
 
-def test_an_encoded_set_of_another_source_is_decoded_whole(monkeypatch, tmp_path):
+def test_an_added_source_of_encoded_images_is_decoded(monkeypatch, tmp_path):
     path = write_folder(tmp_path / "trees", splits={"train": 3, "validation": 1, "test": 1})
     monkeypatch.setitem(datasets.SOURCES, "mine", lambda _rest, reading: datasets.folder_dataset(str(path), reading))
     mine, folder = (read_contents(name, Reading()) for name in ("mine", f"folder:{path}"))

@@ -1,4 +1,4 @@
-"""TFDS sets read record by record: the same images in both file formats, any split, in the exact order."""
+"""TFDS data sets read record by record: the same images in both file formats, any split, in a fixed order."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def builder_class():
 
 @pytest.fixture(scope="module")
 def prepared(builder_class, tmp_path_factory):
-    """Folders by file format; the training split lies in three files."""
+    """Folders by file format; the training split has three files."""
     import tensorflow_datasets as tfds
 
     folders = {}
@@ -76,7 +76,7 @@ def test_every_record_is_read_once_in_the_order_of_the_files(prepared, file_form
     dataset = load(prepared[file_format], cache_folder=tmp_path)
     assert isinstance(dataset.train, EncodedSplit)
     assert dataset.class_names == ("ash", "birch", "cedar", "date")
-    # The test split has no labels: validation is tested on, and validation is cut from training.
+    # The test split has no labels: the validation split becomes the test split, and validation is cut from training.
     assert [split.num_images for split in (dataset.train, dataset.validation, dataset.test)] == [54, 6, 20]
     assert "the split test of tfds:trees has no labels and is not used" in dataset.notes
     builder = tfds.builder("trees", data_dir=prepared[file_format])
@@ -96,7 +96,7 @@ def test_every_record_is_read_once_in_the_order_of_the_files(prepared, file_form
     np.testing.assert_array_equal(images_of(again.validation), images_of(dataset.validation))
 
 
-def test_both_formats_hold_the_same_images(prepared):
+def test_both_formats_give_the_same_images(prepared):
     tfrecord, array_record = (load(prepared[name]) for name in ("tfrecord", "array_record"))
     first, second = (
         {image.tobytes(): label for image, label in zip(images_of(data.test), data.test.classes, strict=True)}
@@ -111,7 +111,7 @@ def test_both_formats_hold_the_same_images(prepared):
     assert not any("array_record" in note for note in array_record.notes)
 
 
-def test_parts_of_splits_are_taken_in_tfds_syntax(prepared):
+def test_parts_of_splits_are_accepted_in_tfds_syntax(prepared):
     settings = {"train_split": "train[:50%]", "validation_split": "train[50%:75%]", "test_split": "train[75%:]"}
     for folder in prepared.values():
         dataset = load(folder, **settings)
@@ -120,7 +120,7 @@ def test_parts_of_splits_are_taken_in_tfds_syntax(prepared):
         images = {image.tobytes() for split in parts for image in images_of(split)}
         assert len(images) == 60
     with pytest.raises(
-        UserError, match=r"dataset.test_split is 'best', which TFDS does not take .*allowed: train, valid"
+        UserError, match=r"dataset.test_split is 'best', which TFDS does not accept .*allowed: train, valid"
     ):
         load(folder, test_split="best")
 
@@ -131,12 +131,12 @@ def test_a_message_names_the_record(prepared):
     assert load(prepared["array_record"]).test.where(3) == "tfds:trees validation: record 3"
 
 
-def test_a_file_that_ends_too_early_is_named(builder_class, tmp_path):
+def test_a_truncated_file_is_named(builder_class, tmp_path):
     builder_class(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
     (victim,) = tmp_path.rglob("*-train.tfrecord*")
     victim.write_bytes(victim.read_bytes()[:-10])
     with pytest.raises(
-        UserError, match=r"trees-train.tfrecord-00000-of-00001 ends within record 59; prepare the set again"
+        UserError, match=r"trees-train.tfrecord-00000-of-00001 ends within record 59; prepare the data set again"
     ):
         load(str(tmp_path))
 
