@@ -1,1 +1,1 @@
-"""Data sets onto the disk, and what is in them."""
+"""Preparation and checks of data sets on disk."""

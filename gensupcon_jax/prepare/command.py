@@ -11,11 +11,11 @@ from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
 from gensupcon_jax.run import recipes
 from gensupcon_jax.text import reason
 
-_FORMATS = ("array_record", "tfrecord")  # those of conversion.FORMATS, which imports more than a wrong flag should cost
+_FORMATS = ("array_record", "tfrecord")  # conversion.FORMATS, without its slow imports
 
 
 def main(arguments: list[str], program: str) -> None:
-    """Prepare the recipe's data set where it is not, check it, print the table, and write the contact sheet."""
+    """Prepare the recipe's data set if necessary, check it, print the table, and write the contact sheet."""
     quiet_tensorflow()
     parser = build_parser(program)
     options = recipes.parse_with_recipe(parser, arguments)
@@ -24,34 +24,34 @@ def main(arguments: list[str], program: str) -> None:
     _check(options, output)
     try:
         _prepare(options, workdir, output, shlex.join([*program.split(), *arguments]))
-    except (
-        UserError
-    ) as error:  # one message, also where it has several lines: which files to fetch, and where to put them
+    except UserError as error:  # some have several lines: the files to download, and their folder
         raise SystemExit(f"error: {error}") from error
     except KeyboardInterrupt:
-        raise SystemExit("\ninterrupted; the same command begins again with what is not done yet") from None
+        raise SystemExit("\ninterrupted; the same command resumes with the remaining work") from None
 
 
 def build_parser(program: str) -> command_line.Parser:
-    """What prepare takes."""
+    """The parser of the command line of `gensupcon prepare`."""
     parser = command_line.Parser(
-        program, "Prepare the data set of a recipe where it is not prepared, check it, and write a contact sheet of it."
+        program, "Prepare the data set of a recipe if necessary, check it, and write a contact sheet of it."
     )
     recipes.add_flags(parser)
     parser.add_argument(
-        "--workdir", metavar="FOLDER", help="as training takes it; what is read is kept beside it (default: as there)"
+        "--workdir",
+        metavar="FOLDER",
+        help="the --workdir of the training; the cache is beside it (default: that of the training)",
     )
     parser.add_argument(
         "--file_format",
         metavar="FORMAT",
         type=command_line.one_of(*_FORMATS),
-        help="array_record or tfrecord: how a tfds: set is kept; one that is prepared otherwise is converted (default: as "
-        "it is; of new sets array_record, on object stores tfrecord)",
+        help="array_record or tfrecord: file format of a tfds: data set; one in another format is converted (default: its "
+        "current format; for new data sets array_record, on object stores tfrecord)",
     )
     parser.add_argument(
         "--source",
         metavar="FOLDER",
-        help="of files that were fetched before, for tfds: sets (default: <dataset.folder>/downloads/manual)",
+        help="the folder of files downloaded by hand, for tfds: data sets (default: <dataset.folder>/downloads/manual)",
     )
     parser.add_argument(
         "--output", metavar="FILE", help="the contact sheet, an HTML file (default: <workdir>_data.html)"
@@ -60,7 +60,7 @@ def build_parser(program: str) -> command_line.Parser:
 
 
 def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: str) -> None:
-    # After the arguments: a wrong one is said before these are imported.
+    # Imported here, so that wrong arguments are reported first.
     from absl import logging
 
     from gensupcon_jax.data.datasets import Reading
@@ -77,7 +77,7 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
     builder = None
     if fields.name.startswith("tfds:"):
         name = fields.name.removeprefix("tfds:")
-        builder, _ = fetch(name, reading.folder, file_format=options.file_format, source=options.source, say=_say)
+        builder, _ = fetch(name, reading.folder, file_format=options.file_format, source=options.source, log_fn=_print)
     contents = read_contents(fields.name, reading, builder)
     copies = find_copies(contents)
     print(f"{contents.name}: {len(contents.class_names)} classes, {contents.place}\n\n{table(contents, copies)}\n")
@@ -86,17 +86,17 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
 
 
 def _local_workdir(options: argparse.Namespace) -> Path:
-    """What training takes as its workdir; of one on an object store, the local default: cache and page are kept beside it."""
+    """The workdir of the training, or the local default for one on an object store: cache and page are beside it."""
     given = options.workdir
     return Path(given) if given and "://" not in given else recipes.default_workdir(options.recipe)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
 def _check(options: argparse.Namespace, output: Path) -> None:
-    """UserError for options that do not go with the data set, and for an output that is somebody's own file."""
+    """UserError for options that do not apply to the data set, and for an output file that is not a contact sheet."""
     from gensupcon_jax.configs.fields import FIELDS
     from gensupcon_jax.data.datasets import SOURCES
     from gensupcon_jax.run.config_check import refusal
@@ -113,7 +113,7 @@ def _check(options: argparse.Namespace, output: Path) -> None:
     name = fields["dataset.name"]
     if name == "arrays":
         allowed = ", ".join(form for form in SOURCES if form != "arrays")
-        raise UserError(f"dataset.name is 'arrays', which Python hands over; allowed here: {allowed}")
+        raise UserError(f"dataset.name is 'arrays', which is for Python only; allowed here: {allowed}")
     for flag in ("file_format", "source"):
         if getattr(options, flag) is not None and not name.startswith("tfds:"):
             raise UserError(f"--{flag} is given, but dataset.name is {name!r}; allowed with tfds:<name> only")
@@ -123,7 +123,7 @@ def _check(options: argparse.Namespace, output: Path) -> None:
 
 
 def check_output(path: Path) -> None:
-    """An older contact sheet is replaced; for anything else that somebody has there, UserError."""
+    """UserError unless the path is free or an older contact sheet, which is replaced."""
     if path.is_dir():
         raise UserError(f"--output is {path}, which is a folder; allowed: the path of an HTML file")
     if not path.exists():
@@ -132,7 +132,7 @@ def check_output(path: Path) -> None:
 
     if f'content="{MARK}"' not in path.read_text(encoding="utf-8", errors="replace")[:4000]:
         raise UserError(
-            f"--output is {path}, which is there and is not a contact sheet; choose another path, or move it away"
+            f"--output is {path}, which exists and is not a contact sheet; choose another path, or move it away"
         )
 
 

@@ -1,4 +1,4 @@
-"""What is in a data set, image by image: counts, sizes, damage, and images that are there more than once."""
+"""Inspection of every image of a data set: counts, sizes, damaged images, and duplicates."""
 
 import concurrent.futures
 import hashlib
@@ -26,15 +26,15 @@ _FIRST_BYTES = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WebP", b"BM": 
 
 
 class SplitContents(NamedTuple):
-    """What is in one split.
+    """The images of one split.
 
-    split: train, validation or test.  called: what the source calls it.  classes: -1 where there is no label.  sizes: 0 where
-    the header cannot be read.  problems: why an image cannot be decoded, None where it can.  fingerprints: of the encoded
-    bytes, or of the pixels in memory.  formats: how many images of each.  num_turned: by EXIF.
+    split: train, validation or test.  source_name: its name in the source.  classes: -1 without a label.  sizes: 0 where the
+    header cannot be read.  problems: why an image cannot be decoded, None where it can.  fingerprints: of the encoded bytes,
+    or of the pixels in memory.  formats: number of images of each.  num_turned: number of images with an EXIF rotation.
     """
 
     split: str
-    called: str
+    source_name: str
     classes: Int[np.ndarray, "example"]
     sizes: Int[np.ndarray, "example height_width=2"]
     problems: list[str | None]
@@ -45,23 +45,23 @@ class SplitContents(NamedTuple):
     pixels_fn: Callable[[int], UInt8[np.ndarray, "height width channel"]]
 
     @property
-    def sound(self) -> Int[np.ndarray, "some"]:
+    def intact(self) -> Int[np.ndarray, "some"]:
         """The images that can be decoded."""
         return np.flatnonzero([problem is None for problem in self.problems])
 
     @property
     def num_damaged(self) -> int:
-        """How many images cannot be decoded."""
-        return len(self.problems) - len(self.sound)
+        """Number of images that cannot be decoded."""
+        return len(self.problems) - len(self.intact)
 
     def counts(self, num_classes: int) -> Int[np.ndarray, "class"]:
-        """Images of each class, the damaged ones too."""
+        """Number of images per class, including damaged ones."""
         within = (self.classes >= 0) & (self.classes < num_classes)
         return np.bincount(self.classes[within], minlength=num_classes)
 
 
 class Contents(NamedTuple):
-    """All splits of a set.  place: where it lies.  notes: sentences of the source.  damaged_files: sentences, of whole files."""
+    """All splits of a data set.  place: its location.  notes: sentences of the source.  damaged_files: one sentence per file."""
 
     name: str
     place: str
@@ -72,11 +72,11 @@ class Contents(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """Images that are there more than once.
+    """Images that occur more than once.
 
-    within: by split, how many are a copy of another one of that split.  across: by pair of splits, how many of the second are
-    also in the first.  two_classes: how many images have copies under another label.  examples: (split, index) of the images of
-    some groups, those across splits first.
+    within: by split, number of copies of other images of that split.  across: by pair of splits, number of images of the
+    second that are also in the first.  two_classes: number of images that have copies with another label.  examples: (split,
+    index) of the images of some groups, those across splits first.
     """
 
     within: dict[str, int]
@@ -86,9 +86,9 @@ class Copies(NamedTuple):
 
 
 def read_contents(name: str, reading: Reading, builder: Any = None) -> Contents:
-    """Look at every image of `dataset.name`: its header, whether it can be decoded, and whether it is there twice.
+    """Read every image of `dataset.name`: its header, whether it can be decoded, and its fingerprint.
 
-    builder: of a prepared `tfds:` set.  Damage is part of what comes back; UserError only for what cannot be read at all.
+    builder: of a prepared `tfds:` data set.  Damage is part of the result; UserError only where nothing can be read.
     """
     form, rest = datasets.source_of(name)
     if form == "folder:<path>":
@@ -99,9 +99,9 @@ def read_contents(name: str, reading: Reading, builder: Any = None) -> Contents:
 
 
 def _dataset(name: str, dataset: datasets.Dataset, reading: Reading) -> Contents:
-    """What is in a set whose source lists no files: as training gets it."""
+    """The contents of a data set whose source lists no files: the splits as used in training."""
     splits = tuple(_split(split, getattr(dataset, split), reading) for split in ("train", "validation", "test"))
-    place = "inside scikit-learn" if name == "digits" else f"as dataset.name {name} gives it"
+    place = "inside scikit-learn" if name == "digits" else f"from dataset.name {name}"
     return Contents(name, place, dataset.class_names, splits, (*dataset.notes, *dataset.damaged))
 
 
@@ -121,7 +121,7 @@ def _split(split: str, content: AnySplit, reading: Reading) -> SplitContents:
     images, classes = content.images, content.classes
     return SplitContents(
         split=split,
-        called=split,
+        source_name=split,
         classes=classes,
         sizes=np.tile(np.array(images.shape[1:3], np.int32), (len(images), 1)),
         problems=[None] * len(images),
@@ -165,16 +165,16 @@ def _records_of(
         return tfds_sets.list_records(builder, keys, name, split, reading.cache_folder)
     except UserError as error:
         raise UserError("\n".join(dict.fromkeys((*damaged, str(error))))) from error
-    except Exception as error:  # a damaged record may be anything but the message that it was
+    except Exception as error:  # a damaged record raises errors of many kinds
         reason = one_line(error)[:200] or type(error).__name__
-        found = damaged or (f"tfds:{name} {split} cannot be read ({reason}); prepare the set again",)
+        found = damaged or (f"tfds:{name} {split} cannot be read ({reason}); prepare the data set again",)
         raise UserError("\n".join(found)) from error
 
 
 def _damaged_files(builder: Any, chosen: dict[str, str]) -> list[str]:
-    """A sentence for each tfrecord file with a wrong checksum: reading single records does not compare them."""
+    """One sentence per tfrecord file with a wrong checksum, which reading single records does not compare."""
     if builder.info.file_format.value != "tfrecord":
-        return []  # array_record compares its checksums with every read
+        return []  # array_record compares checksums on every read
     instructions = [each for text in chosen.values() for each in builder.info.splits[text].file_instructions]
     files = list(dict.fromkeys(each.filename for each in instructions))
     problems = []
@@ -187,8 +187,8 @@ def _damaged_files(builder: Any, chosen: dict[str, str]) -> list[str]:
     return problems
 
 
-def _listed_split(split: str, called: str, listing: Listing, reading: Reading) -> SplitContents:
-    """Every image is read once: its bytes give the fingerprint, and are decoded whole."""
+def _listed_split(split: str, source_name: str, listing: Listing, reading: Reading) -> SplitContents:
+    """The contents of a listing: every image is read once, for its fingerprint, and decoded."""
 
     def read(index: int) -> bytes:
         (source,) = listing.sources_fn(np.array([index]))
@@ -197,7 +197,7 @@ def _listed_split(split: str, called: str, listing: Listing, reading: Reading) -
     def pixels(index: int) -> np.ndarray:
         return decode_upright(read(index), int(listing.headers.orientations[index]), 3)
 
-    def look(index: int, source: bytes) -> tuple[int, str, str | None]:
+    def inspect(index: int, source: bytes) -> tuple[int, str, str | None]:
         try:
             encoded = epath.Path(os.fsdecode(source)).read_bytes() if listing.are_paths else source
         except OSError as error:
@@ -212,11 +212,11 @@ def _listed_split(split: str, called: str, listing: Listing, reading: Reading) -
         for index in with_progress(range(num_images), num_images, f"checking {split}"):
             if index % _AT_ONCE == 0:
                 indices = np.arange(index, min(index + _AT_ONCE, num_images))
-                found += pool.map(look, indices.tolist(), listing.sources_fn(indices))
+                found += pool.map(inspect, indices.tolist(), listing.sources_fn(indices))
     fingerprints, formats, problems = zip(*found, strict=True) if found else ((), (), ())
     return SplitContents(
         split=split,
-        called=called,
+        source_name=source_name,
         classes=listing.classes,
         sizes=listing.headers.sizes,
         problems=list(problems),
@@ -245,9 +245,9 @@ def _format_of(encoded: bytes) -> str:
 
 
 def find_copies(contents: Contents, *, num_examples: int = 20) -> Copies:
-    """Images whose bytes (in memory: whose pixels) are the same; damaged ones are left out."""
-    parts = [(number, split.sound) for number, split in enumerate(contents.splits)]
-    fingerprints = {number: contents.splits[number].fingerprints[sound] for number, sound in parts}
+    """Images with the same bytes (in memory: the same pixels), except damaged ones."""
+    parts = [(number, split.intact) for number, split in enumerate(contents.splits)]
+    fingerprints = {number: contents.splits[number].fingerprints[intact] for number, intact in parts}
     names = [split.split for split in contents.splits]
     within = {names[number]: len(found) - len(np.unique(found)) for number, found in fingerprints.items()}
     across = {
@@ -255,9 +255,9 @@ def find_copies(contents: Contents, *, num_examples: int = 20) -> Copies:
         for first, second in combinations(fingerprints, 2)
     }
     everything = np.concatenate([fingerprints[number] for number, _ in parts])
-    owners = np.concatenate([np.full(len(sound), number) for number, sound in parts])
-    indices = np.concatenate([sound for _, sound in parts])
-    labels = np.concatenate([contents.splits[number].classes[sound] for number, sound in parts])
+    owners = np.concatenate([np.full(len(intact), number) for number, intact in parts])
+    indices = np.concatenate([intact for _, intact in parts])
+    labels = np.concatenate([contents.splits[number].classes[intact] for number, intact in parts])
     order = np.lexsort((indices, owners, everything))
     starts = np.flatnonzero(np.r_[True, np.diff(everything[order]) != 0]) if len(order) else np.array([], int)
     ends = np.r_[starts[1:], len(order)]

@@ -1,4 +1,4 @@
-"""What was found in a data set, in words and in a table of at most 100 columns."""
+"""The contents of a data set as text: tables and findings of at most 100 columns."""
 
 import textwrap
 
@@ -8,7 +8,7 @@ from gensupcon_jax.prepare.contents import Contents, Copies, SplitContents
 from gensupcon_jax.report.values import clean, short
 from gensupcon_jax.text import aligned, listed
 
-MOST_NAMED = 20  # classes; of more only the extremes are said
+MOST_NAMED = 20  # classes; for more, only the extremes are listed
 _MOST_LISTED = 3
 _NAME_LENGTH = 24
 _WIDTH = 100
@@ -18,9 +18,9 @@ Rows = list[list[str]]
 
 
 def table(contents: Contents, copies: Copies) -> str:
-    """The table of splits, that of classes, and the findings, as text."""
+    """The tables of splits and of classes, and the findings, as text."""
     parts = [_aligned(split_rows(contents, copies)), _aligned(class_rows(contents))]
-    wrong = findings(contents, copies) or ["nothing wrong was found"]
+    wrong = findings(contents, copies) or ["no problems were found"]
     parts += ["\n".join(_wrapped(sentence) for sentence in (*wrong, *remarks(contents)))]
     return "\n\n".join(parts)
 
@@ -39,8 +39,12 @@ def _are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
+def _occur(number: int) -> str:
+    return "occurs" if number == 1 else "occur"
+
+
 def split_rows(contents: Contents, copies: Copies) -> Rows:
-    """Heading, and a row a split: counts, and sizes as height x width; the median is the image with the median area."""
+    """Heading and one row per split: counts, and sizes as height x width; the median is the image with the median area."""
     rows = [["split", "images", "damaged", "copies", "smallest", "median", "largest", "formats"]]
     for split in contents.splits:
         formats = ", ".join(f"{name} {count:,}" for name, count in split.formats.most_common())
@@ -58,8 +62,8 @@ def split_rows(contents: Contents, copies: Copies) -> Rows:
 
 
 def split_name(split: SplitContents) -> str:
-    """train, or test (validation) where the source calls it otherwise."""
-    return split.split if split.called == split.split else short(f"{split.split} ({clean(split.called)})", 30)
+    """Name of the split, with that of the source in brackets where it differs: test (validation)."""
+    return split.split if split.source_name == split.split else short(f"{split.split} ({clean(split.source_name)})", 30)
 
 
 def _sizes(sizes: np.ndarray) -> list[str]:
@@ -70,17 +74,17 @@ def _sizes(sizes: np.ndarray) -> list[str]:
 
 
 def class_rows(contents: Contents) -> Rows:
-    """Heading, and images of each class by split; of many classes the extremes."""
+    """Heading and number of images per class and split; for many classes, the extremes."""
     num_classes = len(contents.class_names)
     counts = [split.counts(num_classes) for split in contents.splits]
     if num_classes <= MOST_NAMED:
-        head = ["images a class", *(split.split for split in contents.splits)]
+        head = ["images per class", *(split.split for split in contents.splits)]
         names = [short(clean(name), _NAME_LENGTH) for name in contents.class_names]
         return [
             head,
             *([name, *(f"{each[index]:,}" for each in counts)] for index, name in enumerate(names)),
         ]
-    rows = [["images a class", "fewest", "median", "most", "without", "fewest has", "most has"]]
+    rows = [["images per class", "fewest", "median", "most", "without", "fewest has", "most has"]]
     for split, each in zip(contents.splits, counts, strict=True):
         extremes = [short(clean(contents.class_names[index]), 18) for index in (each.argmin(), each.argmax())]
         numbers = [f"{each.min():,}", f"{np.median(each):,.0f}", f"{each.max():,}", f"{(each == 0).sum():,}"]
@@ -89,13 +93,13 @@ def class_rows(contents: Contents) -> Rows:
 
 
 def findings(contents: Contents, copies: Copies) -> list[str]:
-    """A sentence for everything that is wrong, with what to do about it."""
+    """One sentence per problem, with its remedy."""
     sentences = (*contents.damaged_files, *_damage(contents), *_copies(contents, copies), *_classes(contents))
     return [clean(sentence) for sentence in sentences]
 
 
 def remarks(contents: Contents) -> list[str]:
-    """A sentence for everything that is as it may be, and that somebody should know."""
+    """One sentence per property worth knowing that is not a problem."""
     turned = [
         f"{_count(split.num_turned, 'image')} of {split.split} {_are(split.num_turned)} turned by EXIF and read upright"
         for split in contents.splits
@@ -124,7 +128,7 @@ def _damage(contents: Contents) -> list[str]:
     remedy = f"--config.dataset.skip_damaged=True --config.dataset.max_damaged_share={allowed:g}"
     return [
         f"{len(lines):,} of {_count(total, 'image')} cannot be decoded: {listed(lines, _MOST_LISTED)}. "
-        f"Repair or remove them, or leave them out with {remedy} (their share is {share:.3g})"
+        f"Repair or remove them, or skip them with {remedy} (their share is {share:.3g})"
     ]
 
 
@@ -134,15 +138,15 @@ def _copies(contents: Contents, copies: Copies) -> list[str]:
         if count:
             sentences.append(
                 f"{_count(count, 'image')} of {second} {_are(count)} also in {first}, the same bytes: "
-                f"{_examples(contents, copies, {first, second})}. Remove them from {first}: {second} is no test of them"
+                f"{_examples(contents, copies, {first, second})}. Remove them from {first}: {second} must contain unseen images only"
             )
     for split, count in copies.within.items():
         if count:
             sentences.append(
-                f"{_count(count, 'image')} of {split} {_are(count)} there more than once: {_examples(contents, copies, {split})}"
+                f"{_count(count, 'image')} of {split} {_occur(count)} more than once: {_examples(contents, copies, {split})}"
             )
     if copies.two_classes:
-        sentences.append(f"{copies.two_classes:,} of these images stand in two or more classes: correct their labels")
+        sentences.append(f"{copies.two_classes:,} of these images are in two or more classes: correct their labels")
     return sentences
 
 
@@ -166,19 +170,19 @@ def _classes(contents: Contents) -> list[str]:
         without = int((split.classes < 0).sum())
         if beyond:
             sentences.append(
-                f"{_count(beyond, 'label')} of {split.split} {_are(beyond)} {num_classes} or more, and there are "
-                f"{num_classes} classes from 0; correct them"
+                f"{_count(beyond, 'label')} of {split.split} {_are(beyond)} {num_classes} or more; allowed for "
+                f"{num_classes} classes: 0 to {num_classes - 1}. Correct them"
             )
         if without and not _is_unlabeled(split):
             sentences.append(
                 f"{_count(without, 'image')} of {split.split} {'has' if without == 1 else 'have'} no label; "
-                "correct that, or take another split"
+                "add labels, or choose another split"
             )
     return sentences + _empty_classes(contents)
 
 
 def _empty_classes(contents: Contents) -> list[str]:
-    """Classes without images in training; and those that only a split for judging lacks."""
+    """Classes without images in training, and those without images only in an evaluation split."""
     sentences, in_training = [], None
     for split in contents.splits:
         empty = np.flatnonzero(split.counts(len(contents.class_names)) == 0)
@@ -190,12 +194,12 @@ def _empty_classes(contents: Contents) -> list[str]:
             continue
         names = listed([contents.class_names[index] for index in empty], _MOST_LISTED)
         sentence = (
-            f"{_count(len(empty), 'class')} {'has' if len(empty) == 1 else 'have'} no image in {split.split}: {names}"
+            f"{_count(len(empty), 'class')} {'has' if len(empty) == 1 else 'have'} no images in {split.split}: {names}"
         )
         if split.split == "train":
             sentence += "; add images or remove the class"
             if contents.name.startswith("folder:"):
-                sentence += ", or keep it without any: --config.dataset.skip_damaged=True"
+                sentence += ", or keep it without images: --config.dataset.skip_damaged=True"
         sentences.append(sentence)
     return sentences
 
@@ -211,15 +215,15 @@ def _unlabeled(contents: Contents) -> list[str]:
 def _cuts(contents: Contents) -> list[str]:
     labeled = [split.split for split in contents.splits if (split.classes >= 0).any()]
     if "test" not in labeled and "validation" in labeled:
-        return ["there is no labeled test split: validation is tested on, and a validation split is cut from train"]
+        return [
+            "there is no labeled test split: validation becomes the test split, and a new validation split is cut from train"
+        ]
     missing = [split for split in ("validation", "test") if split not in labeled]
     return (
-        [f"there is no {' and no '.join(missing)} split: it is cut from train, always the same images"]
-        if missing
-        else []
+        [f"there is no {' and no '.join(missing)} split: always the same images are cut from train"] if missing else []
     )
 
 
 def _aligned(rows: Rows) -> str:
-    """Columns of words begin at the left, numbers end at the right."""
+    """Text columns are aligned left, numbers right."""
     return aligned(rows, [0, *(column for column, name in enumerate(rows[0]) if name in _OF_WORDS)])

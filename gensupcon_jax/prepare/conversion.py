@@ -1,4 +1,4 @@
-"""A prepared TFDS set in another file format: the records are copied, and the old files stay where they are."""
+"""Conversion of a prepared TFDS data set to another file format; the old files are kept."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _READ_AT_ONCE = 64
 
 
 class Shard(NamedTuple):
-    """One file of a split, in the old and in the new format, and how many records it has."""
+    """One file of a split, in the old and in the new format, and its number of records."""
 
     old: epath.Path
     new: epath.Path
@@ -28,22 +28,24 @@ class Shard(NamedTuple):
 
 
 def convert(builder: Any, name: str, file_format: str) -> list[str]:
-    """Make file_format the one in which TFDS finds this set; the paths of the old format's files.
+    """Convert the data set to file_format; returns the paths of the files of the old format.
 
-    The new files lie beside the old ones, as TFDS names them; each appears whole.  Last, dataset_info.json is replaced: until
-    then the set is what it was.  Files that an interrupted conversion left are used again.
-    Raises UserError for other formats, and for files that cannot be read to their end.
+    The new files are beside the old ones, with the names that TFDS uses; each is written atomically.  dataset_info.json is
+    replaced last: until then the data set is unchanged.  Files of an interrupted conversion are reused.
+    Raises UserError for other formats and for damaged files.
     """
     old_format = builder.info.file_format.value
     if old_format not in FORMATS:
         raise UserError(
-            f"tfds:{name} is prepared as {old_format} in {builder.data_path}; can be converted: {', '.join(FORMATS)}. "
+            f"tfds:{name} is prepared as {old_format} in {builder.data_path}; allowed: {', '.join(FORMATS)}. "
             "Prepare it into another dataset.folder"
         )
     shards = _shards(builder, file_format)
     for shard in shards:
         if not shard.old.exists():
-            raise UserError(f"tfds:{name}: {shard.old} is not there; put it back from a copy, or prepare the set again")
+            raise UserError(
+                f"tfds:{name}: {shard.old} does not exist; restore it from a copy, or prepare the data set again"
+            )
     waiting = [shard for shard in shards if not _is_done(shard, old_format, file_format)]
     total = sum(shard.num_records for shard in waiting)
     progress = iter(with_progress(range(total), total, f"converting {name} to {file_format}"))
@@ -55,12 +57,12 @@ def convert(builder: Any, name: str, file_format: str) -> list[str]:
 
 
 def read_records(path: str | os.PathLike[str], file_format: str) -> Iterator[bytes]:
-    """Every record of a file, in order; UserError where it is damaged."""
+    """The records of a file, in order; UserError where it is damaged."""
     try:
         yield from _READERS[file_format](os.fspath(path))
-    except Exception as error:  # each format's library has its own
+    except Exception as error:  # of kinds that depend on the library of the format
         raise UserError(
-            f"{path} is damaged ({tensorflow_reason(error)}); put it back from a copy, or prepare the set again"
+            f"{path} is damaged ({tensorflow_reason(error)}); restore it from a copy, or prepare the data set again"
         ) from error
 
 
@@ -77,7 +79,7 @@ def _shards(builder: Any, file_format: str) -> list[Shard]:
 
 
 def _is_done(shard: Shard, old_format: str, file_format: str) -> bool:
-    """Whether the new file is there, with as many records, and the first one is that of the old file."""
+    """Whether the new file exists and agrees with the old one in the number of records and the first record."""
     if not shard.new.exists():
         return False
     try:
@@ -103,14 +105,14 @@ def _convert_one(shard: Shard, old_format: str, file_format: str, progress: Iter
             yield seen, record
 
     with tempfile.TemporaryDirectory() as elsewhere:
-        # array_record's writer knows no object stores: such a file is written here and copied there.
+        # array_record's writer does not support object stores: the file is written locally and copied.
         is_remote = "://" in os.fspath(shard.new)
         unfinished = (Path(elsewhere) if is_remote else Path(shard.new).parent) / f".{shard.new.name}.{os.getpid()}"
         try:
             adapter.write_examples(unfinished, records())
             if seen != shard.num_records:
                 raise UserError(
-                    f"{shard.old} holds {seen} records, and {_INFO} says {shard.num_records}; prepare the set again"
+                    f"{shard.old} has {seen} records, but {_INFO} lists {shard.num_records}; prepare the data set again"
                 )
             if is_remote:
                 epath.Path(unfinished).copy(shard.new, overwrite=True)
@@ -123,7 +125,7 @@ def _convert_one(shard: Shard, old_format: str, file_format: str, progress: Iter
 
 
 def _write_info(path: epath.Path, old_format: str, file_format: str) -> None:
-    """The same file with the new format as the one to read, and the old one as TFDS's alternative."""
+    """Rewrite dataset_info.json with the new format to read, and the old one as TFDS's alternative."""
     info = json.loads(path.read_text())
     others = {*info.get("alternativeFileFormats", []), old_format} - {file_format}
     content = json.dumps(info | {"fileFormat": file_format, "alternativeFileFormats": sorted(others)}, indent=2)
@@ -135,7 +137,7 @@ def _write_info(path: epath.Path, old_format: str, file_format: str) -> None:
 def _read_tfrecord(path: str) -> Iterator[bytes]:
     import tensorflow as tf
 
-    yield from tf.data.TFRecordDataset(path).as_numpy_iterator()  # it compares the checksum of every record
+    yield from tf.data.TFRecordDataset(path).as_numpy_iterator()  # which compares the checksum of every record
 
 
 def _read_array_record(path: str) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from Debian's package dataset-fashion-mnist: the four original files, byte for byte, without a network."""
+"""Fashion-MNIST from the Debian package dataset-fashion-mnist: the four original files, byte for byte, offline."""
 
 import gzip
 import hashlib
@@ -11,7 +11,7 @@ from gensupcon_jax.errors import UserError
 NAME = "fashion_mnist"
 PACKAGE = "dataset-fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-# When the authors packed each file (seconds since 1970): found by searching for the checksums that TFDS has.
+# Time at which the authors compressed each file (seconds since 1970), found by a search for TFDS's checksums.
 _PACKED = {"train": 1504176606, "t10k": 1504176627}
 FILES = {
     f"{part}-{kind}-ubyte.gz": packed for part, packed in _PACKED.items() for kind in ("images-idx3", "labels-idx1")
@@ -22,21 +22,21 @@ _SYSTEM = b"\x00\x03"  # no extra flags, Unix
 
 
 def is_installed(folder: Path = DEBIAN_FOLDER) -> bool:
-    """Whether all four files lie there."""
+    """Whether all four files are in the folder."""
     return all((folder / name).is_file() for name in FILES)
 
 
 def restore_files(source: Path, target: Path, checksums: dict[str, str], files: dict[str, int] | None = None) -> None:
-    """Write the four original files into the folder target, from the authors' own or from Debian's.
+    """Write the four original files into the folder target, from the originals or from Debian's files.
 
-    checksums: sha256 of each original, by file name.  files: when each was packed, by file name; None: `FILES`.
-    Raises UserError for files that are not there, and for those that are neither the originals nor the same data.
+    checksums: sha256 of each original, by file name.  files: time of compression, by file name; None: `FILES`.
+    Raises UserError for missing files, and for files with other data.
     """
     files = FILES if files is None else files
     missing = [name for name in files if not (source / name).is_file()]
     if missing:
         raise UserError(
-            f"--source is {source}, which does not hold {', '.join(missing)}; allowed: the folder of the four files, "
+            f"--source is {source}, which does not contain {', '.join(missing)}; allowed: the folder of the four files, "
             f"such as {DEBIAN_FOLDER} after apt-get install {PACKAGE}"
         )
     target.mkdir(parents=True, exist_ok=True)
@@ -52,14 +52,14 @@ def restore_files(source: Path, target: Path, checksums: dict[str, str], files: 
         )
         if original is None:
             raise UserError(
-                f"{source / name} holds other data than the original (sha256 {checksums[name]}, "
-                f"this one {_sha(found)}{_damage(found)}); take it from {PACKAGE}, or download it again"
+                f"{source / name} has other data than the original (sha256 {checksums[name]}, "
+                f"this one {_sha(found)}{_damage(found)}); use the file of {PACKAGE}, or download it again"
             )
         (target / name).write_bytes(original)
 
 
 def with_header(packed: bytes, name: str, seconds: int) -> bytes:
-    """The gzip file with the name and the time that Debian's build takes out of its header; others as they are."""
+    """The gzip file with the name and time that Debian's build strips from its header; other files unchanged."""
     stripped = packed[:2] == _MAGIC and packed[2:4] == bytes((_DEFLATE, 0)) and packed[8:_HEADER] == _SYSTEM
     if not stripped:
         return packed
@@ -75,5 +75,5 @@ def _damage(content: bytes) -> str:
     try:
         gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        return f", and it cannot be unpacked: {error}"
+        return f", and it cannot be decompressed: {error}"
     return ""

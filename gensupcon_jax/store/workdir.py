@@ -75,7 +75,7 @@ def _make_writable(workdir: Path) -> None:
 
 
 def _refuse_differences(workdir: Path, name: str, wanted: dict, what: str) -> None:
-    found = _read_object(workdir / name, "put it back from a copy, or choose another --workdir")
+    found = _read_object(workdir / name, "restore it from a copy, or choose another --workdir")
     wanted, found = flatten(json.loads(json.dumps(wanted))), flatten(found)
     differing = [key for key in sorted(wanted | found) if wanted.get(key, "absent") != found.get(key, "absent")]
     if differing:

@@ -245,8 +245,8 @@ def test_wrong_arrays_are_reported_in_one_line(images, labels, message):
         ({"test_fraction": True}, "test_fraction is True; allowed:"),
         ({"test_fraction": 0.5, "validation_fraction": 0.5}, "test_fraction 0.5 and validation_fraction 0.5 sum to 1; "
                                                               "allowed: a sum below 1; the rest is the training split"),
-        ({"validation_fraction": 0.01}, "validation would be 0 of 32 images, but both sides need as many images as there "
-                                        "are classes, 4; pass validation=(images, labels), more images, or another "
+        ({"validation_fraction": 0.01}, "validation would be 0 of 32 images, but both sides need at least as many images as "
+                                        "there are classes, 4; pass validation=(images, labels), more images, or another "
                                         "validation_fraction"),
         ({"class_names": ("cat", "dog")}, "train labels lie in 0..3; allowed: 0..1 (2 classes; see class_names)"),
         ({"class_names": ()}, "class_names is empty; allowed"),

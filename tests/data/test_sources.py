@@ -59,7 +59,7 @@ def test_an_added_entry_is_a_source():
 @pytest.mark.usefixtures("_blobs")
 def test_an_added_source_is_counted_like_the_others():
     contents = read_contents("blobs:3", Reading())
-    assert contents.place == "as dataset.name blobs:3 gives it"
+    assert contents.place == "from dataset.name blobs:3"
     assert class_rows(contents)[1:] == [["0", "16", "2", "6"], ["1", "16", "3", "5"], ["2", "16", "3", "5"]]
     assert findings(contents, find_copies(contents)) == []
 

@@ -1,4 +1,4 @@
-"""gensupcon prepare as a user types it, and what it says of files that only a person can fetch."""
+"""The command `gensupcon prepare`, and its messages about manual downloads."""
 
 import shlex
 import shutil
@@ -30,37 +30,37 @@ def run(capfd, monkeypatch):
     return run
 
 
-def test_a_folder_with_damage_is_checked_with_status_0_and_a_page(tmp_path, run):
+def test_a_folder_with_damaged_images_exits_with_0_and_writes_a_page(tmp_path, run):
     own = write_folder(tmp_path / "trees")
     (own / "train" / "ash" / "<b>bold.png").write_bytes(encode(picture(0, 1), "PNG"))
     (own / "test" / "ash" / "empty.png").write_bytes(b"")
-    status, printed, said = run(
+    status, stdout, stderr = run(
         "--config", ROOT / "configs/digits.py", f"--config.dataset.name=folder:{own}", cwd=tmp_path
     )
-    assert (status, said) == (0, "")
-    lines = printed.splitlines()
+    assert (status, stderr) == (0, "")
+    lines = stdout.splitlines()
     assert lines[0] == f"folder:{own}: 4 classes, {own}"
     assert lines[3].split() == ["train", "49", "0", "0", "20x24", "30x18", "24x24", "PNG", "25,", "JPEG", "24"]
     assert lines[-1] == "contact sheet: runs/digits_data.html"
-    assert "--config.dataset.skip_damaged=True" in printed
+    assert "--config.dataset.skip_damaged=True" in stdout
     html = (tmp_path / "runs" / "digits_data.html").read_text()
     assert "&lt;b&gt;bold.png" in html
     assert "<b>bold" not in html
     assert html.count('src="data:image/png') == 4 * (4 + 3 + 4)
-    assert (tmp_path / "runs" / ".data_cache").is_dir()  # training finds what was read here
+    assert (tmp_path / "runs" / ".data_cache").is_dir()  # training reuses it
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--config.dataset.nme=x"], "dataset.nme is not a field of the config; did you mean dataset.name?"),
-        (["--config.dataset.name=arrays"], "dataset.name is 'arrays', which Python hands over; allowed here: digits, "
+        (["--config.dataset.name=arrays"], "dataset.name is 'arrays', which is for Python only; allowed here: digits, "
                                            "tfds:<name>, folder:<path>"),
-        (["--config.dataset.name=folder:/nowhere"], "dataset.name is 'folder:/nowhere', which is no folder; allowed: "
+        (["--config.dataset.name=folder:/nowhere"], "dataset.name is 'folder:/nowhere', which is not a folder; allowed: "
          "<path>/<split>/<class>/<image>, split one of train, validation, test; or <path>/<class>/<image>"),
         (["--file_format=array_record"], "--file_format is given, but dataset.name is 'digits'; allowed with tfds:<name> only"),
         (["--file_format=parquet"], "--file_format is 'parquet'; allowed: array_record, tfrecord"),
-        (["--output=notes.txt"], "--output is notes.txt, which is there and is not a contact sheet; "
+        (["--output=notes.txt"], "--output is notes.txt, which exists and is not a contact sheet; "
                                   "choose another path, or move it away"),
         (["now"], f"both the recipe now and --config {ROOT}/configs/digits.py are given; leave one of them out"),
         (["now", "then"], "unknown arguments then; allowed: --config, --workdir, --file_format, --source, "
@@ -74,33 +74,33 @@ def test_a_mistake_is_one_line_and_status_1(tmp_path, run, arguments, message):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_the_command_that_training_prints_converts_the_set(tmp_path, run):
+def test_the_command_that_training_prints_converts_the_data_set(tmp_path, run):
     write_tfds(tmp_path / "data", {"train": records(30), "test": records(9, start=100)})
     folder = str(tmp_path / "data")
     before = datasets.load("tfds:leaves", folder=folder, image_size=16)
     (note,) = [note for note in before.notes if "array_record is read faster" in note]
     command = shlex.split(note.removesuffix(" converts it").split("read faster: ")[1])
     assert command[:2] == ["gensupcon", "prepare"]
-    status, printed, said = run(*command[2:], f"--output={tmp_path / 'sheet.html'}", f"--workdir={tmp_path / 'run'}")
-    assert (status, said) == (0, "")
+    status, stdout, stderr = run(*command[2:], f"--output={tmp_path / 'sheet.html'}", f"--workdir={tmp_path / 'run'}")
+    assert (status, stderr) == (0, "")
     place = f"{folder}/leaves/1.0.0"
-    lines = printed.splitlines()
+    lines = stdout.splitlines()
     assert lines[0] == f"tfds:leaves is prepared in {place}, as tfrecord"
     assert lines[1].startswith(
         f"converted: TFDS now reads its array_record files in {place}. The 2 files of the old format"
     )
-    assert lines[1].endswith(f"were kept; nothing here needs them: {place}/leaves-*.tfrecord-*")
+    assert lines[1].endswith(f"were kept and are no longer needed: {place}/leaves-*.tfrecord-*")
     assert lines[2] == f"tfds:leaves: 3 classes, {place}, as array_record"
     after = datasets.load("tfds:leaves", folder=folder, image_size=16)
     assert after.description() == before.description()
     assert not any("tfrecord" in note for note in after.notes)
 
 
-def test_imagenet_says_what_to_fetch_before_anything_else(tmp_path, run):
-    status, printed, said = run("--config", "imagenet", f"--config.dataset.folder={tmp_path / 'data'}", cwd=tmp_path)
-    assert (status, printed) == (1, "")
-    assert said.splitlines()[:5] == [
-        "error: tfds:imagenet2012 needs files that only you can fetch:",
+def test_imagenet_first_lists_the_files_to_download(tmp_path, run):
+    status, stdout, stderr = run("--config", "imagenet", f"--config.dataset.folder={tmp_path / 'data'}", cwd=tmp_path)
+    assert (status, stdout) == (1, "")
+    assert stderr.splitlines()[:5] == [
+        "error: tfds:imagenet2012 needs files that you must download by hand:",
         "  ILSVRC2012_img_train.tar  147.9 GB",
         "  ILSVRC2012_img_val.tar  6.7 GB",
         "  from  https://image-net.org/download-images (after registration: ILSVRC 2012, tasks 1 and 2)",
@@ -114,36 +114,36 @@ def manual_set(instructions, sizes):
     return types.SimpleNamespace(name="birds", MANUAL_DOWNLOAD_INSTRUCTIONS=instructions, url_infos=infos)
 
 
-def test_each_file_by_hand_is_looked_for_and_its_size_compared(tmp_path):
+def test_each_manual_download_is_checked_with_its_size(tmp_path):
     builder = manual_set("manual_dir should hold a.tar and\n   b.zip. See x.org.", {"a.tar": 5})
-    said = []
-    check = lambda: fetching.check_files_by_hand(builder, "birds", epath.Path(tmp_path), said.append)  # noqa: E731
+    messages = []
+    check = lambda: fetching.check_manual_downloads(builder, "birds", epath.Path(tmp_path), messages.append)  # noqa: E731
     (tmp_path / "a.tar").write_bytes(b"123")
     with pytest.raises(UserError) as error:
         check()
     assert str(error.value).splitlines() == [
-        "tfds:birds needs files that only you can fetch:",
-        "  a.tar  has 3 bytes of 5: fetch the rest of it",
+        "tfds:birds needs files that you must download by hand:",
+        "  a.tar  has 3 bytes of 5: the download is incomplete",
         "  b.zip",
         f"  into  {tmp_path}",
         "  TFDS says: manual_dir should hold a.tar and b.zip. See x.org.",
-        "Then give the same command again. Files in another folder: --source=<folder>",
+        "Then run the same command again. If the files are in another folder: --source=<folder>",
     ]
     (tmp_path / "a.tar").write_bytes(b"12345")
     (tmp_path / "b.zip").write_bytes(b"")
     check()
-    assert said == [f"tfds:birds: the files that were fetched by hand are in {tmp_path}"]
+    assert messages == [f"tfds:birds: the manual downloads are in {tmp_path}"]
 
 
-def test_instructions_without_names_need_a_folder_that_is_not_empty(tmp_path):
+def test_instructions_without_file_names_need_a_nonempty_folder(tmp_path):
     builder = manual_set("Ask the authors.", {})
-    with pytest.raises(UserError, match="the folder is empty or not there"):
-        fetching.check_files_by_hand(builder, "birds", epath.Path(tmp_path / "x"), print)
+    with pytest.raises(UserError, match="the folder is empty or does not exist"):
+        fetching.check_manual_downloads(builder, "birds", epath.Path(tmp_path / "x"), print)
 
 
 @pytest.fixture
 def unprepared(monkeypatch):
-    """A set with code, whose preparing is recorded."""
+    """Record calls of download_and_prepare."""
     import tensorflow_datasets as tfds
 
     calls = []
@@ -158,47 +158,49 @@ def unprepared(monkeypatch):
     return calls
 
 
-def test_a_new_set_is_array_record_and_without_a_network_the_package_is_named(tmp_path, unprepared, monkeypatch):
+def test_a_new_data_set_is_array_record_and_the_error_without_a_network_names_the_package(
+    tmp_path, unprepared, monkeypatch
+):
     monkeypatch.setattr(fashion_mnist, "is_installed", lambda: False)
-    said = []
+    messages = []
     with pytest.raises(
         UserError, match=r"no network here.*Without a network: apt-get install dataset-fashion-mnist"
     ) as error:
-        fetching.fetch("fashion_mnist", str(tmp_path), file_format=None, source=None, say=said.append)
+        fetching.fetch("fashion_mnist", str(tmp_path), file_format=None, source=None, log_fn=messages.append)
     assert "\n" not in str(error.value)
     assert unprepared[0][0] == "array_record"
-    assert said == [f"preparing tfds:fashion_mnist in {tmp_path}/fashion_mnist/3.0.1, as array_record"]
+    assert messages == [f"preparing tfds:fashion_mnist in {tmp_path}/fashion_mnist/3.0.1, as array_record"]
 
 
-def test_a_source_with_other_files_is_refused_before_tfds_begins(tmp_path, unprepared):
-    arguments = {"file_format": "tfrecord", "say": lambda _: None}
-    with pytest.raises(UserError, match=r"--source is '.*nowhere', which is no folder"):
+def test_a_source_with_other_files_is_an_error_before_tfds_starts(tmp_path, unprepared):
+    arguments = {"file_format": "tfrecord", "log_fn": lambda _: None}
+    with pytest.raises(UserError, match=r"--source is '.*nowhere', which is not a folder"):
         fetching.fetch("fashion_mnist", str(tmp_path), source=str(tmp_path / "nowhere"), **arguments)
     for name in fashion_mnist.FILES:
         (tmp_path / name).write_bytes(b"hello")
-    with pytest.raises(UserError, match="holds other data than the original"):
+    with pytest.raises(UserError, match="has other data than the original"):
         fetching.fetch("fashion_mnist", str(tmp_path / "data"), source=str(tmp_path), **arguments)
     assert unprepared == []
 
 
-def test_the_source_of_another_set_is_where_tfds_looks_for_its_files(tmp_path, unprepared):
+def test_the_source_is_the_folder_of_manual_downloads_of_tfds(tmp_path, unprepared):
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"")
     with pytest.raises(UserError, match="no network here"):
-        fetching.fetch("cifar10", str(tmp_path / "data"), file_format=None, source=str(tmp_path), say=lambda _: None)
+        fetching.fetch("cifar10", str(tmp_path / "data"), file_format=None, source=str(tmp_path), log_fn=lambda _: None)
     assert unprepared[1] == {"cifar-10-binary.tar.gz"}
 
 
-def test_a_prepared_set_stays_as_it_is_unless_another_format_is_asked_for(tmp_path):
+def test_a_prepared_data_set_is_unchanged_unless_another_format_is_requested(tmp_path):
     builder = write_tfds(tmp_path, {"train": records(9)})
     before = {path.name: path.read_bytes() for path in builder.data_path.iterdir()}
-    said = []
+    messages = []
     for file_format in (None, "tfrecord"):
-        fetching.fetch("leaves", str(tmp_path), file_format=file_format, source=None, say=said.append)
+        fetching.fetch("leaves", str(tmp_path), file_format=file_format, source=None, log_fn=messages.append)
     assert {path.name: path.read_bytes() for path in builder.data_path.iterdir()} == before
-    assert said == [f"tfds:leaves is prepared in {tmp_path}/leaves/1.0.0, as tfrecord"] * 2
+    assert messages == [f"tfds:leaves is prepared in {tmp_path}/leaves/1.0.0, as tfrecord"] * 2
 
 
-def test_of_many_classes_the_fewest_the_most_and_some_between_are_shown(tmp_path):
+def test_for_many_classes_the_extremes_and_some_between_are_shown(tmp_path):
     names = [f"class_{number:03}" for number in range(60)]
     own = write_folder(tmp_path / "many", splits={"train": 2}, classes=names)
     for number in (3, 33, 43):
@@ -221,13 +223,13 @@ def test_an_older_sheet_is_replaced_and_other_files_are_not(tmp_path):
     command._write(path, sheet.contact_sheet(contents, find_copies(contents), "first"))
     command.check_output(path)
     path.write_text("<html>mine</html>")
-    with pytest.raises(UserError, match="is there and is not a contact sheet"):
+    with pytest.raises(UserError, match="exists and is not a contact sheet"):
         command.check_output(path)
 
 
-def test_an_unknown_set_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"'tfds:nothing_like_it', which TFDS cannot give") as error:
-        fetching.fetch("nothing_like_it", str(tmp_path), file_format=None, source=None, say=lambda _: None)
+def test_an_unknown_data_set_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"'tfds:nothing_like_it', which TFDS cannot load") as error:
+        fetching.fetch("nothing_like_it", str(tmp_path), file_format=None, source=None, log_fn=lambda _: None)
     assert "\n" not in str(error.value)
     assert tfds_sets.conversion_command("a b", None).endswith(
         "'--config.dataset.name=tfds:a b' --file_format=array_record"

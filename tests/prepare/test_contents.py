@@ -1,4 +1,4 @@
-"""What a check finds: counts, sizes, damage, copies and empty classes, each planted by hand."""
+"""Contents of data sets with planted damage, copies and empty classes: counts, sizes and findings."""
 
 import io
 import shutil
@@ -36,7 +36,7 @@ def check_tfds(folder, **settings):
     return contents, find_copies(contents)
 
 
-def test_a_sound_folder(written):
+def test_an_intact_folder(written):
     contents, copies = check_folder(written)
     assert split_rows(contents, copies)[1:] == [
         ["train", "48", "0", "0", "20x24", "30x18", "24x24", "JPEG 24, PNG 24"],
@@ -45,7 +45,7 @@ def test_a_sound_folder(written):
     ]
     assert class_rows(contents)[1] == ["ash", "12", "3", "4"]
     assert (findings(contents, copies), remarks(contents)) == ([], [])
-    assert table(contents, copies).endswith("\n\n- nothing wrong was found")
+    assert table(contents, copies).endswith("\n\n- no problems were found")
     assert copies.across == {("train", "validation"): 0, ("train", "test"): 0, ("validation", "test"): 0}
 
 
@@ -61,8 +61,8 @@ def test_the_digits_have_no_copies():
 
 def test_damage_is_found_by_header_and_by_decoding_and_the_fields_are_named(own):
     cut = encode(picture(0, 0, (60, 60)))
-    (own / "train" / "cedar" / "cut.jpg").write_bytes(cut[: 3 * len(cut) // 4])  # its header is whole
-    (own / "train" / "cedar" / "text.jpg").write_bytes(b"hello, I am no image")
+    (own / "train" / "cedar" / "cut.jpg").write_bytes(cut[: 3 * len(cut) // 4])  # its header is intact
+    (own / "train" / "cedar" / "text.jpg").write_bytes(b"hello, I am not an image")
     (own / "test" / "ash" / "empty.png").write_bytes(b"")
     (own / "test" / "ash" / "nowhere.png").symlink_to(own / "gone.png")
     contents, copies = check_folder(own)
@@ -89,7 +89,7 @@ def test_copies_are_counted_within_and_across_splits_and_with_two_classes(own):
     shutil.copy(own / "train/birch/001.png", own / "validation/birch/same.png")
     shutil.copy(own / "train/ash/002.jpg", own / "train/birch/same.jpg")
     for name in ("a.png", "b.png"):
-        (own / "train/date" / name).write_bytes(b"")  # damaged ones are no copies of each other
+        (own / "train/date" / name).write_bytes(b"")  # damaged images are not copies of each other
     contents, copies = check_folder(own)
     assert copies.within == {"train": 1, "validation": 0, "test": 1}
     assert copies.across == {("train", "validation"): 1, ("train", "test"): 2, ("validation", "test"): 0}
@@ -103,12 +103,12 @@ def test_copies_are_counted_within_and_across_splits_and_with_two_classes(own):
     sentences = findings(contents, copies)[1:]
     assert sentences == [
         f"1 image of validation is also in train, the same bytes: {own}/train/birch/001.png = "
-        f"{own}/validation/birch/same.png. Remove them from train: validation is no test of them",
+        f"{own}/validation/birch/same.png. Remove them from train: validation must contain unseen images only",
         f"2 images of test are also in train, the same bytes: {own}/train/ash/000.jpg = {own}/test/ash/same.jpg. "
-        "Remove them from train: test is no test of them",
-        f"1 image of train is there more than once: {own}/train/ash/002.jpg = {own}/train/birch/same.jpg",
-        f"1 image of test is there more than once: {own}/test/ash/once_more.png = {own}/test/ash/same.jpg",
-        "2 of these images stand in two or more classes: correct their labels",
+        "Remove them from train: test must contain unseen images only",
+        f"1 image of train occurs more than once: {own}/train/ash/002.jpg = {own}/train/birch/same.jpg",
+        f"1 image of test occurs more than once: {own}/test/ash/once_more.png = {own}/test/ash/same.jpg",
+        "2 of these images are in two or more classes: correct their labels",
     ]
 
 
@@ -132,14 +132,14 @@ def test_classes_without_images_are_named_once(own):
     shutil.rmtree(own / "test" / "ash")
     contents, copies = check_folder(own)
     assert findings(contents, copies) == [
-        "1 class has no image in train: elm; add images or remove the class, or keep it without any: "
+        "1 class has no images in train: elm; add images or remove the class, or keep it without images: "
         "--config.dataset.skip_damaged=True",
-        "1 class has no image in test: ash",
+        "1 class has no images in test: ash",
     ]
     assert class_rows(contents)[-1] == ["elm", "0", "0", "0"]
 
 
-def test_what_is_no_fault_is_said_beside(own):
+def test_properties_that_are_not_problems_are_remarks(own):
     exif = Image.Exif()
     exif[274] = 6
     (own / "train" / "ash" / "turned.jpg").write_bytes(encode(picture(0, 9, (10, 30)), exif=exif))
@@ -148,8 +148,8 @@ def test_what_is_no_fault_is_said_beside(own):
     contents, copies = check_folder(own)
     assert findings(contents, copies) == []
     assert remarks(contents) == [
-        f"{own}/train: 1 files are no images by their names and were left alone (1 x .txt)",
-        "there is no labeled test split: validation is tested on, and a validation split is cut from train",
+        f"{own}/train: 1 files without an image suffix are ignored (1 x .txt)",
+        "there is no labeled test split: validation becomes the test split, and a new validation split is cut from train",
         "1 image of train is turned by EXIF and read upright",
     ]
     assert split_rows(contents, copies)[1][4] == "30x10"  # upright
@@ -159,7 +159,7 @@ def test_what_is_no_fault_is_said_beside(own):
     assert turned.shape == (30, 10, 3)
 
 
-def test_many_classes_are_summed_up(tmp_path):
+def test_many_classes_are_summarized(tmp_path):
     names = [f"class_{number:03}" for number in range(25)]
     write_folder(tmp_path / "many", splits={"train": 2}, classes=names)
     for number in range(3):
@@ -167,12 +167,10 @@ def test_many_classes_are_summed_up(tmp_path):
     (tmp_path / "many/train/class_011/000.jpg").unlink()
     contents, copies = check_folder(tmp_path / "many")
     assert class_rows(contents) == [
-        ["images a class", "fewest", "median", "most", "without", "fewest has", "most has"],
+        ["images per class", "fewest", "median", "most", "without", "fewest has", "most has"],
         ["train", "1", "2", "5", "0", "class_011", "class_007"],
     ]
-    assert remarks(contents) == [
-        "there is no validation and no test split: it is cut from train, always the same images"
-    ]
+    assert remarks(contents) == ["there is no validation and no test split: always the same images are cut from train"]
     assert max(map(len, table(contents, copies).splitlines())) <= 100
 
 
@@ -189,7 +187,7 @@ def test_the_table_stays_narrow_with_long_names_and_many_formats(own):
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
-def test_tfds_sets_are_checked_record_by_record(tmp_path, file_format):
+def test_tfds_data_sets_are_checked_record_by_record(tmp_path, file_format):
     train, test = records(30), records(6, start=500)
     splits = {
         "train": [*train, train[4], (b"hello", 2)],

@@ -1,4 +1,4 @@
-"""A prepared TFDS set in the other file format: the same records, the old files kept, interruption and damage."""
+"""Conversion of a prepared TFDS data set: the same records, kept old files, interruption and damage."""
 
 import json
 import types
@@ -37,7 +37,7 @@ def contents(builder):
 
 
 @pytest.mark.parametrize("file_format", OTHER)
-def test_every_record_is_the_same_and_the_old_files_stay(tmp_path, file_format):
+def test_every_record_is_the_same_and_the_old_files_are_kept(tmp_path, file_format):
     builder = written(tmp_path, file_format)
     before = {path.name: path.read_bytes() for path in builder.data_path.iterdir()}
     expected = contents(builder)
@@ -57,7 +57,7 @@ def test_every_record_is_the_same_and_the_old_files_stay(tmp_path, file_format):
     assert info["alternativeFileFormats"] == [file_format]
 
 
-def test_it_is_equal_to_what_tfds_builds_itself_and_trains_on_the_same_images(tmp_path):
+def test_it_equals_what_tfds_builds_and_gives_the_same_images(tmp_path):
     convert(written(tmp_path / "converted", "tfrecord"), "leaves", "array_record")
     written(tmp_path / "built", "array_record")
     converted, built = opened(tmp_path / "converted"), opened(tmp_path / "built")
@@ -72,7 +72,7 @@ def test_it_is_equal_to_what_tfds_builds_itself_and_trains_on_the_same_images(tm
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_sets_in_memory_keep_their_order_of_several_files_and_every_pixel(tmp_path, kind):
+def test_data_sets_in_memory_keep_order_and_pixels(tmp_path, kind):
     splits = {
         split: [(encode(picture(number % 3, num + number, (24, 24)), kind), number % 3) for number in range(num)]
         for split, num in (("train", 40), ("test", 12))
@@ -86,7 +86,7 @@ def test_sets_in_memory_keep_their_order_of_several_files_and_every_pixel(tmp_pa
     assert after.description() == before.description()
 
 
-def test_there_and_back_again(tmp_path):
+def test_a_round_trip_gives_the_same_records(tmp_path):
     builder = written(tmp_path, "tfrecord")
     expected = contents(builder)
     convert(builder, "leaves", "array_record")
@@ -97,25 +97,25 @@ def test_there_and_back_again(tmp_path):
     assert (info["fileFormat"], info["alternativeFileFormats"]) == ("tfrecord", ["array_record"])
 
 
-def test_an_interrupted_conversion_changes_nothing_and_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_conversion_changes_nothing_and_resumes(tmp_path, monkeypatch):
     builder = written(tmp_path, "tfrecord")
     expected, real, calls = contents(builder), conversion._convert_one, []
 
-    def dies(shard, *rest):
+    def interrupted(shard, *rest):
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(shard)
         real(shard, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(conversion, "_convert_one", dies)
+        patched.setattr(conversion, "_convert_one", interrupted)
         with pytest.raises(KeyboardInterrupt):
             convert(builder, "leaves", "array_record")
     assert opened(tmp_path).info.file_format.value == "tfrecord"
     assert contents(opened(tmp_path)) == expected
     (calls[1].new.parent / f".{calls[1].new.name}.99999").write_bytes(b"of a killed process")
     cut = calls[0].new
-    cut.write_bytes(cut.read_bytes()[:-30])  # not whole: made again
+    cut.write_bytes(cut.read_bytes()[:-30])  # truncated: written again
     (calls[0].new.parent / f".{calls[0].new.name}.99999").write_bytes(b"of a killed process")
     again = []
     monkeypatch.setattr(conversion, "_convert_one", lambda shard, *rest: (again.append(shard), real(shard, *rest)))
@@ -128,12 +128,12 @@ def test_an_interrupted_conversion_changes_nothing_and_goes_on(tmp_path, monkeyp
     assert contents(opened(tmp_path)) == expected
 
 
-def test_damage_is_said_with_the_file_and_nothing_is_changed(tmp_path):
+def test_damage_is_reported_with_the_file_and_nothing_is_changed(tmp_path):
     builder = written(tmp_path, "tfrecord")
     victim = builder.data_path / "leaves-train.tfrecord-00001-of-00003"
     whole = victim.read_bytes()
     damaged = bytearray(whole)
-    damaged[len(whole) // 2] ^= 1  # one bit: only the record's checksum tells
+    damaged[len(whole) // 2] ^= 1  # one bit: only the record's checksum reveals it
     victim.write_bytes(bytes(damaged))
     with pytest.raises(
         UserError, match=r"leaves-train.tfrecord-00001-of-00003 is damaged \(corrupted record at \d+"
@@ -142,35 +142,35 @@ def test_damage_is_said_with_the_file_and_nothing_is_changed(tmp_path):
     assert "\n" not in str(error.value)
     assert opened(tmp_path).info.file_format.value == "tfrecord"
     victim.unlink()
-    with pytest.raises(UserError, match=r"leaves-train.tfrecord-00001-of-00003 is not there; put it back"):
+    with pytest.raises(UserError, match=r"leaves-train.tfrecord-00001-of-00003 does not exist; restore it"):
         convert(builder, "leaves", "array_record")
     assert not list(builder.data_path.glob(".*"))
 
 
-def test_a_file_with_fewer_records_than_the_set_says_is_refused(tmp_path):
+def test_a_file_with_fewer_records_than_listed_is_an_error(tmp_path):
     builder = written(tmp_path, "tfrecord")
     victim, donor = (builder.data_path / f"leaves-{split}.tfrecord-00000-of-00003" for split in ("train", "test"))
     victim.write_bytes(donor.read_bytes())
-    with pytest.raises(UserError, match=r"holds 4 records, and dataset_info.json says 13; prepare the set again"):
+    with pytest.raises(UserError, match=r"has 4 records, but dataset_info.json lists 13; prepare the data set again"):
         convert(builder, "leaves", "array_record")
 
 
-def test_files_of_object_stores_are_written_here_and_copied_there(tmp_path, monkeypatch):
-    """array_record cannot write to gs://; a path with :// in its name stands for it."""
+def test_files_on_object_stores_are_written_locally_and_copied(tmp_path, monkeypatch):
+    """array_record cannot write to gs://; a path with :// in its name represents it."""
     shard = conversion.Shard(
         conversion.epath.Path(written(tmp_path, "tfrecord").info.splits["test"].filepaths[0]),
-        _Remote(tmp_path / "remote.array_record"),
+        _RemotePath(tmp_path / "remote.array_record"),
         4,
     )
-    monkeypatch.setattr(conversion, "epath", types.SimpleNamespace(Path=_Here))
+    monkeypatch.setattr(conversion, "epath", types.SimpleNamespace(Path=_LocalPath))
     conversion._convert_one(shard, "tfrecord", "array_record", iter(()))
     assert list(read_records(tmp_path / "remote.array_record", "array_record")) == list(
         read_records(shard.old, "tfrecord")
     )
 
 
-class _Remote:
-    """A path of an object store as far as the conversion knows it; its files lie in a folder here."""
+class _RemotePath:
+    """A stand-in for a path on an object store; its files are in a local folder."""
 
     def __init__(self, path):
         self.path, self.name = path, path.name
@@ -179,15 +179,15 @@ class _Remote:
         return f"gs://bucket/{self.name}"
 
 
-class _Here(type(Path())):
+class _LocalPath(type(Path())):
     def copy(self, target, overwrite):
         assert overwrite
         target.path.write_bytes(self.read_bytes())
 
 
-def test_other_formats_are_refused(tmp_path):
+def test_other_formats_are_an_error(tmp_path):
     builder = written(tmp_path, "tfrecord")
     builder.info._info_proto.file_format = "riegeli"
     builder.info.set_file_format("riegeli", override=True, override_if_initialized=True)
-    with pytest.raises(UserError, match=r"prepared as riegeli in .*; can be converted: array_record, tfrecord"):
+    with pytest.raises(UserError, match=r"prepared as riegeli in .*; allowed: array_record, tfrecord"):
         convert(builder, "leaves", "array_record")

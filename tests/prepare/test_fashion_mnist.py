@@ -1,4 +1,4 @@
-"""Debian's Fashion-MNIST files become the originals again: name and time go back into the gzip header, sha256 decides."""
+"""Originals restored from Debian's Fashion-MNIST files: name and time in the gzip header, verified by sha256."""
 
 import gzip
 import hashlib
@@ -21,18 +21,18 @@ def idx(num):
 
 
 def original(name, content):
-    """As `gzip name` packs it: with name and time."""
+    """As `gzip name` writes it: with name and time."""
     stream = io.BytesIO()
     with gzip.GzipFile(name.removesuffix(".gz"), "wb", 9, stream, mtime=SECONDS) as file:
         file.write(content)
     packed = bytearray(stream.getvalue())
-    packed[8] = 0  # Python writes 2 there for level 9, and gzip -6 writes 0
+    packed[8] = 0  # Python writes 2 for level 9, and gzip -6 writes 0
     packed[9] = 3
     return bytes(packed)
 
 
 def stripped(packed, name):
-    """As Debian's build leaves it: no name, another time."""
+    """As in Debian's package: without a name, with another time."""
     start = 10 + len(name.removesuffix(".gz")) + 1
     return packed[:3] + b"\x00" + b"\x00\x00\x00\x00" + packed[8:10] + packed[start:]
 
@@ -49,7 +49,7 @@ def folders(tmp_path):
     return source, tmp_path / "target", originals, checksums
 
 
-def test_the_originals_come_back_byte_for_byte(folders):
+def test_the_originals_are_restored_byte_for_byte(folders):
     source, target, originals, checksums = folders
     fashion_mnist.restore_files(source, target, checksums, FILES)
     for name, packed in originals.items():
@@ -58,7 +58,7 @@ def test_the_originals_come_back_byte_for_byte(folders):
         assert gzip.decompress((source / name).read_bytes()) == gzip.decompress(packed)
 
 
-def test_originals_stay_as_they_are(folders):
+def test_originals_are_unchanged(folders):
     source, target, originals, checksums = folders
     for name, packed in originals.items():
         (source / name).write_bytes(packed)
@@ -66,22 +66,22 @@ def test_originals_stay_as_they_are(folders):
     assert {name: (target / name).read_bytes() for name in NAMES} == originals
 
 
-def test_other_data_is_refused_with_both_checksums(folders):
+def test_other_data_is_an_error_with_both_checksums(folders):
     source, target, _, checksums = folders
     other = stripped(original(NAMES[0], idx(9)), NAMES[0])
     (source / NAMES[0]).write_bytes(other)
     with pytest.raises(
         UserError,
-        match=rf"{NAMES[0]} holds other data .*{checksums[NAMES[0]]}, this one {hashlib.sha256(other).hexdigest()}\)",
+        match=rf"{NAMES[0]} has other data .*{checksums[NAMES[0]]}, this one {hashlib.sha256(other).hexdigest()}\)",
     ):
         fashion_mnist.restore_files(source, target, checksums, FILES)
 
 
 @pytest.mark.parametrize("damage", [lambda packed: packed[:-6], lambda packed: b"", lambda packed: b"hello"])
-def test_a_file_that_cannot_be_unpacked_is_said(folders, damage):
+def test_a_file_that_cannot_be_decompressed_is_an_error(folders, damage):
     source, target, _, checksums = folders
     (source / NAMES[1]).write_bytes(damage((source / NAMES[1]).read_bytes()))
-    with pytest.raises(UserError, match=f"{NAMES[1]} holds other data"):
+    with pytest.raises(UserError, match=f"{NAMES[1]} has other data"):
         fashion_mnist.restore_files(source, target, checksums, FILES)
 
 
@@ -89,7 +89,7 @@ def test_missing_files_are_named(folders, tmp_path):
     source, target, _, checksums = folders
     (source / NAMES[0]).unlink()
     with pytest.raises(
-        UserError, match=rf"--source is .*does not hold {NAMES[0]}; .*apt-get install dataset-fashion-mnist"
+        UserError, match=rf"--source is .*does not contain {NAMES[0]}; .*apt-get install dataset-fashion-mnist"
     ):
         fashion_mnist.restore_files(source, target, checksums, FILES)
     assert not fashion_mnist.is_installed(source)

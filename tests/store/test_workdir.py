@@ -78,7 +78,7 @@ def test_a_damaged_file_of_the_run_is_said_and_kept(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     message = message_of(workdir.claim, tmp_path, CONFIG, DATASET)
     assert message.startswith(f"{tmp_path / name} cannot be read (")
-    assert message.endswith("); put it back from a copy, or choose another --workdir")
+    assert message.endswith("); restore it from a copy, or choose another --workdir")
     assert (tmp_path / name).read_bytes() == content
 
 
