@@ -39,7 +39,7 @@ def build_parser(program: str) -> command_line.Parser:
     parser.add_argument(
         "--workdir",
         metavar="FOLDER",
-        help="the --workdir of the training; the cache is beside it (default: that of the training)",
+        help="the --workdir of the training, for the cache beside it (default: as for train)",
     )
     parser.add_argument(
         "--file_format",

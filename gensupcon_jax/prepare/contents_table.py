@@ -138,7 +138,8 @@ def _copies(contents: Contents, copies: Copies) -> list[str]:
         if count:
             sentences.append(
                 f"{_count(count, 'image')} of {second} {_are(count)} also in {first}, the same bytes: "
-                f"{_examples(contents, copies, {first, second})}. Remove them from {first}: {second} must contain unseen images only"
+                f"{_examples(contents, copies, {first, second})}. Remove them from {first}: {second} must contain "
+                "unseen images only"
             )
     for split, count in copies.within.items():
         if count:

@@ -1,1 +1,1 @@
-"""What happens to images on the device before the network sees them: augmentation and mixing."""
+"""Augmentation and mixing of images on the device."""

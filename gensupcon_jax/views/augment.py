@@ -1,4 +1,4 @@
-"""Random views of an image, on the device: what a policy does to one image, vmapped over a batch."""
+"""Random views of images, on the device: transforms of one image, vmapped over a batch."""
 
 import functools
 import math
@@ -32,14 +32,14 @@ BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
 
 _CROP_ATTEMPTS = 10  # as torchvision
 _BLUR_IMAGE_SIZE = 224  # the width of the blur is in pixels of an image of this size (MoCo v2)
-_LARGEST_SMALL_IMAGE = 64  # above it images get ImageNet's AutoAugment policy (ours)
+_LARGEST_SMALL_IMAGE = 64  # larger images use the ImageNet policy of AutoAugment (ours)
 
 
 class ColorChange(NamedTuple):
     """One change of colors.
 
-    factors [3]: of BRIGHTNESS, CONTRAST and SATURATION, 1 is no change. order [operation]: which of them are done, one
-    after the other. hue_shift: in turns of the color circle, None: no hue. hue_place: how many of them come before it.
+    factors [3]: of BRIGHTNESS, CONTRAST and SATURATION; 1 means no change. order [operation]: the operations to apply, in
+    order. hue_shift: in turns of the color circle; None: no hue. hue_place: number of operations before the hue.
     """
 
     factors: Array
@@ -74,10 +74,11 @@ def build_augment_fn(
 ) -> Callable[[jax.Array, Array], jax.Array]:
     """augment_fn(keys [batch], images uint8 [batch, height, width, channel]) -> normalized views, by one of POLICIES.
 
-    keys: a typed key for each image, see `per_image_keys`. Views are [batch, view, image_size, image_size, channel]
-    float32, each drawn on its own. mean, std [channel] on the scale 0..1; dataset_name helps `auto_policy="auto"`; the
-    others are the config's `augment` fields. Probability or strength 0 leaves out. Images [batch, view, image_size,
-    image_size, channel] are views whose crops the host has taken: all but the crop is done. Raises UserError for bad settings.
+    keys: one typed key per image, see `per_image_keys`. Views are [batch, view, image_size, image_size, channel] float32,
+    drawn independently. mean, std [channel] on the scale 0..1; dataset_name is for `auto_policy="auto"`; the other
+    arguments are the config's `augment` fields. Probability or strength 0 disables a transform. Images [batch, view,
+    image_size, image_size, channel] are views that the host has cropped: they are not cropped again. Raises UserError for
+    wrong settings.
     """
     _check_number("num_views", num_views, 1)
     _check_choice("policy", policy, POLICIES)
@@ -121,7 +122,7 @@ def _color_transforms(
     blur_probability: Number,
     blur_sigma: Sequence[Number],
 ) -> list[Transform]:
-    """Color jitter, gray and blur, each where it can happen at all; UserError for bad settings."""
+    """Color jitter, gray and blur, without those that are disabled; UserError for wrong settings."""
     probabilities = {"jitter": jitter_probability, "gray": gray_probability, "blur": blur_probability}
     for name, value in probabilities.items():
         _check_number(f"{name}_probability", value, 0, 1)
@@ -137,9 +138,9 @@ def _color_transforms(
 
 
 def choose_auto_policy(auto_policy: str, dataset_name: str, image_size: int) -> str:
-    """The name of the AutoAugment table: auto_policy itself, or for "auto" the one that fits the data set.
+    """The name of the AutoAugment table: auto_policy itself, or for "auto" the one for the data set.
 
-    SVHN's for a data set of this name, else ImageNet's for images above 64 pixels, else CIFAR-10's.
+    SVHN's for a data set of that name, else ImageNet's for images above 64 pixels, else CIFAR-10's.
     """
     if auto_policy != "auto":
         return auto_policy
@@ -151,10 +152,10 @@ def choose_auto_policy(auto_policy: str, dataset_name: str, image_size: int) -> 
 def per_image_keys(
     key: jax.Array, first_index: int | Int[Array, ""], num_images: int
 ) -> Key[jax.Array, "{num_images}"]:
-    """A key for each image, which depends on the image's place in the global batch and on nothing else.
+    """One key per image, which depends only on the index of the image in the global batch.
 
-    key: the same on every device, threefry (jax's default: the `rbg` kinds draw other numbers under vmap than alone).
-    first_index: place of the first local image in the global batch.
+    key: the same on every device, of kind threefry (jax's default: `rbg` draws other numbers under vmap).
+    first_index: index of the first local image in the global batch.
     """
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, first_index + jnp.arange(num_images))
 
@@ -166,7 +167,7 @@ def make_views(
     transforms: Sequence[Transform],
     num_views: int,
 ) -> Float[jax.Array, "batch {num_views} out_height out_width channel"]:
-    """Several independent views of each image, in 0..1, float32; all randomness of an image is in its key."""
+    """Independent views of each image, in 0..1, float32; the randomness of an image depends only on its key."""
 
     def views_of_one(key: jax.Array, image: jax.Array) -> jax.Array:
         keys = jax.random.split(key, (num_views, len(transforms)))
@@ -181,7 +182,7 @@ def change_views(
     *,
     transforms: Sequence[Transform],
 ) -> Float[jax.Array, "batch view size size channel"]:
-    """Each of the views of an image changed on its own, in 0..1, float32; all randomness of an image is in its key."""
+    """Independent changes of given views, in 0..1, float32; the randomness of an image depends only on its key."""
     if not transforms:
         return _unit_range(views)
 
@@ -199,7 +200,7 @@ def normalize(
 ) -> Float[jax.Array, "*batch height width channel"]:
     """(images - mean) / std, float32 (torchvision).
 
-    images: uint8 0..255, which are first divided by 255, or floats in 0..1. mean, std [channel] on the scale 0..1.
+    images: uint8 in 0..255, which are divided by 255 first, or floats in 0..1. mean, std [channel] on the scale 0..1.
     """
     return (_unit_range(images) - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
@@ -228,9 +229,9 @@ def random_box(
 ) -> Int[jax.Array, "top_left_height_width=4"]:
     """(top, left, height, width) of a crop, whole pixels inside height x width (torchvision).
 
-    Area share uniform in scale, log(width / height) uniform in log(ratio). torchvision draws again while the box
-    does not fit, 10 times at most: here 10 boxes are drawn at once and the first that fits is taken, else
-    torchvision's own fallback, the largest box in the middle whose ratio is allowed.
+    The share of the area is uniform in scale, log(width / height) uniform in log(ratio). torchvision draws up to 10 boxes
+    until one fits: here 10 boxes are drawn at once and the first that fits is used, else torchvision's fallback, the
+    largest centered box with an allowed ratio.
     """
     draws = _uniform(key, 2 * _CROP_ATTEMPTS + 2)
     area_draws, ratio_draws = draws[:-2].reshape(2, _CROP_ATTEMPTS)
@@ -249,12 +250,11 @@ def random_box(
 def crop_and_resize(
     image: Float[Array, "height width channel"], box: Int[Array, "top_left_height_width=4"], *, size: int
 ) -> Float[jax.Array, "{size} {size} channel"]:
-    """The box (top, left, height, width) of the image, resized bilinearly to size x size (ours, on jax.image).
+    """The box (top, left, height, width) of the image, resized bilinearly to size x size (jax.image).
 
-    Two small matmuls with traced box sizes and no gather. Antialiased when it shrinks, as PIL and torchvision. The
-    whole image at its own size comes back unchanged. At the rim of the box an output pixel also takes from the image's
-    pixels just outside, within the reach of the bilinear kernel, as PIL's resize(box=...); torchvision, which cuts
-    first, repeats the rim instead.
+    Two small matmuls with traced box sizes, without a gather. Antialiased when shrinking, as in PIL and torchvision. The
+    whole image at its own size is unchanged. At the border of the box, the bilinear kernel also reads pixels just outside
+    the box, as PIL's resize(box=...) does; torchvision crops first and repeats the border pixels instead.
     """
     zoom = size / box[2:].astype(jnp.float32)
     shape = (size, size, image.shape[-1])
@@ -264,7 +264,7 @@ def crop_and_resize(
 def whole_image(
     _key: jax.Array, image: Float[Array, "height width channel"], *, size: int
 ) -> Float[jax.Array, "{size} {size} channel"]:
-    """The whole image, resized to size x size where it has another size."""
+    """The whole image, resized to size x size if necessary."""
     height, width, _ = image.shape
     if (height, width) == (size, size):
         return jnp.asarray(image)
@@ -272,7 +272,7 @@ def whole_image(
 
 
 def resize(images: Array, size: int) -> jax.Array:
-    """Images [image, height, width, channel] at size x size, uint8 where they were; those of that size as they are."""
+    """Images [image, height, width, channel] resized to size x size; uint8 stays uint8."""
     if images.shape[1:3] == (size, size):
         return jnp.asarray(images)
     box = jnp.array([0, 0, *images.shape[1:3]])
@@ -289,7 +289,7 @@ def random_flip(
     *,
     probability: Number,
 ) -> UInt8[jax.Array, "height width channel"] | Float[jax.Array, "height width channel"]:
-    """The image mirrored left to right with this probability (dm_pix)."""
+    """The image, flipped left to right with this probability (dm_pix)."""
     return dm_pix.random_flip_left_right(key, jnp.asarray(image), probability=float(probability))
 
 
@@ -305,8 +305,8 @@ def color_jitter(
 ) -> Float[jax.Array, "height width channel"]:
     """Brightness, contrast, saturation and hue changed at random, in random order (torchvision's ColorJitter).
 
-    The arguments are those of `random_color_change`. With 1 - probability the image stays as it is. Saturation and hue
-    do nothing to images that have not three channels.
+    The arguments are those of `random_color_change`. With 1 - probability the image is unchanged. Saturation and hue apply
+    only to images of three channels.
     """
     change_fn = functools.partial(random_color_change, key, brightness=brightness, contrast=contrast)
     if image.shape[-1] == 3:
@@ -328,7 +328,7 @@ def random_color_change(
     """Whether to change the colors of an image, and how (torchvision's ColorJitter inside RandomApply).
 
     brightness, contrast, saturation: factors are uniform in max(0, 1 - this) .. 1 + this. hue: the shift is uniform in
-    -this .. this, in turns of the color circle. All orders are equally likely. Strength 0 leaves an operation out.
+    -this .. this, in turns of the color circle. All orders are equally likely. Strength 0 disables an operation.
     """
     strengths = np.array([brightness, contrast, saturation], np.float32)
     used = np.flatnonzero(strengths)
@@ -345,13 +345,13 @@ def random_color_change(
 def adjust_colors(
     image: Float[Array, "height width channel"], change: ColorChange
 ) -> Float[jax.Array, "height width channel"]:
-    """The image with its brightness, contrast, saturation and hue changed as `change` says, in 0..1 (torchvision)."""
-    # Under vmap a switch computes all its branches: 4 slots of 4 operations would cost 16 of them, 4 of them the dear
-    # hue. Instead the three blends run once before the hue and once after it, and those whose turn it is not
-    # have factor 1, which changes nothing: 6 cheap blends and a single hue give every order.
+    """The image with its brightness, contrast, saturation and hue changed according to `change`, in 0..1 (torchvision)."""
+    # Under vmap a switch computes all its branches: 4 slots of 4 operations would be 16 of them, 4 of them the expensive
+    # hue. Instead the three blends run once before the hue and once after it, with factor 1 (no change) where they do
+    # not apply: 6 cheap blends and a single hue give every order.
     factors, places = change.factors[change.order], jnp.arange(change.order.shape[0])
     contrast_place = jnp.sum(jnp.where(change.order == CONTRAST, places, 0))
-    # One array a channel: with the channels as the innermost axis the blends take 3 times as long on a CPU.
+    # One array per channel: with the channels as the innermost axis, the blends take 3 times as long on a CPU.
     planes = jnp.unstack(jnp.asarray(image), axis=-1)
 
     def changed(factors, hue_shift, contrast_gray):
@@ -362,8 +362,8 @@ def adjust_colors(
         turned = blend(planes, jnp.where(is_before, factors, 1.0))
         return blend(_turn_hue(turned, hue_shift), jnp.where(is_before, 1.0, factors))
 
-    # Contrast needs the mean gray of the image as it is when its turn comes. It is taken once, of an image that is never
-    # written: taken in every slot it would part the blends into six passes over memory, on a TPU most of the augmentation.
+    # Contrast needs the mean gray of the image just before it. It is computed once, of an image that is never written:
+    # in every slot it would split the blends into six passes over memory, on a TPU most of the time of the augmentation.
     come_first = places < contrast_place
     hue_first = (
         None if change.hue_shift is None else jnp.where(contrast_place >= change.hue_place, change.hue_shift, 0.0)
@@ -375,7 +375,7 @@ def adjust_colors(
 def random_gray(
     key: jax.Array, image: Float[Array, "height width channel"], *, probability: Number
 ) -> Float[jax.Array, "height width channel"]:
-    """The image without its colors with this probability (torchvision's RandomGrayscale); only for three channels."""
+    """The image, converted to gray with this probability (torchvision's RandomGrayscale); only for three channels."""
     image = jnp.asarray(image)
     if image.shape[-1] != 3:
         return image
@@ -386,13 +386,13 @@ def random_gray(
 def random_blur(
     key: jax.Array, image: Float[Array, "height width channel"], *, sigma: Sequence[Number], probability: Number
 ) -> Float[jax.Array, "height width channel"]:
-    """The image blurred with this probability, by a width uniform in sigma (SimCLR, MoCo v2).
+    """The image, blurred with this probability, with a width uniform in sigma (SimCLR, MoCo v2).
 
-    sigma: smallest and largest, in pixels of an image 224 high: the same share of any image is blurred away.
+    sigma: smallest and largest width, in pixels of an image of height 224; it scales with the image.
     """
     scale = image.shape[0] / _BLUR_IMAGE_SIZE
     draws = _uniform(key, 2)
-    radius = max(1, math.ceil(3 * sigma[1] * scale))  # where the widest kernel is down to 1 % of its middle
+    radius = max(1, math.ceil(3 * sigma[1] * scale))  # where the widest kernel has fallen to 1 % of its peak
     blurred = gaussian_blur(image, scale * _between(draws[0], *sigma), radius=radius)
     return jnp.where(draws[1] < probability, blurred, image)
 
@@ -400,11 +400,11 @@ def random_blur(
 def gaussian_blur(
     image: Float[Array, "height width channel"], sigma: Float[Array, ""] | Number, *, radius: int
 ) -> Float[jax.Array, "height width channel"]:
-    """The image under a Gaussian of 2 radius + 1 pixels, reflected at the border (torchvision's gaussian_blur).
+    """The image convolved with a Gaussian of 2 radius + 1 pixels, reflected at the border (torchvision's gaussian_blur).
 
-    A product with a band matrix for each axis: every pixel is read and written once for each. Sums of shifted images
-    move as many times as many bytes; dm_pix.gaussian_blur pads with black, and vmapped with a kernel an image it becomes a
-    grouped convolution.
+    A product with a band matrix per axis, so that every pixel is read and written once per axis. Sums of shifted images
+    move many times as many bytes; dm_pix.gaussian_blur pads with black, and becomes a grouped convolution when vmapped with
+    one kernel per image.
     """
     image = jnp.asarray(image)
     rows, columns = (_band_matrix(sigma, radius, size) for size in image.shape[:2])
@@ -412,12 +412,12 @@ def gaussian_blur(
 
 
 def _band_matrix(sigma: Float[Array, ""] | Number, radius: int, size: int) -> Float[jax.Array, "{size} {size}"]:
-    """What pixel j gives to the blurred pixel i of a line, the line reflected at its ends. Rows sum to 1."""
+    """Weight of pixel j in the blurred pixel i of a line that is reflected at its ends. Rows sum to 1."""
     if size == 1:
         return jnp.ones((1, 1))
     own, given = np.arange(size)[:, None], np.arange(size)
     period, matrix = 2 * (size - 1), jnp.zeros((size, size))
-    # Pixel j stands at j, its mirror images at -j, and both again every period; at the ends the two are one.
+    # Pixel j is at j, its mirror image at -j, and both repeat every period; at the ends the two coincide.
     for shift in range(-(radius // period) - 1, radius // period + 2):
         for place, is_there in ((given, given >= 0), (-given, (given > 0) & (given < size - 1))):
             distance = own - place - shift * period
@@ -430,9 +430,9 @@ def _band_matrix(sigma: Float[Array, ""] | Number, radius: int, size: int) -> Fl
 def random_cutout(
     key: jax.Array, image: Float[Array, "height width channel"], *, size: Number, fill: Float[Array, "channel"]
 ) -> Float[jax.Array, "height width channel"]:
-    """The image with a square of the color `fill` (Cutout, arXiv 1708.04552).
+    """The image with a square filled with the color `fill` (Cutout, arXiv 1708.04552).
 
-    size: side of the square as a share of the image's shorter side. Its middle is any pixel of the image, so that part
+    size: side of the square as a share of the image's shorter side. Its center is any pixel of the image, so that part
     of the square may be outside.
     """
     height, width, _ = image.shape
@@ -448,26 +448,26 @@ def random_cutout(
 
 
 def _sometimes(transform: Callable, probability: Number) -> list[Transform]:
-    """The transform with its probability, or nothing where that is 0."""
+    """The transform with its probability, or nothing if that is 0."""
     return [functools.partial(transform, probability=probability)] if probability else []
 
 
 def _apply_in_turn(transforms: Sequence[Transform], keys: jax.Array, image: jax.Array) -> jax.Array:
     for transform, key in zip(transforms, keys, strict=True):
-        # A flip moves pixels as they are: uint8 is a quarter of the bytes.
+        # A flip only moves pixels: uint8 has a quarter of the bytes.
         moves_only = getattr(transform, "func", transform) is random_flip
         image = transform(key, image if moves_only else _unit_range(image))
     return image
 
 
 def _unit_range(images: Array) -> jax.Array:
-    """Uint8 0..255 -> float32 0..1; floats are taken to be in 0..1."""
+    """Uint8 in 0..255 -> float32 in 0..1; floats must be in 0..1 already."""
     images = jnp.asarray(images)
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
 
 
 def _between(draw: jax.Array, low: Any, high: Any) -> jax.Array:
-    """A draw from 0..1 moved to low..high."""
+    """A draw from 0..1, scaled to low..high."""
     return low + (high - low) * draw
 
 
@@ -481,7 +481,7 @@ def _fallback_size(height: int, width: int, ratio: Sequence[Number]) -> tuple[in
 
 
 def _uniform(key: jax.Array, num: int) -> Float[jax.Array, "{num}"]:
-    """Numbers in 0..1, all from a single draw: under vmap each call of jax.random takes about a second to compile."""
+    """Uniform numbers in 0..1 from a single draw: under vmap each call of jax.random takes about 1 s to compile."""
     power_of_two = 1 << (num - 1).bit_length()  # 16 numbers compile 3 times as fast as 9 on a CPU
     return jax.random.uniform(key, (power_of_two,))[:num]
 
@@ -495,19 +495,19 @@ def _blend_in_turn(
 
 
 def _blend(planes: Planes, factor: jax.Array, operation: jax.Array, contrast_gray: jax.Array | float) -> Planes:
-    """All three are blends, with black, the mean gray or the pixel's own gray: a select picks which (torchvision).
+    """One of brightness, contrast and saturation: a blend with black, the mean gray or the gray of the pixel (torchvision).
 
-    dm_pix adds brightness, takes each channel's own mean for contrast and moves saturation in HSV: other operations.
+    dm_pix differs: it adds brightness, uses the mean of each channel for contrast, and changes saturation in HSV.
     """
     other = jnp.where(operation == BRIGHTNESS, 0.0, jnp.where(operation == CONTRAST, contrast_gray, _gray(planes)))
     return tuple(jnp.clip(factor * plane + (1 - factor) * other, 0.0, 1.0) for plane in planes)
 
 
 def _turn_hue(planes: Planes, shift: jax.Array) -> Planes:
-    """Red, green and blue with the hue moved by `shift` turns of the color circle, in 0..1 (torchvision).
+    """Red, green and blue with the hue shifted by `shift` turns of the color circle, in 0..1 (torchvision).
 
-    The arithmetic of dm_pix.adjust_hue, without the stack of the channels around it: on a TPU that parts what comes before
-    and after the hue into passes over memory.
+    The arithmetic of dm_pix.adjust_hue on separate channels: stacking them would split the operations before and after the
+    hue into passes over memory on a TPU.
     """
     red, green, blue = planes
     largest = jnp.maximum(jnp.maximum(red, green), blue)
@@ -522,10 +522,10 @@ def _turn_hue(planes: Planes, shift: jax.Array) -> Planes:
 
 
 def _gray(planes: Planes) -> Float[jax.Array, "height width"]:
-    """Luma; the mean of the channels where they are not red, green and blue.
+    """Luma of three channels; the mean of any other number of channels.
 
-    Not dm_pix.rgb_to_grayscale: that is a matmul, which does not fuse (the jitter took 3 times as long on a CPU) and
-    rounds to bfloat16 on a TPU.
+    dm_pix.rgb_to_grayscale is a matmul, which does not fuse (the jitter took 3 times as long on a CPU) and rounds to
+    bfloat16 on a TPU.
     """
     weights = TORCHVISION_GRAY if len(planes) == 3 else [1 / len(planes)] * len(planes)
     return sum(weight * plane for weight, plane in zip(weights, planes, strict=True))

@@ -22,9 +22,9 @@ VIEWS = names_of("mix.views")
 
 
 class Kept(NamedTuple):
-    """What an image keeps of itself; the rest comes from its partner.
+    """The weights of an image in a mix; the rest comes from its partner.
 
-    pixels [..., height, width] in 0..1, for each pixel; share [...] in 0..1: their mean, which is the label's weight.
+    pixels [..., height, width] in 0..1: weight of each pixel; share [...] in 0..1: their mean, the weight of the label.
     """
 
     pixels: jax.Array
@@ -35,16 +35,16 @@ def build_mix_fn(*, kind: str, alpha: Number, per: str, views: str, block: int) 
     """mix_fn(key, images, labels, *, first_index) -> (images, labels): views mixed with those of other images.
 
     Mixup and CutMix (authors' code) of each view and its label distribution.
-    kind: "none", "mixup", "cutmix", or "mixup_cutmix", a fair coin for each draw. lambda ~ Beta(alpha, alpha).
-    per: "batch", one lambda and one box for all images (authors' code), or "image", one for each.
-    views: "independent", each draws its own partner, lambda and box (authors' code), or "alike", all share them.
+    kind: "none", "mixup", "cutmix", or "mixup_cutmix", a fair coin per draw. lambda ~ Beta(alpha, alpha).
+    per: "batch", one lambda and one box for all images (authors' code), or "image", one per image.
+    views: "independent", each view draws its own partner, lambda and box (authors' code), or "alike", all views share them.
     block: partners are a random permutation of this many consecutive images (ours; authors: of the whole batch).
 
     mix_fn takes the step's key, the same on every device, and the local part of the global batch: images [batch, view,
-    height, width, channel] and labels [batch, class], whose first image has the place first_index, a multiple of block.
-    It returns images [batch, view, height, width, channel] and labels [batch, view, class], float32. What becomes of an
-    image follows from its place in the global batch, never from how the batch is spread. Raises UserError for settings
-    that are not allowed; mix_fn, for a block that does not divide the local batch.
+    height, width, channel] and labels [batch, class]; first_index is the index of its first image, a multiple of block.
+    It returns images [batch, view, height, width, channel] and labels [batch, view, class], float32. The mix of an image
+    depends only on its index in the global batch, not on the sharding. Raises UserError for settings that are not allowed;
+    mix_fn does for a block that does not divide the local batch.
     """
     _check_settings(kind, alpha, per, views, block)
 
@@ -76,7 +76,7 @@ def build_mix_fn(*, kind: str, alpha: Number, per: str, views: str, block: int) 
 
 
 def _mixed(images, labels, partners: Int[Array, "batch view"], kept: Kept, block: int) -> tuple[jax.Array, jax.Array]:
-    """Views and labels, each with what it does not keep taken from its partner, a place in its own block."""
+    """Views and labels mixed with those of their partners, which are indices in the same block."""
     num_images, num_views = partners.shape
     partner_labels = labels[jnp.arange(num_images)[:, None] // block * block + partners]
     mixed_labels = _blend(labels[:, None], partner_labels, kept.share[..., None])
@@ -87,7 +87,7 @@ def _mixed(images, labels, partners: Int[Array, "batch view"], kept: Kept, block
 
 
 def mixup_kept(mix_lambda: Float[Array, "*draw"], height: int, width: int) -> Kept:
-    """Mixup: the same share of every pixel, mix_lambda [...] in 0..1 (arXiv 1710.09412)."""
+    """Mixup: the same weight for every pixel, mix_lambda [...] in 0..1 (arXiv 1710.09412)."""
     mix_lambda = jnp.asarray(mix_lambda)
     shape = (*mix_lambda.shape, height, width)
     return Kept(jnp.broadcast_to(mix_lambda[..., None, None], shape), mix_lambda)
@@ -100,35 +100,35 @@ def cutmix_kept(
     height: int,
     width: int,
 ) -> Kept:
-    """CutMix: all of the pixels outside a box, none inside; the share is counted (arXiv 1905.04899, its authors' code).
+    """CutMix: weight 1 outside a box, 0 inside; the share is counted (arXiv 1905.04899, authors' code).
 
-    The box has sides of sqrt(1 - lambda) of the image's and is cut off at the image's rim. mix_lambda [...] in 0..1,
+    The sides of the box are sqrt(1 - lambda) of those of the image; the box is clipped at the border. mix_lambda [...] in 0..1,
     center_row [...] in 0 .. height - 1, center_column [...] in 0 .. width - 1.
     """
     in_rows, rows = _box_side(mix_lambda, center_row, height)
     in_columns, columns = _box_side(mix_lambda, center_column, width)
     outside = ~(in_rows[..., :, None] & in_columns[..., None, :])
-    # Not 1 - lambda, nor a mean of floats: the label's weight is to be exactly the share of pixels that are kept.
+    # Not 1 - lambda, nor a mean of floats: the weight of the label must be exactly the share of the pixels that are kept.
     share = (height * width - rows * columns).astype(jnp.float32) / (height * width)
     return Kept(outside.astype(jnp.float32), share)
 
 
 def permutations(key: jax.Array, length: int, num: int) -> Int[jax.Array, "{length} {num}"]:
-    """Independent random permutations of 0 .. length - 1, one a column."""
-    # Sorting 32 random bits: jax.random.permutation does the same and takes twice as long to compile.
+    """Independent random permutations of 0 .. length - 1, one per column."""
+    # Sorts 32 random bits, as jax.random.permutation does, which takes twice as long to compile.
     return jnp.argsort(jax.random.bits(key, (length, num)), axis=0)
 
 
 def _of_partners(
     images: Float[Array, "batch view height width channel"], partners: Int[Array, "batch view"], block: int
 ) -> Float[jax.Array, "batch view height width channel"]:
-    """The views of the partners, which are places in an image's own block.
+    """The views of the partners, which are indices in the image's block.
 
-    A product of each block with its permutation matrix, which is exact at full precision. A gather costs no FLOPs, but
-    nothing fuses with it, and XLA's cost analysis counts it as 100 MB for each ImageNet image.
+    A product of each block with its permutation matrix, which is exact at full precision. A gather takes no FLOPs, but
+    does not fuse, and XLA's cost analysis counts it as 100 MB per ImageNet image.
     """
     num_views = images.shape[1]
-    blocks = images.reshape(-1, block * num_views, *images.shape[2:])  # views side by side: nothing is transposed
+    blocks = images.reshape(-1, block * num_views, *images.shape[2:])  # without a transposition
     places = (partners * num_views + jnp.arange(num_views)).reshape(-1, block * num_views)
     chosen = jax.nn.one_hot(places, block * num_views)
     return jnp.einsum("nij,njhwc->nihwc", chosen, blocks, precision=jax.lax.Precision.HIGHEST).reshape(images.shape)
@@ -137,7 +137,7 @@ def _of_partners(
 def _draw_kept(key: jax.Array, *, shape: tuple[int, ...], kind: str, alpha: Number, height: int, width: int) -> Kept:
     beta_key, uniform_key = jax.random.split(key)
     mix_lambda, row, column, coin = jax.random.uniform(uniform_key, (4, *shape))
-    # Beta(1, 1) is uniform, and is what everyone uses: the gamma sampler alone takes seconds to compile. For other
+    # Beta(1, 1), the usual choice, is uniform: the gamma sampler alone takes seconds to compile. For other values of
     # alpha jax samples in log space: no NaN from 1e-30 to 1e38.
     if alpha != 1:
         mix_lambda = jax.random.beta(beta_key, alpha, alpha, shape, jnp.float32)
@@ -154,7 +154,7 @@ def _draw_kept(key: jax.Array, *, shape: tuple[int, ...], kind: str, alpha: Numb
 
 
 def _per_block(key: jax.Array, first_index: int | Array, num_images: int, block: int, draw_fn: Callable):
-    """draw_fn(a block's key) -> arrays [block, ...], for all blocks: [batch, ...]; keys by global block number."""
+    """draw_fn(key) -> arrays [block, ...], applied to all blocks: [batch, ...]; keys depend on the global block number."""
     blocks = first_index // block + jnp.arange(num_images // block)
     block_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, blocks)
     return jax.tree.map(lambda leaf: leaf.reshape(num_images, *leaf.shape[2:]), jax.vmap(draw_fn)(block_keys))
@@ -163,8 +163,8 @@ def _per_block(key: jax.Array, first_index: int | Array, num_images: int, block:
 def _box_side(
     mix_lambda: Float[Array, "*draw"], center: Int[Array, "*draw"], size: int
 ) -> tuple[Bool[jax.Array, "*draw {size}"], Int[jax.Array, "*draw"]]:
-    """Which of an axis's pixels lie in the box, and how many."""
-    # Cut to whole pixels twice, as the CutMix authors: the side, then its half. The side is so always even.
+    """Mask of the pixels of an axis that are in the box, and their number."""
+    # Rounded down twice, as in the authors' code: the side, then its half. So the side is always even.
     half = jnp.floor(size * jnp.sqrt(1 - mix_lambda)).astype(jnp.int32) // 2
     start, stop = jnp.clip(center - half, 0, size), jnp.clip(center + half, 0, size)
     places = jnp.arange(size)
@@ -184,14 +184,14 @@ def _check_settings(kind: str, alpha: Number, per: str, views: str, block: int) 
     if not 0 < alpha < math.inf:
         raise UserError(f"mix.alpha is {alpha!r}; allowed: a number above 0")
     if block < 1:
-        raise UserError(f"mix.block is {block!r}; allowed: a whole number from 1")
+        raise UserError(f"mix.block is {block!r}; allowed: an integer from 1")
 
 
 def _check_block(block: int, num_images: int, first_index: int | Array) -> None:
     if num_images % block:
         divisors = [size for size in range(1, num_images + 1) if num_images % size == 0]
         raise UserError(
-            f"mix.block is {block}, which does not divide the {num_images} images of a device; "
+            f"mix.block is {block}, which does not divide the {num_images} images per device; "
             f"allowed: {', '.join(map(str, divisors))}"
         )
     if isinstance(first_index, int) and first_index % block:

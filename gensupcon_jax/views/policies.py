@@ -1,4 +1,4 @@
-"""AutoAugment and RandAugment: which of PIL's operations change an image, how strongly, and these operations."""
+"""AutoAugment and RandAugment: the random choice of operations and strengths, and PIL's operations in jax."""
 
 import enum
 
@@ -15,7 +15,7 @@ Number = float | int
 
 
 class Operation(enum.IntEnum):
-    """What can be done to an image; RandAugment draws from all of them but INVERT (arXiv 1909.13719)."""
+    """Operations on an image; RandAugment draws from all except INVERT (arXiv 1909.13719)."""
 
     IDENTITY = 0
     SHEAR_X = 1
@@ -46,8 +46,8 @@ _MAX_ENHANCEMENT = 0.9  # factors 0.1 to 1.9
 _MAX_BITS_LOST = 4
 _FILL = 128 / 255  # outside of the image
 
-# Each row is a sub-policy: two operations in turn as (operation, probability, level 0..9). The levels of
-# AUTO_CONTRAST, EQUALIZE and INVERT mean nothing. From the appendix of arXiv 1805.09501.
+# Each row is a sub-policy: two successive operations as (operation, probability, level 0..9). AUTO_CONTRAST, EQUALIZE
+# and INVERT ignore the level. From the appendix of arXiv 1805.09501.
 AUTO_TABLES = {
     "cifar10": (
         ((Operation.INVERT, 0.1, 7), (Operation.CONTRAST, 0.2, 6)),
@@ -153,8 +153,8 @@ def rand_augment(
 def draw_auto(key: jax.Array, policy: str) -> tuple[Int[jax.Array, "step=2"], Float[jax.Array, "step=2"]]:
     """The operations of a random sub-policy and their strengths -1..1, see `apply_operation` (arXiv 1805.09501).
 
-    Left-right, up-down and turns have a random sign. Factors of enhancements rise with the level from 0.1 to 1.9, as
-    in the paper: torchvision draws a sign for them too.
+    Shears, translations and rotations have a random sign. Factors of enhancements rise with the level from 0.1 to 1.9, as
+    in the paper; torchvision draws a sign for them too.
     """
     table = jnp.array(AUTO_TABLES[policy], jnp.float32)
     draws = jax.random.uniform(key, (8,))
@@ -168,9 +168,9 @@ def draw_auto(key: jax.Array, policy: str) -> tuple[Int[jax.Array, "step=2"], Fl
 def draw_rand(
     key: jax.Array, num_operations: int, magnitude: Number
 ) -> tuple[Int[jax.Array, "{num_operations}"], Float[jax.Array, "{num_operations}"]]:
-    """Random operations, each as likely, and their strengths -1..1, see `apply_operation` (torchvision).
+    """Uniformly random operations and their strengths -1..1, see `apply_operation` (torchvision).
 
-    The sign is random, for enhancements too, so that magnitude 0 changes nothing except by AUTO_CONTRAST and EQUALIZE.
+    The sign is random, also for enhancements, so that at magnitude 0 only AUTO_CONTRAST and EQUALIZE change the image.
     """
     draws = jax.random.uniform(key, (2, num_operations))
     operations = jnp.floor(draws[0] * Operation.INVERT).astype(jnp.int32)
@@ -180,7 +180,7 @@ def draw_rand(
 def apply_in_turn(
     image: Float[Array, "height width channel"], operations: Int[Array, "step"], strengths: Float[Array, "step"]
 ) -> Float[jax.Array, "height width channel"]:
-    """The image after one operation after the other, see `apply_operation`."""
+    """The image after successive operations, see `apply_operation`."""
 
     def step(image: jax.Array, change: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         return apply_operation(image, *change), None
@@ -194,15 +194,15 @@ def apply_in_turn(
 def apply_operation(
     image: Float[Array, "height width channel"], operation: Int[Array, ""] | int, strength: Float[Array, ""] | Number
 ) -> Float[jax.Array, "height width channel"]:
-    """One Operation on an image in 0..1, as PIL does it to whole gray levels 0..255 (PIL, torchvision).
+    """One Operation on an image in 0..1, as PIL applies it to integer levels 0..255 (PIL, torchvision).
 
-    strength -1..1: of 0.3 for shears, 150/331 of the side for translations (whole pixels), 30 degrees for ROTATE; factors
-    of enhancements are 1 + 0.9 x strength. The sign says nothing to SOLARIZE, which inverts from level 256 x (1 - strength)
-    up, and POSTERIZE, which drops 4 x strength bits. COLOR does nothing to one channel.
+    strength -1..1: relative to 0.3 for shears, 150/331 of the side for translations (whole pixels), 30 degrees for ROTATE;
+    factors of enhancements are 1 + 0.9 x strength. SOLARIZE inverts levels from 256 x (1 - |strength|) up, POSTERIZE drops
+    4 x |strength| bits. COLOR does not change images of one channel.
     """
-    # Under vmap a switch computes all its branches. Instead each of the three kinds of operation runs once, and two
-    # of them change nothing: one histogram, one blend, one lookup of pixels for all 15 operations. The lookup comes
-    # last: the compiler repeats it for every neighbor that _enhance reads, if it comes before (1.5 times as long).
+    # Under vmap a switch computes all its branches. Instead each of the three kinds of operation runs once, and two of
+    # them change nothing: one histogram, one blend, one lookup of pixels for all 15 operations. The lookup is last:
+    # before _enhance the compiler would repeat it for every neighbor that _enhance reads (1.5 times as long).
     planes = jnp.moveaxis(jnp.asarray(image), -1, 0)
     planes = _change_tones(planes, operation, abs(strength))
     planes = _enhance(planes, operation, 1 + _MAX_ENHANCEMENT * strength)
@@ -222,17 +222,17 @@ def _change_tones(planes: Float[jax.Array, "channel height width"], operation, s
         Operation.POSTERIZE: (levels >> bits_lost << bits_lost) / 255,
         Operation.INVERT: 1 - planes,
     }
-    return jnp.select([jnp.equal(operation, asked) for asked in changes], list(changes.values()), planes)
+    return jnp.select([jnp.equal(operation, candidate) for candidate in changes], list(changes.values()), planes)
 
 
 def _auto_contrast(levels: Int[jax.Array, "height width"]) -> Int[jax.Array, "height width"]:
-    """The darkest pixel becomes 0, the brightest 255; a single level stays."""
+    """Stretch the levels to 0..255; an image of a single level is unchanged."""
     low, high = levels.min(), levels.max()
     return jnp.where(high > low, (levels - low) * 255 // jnp.maximum(high - low, 1), levels)
 
 
 def _equalize(levels: Int[jax.Array, "height width"]) -> Int[jax.Array, "height width"]:
-    """All levels about equally often, as far as a table of levels can do it."""
+    """Equalize the histogram with a lookup table of levels."""
     histogram = jnp.bincount(levels.reshape(-1), length=256)
     step = (levels.size - histogram[levels.max()]) // 255
     table = (step // 2 + jnp.cumsum(histogram) - histogram) // jnp.maximum(step, 1)
@@ -240,20 +240,20 @@ def _equalize(levels: Int[jax.Array, "height width"]) -> Int[jax.Array, "height 
 
 
 def _enhance(planes: Float[jax.Array, "channel height width"], operation, factor) -> jax.Array:
-    """Contrast, color, brightness or sharpness: a blend with a poorer image (PIL's ImageEnhance)."""
+    """Contrast, color, brightness or sharpness: a blend with a degenerate image (PIL's ImageEnhance)."""
     gray = _gray(planes)
-    poorer = {
+    degenerate = {
         Operation.CONTRAST: jnp.full_like(planes, gray.mean()),
         Operation.COLOR: jnp.broadcast_to(gray, planes.shape),
         Operation.BRIGHTNESS: jnp.zeros_like(planes),
         Operation.SHARPNESS: _smooth(planes),
     }
-    other = jnp.select([jnp.equal(operation, asked) for asked in poorer], list(poorer.values()), planes)
-    return jnp.clip(other + factor * (planes - other), 0.0, 1.0)  # exactly the planes where it is not its turn
+    other = jnp.select([jnp.equal(operation, candidate) for candidate in degenerate], list(degenerate.values()), planes)
+    return jnp.clip(other + factor * (planes - other), 0.0, 1.0)  # exactly the planes for other operations
 
 
 def _smooth(planes: Float[jax.Array, "channel height width"]) -> Float[jax.Array, "channel height width"]:
-    """Each pixel averaged with its 8 neighbors, 5 times its weight; those at the rim stay (PIL's SMOOTH)."""
+    """Average of each pixel, with weight 5, and its 8 neighbors; border pixels are unchanged (PIL's SMOOTH)."""
     _, height, width = planes.shape
     if min(height, width) < 3:
         return planes
@@ -265,22 +265,22 @@ def _smooth(planes: Float[jax.Array, "channel height width"]) -> Float[jax.Array
 
 
 def _move(planes: Float[jax.Array, "channel height width"], operation, strength) -> jax.Array:
-    """Shear, translate or rotate, the nearest pixel, gray outside (PIL's Image.transform and Image.rotate)."""
+    """Shear, translate or rotate with nearest-neighbor lookup, gray outside (PIL's Image.transform and Image.rotate)."""
     _, height, width = planes.shape
 
-    def share_of(asked: Operation) -> jax.Array:
-        return jnp.where(operation == asked, strength, 0.0)
+    def share_of(candidate: Operation) -> jax.Array:
+        return jnp.where(operation == candidate, strength, 0.0)
 
     angle = jnp.radians(_MAX_DEGREES * share_of(Operation.ROTATE))
     x, y = jnp.arange(width) + 0.5, jnp.arange(height)[:, None] + 0.5
-    from_middle_x, from_middle_y = x - width / 2, y - height / 2
+    from_center_x, from_center_y = x - width / 2, y - height / 2
     source_x = (
-        (jnp.cos(angle) * from_middle_x - jnp.sin(angle) * from_middle_y + width / 2)
+        (jnp.cos(angle) * from_center_x - jnp.sin(angle) * from_center_y + width / 2)
         + _MAX_SHEAR * share_of(Operation.SHEAR_X) * y
         + jnp.trunc(_MAX_TRANSLATION * width * share_of(Operation.TRANSLATE_X))
     )
     source_y = (
-        (jnp.sin(angle) * from_middle_x + jnp.cos(angle) * from_middle_y + height / 2)
+        (jnp.sin(angle) * from_center_x + jnp.cos(angle) * from_center_y + height / 2)
         + _MAX_SHEAR * share_of(Operation.SHEAR_Y) * x
         + jnp.trunc(_MAX_TRANSLATION * height * share_of(Operation.TRANSLATE_Y))
     )
@@ -291,7 +291,7 @@ def _move(planes: Float[jax.Array, "channel height width"], operation, strength)
 
 
 def _gray(planes: Float[jax.Array, "channel height width"]) -> Float[jax.Array, "height width"]:
-    """Luma; the mean of the channels where they are not red, green and blue."""
+    """Luma of three channels; the mean of any other number of channels."""
     weights = PIL_GRAY if len(planes) == 3 else [1 / len(planes)] * len(planes)
     return sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
 

@@ -78,8 +78,8 @@ def test_the_command_that_training_prints_converts_the_data_set(tmp_path, run):
     write_tfds(tmp_path / "data", {"train": records(30), "test": records(9, start=100)})
     folder = str(tmp_path / "data")
     before = datasets.load("tfds:leaves", folder=folder, image_size=16)
-    (note,) = [note for note in before.notes if "array_record is read faster" in note]
-    command = shlex.split(note.removesuffix(" converts it").split("read faster: ")[1])
+    (note,) = [note for note in before.notes if "array_record is faster to read" in note]
+    command = shlex.split(note.removesuffix(" converts it").split("faster to read: ")[1])
     assert command[:2] == ["gensupcon", "prepare"]
     status, stdout, stderr = run(*command[2:], f"--output={tmp_path / 'sheet.html'}", f"--workdir={tmp_path / 'run'}")
     assert (status, stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""A view is made as torchvision and the papers do, by each policy, and follows from its image's key alone."""
+"""Views match torchvision and the papers, for each policy, and depend only on the key of their image."""
 
 import colorsys
 import functools
@@ -24,7 +24,7 @@ NUMBERED = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
 KEYS = jax.random.split(jax.random.key(0), 4096)
 IMAGES = RNG.integers(0, 256, (8, 8, 8, 3), np.uint8)
 MEAN, STD = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.25, 0.3])
-# Jitted: operation by operation the tests took three times as long, nearly all of it to compile.
+# Jitted: without it the tests took three times as long, nearly all of it compilation.
 adjust_colors = jax.jit(augment.adjust_colors)
 crop_and_resize = jax.jit(augment.crop_and_resize, static_argnames="size")
 gaussian_blur = jax.jit(augment.gaussian_blur, static_argnames="radius")
@@ -45,7 +45,7 @@ SETTINGS = {
     "jitter_probability": 0.8,
     "gray_probability": 0.2,
     "blur_probability": 0.5,
-    "blur_sigma": (5.0, 56.0),  # 0.2 to 2 pixels of 8
+    "blur_sigma": (5.0, 56.0),  # 0.2 to 2 pixels at size 8
     "auto_policy": "auto",
     "rand_num_operations": 2,
     "rand_magnitude": 9.0,
@@ -65,7 +65,7 @@ OFF = {
 
 
 @pytest.mark.parametrize("size", [1, 4, 7])
-def test_the_whole_image_at_its_own_size_is_unchanged(size):
+def test_the_whole_image_at_its_size_is_unchanged(size):
     image = RNG.random((size, size, 3), np.float32)
     np.testing.assert_array_equal(crop_and_resize(image, np.array([0, 0, size, size]), size=size), image)
 
@@ -78,12 +78,12 @@ def test_a_box_of_the_output_size_is_cut_out():
 def test_shrinking_is_antialiased():
     row = np.float32([[0, 0, 0, 7]] * 4)[..., None]
     shrunk = crop_and_resize(row, np.array([0, 0, 4, 4]), size=2)
-    np.testing.assert_allclose(shrunk[0, :, 0], [0, 3], atol=1e-6)  # weights 3, 3, 1 of 7 from the near end
+    np.testing.assert_allclose(shrunk[0, :, 0], [0, 3], atol=1e-6)  # weights 3/7, 3/7, 1/7 from the nearer end
 
 
 @pytest.mark.parametrize("box", [(0, 0, 5, 4), (1, 0, 3, 2), (2, 1, 1, 3), (0, 2, 5, 1)])
 @pytest.mark.parametrize("size", [2, 6])
-def test_resizing_is_pils(box, size):
+def test_resizing_matches_pil(box, size):
     top, left, height, width = box
     region = (left, top, left + width, top + height)
     expected = Image.fromarray(GRAY[..., 0]).resize((size, size), Image.Resampling.BILINEAR, box=region)
@@ -108,7 +108,7 @@ def random_boxes(height, width, scale, ratio):
     return np.asarray(jax.jit(jax.vmap(box_fn))(KEYS))
 
 
-def test_boxes_have_torchvisions_distribution():
+def test_boxes_have_the_distribution_of_torchvision():
     settings = (32, 32, (0.2, 1.0), (3 / 4, 4 / 3))
     rng = np.random.default_rng(0)
     expected = np.array([torchvision_box(rng, *settings) for _ in range(len(KEYS))])
@@ -124,7 +124,7 @@ def test_boxes_have_torchvisions_distribution():
     )
 
 
-def test_boxes_keep_to_area_ratio_and_image():
+def test_boxes_respect_area_ratio_and_image():
     top, left, height, width = random_boxes(32, 32, (0.2, 1.0), (3 / 4, 4 / 3)).T
     assert (min(top), min(left), min(height), min(width)) >= (0, 0, 1, 1)
     assert max(top + height) == max(left + width) == 32
@@ -138,8 +138,8 @@ def test_boxes_keep_to_area_ratio_and_image():
     [(8, 32, (0, 10, 8, 11)), (32, 8, (10, 0, 11, 8)), (1, 1, (0, 0, 1, 1)), (8, 8, (0, 0, 8, 8))],
     ids=["wide", "tall", "one pixel", "square"],
 )
-def test_when_no_box_fits_the_largest_in_the_middle_is_taken(height, width, box):
-    # An area of 1 with a ratio of 3/4 or 4/3 fits none of these; the square one allows its own ratio as fallback.
+def test_when_no_box_fits_the_largest_centered_box_is_used(height, width, box):
+    # An area of 1 with a ratio of 3/4 or 4/3 fits none of these; the square allows its own ratio as fallback.
     assert augment._fallback_size(height, width, (3 / 4, 4 / 3)) == box[2:]
     scale = (1.0, 1.0) if height != width else (1e-4, 1e-4)
     drawn = augment.random_box(KEYS[0], height, width, scale=scale, ratio=(3 / 4, 4 / 3))
@@ -184,7 +184,7 @@ def test_brightness_multiplies_and_clips():
     np.testing.assert_allclose(adjust_colors(image, change([BRIGHTNESS], (2, 9, 9))), [[[0.4, 0.8, 1.0]]], rtol=1e-6)
 
 
-def test_contrast_moves_away_from_the_mean_gray_of_the_image():
+def test_contrast_blends_with_the_mean_gray_of_the_image():
     image = np.float32([[[0.2], [0.6]]])
     np.testing.assert_allclose(adjust_colors(image, change([CONTRAST], (9, 2, 9))), [[[0.0], [0.8]]], atol=1e-6)
     np.testing.assert_allclose(adjust_colors(image, change([CONTRAST], (9, 0, 9))), [[[0.4], [0.4]]], rtol=1e-6)
@@ -193,7 +193,7 @@ def test_contrast_moves_away_from_the_mean_gray_of_the_image():
     np.testing.assert_allclose(flat, np.full((1, 2, 3), (0.2989 + 0.587) / 2), rtol=1e-6)
 
 
-def test_saturation_moves_away_from_the_pixels_gray():
+def test_saturation_blends_with_the_gray_of_the_pixel():
     red = np.float32([[[0.5, 0, 0]]])
     np.testing.assert_allclose(
         adjust_colors(red, change([SATURATION], (9, 9, 0))), np.full((1, 1, 3), 0.14945), rtol=1e-6
@@ -202,7 +202,7 @@ def test_saturation_moves_away_from_the_pixels_gray():
     np.testing.assert_allclose(more, [[[0.675275, 0, 0]]], rtol=1e-5)
 
 
-def test_a_third_of_a_turn_makes_red_green():
+def test_a_hue_shift_of_a_third_turns_red_into_green():
     turned = adjust_colors(np.float32([[[1, 0, 0]]]), change([], hue_shift=1 / 3))
     np.testing.assert_allclose(turned, [[[0, 1, 0]]], atol=1e-6)
 
@@ -231,7 +231,7 @@ NAIVE = {
 }
 
 
-def test_all_24_orders_are_torchvisions():
+def test_all_24_orders_match_torchvision():
     amounts = {BRIGHTNESS: 1.35, CONTRAST: 1.4, SATURATION: 0.6, "hue": 0.1}
     orders = list(itertools.permutations(amounts))
     expected = []
@@ -262,7 +262,7 @@ def random_changes(brightness, contrast, saturation, hue, probability=1.0):
     return jax.device_get(jax.jit(jax.vmap(change_fn))(KEYS))
 
 
-def test_changes_are_drawn_as_torchvision_draws_them():
+def test_changes_have_the_distribution_of_torchvision():
     applied, drawn = random_changes(0.4, 1.5, 0.2, 0.1, probability=0.8)
     assert applied.mean() == pytest.approx(0.8, abs=0.03)
     for column, (low, high) in enumerate([(0.6, 1.4), (0, 2.5), (0.8, 1.2)]):
@@ -275,7 +275,7 @@ def test_changes_are_drawn_as_torchvision_draws_them():
     assert counts.min() > 120 and counts.max() < 230  # 4096 / 24 = 171, standard deviation 13
 
 
-def test_strength_0_leaves_an_operation_out():
+def test_strength_0_disables_an_operation():
     _, drawn = random_changes(0.4, 0, 0.2, 0)
     assert drawn.hue_shift is None
     assert {tuple(order) for order in drawn.order.tolist()} == {(BRIGHTNESS, SATURATION), (SATURATION, BRIGHTNESS)}
@@ -287,7 +287,7 @@ def test_one_channel_has_no_saturation_and_no_hue():
     assert np.abs(color_jitter(KEYS[0], COLORED, **strengths) - COLORED).max() > 0.05
 
 
-def test_jitter_stays_in_range_and_may_leave_an_image_alone():
+def test_jitter_stays_in_range_and_may_leave_an_image_unchanged():
     strengths = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
     jitter_fn = functools.partial(augment.color_jitter, image=COLORED, **strengths, probability=0.5)
     jittered = np.asarray(jax.jit(jax.vmap(jitter_fn))(KEYS[:256]))
@@ -304,7 +304,7 @@ def high_frequencies(image):
     return np.abs(np.diff(image, axis=0)).mean() + np.abs(np.diff(image, axis=1)).mean()
 
 
-def test_blur_takes_away_high_frequencies_and_keeps_the_mean():
+def test_blur_removes_high_frequencies_and_keeps_the_mean():
     image = RNG.random((24, 20, 3), np.float32)
     roughness = [high_frequencies(image)]
     for sigma in (0.5, 1.0, 2.0):
@@ -318,14 +318,14 @@ def test_blur_takes_away_high_frequencies_and_keeps_the_mean():
 
 
 @pytest.mark.parametrize("sigma", [0.4, 1.7])
-def test_blur_is_dm_pixs_with_reflected_borders(sigma):
+def test_blur_matches_dm_pix_with_reflected_borders(sigma):
     image = RNG.random((9, 7, 3), np.float32)
     padded = np.pad(image, ((3, 3), (3, 3), (0, 0)), mode="reflect")
     expected = dm_pix.gaussian_blur(padded, sigma, 7, padding="VALID")
     np.testing.assert_allclose(gaussian_blur(image, sigma, radius=3), expected, atol=1e-6)
 
 
-def test_a_blurred_line_is_the_gaussian():
+def test_a_blurred_line_is_a_gaussian():
     line = np.zeros((1, 7, 1), np.float32)
     line[0, 3] = 1
     weights = np.exp(-0.5 * (np.arange(-2, 3) / 0.8) ** 2)
@@ -333,7 +333,7 @@ def test_a_blurred_line_is_the_gaussian():
     np.testing.assert_allclose(blurred, [0, *weights / weights.sum(), 0], atol=1e-6)
 
 
-def test_the_width_of_the_blur_is_of_an_image_of_224_pixels():
+def test_the_width_of_the_blur_scales_from_224_pixels():
     image = RNG.random((28, 28, 1), np.float32)
     blurred = augment.random_blur(KEYS[0], image, sigma=(8.0, 8.0), probability=1.0)
     np.testing.assert_allclose(blurred, gaussian_blur(image, 1.0, radius=3), atol=1e-6)
@@ -376,7 +376,7 @@ def test_no_cutout():
     np.testing.assert_array_equal(augment.random_cutout(KEYS[0], GRAY, size=0, fill=np.float32([1.0])), GRAY)
 
 
-# The whole
+# The whole policy
 
 
 def test_normalize():
@@ -390,7 +390,7 @@ def test_normalize():
 
 @functools.cache
 def full_augment_fn(policy, channels=3):
-    """Compiled; for one channel with the first of the means."""
+    """The compiled augment_fn; for one channel, with the first mean only."""
     statistics = {"mean": MEAN[:channels], "std": STD[:channels]}
     return jax.jit(augment.build_augment_fn(**SETTINGS | statistics | {"policy": policy}))
 
@@ -400,7 +400,7 @@ random_policies = pytest.mark.parametrize("policy", [policy for policy in augmen
 
 
 @random_policies
-def test_views_differ_between_views_and_images_and_repeat_with_the_key(policy):
+def test_views_differ_by_view_and_image_and_are_reproducible_from_the_key(policy):
     keys = augment.per_image_keys(jax.random.key(3), 0, 8)
     images = np.repeat(IMAGES[:1], 8, axis=0)
     views = np.asarray(full_augment_fn(policy)(keys, images))
@@ -419,7 +419,7 @@ def test_one_channel(policy):
     assert (pixels > -1e-5).all() and (pixels < 1 + 1e-5).all()
 
 
-def test_a_key_follows_from_the_place_in_the_global_batch():
+def test_a_key_depends_on_the_index_in_the_global_batch():
     keys = augment.per_image_keys(jax.random.key(3), 0, 8)
     assert (augment.per_image_keys(jax.random.key(3), 4, 4) == keys[4:]).all()
     assert len(np.unique(jax.random.key_data(keys), axis=0)) == 8
@@ -456,7 +456,7 @@ def test_policy_none_only_normalizes(num_views):
     np.testing.assert_allclose(views, np.repeat(expected[:, None], num_views, axis=1), atol=1e-6)
 
 
-def test_policy_none_resizes_to_the_size_asked_for():
+def test_policy_none_resizes_to_the_image_size():
     augment_fn = augment.build_augment_fn(**SETTINGS | {"policy": "none", "image_size": 4})
     views = jax.jit(augment_fn)(KEYS[:8], IMAGES)
     assert views.shape == (8, 2, 4, 4, 3)
@@ -464,7 +464,7 @@ def test_policy_none_resizes_to_the_size_asked_for():
     np.testing.assert_allclose(views[:, 0], augment.normalize(np.stack(halved), MEAN, STD), atol=0.02)
 
 
-def test_cutout_hides_with_the_mean():
+def test_cutout_fills_with_the_mean():
     augment_fn = augment.build_augment_fn(**SETTINGS | OFF | {"policy": "cutout", "num_views": 1})
     views = np.asarray(jax.jit(augment_fn)(KEYS[:8], IMAGES)[:, 0])
     is_hidden = np.isclose(views, augment.normalize(IMAGES, MEAN, STD), atol=1e-6).all(axis=-1) == 0
@@ -493,7 +493,7 @@ def test_the_name_of_the_data_set_reaches_auto_augment():
     assert not np.allclose(views, full_augment_fn("auto")(KEYS[:8], IMAGES))
 
 
-def test_everything_off_is_the_normalized_image():
+def test_all_transforms_disabled_give_the_normalized_image():
     augment_fn = augment.build_augment_fn(**SETTINGS | OFF | {"num_views": 1})
     views = jax.jit(augment_fn)(KEYS[:8], IMAGES)
     np.testing.assert_allclose(views[:, 0], augment.normalize(IMAGES, MEAN, STD), atol=1e-6)
@@ -528,7 +528,7 @@ def test_a_single_pixel_of_one_channel():
         ("crop_ratio", (1.0,), "two numbers above 0, the smaller first"),
     ],
 )
-def test_settings_out_of_range_are_refused(field, value, allowed):
+def test_settings_out_of_range_are_an_error(field, value, allowed):
     with pytest.raises(UserError) as error:
         augment.build_augment_fn(**SETTINGS | {field: value})
     assert str(error.value) == f"augment.{field} is {value!r}; allowed: {allowed}"

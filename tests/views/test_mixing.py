@@ -1,4 +1,4 @@
-"""Images and label distributions are mixed alike, as the authors do, and alike on any number of devices."""
+"""Images and label distributions are mixed with the same weights, as in the authors' code, on any number of devices."""
 
 import functools
 
@@ -17,7 +17,7 @@ SETTINGS = {"kind": "mixup_cutmix", "alpha": 1.0, "per": "batch", "views": "inde
 
 
 def numbered(num=NUM, num_views=2, size=SIZE):
-    """Image i has the value i + 1 everywhere and a class of its own: the result tells what was mixed with what."""
+    """Image i has the value i + 1 everywhere and its own class, so that the result shows what was mixed."""
     images = np.broadcast_to(
         np.arange(1, num + 1, dtype=np.float32)[:, None, None, None, None], (num, num_views, size, size, 1)
     )
@@ -26,7 +26,7 @@ def numbered(num=NUM, num_views=2, size=SIZE):
 
 @functools.cache
 def mix_fn(**settings):
-    # Jitted: operation by operation the tests took three times as long, nearly all of it to compile.
+    # Jitted: without it the tests took three times as long, nearly all of it compilation.
     return jax.jit(mixing.build_mix_fn(**SETTINGS | settings))
 
 
@@ -37,7 +37,7 @@ def mixed(key_number=0, **settings):
 
 
 def own_and_other(labels):
-    """Own weight and partner of each view; partner is the image itself where nothing was mixed in."""
+    """Weight and partner of each view; the partner is the image itself where nothing was mixed in."""
     own = np.diagonal(labels, axis1=0, axis2=2).T
     others = labels.copy()
     others[np.arange(len(labels)), :, np.arange(len(labels))] = 0
@@ -52,20 +52,20 @@ def box_kept(mix_lambda, row, column, size):
     return mixing.cutmix_kept(jnp.float32(mix_lambda), jnp.int32(row), jnp.int32(column), size, size)
 
 
-def test_the_box_has_sides_of_the_root_of_what_is_given_away():
+def test_the_sides_of_the_box_are_the_root_of_one_minus_lambda():
     kept = box_kept(0.75, 2, 1, 4)  # side 4 * sqrt(0.25) = 2
     np.testing.assert_array_equal(kept.pixels, [[1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 1, 1]])
     assert kept.share == np.float32(12 / 16)
 
 
-def test_a_box_over_the_rim_is_cut_and_lambda_counted_again():
+def test_a_box_beyond_the_border_is_clipped_and_the_share_counted():
     kept = box_kept(0.75, 0, 0, 4)
     np.testing.assert_array_equal(kept.pixels, [[0, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]])
     assert kept.share == np.float32(15 / 16)
 
 
 @pytest.mark.parametrize(("mix_lambda", "share"), [(0.0, 0.0), (1.0, 1.0), (0.5, 1 - 16 / 64)])
-def test_boxes_in_the_middle_of_8x8(mix_lambda, share):
+def test_centered_boxes_of_8x8(mix_lambda, share):
     # lambda 0.5: side int(8 * 0.707) = 5, half 2: 4 x 4 pixels, as in the CutMix authors' code.
     kept = box_kept(mix_lambda, 4, 4, 8)
     assert kept.share == np.float32(share) == kept.pixels.mean()
@@ -80,7 +80,7 @@ def authors_box(mix_lambda, row, column, height, width):
     return top, bottom, left, right
 
 
-def test_boxes_are_the_authors():
+def test_boxes_match_the_authors_code():
     rng = np.random.default_rng(0)
     lambdas, rows, columns = rng.random(200, np.float32), rng.integers(0, 7, 200), rng.integers(0, 9, 200)
     kept = mixing.cutmix_kept(lambdas, rows, columns, 7, 9)
@@ -92,7 +92,7 @@ def test_boxes_are_the_authors():
         assert kept.share[index] == pytest.approx((63 - (bottom - top) * (right - left)) / 63, rel=2e-7)
 
 
-def test_mixup_keeps_the_same_share_of_every_pixel():
+def test_mixup_has_the_same_weight_for_every_pixel():
     kept = mixing.mixup_kept(np.float32([0.25, 1.0]), 1, 2)
     np.testing.assert_array_equal(kept.pixels, [[[0.25, 0.25]], [[1, 1]]])
     np.testing.assert_array_equal(kept.share, [0.25, 1])
@@ -113,10 +113,10 @@ def test_lambda_is_a_beta_draw(alpha):
     assert draws.var() == pytest.approx(0.25 / (2 * alpha + 1), rel=0.1)
 
 
-# What is mixed with what
+# Partners
 
 
-def test_none_leaves_images_alone_and_gives_each_view_its_label():
+def test_none_changes_no_image_and_repeats_the_labels_per_view():
     images, labels = mixed(kind="none", block=5)
     np.testing.assert_array_equal(images, numbered()[0])
     np.testing.assert_array_equal(labels, np.repeat(np.eye(NUM)[:, None], 2, axis=1))
@@ -134,7 +134,7 @@ ALL = pytest.mark.parametrize(
 
 
 @ALL
-def test_labels_are_mixed_as_the_pixels_are(kind, per, views):
+def test_labels_are_mixed_like_the_pixels(kind, per, views):
     images, labels = mixed(kind=kind, per=per, views=views)
     assert (images.shape, labels.shape) == ((NUM, 2, SIZE, SIZE, 1), (NUM, 2, NUM))
     assert images.dtype == labels.dtype == np.float32
@@ -160,7 +160,7 @@ def test_blocks_and_steps_draw_their_own_permutations():
     assert len({tuple(block) for blocks in within for block in blocks.tolist()}) == 8
 
 
-def test_per_batch_is_one_lambda_a_view_and_per_image_is_one_each():
+def test_per_batch_is_one_lambda_per_view_and_per_image_is_one_per_image():
     own, partners = own_and_other(mixed(kind="mixup")[1])
     for view in range(2):
         mixed_in = partners[:, view] != np.arange(NUM)
@@ -180,7 +180,7 @@ def test_views_are_alike_or_not(per):
     assert (images[:, 0] != images[:, 1]).any()
 
 
-def test_cutmix_takes_whole_pixels_and_the_label_is_exactly_their_share():
+def test_cutmix_replaces_whole_pixels_and_the_label_is_exactly_their_share():
     images, labels = mixed(kind="cutmix", per="image")
     own, partners = own_and_other(labels)
     numbers = np.arange(1, NUM + 1, dtype=np.float32)
@@ -189,7 +189,7 @@ def test_cutmix_takes_whole_pixels_and_the_label_is_exactly_their_share():
     assert (is_own | is_partner).all()
     mixed_in = partners != np.arange(NUM)[:, None]
     np.testing.assert_array_equal(is_own.mean(axis=(2, 3))[mixed_in], own[mixed_in])
-    # Per batch the hole is at the same place in all images, per image it is not.
+    # Per batch the box is at the same place in all images, per image it is not.
     assert len(np.unique(is_own[mixed_in], axis=0)) > NUM / 2
     images, labels = mixed(kind="cutmix", key_number=2)
     is_own = images[:, 0, ..., 0] == numbers[:, None, None]
@@ -211,11 +211,11 @@ def test_the_center_is_uniform():
     np.testing.assert_allclose(covered, np.outer(one_axis, one_axis), atol=0.03)
 
 
-# Anywhere the same
+# The same on any number of devices
 
 
 @ALL
-def test_one_device_with_32_images_is_four_with_8(kind, per, views):
+def test_one_device_with_32_images_equals_four_with_8(kind, per, views):
     settings = {"kind": kind, "per": per, "views": views}
     images, labels = numbered()
     whole = mixed(**settings)
@@ -227,7 +227,7 @@ def test_one_device_with_32_images_is_four_with_8(kind, per, views):
 
 
 @pytest.mark.parametrize(("per", "alpha"), [("batch", 1.0), ("image", 0.5)])
-def test_the_same_jitted_under_shard_map(per, alpha):
+def test_shard_map_gives_the_same_as_one_device(per, alpha):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
     local_mix_fn = mixing.build_mix_fn(**SETTINGS | {"per": per, "alpha": alpha})
 
@@ -240,7 +240,7 @@ def test_the_same_jitted_under_shard_map(per, alpha):
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
-# Little things and wrong things
+# Degenerate inputs and errors
 
 
 @pytest.mark.parametrize("kind", mixing.KINDS)
@@ -259,22 +259,22 @@ def test_one_image_of_one_pixel_has_only_itself_to_mix_with(kind):
         ({"views": "same"}, "mix.views is 'same'; allowed: independent, alike"),
         ({"alpha": 0.0}, "mix.alpha is 0.0; allowed: a number above 0"),
         ({"alpha": float("nan")}, "mix.alpha is nan; allowed: a number above 0"),
-        ({"block": 0}, "mix.block is 0; allowed: a whole number from 1"),
+        ({"block": 0}, "mix.block is 0; allowed: an integer from 1"),
     ],
 )
-def test_settings_that_are_not_allowed_are_refused_before_anything_is_built(settings, message):
+def test_settings_that_are_not_allowed_are_an_error_of_the_builder(settings, message):
     with pytest.raises(UserError) as error:
         mixing.build_mix_fn(**SETTINGS | settings)
     assert str(error.value) == message
 
 
-def test_a_block_that_does_not_divide_is_refused_with_those_that_do():
+def test_a_block_that_does_not_divide_is_an_error_that_lists_the_divisors():
     images, labels = numbered(12)
-    with pytest.raises(UserError, match=r"mix.block is 8, .* 12 images of a device; allowed: 1, 2, 3, 4, 6, 12$"):
+    with pytest.raises(UserError, match=r"mix.block is 8, .* 12 images per device; allowed: 1, 2, 3, 4, 6, 12$"):
         mixing.build_mix_fn(**SETTINGS)(KEY, images, labels, first_index=0)
 
 
-def test_a_part_that_starts_inside_a_block_is_refused():
+def test_a_first_index_inside_a_block_is_an_error():
     images, labels = numbered(8)
     with pytest.raises(UserError, match=r"first_index is 4; allowed: multiples of mix.block \(8\)"):
         mixing.build_mix_fn(**SETTINGS)(KEY, images, labels, first_index=4)

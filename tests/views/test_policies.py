@@ -1,4 +1,4 @@
-"""Each operation is PIL's, and AutoAugment and RandAugment draw them as their papers say."""
+"""Operations match PIL, and AutoAugment and RandAugment draw them as in their papers."""
 
 import functools
 
@@ -38,7 +38,7 @@ def from_pil(image):
 
 
 def applied(image, operation, strength=0.0):
-    """What the operation makes of a uint8 image, in 0..255."""
+    """The result of the operation on a uint8 image, in 0..255."""
     changed = apply_operation(np.float32(image / 255), jnp.int32(operation), jnp.float32(strength))
     assert changed.dtype == np.float32 and changed.min() >= 0 and changed.max() <= 1
     return np.asarray(changed) * 255
@@ -48,7 +48,7 @@ def levels(pixels):
     return np.uint8(np.round(pixels))
 
 
-# Tones: PIL's, level by level
+# Tones: equal to PIL, level by level
 
 
 @every_image
@@ -61,13 +61,13 @@ def test_identity_changes_nothing(image):
 @pytest.mark.parametrize(
     ("operation", "pil"), [(Operation.EQUALIZE, ImageOps.equalize), (Operation.INVERT, ImageOps.invert)]
 )
-def test_tones_are_pils(image, operation, pil):
+def test_tones_match_pil(image, operation, pil):
     np.testing.assert_array_equal(levels(applied(image, operation)), from_pil(pil(to_pil(image))))
 
 
 @pytest.mark.parametrize("size", [(4, 4), (16, 15), (16, 16), (17, 17), (32, 32)], ids=str)
 @pytest.mark.parametrize("spread", [3, 60])
-def test_equalize_is_pils_at_any_number_of_pixels(size, spread):
+def test_equalize_matches_pil_for_any_number_of_pixels(size, spread):
     image = np.uint8(RNG.normal(120, spread, (*size, 1)).clip(0, 255))
     np.testing.assert_array_equal(
         levels(applied(image, Operation.EQUALIZE)), from_pil(ImageOps.equalize(to_pil(image)))
@@ -75,14 +75,14 @@ def test_equalize_is_pils_at_any_number_of_pixels(size, spread):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 255), (100, 151), (30, 115), (7, 7)])
-def test_auto_contrast_is_pils(low, high):
+def test_auto_contrast_matches_pil(low, high):
     image = RNG.integers(low, high, (16, 24, 3), np.uint8, endpoint=True)
     expected = from_pil(ImageOps.autocontrast(to_pil(image)))
     np.testing.assert_array_equal(levels(applied(image, Operation.AUTO_CONTRAST)), expected)
 
 
-def test_auto_contrast_is_a_level_from_pils_at_most():
-    # PIL cuts level x scale + offset, in float64: where that is whole, it may lose a level. Ours divides whole numbers.
+def test_auto_contrast_is_at_most_one_level_from_pil():
+    # PIL truncates level x scale + offset in float64: where that is whole, it may lose a level. Here integers are divided.
     differences = []
     for low, high in RNG.integers(0, 256, (40, 2)):
         image = np.uint8(np.linspace(low, high, 256).reshape(16, 16, 1))
@@ -95,19 +95,19 @@ def test_auto_contrast_is_a_level_from_pils_at_most():
 
 @every_image
 @pytest.mark.parametrize(("strength", "bits"), [(0, 8), (0.25, 7), (-0.5, 6), (5 / 9, 6), (8 / 9, 4), (1, 4)])
-def test_posterize_is_pils(image, strength, bits):
+def test_posterize_matches_pil(image, strength, bits):
     expected = from_pil(ImageOps.posterize(to_pil(image), bits))
     np.testing.assert_array_equal(levels(applied(image, Operation.POSTERIZE, strength)), expected)
 
 
 @every_image
 @pytest.mark.parametrize(("strength", "threshold"), [(0, 256), (0.5, 128), (-0.25, 192), (1, 0), (5 / 9, 114)])
-def test_solarize_is_pils(image, strength, threshold):
+def test_solarize_matches_pil(image, strength, threshold):
     expected = from_pil(ImageOps.solarize(to_pil(image), threshold))
     np.testing.assert_array_equal(levels(applied(image, Operation.SOLARIZE, strength)), expected)
 
 
-# Enhancements: a level from PIL's at most, which rounds on the way
+# Enhancements: at most one level from PIL, which rounds intermediate images
 
 
 @every_image
@@ -121,24 +121,24 @@ def test_solarize_is_pils(image, strength, threshold):
         (Operation.SHARPNESS, ImageEnhance.Sharpness),
     ],
 )
-def test_enhancements_are_pils(image, operation, pil, strength):
+def test_enhancements_match_pil(image, operation, pil, strength):
     expected = from_pil(pil(to_pil(image)).enhance(1 + 0.9 * strength))
-    # PIL cuts to whole levels where the degenerate image is already rounded: half a level x factor, then up to one.
+    # PIL rounds the degenerate image (half a level x factor) and truncates the result (up to one level).
     np.testing.assert_allclose(applied(image, operation, strength), np.float32(expected) + 0.5, atol=1)
 
 
-def test_one_channel_has_no_color():
+def test_color_does_not_change_one_channel():
     np.testing.assert_allclose(applied(GRAY, Operation.COLOR, -1), GRAY, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 5, 1)], ids=str)
 @pytest.mark.parametrize("operation", Operation)
-def test_tiny_images_pass(shape, operation):
+def test_tiny_images_work(shape, operation):
     changed = applied(RNG.integers(0, 256, shape, np.uint8), operation, 0.7)
     assert changed.shape == shape and np.isfinite(changed).all()
 
 
-# Moves: PIL's nearest pixel
+# Moves: the nearest pixel, as in PIL
 
 
 def transformed(image, matrix):
@@ -157,7 +157,7 @@ def assert_nearly_all_equal(actual, expected):
 
 @every_image
 @pytest.mark.parametrize("strength", [-1, -0.4, 0, 0.5, 1])
-def test_moves_are_pils(image, strength):
+def test_moves_match_pil(image, strength):
     height, width, _ = image.shape
     right, down = int(150 / 331 * width * strength), int(150 / 331 * height * strength)
     shear = 0.3 * strength
@@ -181,7 +181,7 @@ def test_translation_by_whole_pixels():
     )
 
 
-def test_operations_follow_each_other():
+def test_operations_are_applied_in_order():
     steps = [(Operation.INVERT, 0.0), (Operation.SHEAR_X, 0.5), (Operation.BRIGHTNESS, -0.5)]
     expected = COLORED
     for operation, strength in steps:
@@ -202,7 +202,7 @@ def auto_draws(table):
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_tables_hold_25_sub_policies_of_two_operations(table):
+def test_tables_have_25_sub_policies_of_two_operations(table):
     operations, probabilities, numbers = np.moveaxis(np.array(policies.AUTO_TABLES[table]), -1, 0)
     assert operations.shape == (25, 2)
     assert set(operations.ravel()) <= set(Operation) - {Operation.IDENTITY}
@@ -211,7 +211,7 @@ def test_tables_hold_25_sub_policies_of_two_operations(table):
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_operation_is_drawn_as_often_as_its_table_says(table):
+def test_operations_are_drawn_with_the_frequencies_of_the_table(table):
     rows = np.array(policies.AUTO_TABLES[table])
     operations, strengths = auto_draws(table)
     for step in range(2):
@@ -252,7 +252,7 @@ def rand_draws(num_operations, magnitude):
 
 
 @pytest.mark.parametrize("num_operations", [1, 2, 3])
-def test_rand_augment_draws_14_operations_alike(num_operations):
+def test_rand_augment_draws_14_operations_uniformly(num_operations):
     operations, strengths = rand_draws(num_operations, 9)
     assert operations.shape == strengths.shape == (4096, num_operations)
     drawn, counts = np.unique(operations, return_counts=True)
@@ -262,14 +262,14 @@ def test_rand_augment_draws_14_operations_alike(num_operations):
     assert strengths.mean() == pytest.approx(0, abs=0.01)
 
 
-def test_magnitude_30_is_full_strength_and_0_changes_only_by_the_two_without_a_strength():
+def test_magnitude_30_is_full_strength_and_0_changes_only_auto_contrast_and_equalize():
     assert set(rand_draws(2, 30)[1].ravel()) == {-1.0, 1.0}
     image = np.float32(COLORED / 255)
     for operation in set(Operation) - {Operation.AUTO_CONTRAST, Operation.EQUALIZE, Operation.INVERT}:
         np.testing.assert_allclose(apply_operation(image, jnp.int32(operation), jnp.float32(0)), image, atol=1e-6)
 
 
-def test_no_operations_is_the_image():
+def test_zero_operations_leave_the_image_unchanged():
     image = np.float32(COLORED / 255)
     np.testing.assert_array_equal(policies.rand_augment(KEYS[0], image, num_operations=0, magnitude=9), image)
 
@@ -284,7 +284,7 @@ BOTH = {
 
 
 @pytest.mark.parametrize("augment_fn", BOTH.values(), ids=BOTH)
-def test_policies_follow_from_the_key(augment_fn):
+def test_policies_depend_only_on_the_key(augment_fn):
     image = np.float32(COLORED / 255)
     first = [np.asarray(augment_fn(key, image)) for key in KEYS[:12]]
     assert all(np.isfinite(changed).all() and changed.shape == image.shape for changed in first)
