@@ -1,23 +1,34 @@
 """Eight CPU devices, quick compiles and shape checks by name: set before jax and the package are first imported."""
 
 import os
+import sys
 from pathlib import Path
 
+from tests import QUICK_COMPILES
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Unoptimized programs: tiny networks run for milliseconds and compile for seconds.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
+        QUICK_COMPILES,
     )
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gensupcon_jax" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from jaxtyping import install_import_hook  # noqa: E402  (after the environment is set)
 
 install_import_hook("gensupcon_jax", "beartype.beartype")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch):
+    """Reports with fewer pixels, in less time."""
+    if "gensupcon_jax.report.drawing" in sys.modules:
+        monkeypatch.setattr("gensupcon_jax.report.drawing.PICTURE_DPI", 60)

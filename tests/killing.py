@@ -12,7 +12,7 @@ import time
 import jax
 
 from gensupcon_jax.cluster import cpu_flags
-from tests import ROOT
+from tests import QUICK_COMPILES, ROOT
 from tests.running import SHORT, command, results_of, rows_of
 
 # One process that has imported everything and forks one that trains for every start: a start takes seconds less.
@@ -52,8 +52,7 @@ class Starter:
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the small programs are many
         environment["XLA_FLAGS"] = (  # with the flags that main sets: what is resumed must be their numbers
-            f"{cpu_flags.flags_of(jax.__version_info__)} --xla_force_host_platform_device_count={devices} "
-            "--xla_backend_optimization_level=0"
+            f"{cpu_flags.flags_of(jax.__version_info__)} --xla_force_host_platform_device_count={devices} {QUICK_COMPILES}"
         )
         self._server = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _SERVER],
@@ -156,6 +155,9 @@ def compare(folder, *, num_kills, seed, changes, devices=1, kills_a_run=10):
     return fell, same
 
 
-CHANGES = {"steps": 60, "checkpoint.every_steps": 3, "evaluate.every_steps": 30} | {
-    name: value for name, value in SHORT.items() if name not in ("steps", "checkpoint.every_epochs")
+# The rate differs in every step: a run that resumes at a wrong one ends differently.
+CHANGES = {"steps": 60, "checkpoint.every_steps": 3, "evaluate.every_steps": 30, "optimizer.schedule": "cosine"} | {
+    name: value
+    for name, value in SHORT.items()
+    if name not in ("steps", "checkpoint.every_epochs", "optimizer.schedule")
 }

@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 from gensupcon_jax import __main__
-from tests import ROOT
+from tests import QUICK_COMPILES, ROOT
 
+# The rate does not depend on the number of steps: runs of any length share one compiled step.
 SHORT = {
     "steps": 12,
     "log_steps": 1,
@@ -17,6 +18,8 @@ SHORT = {
     "model.width": 4,
     "model.embedding_dim": 8,
     "mix.block": 8,
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_steps": 4,
     "evaluate.probe_penalties": "(0.1,)",
     "evaluate.every_epochs": 0,
     "checkpoint.every_epochs": 1000,
@@ -24,17 +27,23 @@ SHORT = {
 _VARYING = ("train/images_per_second", "train/seconds", "train/input_wait", "train/stall_seconds")
 
 
+def fields(changes=None):
+    """SHORT, changed, as words of a command line."""
+    return [f"--config.{name}={value}" for name, value in (SHORT | (changes or {})).items()]
+
+
 def command(folder, changes=None, flags=(), *, recipe="configs/digits.py"):
     """What a user would type; changes are config fields beside those of SHORT."""
-    fields = [f"--config.{name}={value}" for name, value in (SHORT | (changes or {})).items()]
-    return [sys.executable, "-m", "gensupcon_jax.main", "--config", recipe, "--workdir", str(folder), *fields, *flags]
+    return [
+        sys.executable, "-m", "gensupcon_jax.main", "--config", recipe, "--workdir", str(folder), *fields(changes), *flags,
+    ]  # fmt: skip
 
 
 def start(folder, changes=None, flags=(), *, devices=1, environment=None, recipe="configs/digits.py", **options):
     """A process that trains; its two outputs are pipes."""
     surrounding = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     surrounding["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the small programs are many
-    surrounding["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    surrounding["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILES}"
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
     return subprocess.Popen(
         command(folder, changes, flags, recipe=recipe), cwd=ROOT, env=surrounding | (environment or {}), **streams

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from tests import ROOT
+from tests import QUICK_COMPILES, ROOT
 from tests.running import command
 
 BLOCKED = ROOT / "tests" / "without_tensorflow"
@@ -19,7 +19,7 @@ NAMED = 'pip install "gensupcon_jax[tensorflow]" installs it'
 def without_tensorflow(*arguments, cwd=ROOT):
     """(status, stdout, stderr) of Python with these arguments, where the packages of the extra are not there."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{BLOCKED}:{ROOT}"}
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    environment["XLA_FLAGS"] = QUICK_COMPILES
     done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env=environment)
     return done.returncode, done.stdout, done.stderr
 

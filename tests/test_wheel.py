@@ -10,7 +10,8 @@ import zipfile
 import pytest
 
 import gensupcon_jax
-from tests import ROOT
+from tests import QUICK_COMPILES, ROOT
+from tests.running import fields
 
 # Builds without a network where the extra `test` brought a setuptools that is new enough; else pip fetches one.
 OFFLINE = ["--no-build-isolation"] if int(importlib.metadata.version("setuptools").split(".")[0]) >= 77 else []
@@ -59,12 +60,6 @@ def test_the_wheel_has_the_version_of_the_package_and_its_command(wheel):
     assert entry_points.decode().split() == ["[console_scripts]", "gensupcon", "=", "gensupcon_jax.__main__:main"]
 
 
-TINY = [
-    "--config.steps=2", "--config.batch_size=32", "--config.model.width=4", "--config.model.embedding_dim=8",
-    "--config.mix.block=8", "--config.evaluate.probe_penalties=(0.1,)", "--config.evaluate.every_epochs=0",
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("own_configs", [False, True], ids=["an empty folder", "a folder with its own configs"])
 def test_it_trains_from_anywhere(installed, tmp_path, own_configs):
     folder = tmp_path / "elsewhere"
@@ -73,12 +68,12 @@ def test_it_trains_from_anywhere(installed, tmp_path, own_configs):
         (folder / "configs").mkdir()
         (folder / "configs/__init__.py").write_text("raise ImportError('configs of somebody else')\n")
         (folder / "digits.py").write_text("raise ImportError('digits of somebody else')\n")
-    environment = {**os.environ, "PYTHONPATH": str(installed), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = {**os.environ, "PYTHONPATH": str(installed), "XLA_FLAGS": QUICK_COMPILES}
     script = (
         "import sys, gensupcon_jax; from gensupcon_jax.configs import digits; from gensupcon_jax.__main__ import main;"
         "print(gensupcon_jax.__file__); print(digits.__file__); sys.exit(main())"
     )
-    command = [sys.executable, "-c", script, "train", "digits", *TINY]
+    command = [sys.executable, "-c", script, "train", "digits", *fields({"steps": 4})]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     package, recipe, *_, last = done.stdout.splitlines()

@@ -1,13 +1,14 @@
 """Folders through the stages: pretrain, stop and go on, teacher, probe; and the same crops on any number of devices."""
 
 import json
+import signal
 
 import jax
 import numpy as np
 import pytest
 
 from gensupcon_jax.errors import RunStopped
-from gensupcon_jax.run import train
+from gensupcon_jax.run import progress, train
 from tests.encoded import write_folder
 from tests.run.test_train import rows_of, without_speed
 from tests.tiny import tiny_config
@@ -42,9 +43,7 @@ def test_a_folder_is_trained_on_and_judged(trees, encoder):
 
 
 def test_a_run_that_stopped_sees_the_same_crops_afterwards(trees, encoder, tmp_path, monkeypatch):
-    import signal
-
-    real = train.Progress.advance
+    real = progress.Progress.advance
 
     def stop_at_5(self):
         real(self)
@@ -53,7 +52,7 @@ def test_a_run_that_stopped_sees_the_same_crops_afterwards(trees, encoder, tmp_p
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train.Progress, "advance", stop_at_5)
+        patched.setattr(progress.Progress, "advance", stop_at_5)
         with pytest.raises(RunStopped):
             run(trees, tmp_path, steps=12)
     _, rows = run(trees, tmp_path, steps=12)

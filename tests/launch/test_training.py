@@ -11,16 +11,15 @@ import time
 
 import pytest
 
-from tests import ROOT
-from tests.running import SHORT, ended, free_port, rows_of, start
+from tests import QUICK_COMPILES, ROOT
+from tests.running import ended, fields, free_port, rows_of, start
 
 
 def launch(folder, *options, changes=None, **settings):
     """launch/local.py with two processes of two CPU devices, in a group of its own."""
-    fields = [f"--config.{name}={value}" for name, value in (SHORT | (changes or {})).items()]
     command = [sys.executable, "launch/local.py", "--processes", "2", "--devices", "2", *options]
-    command += ["--", "--config", "configs/digits.py", "--workdir", str(folder), *fields]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"} | settings
+    command += ["--", "--config", "configs/digits.py", "--workdir", str(folder), *fields(changes)]
+    environment = {**os.environ, "XLA_FLAGS": QUICK_COMPILES} | settings
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )  # fmt: skip

@@ -120,14 +120,9 @@ def example(*, classes=3, test=24, anchors=12, images=2, views=2, size=8, channe
     )
 
 
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch):
-    """Fewer pixels, less time; the page of `good` is drawn before, in full."""
-    monkeypatch.setattr(drawing, "PICTURE_DPI", 60)
-
-
 @pytest.fixture(scope="module")
 def good() -> Page:
+    """Drawn before `coarse_pictures` of conftest.py, in full."""
     return page_of(example())
 
 

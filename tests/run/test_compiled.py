@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from tests import ROOT
+from tests import QUICK_COMPILES, ROOT
 
 # Counts hits and misses of jax's cache, and requests a stop as soon as something new is saved.
 PROGRAM = """
@@ -41,7 +41,7 @@ def start(folder, machine):
     }
     environment |= {
         "HOME": str(folder / machine),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": QUICK_COMPILES,
         "PYTHONPATH": str(ROOT),
     }
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PLATFORMS": "cpu"}
