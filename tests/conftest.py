@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import QUICK_COMPILES
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -23,8 +25,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 from jaxtyping import install_import_hook  # noqa: E402  (after the environment is set)
 
 install_import_hook("gensupcon_jax", "beartype.beartype")
-
-import pytest  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

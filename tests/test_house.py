@@ -85,9 +85,9 @@ def test_configs_import_nothing_of_the_package():
         assert path.name not in ("fields.py", "rules.py") or "ml_collections" not in tops
 
 
-@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_first_line_says_the_purpose(path):
-    assert path.read_text().removeprefix("r").startswith('"""')
+def test_the_first_line_says_the_purpose():
+    without = [str(path) for path in PYTHON_FILES if not path.read_text().removeprefix("r").startswith('"""')]
+    assert without == []
 
 
 def test_few_wings_know_the_config():

@@ -231,6 +231,7 @@ SHORT = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_digits_run_from_the_command_line_and_a_second_time(tmp_path, monkeypatch, capfd):
     done = run("gensupcon_jax.main", "--config", ROOT / "configs/digits.py", *SHORT, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

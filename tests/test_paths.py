@@ -54,6 +54,7 @@ def stopping(monkeypatch):
 CONFIG = {"evaluate.linear_probe": False}
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_the_run_of_a_folder_also_when_it_goes_on(tmp_path, storage, stopping):
     expected = train.train_and_evaluate(tiny_config(**CONFIG), tmp_path / "run", tiny_dataset(), devices=DEVICE)
     stopping(5)

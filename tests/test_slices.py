@@ -45,6 +45,7 @@ def test_tensorflow_is_not_there_in_these_tests():
     assert (status, stdout) == (0, "[None, None, None, None, None, None]\n['tensorstore']\n"), said
 
 
+@pytest.mark.slow
 def test_the_digits_run_to_their_report(run):
     folder, stdout, _ = run
     assert "linear probe on frozen features" in stdout
@@ -54,6 +55,7 @@ def test_the_digits_run_to_their_report(run):
     assert {"jax", "flax", "orbax-checkpoint"} <= set(json.loads((folder / "results.json").read_text())["versions"])
 
 
+@pytest.mark.slow
 def test_tensorboard_events_are_left_out_with_one_sentence(run):
     folder, _, said = run
     sentence = (
@@ -65,6 +67,7 @@ def test_tensorboard_events_are_left_out_with_one_sentence(run):
     assert not (folder / "tensorboard").exists()
 
 
+@pytest.mark.slow
 def test_a_probe_on_arrays_the_exported_weights_and_the_losses(run, tmp_path):
     status, stdout, said = without_tensorflow("-c", _FROM_PYTHON, str(run[0]), str(tmp_path))
     assert status == 0, said
@@ -112,6 +115,7 @@ print("done without TensorFlow")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "flag"), [("gensupcon_jax.plan", "topology"), ("gensupcon_jax.weights", "export")])
 def test_the_other_commands_say_what_they_take(module, flag):
     _, stdout, said = without_tensorflow("-m", module, "--help")
@@ -119,6 +123,7 @@ def test_the_other_commands_say_what_they_take(module, flag):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["gensupcon_jax.main", "gensupcon_jax.prepare"])
 @pytest.mark.parametrize("name", ["tfds:fashion_mnist", "folder:there/is/none"])
 def test_what_needs_tensorflow_names_the_extra_before_anything_else(tmp_path, module, name):

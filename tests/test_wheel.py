@@ -60,6 +60,7 @@ def test_the_wheel_has_the_version_of_the_package_and_its_command(wheel):
     assert entry_points.decode().split() == ["[console_scripts]", "gensupcon", "=", "gensupcon_jax.__main__:main"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_configs", [False, True], ids=["an empty folder", "a folder with its own configs"])
 def test_it_trains_from_anywhere(installed, tmp_path, own_configs):
     folder = tmp_path / "elsewhere"

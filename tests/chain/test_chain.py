@@ -44,6 +44,7 @@ def student(teacher):
     return folder, results, rows
 
 
+@pytest.mark.slow
 def test_the_teacher_learns_and_is_judged_by_its_own_classifier(teacher):
     folder, results, rows = teacher
     assert results["classifier_top1"] > 60
@@ -53,6 +54,7 @@ def test_the_teacher_learns_and_is_judged_by_its_own_classifier(teacher):
     assert "trained in this run" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_student_takes_the_teachers_predictions_as_labels(teacher, student, capsys):
     folder, results, rows = student
     assert rows[-1]["train/loss"] == pytest.approx(rows[-1]["train/label_loss"] + rows[-1]["train/teacher_loss"])
@@ -62,6 +64,7 @@ def test_the_student_takes_the_teachers_predictions_as_labels(teacher, student, 
     assert not (folder / "checkpoints" / "12" / "teacher").exists()
 
 
+@pytest.mark.slow
 def test_a_weight_of_inf_leaves_only_the_teacher_and_0_only_the_labels(teacher, tmp_path):
     taught = {"teacher.kind": "workdir", "teacher.path": str(teacher[0]), "steps": 2}
     _, rows = run(tmp_path / "inf", **taught, **{"teacher.weight": math.inf})
@@ -73,6 +76,7 @@ def test_a_weight_of_inf_leaves_only_the_teacher_and_0_only_the_labels(teacher, 
     assert rows[0]["train/loss"] == pytest.approx(rows[0]["train/label_loss"] + 0.5 * rows[0]["train/teacher_loss"])
 
 
+@pytest.mark.slow
 def test_a_momentum_student_queues_the_teachers_predictions(teacher, tmp_path):
     settings = {"loss.mode": "momentum", "momentum_encoder.queue_size": 64, "teacher.kind": "workdir"}
     results, rows = run(tmp_path, steps=4, **settings, **{"teacher.path": str(teacher[0])})
@@ -80,6 +84,7 @@ def test_a_momentum_student_queues_the_teachers_predictions(teacher, tmp_path):
     assert results["steps"] == 4
 
 
+@pytest.mark.slow
 def test_the_probe_judges_the_students_frozen_encoder(student, tmp_path):
     probe = {"objective": "linear_probe", "augment.num_views": 1, "mix.kind": "none", "steps": 30}
     results, rows = run(tmp_path / "probe", **probe, **{"model.weights": str(student[0])})
@@ -90,6 +95,7 @@ def test_the_probe_judges_the_students_frozen_encoder(student, tmp_path):
     assert results["linear_top1"] == student[1]["linear_top1"]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_given_weights_and_0_steps_only_judge_them(student, tmp_path):
     results, rows = run(tmp_path, steps=0, **{"model.weights": str(student[0])})
     assert rows == []
@@ -98,12 +104,14 @@ def test_a_run_starts_from_given_weights_and_0_steps_only_judge_them(student, tm
     assert again["linear_top1"] == results["linear_top1"]
 
 
+@pytest.mark.slow
 def test_a_classifier_beside_the_contrastive_loss_is_judged(tmp_path):
     results, rows = run(tmp_path, steps=12, **{"classifier.beside": True})
     assert results["classifier_top1"] > 40
     assert {"classifier/top1", "knn/top1", "train/classifier_loss"} <= set(rows[-1])
 
 
+@pytest.mark.slow
 def test_a_callable_is_a_teacher(tmp_path):
     directions = np.float32(np.random.default_rng(0).standard_normal((64, 4)))
     config = tiny_config(steps=2, **{"teacher.kind": "callable", "teacher.allow_poor": True})
@@ -117,6 +125,7 @@ def test_a_callable_is_a_teacher(tmp_path):
     assert "train/teacher_loss" in rows_of(tmp_path)[-1]
 
 
+@pytest.mark.slow
 def test_a_poor_teacher_stops_the_run_and_the_advice_can_be_followed(teacher, tmp_path):
     taught = {"teacher.kind": "workdir", "teacher.path": str(teacher[0]), "steps": 2}
     wrong = {"teacher.mean": (0.0,), "teacher.std": (0.001,)}
@@ -126,6 +135,7 @@ def test_a_poor_teacher_stops_the_run_and_the_advice_can_be_followed(teacher, tm
     assert results["steps"] == 2
 
 
+@pytest.mark.slow
 def test_a_file_gives_backbone_and_head(student, tmp_path):
     named = named_tensors(saved_runs.read_run(student[0]).variables, parts=("backbone", "head"))
     write_safetensors(tmp_path / "student.safetensors", named, {})
@@ -136,6 +146,7 @@ def test_a_file_gives_backbone_and_head(student, tmp_path):
         assert set(given.variables["params"]) == parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -149,6 +160,7 @@ def test_every_optimizer_trains(tmp_path, name, settings):
     assert np.isfinite([row["train/loss"] for row in rows]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["auto", "rand", "cutout", "none"])
 def test_every_policy_is_drawn_on_the_sheet(tmp_path, policy):
     run(tmp_path, tiny_dataset(channels=3), steps=1, **{"augment.policy": policy, "mix.kind": "none"})
@@ -157,6 +169,7 @@ def test_every_policy_is_drawn_on_the_sheet(tmp_path, policy):
     assert page.count("view 2") >= 12
 
 
+@pytest.mark.slow
 def test_the_report_compares_the_labels_loss_with_chance(student):
     page = (student[0] / "report.html").read_text()
     assert "train/label_loss" in page or "entropy of the teacher" in page
@@ -164,6 +177,7 @@ def test_the_report_compares_the_labels_loss_with_chance(student):
     assert student[1]["chance_loss"] == pytest.approx(rows_of(student[0])[0]["train/chance_loss"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_classifier_at_chance_has_the_loss_of_equal_classes(teacher):
     assert teacher[1]["chance_loss"] == pytest.approx(math.log(4))
 
@@ -203,11 +217,13 @@ def test_what_cannot_work_is_one_line_before_anything_is_written(tmp_path, chang
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_teacher_of_other_classes_is_refused(teacher, tmp_path):
     with pytest.raises(UserError, match=r"teacher .*4 classes.*2"):
         run(tmp_path, tiny_dataset(num_classes=2), **{"teacher.kind": "workdir", "teacher.path": str(teacher[0])})
 
 
+@pytest.mark.slow
 def test_an_encoder_of_another_width_is_refused(student, tmp_path):
     with pytest.raises(UserError, match=r"does not fit this network: .*set model.name"):
         run(tmp_path, **{"model.weights": str(student[0]), "model.width": 8})

@@ -33,6 +33,7 @@ def encoder(trees, tmp_path_factory):
     return folder, *run(trees, folder, steps=12)
 
 
+@pytest.mark.slow
 def test_a_folder_is_trained_on_and_judged(trees, encoder):
     folder, results, rows = encoder
     assert (results["num_train"], results["num_validation"], results["num_test"]) == (64, 16, 20)
@@ -42,6 +43,7 @@ def test_a_folder_is_trained_on_and_judged(trees, encoder):
     assert "data:image/png;base64" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_sees_the_same_crops_afterwards(trees, encoder, tmp_path, monkeypatch):
     real = progress.Progress.advance
 
@@ -61,12 +63,14 @@ def test_a_run_that_stopped_sees_the_same_crops_afterwards(trees, encoder, tmp_p
     assert rows[-1]["train/loss"] == encoder[2][-1]["train/loss"]
 
 
+@pytest.mark.slow
 def test_the_number_of_devices_changes_only_the_order_of_sums(trees, encoder, tmp_path):
     _, rows = run(trees, tmp_path, devices=4, steps=12)
     for one, other in zip(encoder[2], rows, strict=True):
         assert one["train/loss"] == pytest.approx(other["train/loss"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_teacher_and_probe_take_folders_too(trees, encoder, tmp_path):
     teacher, _ = run(trees, tmp_path / "teacher", steps=30, **CLASSIFIED)
     assert teacher["classifier_top1"] > 50

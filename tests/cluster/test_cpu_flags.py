@@ -81,6 +81,7 @@ print("the same")
 """
 
 
+@pytest.mark.slow
 def test_what_is_not_finite_stays_so_with_the_flags():
     environ = {"PATH": "/usr/bin:/bin"}
     done = subprocess.run(

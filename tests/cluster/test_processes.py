@@ -32,6 +32,7 @@ def untouched(tmp_path_factory):
     return folder, outcomes
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_run_of_one_with_the_same_devices(untouched, tmp_path):
     folder, (first, second) = untouched
     (alone,) = ended([start(tmp_path / "one", LONG, devices=4)])
@@ -52,6 +53,7 @@ def test_two_processes_give_the_run_of_one_with_the_same_devices(untouched, tmp_
     assert "linear probe" not in second[1]
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouched, tmp_path):
     folder = tmp_path / "run"
     both = start_several(folder, LONG, num=2, devices=2)
@@ -99,6 +101,7 @@ def test_an_unreachable_coordinator_is_named_with_the_process(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_come_are_named(tmp_path):
     flags = [f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=3", "--join_timeout=8"]
     first, second = ended([start(tmp_path / "run", flags=[*flags, f"--process_id={number}"]) for number in (0, 1)])
@@ -228,10 +231,12 @@ def run_children(how, victim, num=3):
     return outcomes
 
 
+@pytest.mark.slow
 def test_processes_that_all_come_to_the_end_end_well():
     assert [status for status, _, _ in run_children("nothing", victim=0)] == [0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "reason", "status", "victim"),
     [
@@ -257,6 +262,7 @@ def test_the_others_stop_and_name_the_process_that_was_lost(how, reason, status,
         assert "in read_the_next_batch" in outcomes[victim][2]  # its own traceback
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_ended_by_the_watchdog_with_the_stacks_of_all():
     first, second = run_children("hang", victim=1, num=2)
     assert (first[0], second[0]) == (75, 75)

@@ -7,6 +7,7 @@ from tests.encoded import write_folder
 from tests.running import ended, results_of, rows_of, start, start_several
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_a_folder_as_one_does(tmp_path):
     # 13 test and 9 validation images divide by nothing.
     trees = write_folder(

@@ -29,6 +29,7 @@ def stopped_by(number, folder):
     return step, said
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_resumes(tmp_path):
     first, _ = stopped_by(signal.SIGINT, tmp_path)
     second, said = stopped_by(signal.SIGTERM, tmp_path)

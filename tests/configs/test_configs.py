@@ -50,6 +50,7 @@ def linear_teacher(data):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "variant"), ALL, ids=name_of)
 def test_the_step_of_every_recipe_traces_at_full_size(recipe, variant):
     config = recipe.get_config(variant)

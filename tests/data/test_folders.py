@@ -165,6 +165,7 @@ def test_an_undecodable_image_is_an_error_that_names_the_file(own, kind):
         load(own)
 
 
+@pytest.mark.slow
 def test_damaged_images_may_be_left_out_and_are_listed(own):
     (own / "train" / "cedar" / "broken.jpg").write_bytes(BROKEN["cut jpeg"])
     (own / "test" / "ash" / "empty.png").write_bytes(b"")

@@ -55,6 +55,7 @@ def test_mean_average_precision_is_that_of_scikit_learn():
     assert measures.mean_average_precision(split) == pytest.approx(100 * np.mean(precisions))
 
 
+@pytest.mark.slow
 def test_a_measure_from_outside_reaches_metrics_results_and_report(tmp_path, monkeypatch):
     monkeypatch.setitem(measures.MEASURES, "num_of_class_0", lambda split: float((split.classes == 0).sum()))
     config = tiny_config(steps=3, **{"evaluate.measures": ("num_of_class_0", "recall_at_1")})

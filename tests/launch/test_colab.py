@@ -33,6 +33,7 @@ def test_every_cell_of_code_belongs_to_a_part_and_has_no_output(notebook):
         compile(cell.source, NOTEBOOK.name, "exec")
 
 
+@pytest.mark.slow
 def test_the_digits_part_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")  # one device, and optimized: the recipe's own network trains here
     notebook.cells = cells(notebook, "install", "digits")

@@ -25,6 +25,7 @@ def launch(folder, *options, changes=None, **settings):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_of_two_devices_give_the_trajectory_of_one_process(tmp_path):
     (alone,) = ended([start(tmp_path / "one", devices=4)])
     (launched,) = ended([launch(tmp_path / "two")])
@@ -36,6 +37,7 @@ def test_two_processes_of_two_devices_give_the_trajectory_of_one_process(tmp_pat
     assert "linear probe on frozen features" in launched[1]
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_said_within_a_minute_with_address_and_process(tmp_path):
     with socket.create_server(("", free_port())) as taken:
         port = taken.getsockname()[1]
@@ -47,6 +49,7 @@ def test_a_port_that_is_taken_is_said_within_a_minute_with_address_and_process(t
     assert "+ process 0 of 2 ended with status 1\n" in said
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_saves_and_the_next_launch_goes_on(tmp_path):
     long = {"steps": 400, "checkpoint.every_epochs": 1000}
     process = launch(tmp_path / "run", changes=long)

@@ -1,5 +1,7 @@
 """The momentum encoder and its queue inside the train step, against a plain Python oracle and on several devices."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,6 +126,7 @@ def assert_same(first, second, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("symmetric", "slots"), [(False, 3), (True, 4), (False, 0)])
 def test_ten_steps_are_those_of_the_oracle(symmetric, slots):
     model, objective = parts(symmetric=symmetric, queue_size=slots * BATCH_SIZE)
@@ -140,6 +143,7 @@ def test_ten_steps_are_those_of_the_oracle(symmetric, slots):
         assert state.queue is None
 
 
+@pytest.mark.slow
 def test_the_first_batch_meets_no_queue_not_even_its_own():
     for symmetric in (False, True):
         _, with_queue = run(parts(symmetric=symmetric, queue_size=64)[1], num_steps=2)
@@ -148,6 +152,7 @@ def test_the_first_batch_meets_no_queue_not_even_its_own():
         assert abs(with_queue[1] - without[1]) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_1_2_and_8_devices_are_the_same(symmetric):
     objective = parts(batch_norm="sync", symmetric=symmetric, queue_size=64)[1]
@@ -177,23 +182,24 @@ def momentum_config(**changes):
     return tiny_config(**{"loss.mode": "momentum", "momentum_encoder.queue_size": 64} | changes)
 
 
+@pytest.mark.slow
 def test_saved_on_8_devices_and_continued_on_4_and_2(tmp_path, monkeypatch):
-    whole = tmp_path / "whole"
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train.train_and_evaluate(momentum_config(), whole, tiny_dataset(), devices=jax.devices())
     real = input_pipeline.train_batches
-    for num_devices in (4, 2):
-        folder = tmp_path / str(num_devices)
 
-        def stops(*args, **kwargs):
-            for number, batch in enumerate(real(*args, **kwargs)):
-                if number == 4:
-                    raise KeyboardInterrupt
-                yield batch
+    def stops(*args, **kwargs):
+        for number, batch in enumerate(real(*args, **kwargs)):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield batch
 
-        monkeypatch.setattr(input_pipeline, "train_batches", stops)
+    with monkeypatch.context() as patched:
+        patched.setattr(input_pipeline, "train_batches", stops)
         with pytest.raises(KeyboardInterrupt):
-            train.train_and_evaluate(momentum_config(), folder, tiny_dataset(), devices=jax.devices())
-        monkeypatch.setattr(input_pipeline, "train_batches", real)
+            train.train_and_evaluate(momentum_config(), stopped, tiny_dataset(), devices=jax.devices())
+    for num_devices in (4, 2):
+        folder = shutil.copytree(stopped, tmp_path / str(num_devices))
         train.train_and_evaluate(momentum_config(), folder, tiny_dataset(), devices=jax.devices()[:num_devices])
         for row, expected in zip(without_speed(rows_of(folder)), without_speed(rows_of(whole)), strict=True):
             assert row["step"] == expected["step"]

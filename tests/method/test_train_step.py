@@ -62,6 +62,7 @@ def assert_same(first, second, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -79,6 +80,7 @@ def test_five_steps_are_the_same_on_1_2_and_8_devices(settings):
         assert_same(state.batch_stats, other_state.batch_stats, 1e-4)
 
 
+@pytest.mark.slow
 def test_local_batch_norm_depends_on_the_devices_and_keeps_one_running_mean():
     _, rows = run(1, num_steps=2, batch_norm="local")
     other_state, other_rows = run(8, num_steps=2, batch_norm="local")
@@ -125,6 +127,7 @@ def test_another_seed_is_another_trajectory():
     assert np.abs(views[0] - views[2]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_loss_falls():
     _, rows = run(1, num_steps=25, kind="none")
     assert np.mean([row["loss"] for row in rows[-3:]]) < np.mean([row["loss"] for row in rows[:3]]) - 0.2

@@ -186,6 +186,7 @@ def work_of_one_gpu(**changes):
     return plan.flops_per_image
 
 
+@pytest.mark.slow
 def test_gpus_get_flops_and_state_only():
     (plan,) = compare.plan(momentum_config(), topologies=["gpu:4"], batch_sizes=[32], sizes=TINY._asdict())
     assert plan.flops_per_image > 1e5
@@ -259,6 +260,7 @@ def tpu_plan(**arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_tiny_step_is_planned_for_four_chips():
     (plan,) = tpu_plan()
     assert (plan.num_chips, plan.num_hosts, plan.images_per_chip) == (4, 1, 8)

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests import QUICK_COMPILES, ROOT
 
 # Counts hits and misses of jax's cache, and requests a stop as soon as something new is saved.
@@ -54,6 +56,7 @@ def start(folder, machine):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_restart_finds_every_program_in_the_workdir(tmp_path):
     first = start(tmp_path, "one")
     assert first["cache_misses"] > 10

@@ -103,6 +103,7 @@ def _eval_shape_of_a_step(config, data, lengths, key):
     _SEEN.add(key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_every_config_runs_or_is_refused_in_clear_lines(part):
     outcomes = []

@@ -71,6 +71,7 @@ def test_skipped_steps_leave_the_next_step_unchanged():
     assert same(seen[2][1].params, seen[4][1].params)
 
 
+@pytest.mark.slow
 def test_the_run_stops_with_the_last_good_state_saved_however_late_it_is_noticed(tmp_path, monkeypatch):
     real = input_pipeline.train_batches
 
@@ -100,6 +101,7 @@ def test_the_run_stops_with_the_last_good_state_saved_however_late_it_is_noticed
     assert bad == good  # bit for bit as without the bad step
 
 
+@pytest.mark.slow
 def test_a_far_too_high_rate_is_named_and_no_bad_parameter_is_saved(tmp_path):
     config = tiny_config(**{"optimizer.learning_rate": 1e30, "optimizer.warmup_epochs": 0.0})
     with pytest.raises(
@@ -132,6 +134,7 @@ def with_parameter(value, *path):
     return change
 
 
+@pytest.mark.slow
 def test_the_first_module_with_a_bad_output_is_named():
     path = ("backbone", "stage2_block1", "conv1", "kernel")
     named = described(change=with_parameter(3e38, *path))
@@ -141,6 +144,7 @@ def test_the_first_module_with_a_bad_output_is_named():
     )
 
 
+@pytest.mark.slow
 def test_bad_labels_are_named():
     assert described(spoiled=True) == "the labels given to the network are not finite"
 

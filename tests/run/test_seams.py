@@ -32,6 +32,7 @@ def rows_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_everybody_is_similar")
 def test_a_source_an_optimizer_and_a_similarity_of_labels_train_together(monkeypatch, tmp_path):
     def signs(schedule, fields):
@@ -54,6 +55,7 @@ def test_a_source_an_optimizer_and_a_similarity_of_labels_train_together(monkeyp
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_everybody_is_similar")
 def test_a_similarity_of_labels_holds_for_the_queue_too(tmp_path):
     changes = {

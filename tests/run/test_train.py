@@ -84,6 +84,7 @@ def test_a_finished_run_is_not_repeated(finished, monkeypatch):
     assert train.train_and_evaluate(tiny_config(), folder, tiny_dataset(), devices=DEVICE) == results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [2, 5])
 def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, stop_after):
     real = input_pipeline.train_batches
@@ -130,6 +131,7 @@ MOMENTUM = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_ended_by_an_exception_waits_for_its_pending_save(tmp_path, monkeypatch):
     folder = tmp_path / "run" / "checkpoints"
     begun, real = [], checkpoint.ocp.CheckpointManager.wait_until_finished
@@ -144,6 +146,7 @@ def test_a_run_ended_by_an_exception_waits_for_its_pending_save(tmp_path, monkey
     assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
 
 
+@pytest.mark.slow
 def test_encoder_average_queue_labels_and_adam_resume_bit_for_bit(tmp_path, monkeypatch):
     config = tiny_config(**MOMENTUM)
     train.train_and_evaluate(config, tmp_path / "whole", tiny_dataset(), devices=DEVICE)
@@ -172,6 +175,7 @@ def test_encoder_average_queue_labels_and_adam_resume_bit_for_bit(tmp_path, monk
     assert losses_of(tmp_path / "on_two") == pytest.approx(losses_of(tmp_path / "whole"), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_twenty_steps_on_another_number_of_devices_agree(tmp_path, monkeypatch):
     config = tiny_config(steps=23, log_steps=1, **{"evaluate.every_epochs": 0, "checkpoint.every_steps": 3})
     train.train_and_evaluate(config, tmp_path / "whole", tiny_dataset(), devices=DEVICE)
@@ -205,6 +209,7 @@ def test_the_time_that_training_waits_for_saves_is_logged(finished):
     assert any(row["train/stall_seconds"] > 0 for row in rows)  # of the save before the row
 
 
+@pytest.mark.slow
 def test_at_most_two_steps_are_in_flight(tmp_path, monkeypatch):
     most, waiting = 0, []
 
@@ -247,12 +252,14 @@ def test_a_different_config_is_refused_and_nothing_changes(finished):
     assert (folder / "results.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_warm_up_in_steps_overrides_the_one_in_epochs(tmp_path):
     config = tiny_config(steps=None, epochs=1.0, **{"optimizer.warmup_epochs": 10.0, "optimizer.warmup_steps": 0})
     results = train.train_and_evaluate(config, tmp_path, tiny_dataset(), devices=DEVICE)
     assert results["steps"] == 3
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_repeat_what_was_reported(tmp_path, monkeypatch, capsys):
     collapses = tiny_config(
         steps=70,
@@ -276,11 +283,13 @@ def test_a_resumed_run_does_not_repeat_what_was_reported(tmp_path, monkeypatch, 
     assert capsys.readouterr().err.count("learning rate too large: ") == 0
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(finished, tmp_path):
     train.train_and_evaluate(tiny_config(seed=1), tmp_path, tiny_dataset(), devices=DEVICE)
     assert without_speed(rows_of(tmp_path)) != without_speed(rows_of(finished[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 8])
 def test_more_devices_give_the_same_run(finished, tmp_path, devices):
     train.train_and_evaluate(tiny_config(), tmp_path, tiny_dataset(), devices=jax.devices()[:devices])
@@ -288,6 +297,7 @@ def test_more_devices_give_the_same_run(finished, tmp_path, devices):
         assert row["train/loss"] == pytest.approx(other["train/loss"], rel=1e-4) if "train/loss" in row else True
 
 
+@pytest.mark.slow
 def test_color_images_bfloat16_soft_labels_and_every_option_run(tmp_path):
     dataset = tiny_dataset(channels=3, size=9)
     config = tiny_config(

@@ -22,6 +22,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", path], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount; test_checkpoint.py has the same without a mount")
 def test_a_full_disk_ends_the_run_with_its_last_good_checkpoint(small_disk):
     folder = small_disk / "run"
