@@ -2,12 +2,10 @@
 
 import concurrent.futures
 import contextlib
-import os
+import multiprocessing
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,7 +13,7 @@ import pytest
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.store import checkpoint
-from tests import ROOT
+from tests.cluster import lost
 from tests.killing import outcome
 from tests.running import ended, free_port, results_of, rows_of, start, start_as_slurm_tasks, start_several, told
 
@@ -81,8 +79,12 @@ def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouch
 
 
 def wait_for_rows(folder, num):
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and len(rows_of(folder)) >= num)
+
+
+def wait_for(is_so):
     end = time.monotonic() + 600
-    while len(rows_of(folder) if (folder / "metrics.jsonl").exists() else ()) < num:
+    while not is_so():
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -174,66 +176,42 @@ def test_flags_that_do_not_fit_are_one_line(tmp_path, capfd, flags, message):
 
 # One process is lost: the others say which, within a minute. Small programs that join as a run does.
 
-CHILD = """
-import os, signal, sys, time
-from gensupcon_jax.cluster import processes
-from gensupcon_jax.cluster.watchdog import Watchdog
-
-address, num, own, how = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-processes._SILENCE_SECONDS = processes._EARLY_SECONDS = 6.0  # in place of 40 and 30
-if how == "early" and own == 1: processes._EARLY_SECONDS = 600.0  # it must hear from process 2, by way of 0, what happened
-processes.join(processes.Member(address, num, own))
-print("joined", flush=True)  # before the first meeting: whoever spoils the run knows that all have said it
-assert processes.group().gather({"own": own}) == [{"own": number} for number in range(num)]
-assert processes.share(own) == 0
-watchdog = Watchdog(5.0 if how == "hang" else 0)
-watchdog.watch("step 7")
-
-def spoil():
-    if how == "kill": os.kill(os.getpid(), signal.SIGKILL)
-    if how == "freeze": os.kill(os.getpid(), signal.SIGSTOP)
-    if how == "raise": raise OSError("the disk of this machine is gone")
-    if how == "mistake": processes.leave(1, "error: seed is -1", reason="seed is -1")
-    if how == "early": processes.finish()
-    if how == "hang": time.sleep(1000)
-
-def read_the_next_batch():
-    spoil()
-
-try:
-    if own == int(sys.argv[5]): read_the_next_batch()
-    processes.group().gather(1)  # waits for the other
-    processes.finish()
-except Exception as error:
-    processes.leave_after_crash(error)
-"""
+# One process that has imported everything forks the members.
+FORKING = multiprocessing.get_context("forkserver")
+FORKING.set_forkserver_preload(["tests.cluster.lost"])
 
 
-def run_children(how, victim, num=3):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+def run_children(output, how, victim, num=3):
+    """[(status, stdout, stderr)] of the members of a run that ended."""
     address = f"127.0.0.1:{free_port()}"
     children = [
-        subprocess.Popen(
-            [sys.executable, "-c", CHILD, address, str(num), str(own), how, str(victim)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for own in range(num)
-    ]  # fmt: skip
-    assert [child.stdout.readline() for child in children] == ["joined\n"] * num
-    began = time.monotonic()
-    if how == "freeze":
-        for own, child in enumerate(children):
-            if own != victim:
-                child.wait(timeout=60)
-        children[victim].kill()
-    outcomes = ended(children, timeout=60)
-    assert time.monotonic() - began < 60
-    return outcomes
+        FORKING.Process(target=lost.member, args=(output, address, num, own, how, victim)) for own in range(num)
+    ]
+    try:
+        for child in children:
+            child.start()
+        wait_for(lambda: written(output, "stdout", num) == [lost.JOINED] * num)
+        began = time.monotonic()
+        for own in sorted(range(num), key=lambda own: own == victim):
+            if how == "freeze" and own == victim:
+                children[own].kill()
+            children[own].join(timeout=60)
+        assert time.monotonic() - began < 60
+    finally:
+        for child in children:
+            child.kill()
+    statuses = [child.exitcode for child in children]
+    return list(zip(statuses, written(output, "stdout", num), written(output, "stderr", num), strict=True))
+
+
+def written(output, stream, num):
+    files = [output / f"{stream}{own}" for own in range(num)]
+    return [file.read_text() if file.exists() else "" for file in files]
 
 
 @pytest.mark.slow
-def test_processes_that_all_come_to_the_end_end_well():
-    assert [status for status, _, _ in run_children("nothing", victim=0)] == [0, 0, 0]
+def test_processes_that_all_come_to_the_end_end_well(tmp_path):
+    assert [status for status, _, _ in run_children(tmp_path, "nothing", victim=0)] == [0, 0, 0]
 
 
 @pytest.mark.slow
@@ -248,8 +226,8 @@ def test_processes_that_all_come_to_the_end_end_well():
         ("early", "it left early, before the others had finished", 75, 0),
     ],
 )
-def test_the_others_stop_and_name_the_process_that_was_lost(how, reason, status, victim):
-    outcomes = run_children(how, victim)
+def test_the_others_stop_and_name_the_process_that_was_lost(tmp_path, how, reason, status, victim):
+    outcomes = run_children(tmp_path, how, victim)
     where = r"127\.0\.0\.1:\d+" if victim == 0 else r"127\.0\.0\.1"
     remedy = "; start all processes again, they go on from the newest checkpoint" if status == 75 else ""
     for own, (found, _, said) in enumerate(outcomes):
@@ -263,8 +241,8 @@ def test_the_others_stop_and_name_the_process_that_was_lost(how, reason, status,
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_ended_by_the_watchdog_with_the_stacks_of_all():
-    first, second = run_children("hang", victim=1, num=2)
+def test_a_process_that_hangs_is_ended_by_the_watchdog_with_the_stacks_of_all(tmp_path):
+    first, second = run_children(tmp_path, "hang", victim=1, num=2)
     assert (first[0], second[0]) == (75, 75)
     assert "in read_the_next_batch" in second[2]  # here it hangs
     assert "in gather" in first[2]  # here the other one waits

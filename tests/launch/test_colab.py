@@ -38,7 +38,7 @@ def test_the_digits_part_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")  # one device, and optimized: the recipe's own network trains here
     notebook.cells = cells(notebook, "install", "digits")
     (parameters,) = cells(notebook, "parameters")
-    parameters.source = "STEPS = 40\nRUNS = 'runs'"
+    parameters.source = "STEPS = 10\nRUNS = 'runs'"
     nbclient.NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()

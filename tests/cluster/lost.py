@@ -1,0 +1,50 @@
+"""A member of a run that one of its processes spoils: what tests of the others' last words start."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from gensupcon_jax.cluster import processes
+from gensupcon_jax.cluster.watchdog import Watchdog
+
+JOINED = "joined\n"
+
+
+def member(output: Path, address: str, num: int, own: int, how: str, victim: int) -> None:
+    """Joins as a run does, meets the others, and spoils it if it is the victim; both outputs are files in a folder."""
+    os.environ["XLA_FLAGS"] = ""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(output / f"{name}{own}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    processes._SILENCE_SECONDS = processes._EARLY_SECONDS = 6.0  # in place of 40 and 30
+    if how == "early" and own == 1:
+        processes._EARLY_SECONDS = 600.0  # it must hear from process 2, by way of 0, what happened
+    processes.join(processes.Member(address, num, own))
+    print(JOINED, end="", flush=True)  # before the first meeting: whoever spoils the run knows that all have said it
+    assert processes.group().gather({"own": own}) == [{"own": number} for number in range(num)]
+    assert processes.share(own) == 0
+    watchdog = Watchdog(5.0 if how == "hang" else 0)
+    watchdog.watch("step 7")
+    try:
+        if own == victim:
+            read_the_next_batch(how)
+        processes.group().gather(1)  # waits for the other
+        processes.finish()
+    except Exception as error:
+        processes.leave_after_crash(error)
+
+
+def read_the_next_batch(how: str) -> None:
+    """What happens to the victim."""
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "freeze":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if how == "raise":
+        raise OSError("the disk of this machine is gone")
+    if how == "mistake":
+        processes.leave(1, "error: seed is -1", reason="seed is -1")
+    if how == "early":
+        processes.finish()
+    if how == "hang":
+        time.sleep(1000)
