@@ -1,100 +1,41 @@
 """Kill a real training process at random instants, start it again, and compare with a run that nobody touched."""
 
-import contextlib
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import jax
 
 from gensupcon_jax.cluster import cpu_flags
-from tests import QUICK_COMPILES, ROOT
-from tests.running import SHORT, command, results_of, rows_of
-
-# One process that has imported everything and forks one that trains for every start: a start takes seconds less.
-_SERVER = """
-import json, os, sys
-from gensupcon_jax import main
-from gensupcon_jax.run import train
-from clu.metric_writers import SummaryWriter
-import matplotlib.pyplot
-print("ready", flush=True)
-for line in sys.stdin:
-    arguments, log = json.loads(line)
-    if pid := os.fork():
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-        continue
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1), os.dup2(output, 2)
-    status = 1
-    try:
-        sys.argv = arguments
-        main.run()
-        status = 0
-    except SystemExit as done:
-        status = done.code or 0
-    finally:
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(status if isinstance(status, int) else 1)
-"""
+from tests import QUICK_COMPILES
+from tests.running import SHORT, ended, results_of, rows_of, start
 
 
-class Starter:
-    """Starts training processes one after the other, quickly."""
-
-    def __init__(self, log, *, devices=1):
-        self._log = str(log)
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the small programs are many
-        environment["XLA_FLAGS"] = (  # with the flags that main sets: what is resumed must be their numbers
-            f"{cpu_flags.flags_of(jax.__version_info__)} --xla_force_host_platform_device_count={devices} {QUICK_COMPILES}"
-        )
-        self._server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", _SERVER],
-            cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert self._server.stdout.readline() == "ready\n"
-
-    def start(self, folder, changes):
-        """The id of a process that trains."""
-        arguments = ["main", *command(folder, changes)[3:]]
-        self._server.stdin.write(json.dumps([arguments, self._log]) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
-
-    def wait(self):
-        """The status of the process that was started last; negative: the signal that ended it."""
-        return int(self._server.stdout.readline())
-
-    def close(self):
-        self._server.stdin.close()
-        self._server.wait(timeout=60)
-
-
-def killed_run(starter, folder, changes, *, num_kills, rng, seconds):
+def killed_run(start_fn, folder, *, num_kills, rng, seconds):
     """Kill so many times, at random instants or inside a save, then let it end; returns where each kill fell."""
     fell = []
     while len(fell) < num_kills:
         before = _unfinished_saves(folder)  # what earlier kills left
-        pid = starter.start(folder, changes)
+        process = start_fn(folder)
         how = rng.choice(("anywhere", "save", "row"))
         _wait_for(how, folder, rng, seconds, before)
         during_save = bool(_unfinished_saves(folder) - before)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        status = starter.wait()
+        process.kill()
+        ((status, _, said),) = ended([process])
         if status == 0:
             return fell  # it was quicker
-        assert status == -signal.SIGKILL, f"the run failed by itself, status {status}"
+        assert status == -signal.SIGKILL, f"the run failed by itself, status {status}: {said}"
         fell.append("inside a save" if during_save else {"save": "after a save"}.get(how, how))
-    starter.start(folder, changes)
-    assert starter.wait() == 0
+    finish(start_fn(folder))
     return fell
+
+
+def finish(process):
+    """Wait for a run that ends well."""
+    ((status, _, said),) = ended([process])
+    assert status == 0, said
 
 
 def _wait_for(how, folder, rng, seconds, before):
@@ -137,21 +78,23 @@ def outcome(folder):
 def compare(folder, *, num_kills, seed, changes, devices=1, kills_a_run=10):
     """(where the kills fell, whether every run ended as the one that nobody touched); several runs share the kills."""
     rng, fell, same = random.Random(seed), [], []
-    starter = Starter(folder / "log.txt", devices=devices)
-    try:
-        began = time.monotonic()
-        starter.start(folder / "whole", changes)
-        assert starter.wait() == 0, (folder / "log.txt").read_text()[-3000:]
-        seconds = time.monotonic() - began
-        expected = outcome(folder / "whole")
-        while len(fell) < num_kills:
-            run = folder / f"run{len(same)}"
-            fell += killed_run(
-                starter, run, changes, num_kills=min(kills_a_run, num_kills - len(fell)), rng=rng, seconds=seconds
-            )
-            same.append(outcome(run) == expected)
-    finally:
-        starter.close()
+    # With the flags that main sets: what is resumed must be their numbers.
+    flags = (
+        f"{cpu_flags.flags_of(jax.__version_info__)} --xla_force_host_platform_device_count={devices} {QUICK_COMPILES}"
+    )
+
+    def start_fn(folder):
+        return start(folder, changes, environment={"XLA_FLAGS": flags})
+
+    began = time.monotonic()
+    finish(start_fn(folder / "whole"))
+    seconds = time.monotonic() - began
+    expected = outcome(folder / "whole")
+    while len(fell) < num_kills:
+        run = folder / f"run{len(same)}"
+        left = min(kills_a_run, num_kills - len(fell))
+        fell += killed_run(start_fn, run, num_kills=left, rng=rng, seconds=seconds)
+        same.append(outcome(run) == expected)
     return fell, same
 
 

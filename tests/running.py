@@ -4,11 +4,14 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import sys
+import time
 
-from gensupcon_jax import __main__
+import jax
+
+from gensupcon_jax import __main__, main
 from tests import QUICK_COMPILES, ROOT
+from tests.forking import Forked
 
 # The rate does not depend on the number of steps: runs of any length share one compiled step.
 SHORT = {
@@ -39,35 +42,37 @@ def command(folder, changes=None, flags=(), *, recipe="configs/digits.py"):
     ]  # fmt: skip
 
 
-def start(folder, changes=None, flags=(), *, devices=1, environment=None, recipe="configs/digits.py", **options):
-    """A process that trains; its two outputs are pipes."""
-    surrounding = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    surrounding["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # the small programs are many
-    surrounding["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILES}"
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    return subprocess.Popen(
-        command(folder, changes, flags, recipe=recipe), cwd=ROOT, env=surrounding | (environment or {}), **streams
-    )
+def start(folder, changes=None, flags=(), *, devices=1, environment=None, recipe="configs/digits.py"):
+    """A process that trains."""
+    surrounding = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILES}"}
+    arguments = command(folder, changes, flags, recipe=recipe)[2:]
+    return Forked(_train, arguments, environment=surrounding | (environment or {}))
 
 
-def start_several(folder, changes=None, flags=(), *, num=2, devices=2, **options):
+def _train(arguments):
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # the small programs are many
+    os.chdir(ROOT)
+    sys.argv = arguments
+    main.run()
+
+
+def start_several(folder, changes=None, flags=(), *, num=2, devices=2):
     """`num` processes with so many devices each, as one run."""
     address = f"127.0.0.1:{free_port()}"
     several = [f"--coordinator_address={address}", f"--num_processes={num}"]
     return [
-        start(folder, changes, [*flags, *several, f"--process_id={number}"], devices=devices, **options)
-        for number in range(num)
+        start(folder, changes, [*flags, *several, f"--process_id={number}"], devices=devices) for number in range(num)
     ]
 
 
-def start_as_slurm_tasks(folder, changes=None, *, num=2, devices=2, **options):
+def start_as_slurm_tasks(folder, changes=None, *, num=2, devices=2):
     """The same, told by the variables that srun sets for its tasks, on two nodes that are both this machine."""
     job = free_port(range(61440, 65536)) - 61440  # jax takes the coordinator's port from the job's number
     shared = {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(num)}
     return [
         start(
             folder, changes, ["--distributed", "--join_timeout=300"], devices=devices,
-            environment=shared | {"SLURM_PROCID": str(number), "SLURM_LOCALID": "0"}, **options,
+            environment=shared | {"SLURM_PROCID": str(number), "SLURM_LOCALID": "0"},
         )
         for number in range(num)
     ]  # fmt: skip
@@ -94,6 +99,19 @@ def ended(processes, timeout=600):
         for process in processes:
             process.kill()
     return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def wait_for(is_so):
+    """Until the function says so."""
+    end = time.monotonic() + 600
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def wait_for_rows(folder, num):
+    """Until a run has written so many rows of metrics."""
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and len(rows_of(folder)) >= num)
 
 
 def flip_a_bit(folder, position=0.5):

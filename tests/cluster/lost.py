@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.cluster.watchdog import Watchdog
@@ -11,11 +10,8 @@ from gensupcon_jax.cluster.watchdog import Watchdog
 JOINED = "joined\n"
 
 
-def member(output: Path, address: str, num: int, own: int, how: str, victim: int) -> None:
-    """Joins as a run does, meets the others, and spoils it if it is the victim; both outputs are files in a folder."""
-    os.environ["XLA_FLAGS"] = ""
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(output / f"{name}{own}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+def member(address: str, num: int, own: int, how: str, victim: int) -> None:
+    """Joins as a run does, meets the others, and spoils it if it is the victim."""
     processes._SILENCE_SECONDS = processes._EARLY_SECONDS = 6.0  # in place of 40 and 30
     if how == "early" and own == 1:
         processes._EARLY_SECONDS = 600.0  # it must hear from process 2, by way of 0, what happened

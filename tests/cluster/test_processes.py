@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import multiprocessing
 import re
 import signal
 import socket
@@ -14,8 +13,20 @@ from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.store import checkpoint
 from tests.cluster import lost
+from tests.forking import Forked
 from tests.killing import outcome
-from tests.running import ended, free_port, results_of, rows_of, start, start_as_slurm_tasks, start_several, told
+from tests.running import (
+    ended,
+    free_port,
+    results_of,
+    rows_of,
+    start,
+    start_as_slurm_tasks,
+    start_several,
+    told,
+    wait_for,
+    wait_for_rows,
+)
 
 # Real training: long enough for a signal (jax needs a second to agree on a step) to come before the end.
 LONG = {"steps": 30, "evaluate.every_steps": 15, "checkpoint.every_steps": 5}
@@ -76,17 +87,6 @@ def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouch
     assert [status for status, _, _ in outcomes] == [0, 0], outcomes
     assert "resumes at step" in outcomes[0][2]
     assert outcome(folder) == outcome(untouched[0])  # rows, results and the last state, bit for bit
-
-
-def wait_for_rows(folder, num):
-    wait_for(lambda: (folder / "metrics.jsonl").exists() and len(rows_of(folder)) >= num)
-
-
-def wait_for(is_so):
-    end = time.monotonic() + 600
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_an_unreachable_coordinator_is_named_with_the_process(tmp_path):
@@ -176,42 +176,26 @@ def test_flags_that_do_not_fit_are_one_line(tmp_path, capfd, flags, message):
 
 # One process is lost: the others say which, within a minute. Small programs that join as a run does.
 
-# One process that has imported everything forks the members.
-FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["tests.cluster.lost"])
 
-
-def run_children(output, how, victim, num=3):
+def run_children(how, victim, num=3):
     """[(status, stdout, stderr)] of the members of a run that ended."""
     address = f"127.0.0.1:{free_port()}"
     children = [
-        FORKING.Process(target=lost.member, args=(output, address, num, own, how, victim)) for own in range(num)
+        Forked(lost.member, address, num, own, how, victim, environment={"XLA_FLAGS": ""}) for own in range(num)
     ]
-    try:
-        for child in children:
-            child.start()
-        wait_for(lambda: written(output, "stdout", num) == [lost.JOINED] * num)
-        began = time.monotonic()
-        for own in sorted(range(num), key=lambda own: own == victim):
-            if how == "freeze" and own == victim:
-                children[own].kill()
-            children[own].join(timeout=60)
-        assert time.monotonic() - began < 60
-    finally:
-        for child in children:
-            child.kill()
-    statuses = [child.exitcode for child in children]
-    return list(zip(statuses, written(output, "stdout", num), written(output, "stderr", num), strict=True))
-
-
-def written(output, stream, num):
-    files = [output / f"{stream}{own}" for own in range(num)]
-    return [file.read_text() if file.exists() else "" for file in files]
+    wait_for(lambda: [child.written()[0] for child in children] == [lost.JOINED] * num)
+    began = time.monotonic()
+    if how == "freeze":
+        wait_for(lambda: all(child.returncode is not None for child in children if child is not children[victim]))
+        children[victim].kill()
+    outcomes = ended(children, timeout=60)
+    assert time.monotonic() - began < 60
+    return outcomes
 
 
 @pytest.mark.slow
-def test_processes_that_all_come_to_the_end_end_well(tmp_path):
-    assert [status for status, _, _ in run_children(tmp_path, "nothing", victim=0)] == [0, 0, 0]
+def test_processes_that_all_come_to_the_end_end_well():
+    assert [status for status, _, _ in run_children("nothing", victim=0)] == [0, 0, 0]
 
 
 @pytest.mark.slow
@@ -226,8 +210,8 @@ def test_processes_that_all_come_to_the_end_end_well(tmp_path):
         ("early", "it left early, before the others had finished", 75, 0),
     ],
 )
-def test_the_others_stop_and_name_the_process_that_was_lost(tmp_path, how, reason, status, victim):
-    outcomes = run_children(tmp_path, how, victim)
+def test_the_others_stop_and_name_the_process_that_was_lost(how, reason, status, victim):
+    outcomes = run_children(how, victim)
     where = r"127\.0\.0\.1:\d+" if victim == 0 else r"127\.0\.0\.1"
     remedy = "; start all processes again, they go on from the newest checkpoint" if status == 75 else ""
     for own, (found, _, said) in enumerate(outcomes):
@@ -241,8 +225,8 @@ def test_the_others_stop_and_name_the_process_that_was_lost(tmp_path, how, reaso
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_ended_by_the_watchdog_with_the_stacks_of_all(tmp_path):
-    first, second = run_children(tmp_path, "hang", victim=1, num=2)
+def test_a_process_that_hangs_is_ended_by_the_watchdog_with_the_stacks_of_all():
+    first, second = run_children("hang", victim=1, num=2)
     assert (first[0], second[0]) == (75, 75)
     assert "in read_the_next_batch" in second[2]  # here it hangs
     assert "in gather" in first[2]  # here the other one waits
