@@ -74,12 +74,8 @@ def test_a_mistake_is_one_line_and_status_1(tmp_path, run, arguments, message):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-<<<<<<< HEAD
-def test_the_command_that_training_prints_converts_the_data_set(tmp_path, run):
-=======
 @pytest.mark.slow
-def test_the_command_that_training_prints_converts_the_set(tmp_path, run):
->>>>>>> 5d946ab (Long tests are marked slow; a file's parametrization over files is one case)
+def test_the_command_that_training_prints_converts_the_data_set(tmp_path, run):
     write_tfds(tmp_path / "data", {"train": records(30), "test": records(9, start=100)})
     folder = str(tmp_path / "data")
     before = datasets.load("tfds:leaves", folder=folder, image_size=16)
