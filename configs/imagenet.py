@@ -2,7 +2,7 @@ r"""ImageNet with ResNet-50, Momentum Contrast and a queue of labeled keys. For 
 
 Two files of ImageNet must be fetched by hand, and are then prepared once; this says which, and where to put them:
 
-    python -m gensupcon_jax.prepare --config configs/imagenet.py
+    gensupcon prepare imagenet
 
 Stages, in order:
 

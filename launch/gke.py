@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train on TPU or GPU hosts of a Google Kubernetes Engine cluster, as a JobSet.
 
-A TPU slice, named as in `gensupcon_jax.plan`:
+A TPU slice, named as in `gensupcon plan`:
 
     python launch/gke.py --name imagenet --image IMAGE --topology v5e:4x4 -- \\
         --config configs/imagenet.py --workdir gs://bucket/imagenet

@@ -16,7 +16,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 def example(**changes):
     fields = {
         "title": "folder:trees",
-        "command": "python -m gensupcon_jax.prepare --config mine.py",
+        "command": "gensupcon prepare --config mine.py",
         "facts": [("classes", "2")],
         "findings": ["1 image is damaged"],
         "remarks": ["there is no test split"],
@@ -37,7 +37,7 @@ def pictures(html):
 def test_it_shows_what_was_handed_over():
     html = render_contact_sheet(example())
     for text in ("folder:trees", "1 image is damaged", "there is no test split", "train/ash/2.png: the file is empty",
-                 "no image", "cannot be read", "python -m gensupcon_jax.prepare --config mine.py"):  # fmt: skip
+                 "no image", "cannot be read", "gensupcon prepare --config mine.py"):  # fmt: skip
         assert text in html
     assert len(pictures(html)) == 2
     assert all(np.array_equal(each, PIXELS) for each in pictures(html))  # small ones are kept exactly
