@@ -1,6 +1,5 @@
 """The config of a run with the defaults of `fields.py`; a recipe starts from here and states its differences."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -9,7 +8,7 @@ from ml_collections.config_dict import FieldReference
 from gensupcon_jax.configs.fields import FIELDS
 
 # What a recipe changes: field -> (value, where the value comes from).
-Changes = Mapping[str, tuple[Any, str]]
+Changes = dict[str, tuple[Any, str]]
 
 
 def get_config() -> ConfigDict:

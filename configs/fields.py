@@ -436,4 +436,7 @@ FIELDS: dict[str, Field] = {
 
 def names_of(field: str) -> tuple[str, ...]:
     """The names that a field of fixed choices allows."""
-    return FIELDS[field].allowed.names
+    allowed = FIELDS[field].allowed
+    if isinstance(allowed, Named):
+        raise TypeError(f"the names of {field} are those of a table, which may grow")
+    return allowed.names

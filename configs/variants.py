@@ -21,7 +21,7 @@ def changes(variant: str, *, data_set: str, method: str, values: str) -> Changes
     if variant not in VARIANTS:
         close = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(variant, VARIANTS, n=1))
         raise ValueError(f"unknown variant {variant!r}; {close}allowed: {', '.join(VARIANTS)}")
-    found = {}
+    found: Changes = {}
     if variant in ("genscl", "genscl_teacher", "teacher"):
         found |= {"mix.kind": ("mixup_cutmix", method)}
     if variant == "genscl_teacher":

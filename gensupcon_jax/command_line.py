@@ -86,11 +86,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def _sentence(error: argparse.ArgumentError) -> str:
+    flag = error.argument_name or "the command line"
     if error.message and error.message.startswith("expected"):
-        return f"Missing value for flag {error.argument_name}"
+        return f"Missing value for flag {flag}"
     if error.message and error.message.startswith("ignored explicit argument"):
-        return f"{error.argument_name.partition('/')[0]} takes no value"
-    return f"{error.argument_name} {error.message}"
+        return f"{flag.partition('/')[0]} takes no value"
+    return f"{flag} {error.message}"
 
 
 def add_switch(parser: argparse._ActionsContainer, name: str, help: str) -> None:

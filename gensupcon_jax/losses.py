@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float, Int, Shaped
 
 from gensupcon_jax.collectives import first_number, gather, sum_over, varying
@@ -189,20 +190,20 @@ def generalized_contrastive_loss(
     _check_settings(temperature, base_temperature, normalizer, tile_size)
     _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_mask)
     among_themselves = contrasts is None
-    if among_themselves:
+    if contrasts is None or contrast_labels is None:
         contrasts, contrast_labels = anchors, anchor_labels
     if 0 in (len(anchors), len(contrasts)):
-        nobody = jnp.zeros(len(anchors))
-        return AnchorLoss(*varying((nobody, nobody > 0.0), axis_name), axis_name)
+        loss, valid = varying((jnp.zeros(len(anchors)), jnp.zeros(len(anchors), bool)), axis_name)
+        return AnchorLoss(loss, valid, axis_name)
     mask = jnp.ones(len(contrasts), bool) if contrast_mask is None else jnp.asarray(contrast_mask).astype(bool)
-    anchors, contrasts = varying((_float32(anchors), _float32(contrasts)), axis_name)
+    embeddings = varying((_float32(anchors), _float32(contrasts)), axis_name)
     features = [label_features(labels, label_similarity) for labels in (anchor_labels, contrast_labels)]
     labels, contrast_labels = varying(features, axis_name)
     mask, tau = varying((mask, _float32(temperature)), axis_name)
     penalty = None if contrast_mask is None else jnp.where(mask, 0.0, -jnp.inf)
     # Half of the temperature on either side: the logits are then inner products as they are, the same for (i, j) and
     # (j, i), and attraction and softmax round the same numbers.
-    anchors, contrasts = anchors / jnp.sqrt(tau), contrasts / jnp.sqrt(tau)
+    anchors, contrasts = (each / jnp.sqrt(tau) for each in embeddings)
 
     others = (None, None) if among_themselves else (contrasts, contrast_labels)
     attraction, similarity, num_contrasts = _attraction(anchors, labels, *others, mask, axis_name)
@@ -278,7 +279,7 @@ def _roots_of_shares(labels: Float[Array, "row class"]) -> Float[Array, "row cla
 # name -> function of labels [row, class] float32 >= 0 -> features [row, feature] >= 0, whose inner products are the
 # similarity: training never holds the matrix of all pairs. One more is one more entry, also from outside:
 # LABEL_SIMILARITIES["overlap"] = lambda labels: labels.
-LABEL_SIMILARITIES: dict[str, Callable[[jax.Array], jax.Array]] = {
+LABEL_SIMILARITIES: dict[str, Callable[[Any], Any]] = {
     "cosine": _unit_rows,
     "bhattacharyya": _roots_of_shares,
 }
@@ -386,8 +387,8 @@ class _Points(NamedTuple):
     embeddings: Float[Array, "point dim"]
     number: Int[Array, " point"]  # consecutive, in the array of all devices
     penalty: Float[Array, " point"] | None  # as a contrast: 0, or -inf when it is left out; None: none is
-    largest: Float[Array, " point"] | None = None  # as an anchor: the largest of its logits, and
-    total: Float[Array, " point"] | None = None  # the sum of exp(s_ij - largest); 0 and 1 where there is no contrast
+    largest: Any = None  # [point], as an anchor: the largest of its logits, and
+    total: Any = None  # [point], the sum of exp(s_ij - largest); 0 and 1 where there is no contrast
     weight: Float[Array, " point"] | None = None  # as an anchor: the cotangent of its log_sum_exp, over total
 
 
@@ -652,7 +653,7 @@ def _check_settings(temperature, base_temperature, normalizer: str, tile_size):
 
 def _check_positive(name: str, value):
     """One finite number above 0, in whatever it is wrapped; of a traced one only the shape is known."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         wrong, found = jnp.ndim(value) > 0, f"of shape {list(jnp.shape(value))}"
     else:
         wrong, found = not _is_positive(np.asarray(value)), value

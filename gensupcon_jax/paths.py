@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path as LocalPath
+from typing import Any
 
 from etils import epath
 
@@ -67,7 +68,7 @@ def write_whole(path: Path, content: bytes) -> None:
 @contextlib.contextmanager
 def local_file(path: Path) -> Iterator[LocalPath]:
     """The file on this machine, for libraries that read no other: itself, or a copy for as long as it is needed."""
-    if not is_remote(path):
+    if isinstance(path, LocalPath):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -78,5 +79,5 @@ def local_file(path: Path) -> Iterator[LocalPath]:
 
 def failures() -> tuple[type[Exception], ...]:
     """What reading or writing may raise: OSError, and TensorFlow's own errors where it reaches the object storage."""
-    tensorflow = sys.modules.get("tensorflow")
+    tensorflow: Any = sys.modules.get("tensorflow")
     return (OSError, tensorflow.errors.OpError) if hasattr(tensorflow, "errors") else (OSError,)

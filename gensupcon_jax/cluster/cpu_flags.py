@@ -19,7 +19,7 @@ _MEASURED = {(0, 10): _YNN, (0, 11): _YNN}
 
 def flags_of(version: tuple[int, ...]) -> str:
     """XLA_FLAGS for a CPU under this version of jax; empty for one that was not measured."""
-    return _MEASURED.get(version[:2], "")
+    return _MEASURED.get((version[0], version[1]), "")
 
 
 def set_for_this_machine(environ: MutableMapping[str, str], devices: Path = Path("/dev")) -> None:

@@ -89,10 +89,8 @@ def _of_slurm(environ: Mapping[str, str]) -> Member | None:
     if not all(name in environ for name in names):
         return None
     job, nodes, num_tasks, task, local = (environ[name] for name in names)
-    host = re.match(r"([^,\[]*)(?:\[([^,\-\]]*))?", nodes)
-    return Member(
-        _address(host[1] + (host[2] or ""), _port_of_job(int(job)), environ), int(num_tasks), int(task), [int(local)]
-    )
+    host, first = re.findall(r"^([^,\[]*)(?:\[([^,\-\]]*))?", nodes)[0]
+    return Member(_address(host + first, _port_of_job(int(job)), environ), int(num_tasks), int(task), [int(local)])
 
 
 def _of_gke(environ: Mapping[str, str]) -> Member | None:

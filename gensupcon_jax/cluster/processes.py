@@ -233,7 +233,7 @@ class Group:
             self._is_done.set()
             name = name or self._connections[peer].name
             if is_hanging:
-                faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+                faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
             remedy = "; start all processes again, they go on from the newest checkpoint" if status == LOST else ""
             text = f"process {self.process_id} stops because {name} has stopped: {reason}{remedy}"
             print(f"error: {text}" if status else text, file=sys.stderr)
@@ -317,11 +317,12 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
                 for connection in connections.values():
                     connection.send({"refused": _missing(missing, timeout)})
                 raise UserError(f"process 0 at {member.coordinator_address}: {_missing(missing, timeout)}") from None
-            who = greeting.get("process_id") if isinstance(greeting, dict) else None
+            greeting = greeting if isinstance(greeting, dict) else {}
+            who = greeting.get("process_id")
             connection = _Connection(accepted, f"process {who} ({peer_host.removeprefix('::ffff:')})")
             if who in connections and connections[who].has_ended():
                 missing.add(who)  # it died and was started again while others are still on their way
-            if who in missing and greeting["num_processes"] == member.num_processes:
+            if who in missing and greeting.get("num_processes") == member.num_processes:
                 missing.remove(who)
                 connections[who] = connection
             else:

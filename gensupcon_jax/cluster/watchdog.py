@@ -32,7 +32,7 @@ class Watchdog:
         if self._seconds:
             self._what, self._deadline = what, time.monotonic() + self._seconds
             # A clock in C, for a hang that holds Python's lock: the thread below could not run.
-            faulthandler.dump_traceback_later(self._seconds + _GRACE_SECONDS, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(self._seconds + _GRACE_SECONDS, exit=True, file=sys.__stderr__ or 2)
 
     def pause(self) -> None:
         """What comes now may take any time."""
@@ -45,6 +45,6 @@ class Watchdog:
             if time.monotonic() > self._deadline:
                 hangs = f"{self._what} has taken more than {self._seconds:g} seconds"
                 print(f"{hangs}; where each thread stands:", file=sys.__stderr__, flush=True)
-                faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+                faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
                 message = f"error: {hangs}; start the same command again, it goes on from the newest checkpoint"
                 processes.abort(message, reason=hangs)

@@ -4,11 +4,12 @@ import io
 import re
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from gensupcon_jax.fingerprints import fingerprint
-from gensupcon_jax.paths import Path, failures, write_whole
+from gensupcon_jax.paths import LocalPath, Path, failures, write_whole
 
 Arrays = dict[str, np.ndarray]
 
@@ -27,12 +28,13 @@ def cached(folder: Path | None, name: str, key: str, make_fn: Callable[[], Array
     arrays = make_fn()
     folder.mkdir(parents=True, exist_ok=True)
     stream = io.BytesIO()
-    np.savez(stream, **arrays)
+    content: dict[str, Any] = dict(arrays)
+    np.savez(stream, **content)
     write_whole(path, stream.getvalue())
     return arrays
 
 
-def size_and_time(file: Path) -> tuple[int, int]:
+def size_and_time(file: LocalPath) -> tuple[int, int]:
     """Size in bytes and modification time, for a key; zeros for a file that is not on this machine."""
     try:
         status = file.stat()

@@ -13,7 +13,7 @@ SPLIT_SEED = 0  # not the seed of the run: every run has the same validation and
 def check_fractions(fractions: dict[str, Any]) -> None:
     """UserError for fractions outside 0..1, or that leave no training images."""
     for where, fraction in fractions.items():
-        if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction < 1:
+        if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < float(fraction) < 1:
             raise UserError(
                 f"{where}_fraction is {fraction!r}; allowed: a number above 0 and below 1, "
                 f"or pass {where}=(images, labels)"

@@ -77,7 +77,11 @@ class Dataset:
 
         The fingerprint covers all bytes in memory; for encoded images, their names, sizes, classes and order.
         """
-        mean, std = self.statistics or channel_statistics(self.train.images)
+        statistics = self.statistics
+        if statistics is None:
+            assert not isinstance(self.train, EncodedSplit)  # those are handed over with their statistics
+            statistics = channel_statistics(self.train.images)
+        mean, std = statistics
         return {
             "name": self.name,
             "class_names": list(self.class_names),
@@ -122,9 +126,9 @@ def digits() -> Dataset:
         load_digits,  # imported here and below, as it takes 2 s, which an error message need not wait for
     )
 
-    raw = load_digits()
-    images = np.round(raw.images * (255 / 16)).astype(np.uint8)
-    return from_arrays(images, raw.target, name="digits", validation_fraction=180 / 1797, test_fraction=540 / 1797)
+    pixels, classes = load_digits(return_X_y=True)  # 64 numbers in 0..16 per image
+    images = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return from_arrays(images, classes, name="digits", validation_fraction=180 / 1797, test_fraction=540 / 1797)
 
 
 def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
@@ -191,8 +195,10 @@ def _encoded(
     found = from_listings(name, listings, len(class_names), reading)
     return Dataset(
         name,
-        **found.splits,
-        class_names=class_names,
+        found.splits["train"],
+        found.splits["validation"],
+        found.splits["test"],
+        class_names,
         statistics=found.statistics,
         notes=tuple(notes),
         damaged=found.damaged,
@@ -265,7 +271,7 @@ def from_arrays(
     fractions = {"test": test_fraction, "validation": validation_fraction}
     fractions = {where: fraction for where, fraction in fractions.items() if where not in given}
     check_fractions(fractions)
-    splits = {where: checked_arrays(*pair, where) for where, pair in given.items()}
+    splits = {where: checked_arrays(pair[0], pair[1], where) for where, pair in given.items()}
     check_same_shape([split.images for split in splits.values()])
     names = class_names_of(class_names, [split.labels for split in splits.values()], len(splits["train"].images))
     for where, split in splits.items():

@@ -73,7 +73,7 @@ def random_boxes(
     fits = ((tries > 0) & (tries <= whole)).all(-1)
     first = fits.argmax(-1)
     drawn = np.take_along_axis(tries, first[..., None, None], axis=2)[:, :, 0]
-    found = fits.any(-1)[..., None]
+    found = np.any(fits, axis=-1, keepdims=True)
     box_sizes = np.where(found, drawn, _fallback_sizes(sizes, ratio)[:, None])
     space = whole[:, :, 0] - box_sizes
     corners = np.where(found, np.floor(draws[..., -2:] * (space + 1)).astype(np.int64), space // 2)

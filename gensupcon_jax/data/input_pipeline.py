@@ -96,6 +96,8 @@ def train_batches(
     orders = EpochOrders(seed=seed, num_examples=split.num_images, batch_size=batch_size, remainder=remainder)
     share = local_rows(batch_size, sharding)
     if isinstance(split, EncodedSplit):
+        if crops is None:
+            raise TypeError("encoded images are cropped on the host; allowed: crops, not None")
 
         def planned() -> Iterator[tuple[np.ndarray, decoding.CropPlan]]:
             for step in steps:
@@ -201,7 +203,7 @@ class Prefetched:
                 return
             yield value
 
-    def _fill(self, batches: Iterator[Any]) -> None:
+    def _fill(self, batches: Any) -> None:
         try:
             for batch in batches:
                 if not self._put(("batch", batch)):

@@ -5,7 +5,7 @@ import contextlib
 import os
 import shlex
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ class Records(NamedTuple):
     """The records of one split: their number, the serialized records of some numbers, and where a record is."""
 
     num_records: int
-    read_fn: Callable[[np.ndarray], list[bytes]]
+    read_fn: Callable[[np.ndarray], Sequence[bytes]]
     where_fn: Callable[[int], str]
 
 
@@ -46,9 +46,9 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
     import tensorflow_datasets as tfds
 
     with tfds_reasons(name):
-        settings = {} if file_format is None else {"file_format": file_format}
+        settings: dict[str, Any] = {} if file_format is None else {"file_format": file_format}
         builder = tfds.builder(name, data_dir=folder, **settings)
-    features = builder.info.features
+    features: Any = builder.info.features
     keys = keys_of(builder)
     found = sorted(features) if hasattr(features, "keys") else [type(features).__name__]
     fits = set(keys) <= set(found) and isinstance(features[keys.image], tfds.features.Image)
@@ -207,7 +207,7 @@ def _parse(record: bytes, keys: Keys) -> tuple[bytes, int]:
 
 
 def _records(instructions: list, file_format: str, index: np.ndarray | None, name: str) -> Records:
-    if file_format == "tfrecord":
+    if file_format == "tfrecord" and index is not None:
         return _tfrecords([i.filename for i in instructions], index)
     if file_format == "array_record":
         return _array_records(instructions)

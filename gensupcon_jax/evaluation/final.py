@@ -90,7 +90,9 @@ def numbers_of(evaluation: Evaluation) -> dict[str, Any]:
     }
     made = {name: outcome for name, outcome in named.items() if outcome is not None}
     classes = evaluation.test.classes
-    results = {f"{name}_top1": top1(outcome.test_predictions, classes) for name, outcome in made.items()}
+    results: dict[str, Any] = {
+        f"{name}_top1": top1(outcome.test_predictions, classes) for name, outcome in made.items()
+    }
     results |= {f"{name}_validation_top1": outcome.validation_top1 for name, outcome in made.items()}
     settings = {"linear": "linear_penalty", "knn": "knn_neighbors", "raw_pixel_knn": "raw_pixel_knn_neighbors"}
     results |= {settings[name]: outcome.setting for name, outcome in made.items() if name in settings}

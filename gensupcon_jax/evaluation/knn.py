@@ -43,7 +43,8 @@ def nearest(
 ) -> tuple[Float[Array, "query neighbor"], Int[Array, "query neighbor"]]:
     """Cosines and indices of the stored features that are most similar to each query, the nearest first."""
     queries, stored = (x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (queries, stored))
-    return tuple(jax.lax.top_k(jnp.matmul(queries, stored.T, precision=jax.lax.Precision.HIGHEST), num_neighbors))
+    cosines, indices = jax.lax.top_k(jnp.matmul(queries, stored.T, precision=jax.lax.Precision.HIGHEST), num_neighbors)
+    return cosines, indices
 
 
 def _votes(cosines: np.ndarray, classes: np.ndarray, *, temperature: Number, num_classes: int) -> np.ndarray:
@@ -68,5 +69,5 @@ def best_neighbors(features: dict[str, Features], *, neighbors: tuple[int, ...],
     """The k that is best on the validation split, and its accuracy in percent."""
     predictions = knn_predictions(features["train"], features["validation"].values, neighbors=neighbors, **settings)
     scores = {k: top1(prediction, features["validation"].classes) for k, prediction in predictions.items()}
-    best = max(sorted(scores), key=scores.get)
+    best = max(sorted(scores), key=lambda k: scores[k])
     return best, scores[best]

@@ -35,5 +35,5 @@ def evaluate_linear(features: dict[str, Features], *, penalties: tuple[Number, .
         return top1(probe.predict(validation.values), validation.classes), log_likelihood
 
     scores = {penalty: score(probe) for penalty, probe in probes.items()}
-    best = max(scores, key=scores.get)
+    best = max(scores, key=lambda setting: scores[setting])
     return Outcome(best, scores[best][0], probes[best].predict(features["test"].values))

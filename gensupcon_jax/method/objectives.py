@@ -163,17 +163,22 @@ class _Contrastive(NamedTuple):
         return 1 if self.momentum and not self.momentum.symmetric else num_views
 
 
+def _apply(module: Any, *arguments: Any, **settings: Any) -> Any:
+    """module.apply: flax declares that it may also return the collections that it was not asked for."""
+    return module.apply(*arguments, **settings)
+
+
 def _initial_fields(setup: _Contrastive, rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
     variables = setup.model.init(rng, images, train=False)
     fields = fields_of(variables)
     if setup.momentum:
         fields |= {"ema_params": fields["params"], "ema_batch_stats": fields["batch_stats"]}
-    if setup.slots:
+    if setup.slots and setup.momentum:
         sizes = {"embeddings": setup.model.head.embedding_dim, "labels": setup.num_classes}
         sizes |= {"probabilities": setup.num_classes} if setup.teacher else {}
         fields["queue"] = empty_queue(setup.slots, setup.momentum.batch_size, **sizes)
     if setup.classifier is not None:
-        features = setup.model.apply(variables, images, train=False).features
+        features = _apply(setup.model, variables, images, train=False).features
         head = setup.classifier.init(jax.random.fold_in(rng, 1), features)["params"]
         fields["params"] = fields["params"] | {"classifier": head}
     return fields
@@ -198,7 +203,7 @@ def _contrastive_loss(
     value, metrics = _compared(setup, pairs, filled)
     if setup.classifier is None:
         return value, Aux(updates, metrics)
-    logits = setup.classifier.apply({"params": params["classifier"]}, jax.lax.stop_gradient(features))
+    logits = _apply(setup.classifier, {"params": params["classifier"]}, jax.lax.stop_gradient(features))
     query_labels = _join(batch.labels[:, :num_queries])
     classifier_loss, accuracy = _cross_entropy(logits, query_labels, setup.label_smoothing, setup.axis_name)
     metrics |= {"classifier_loss": classifier_loss, "classifier_accuracy": accuracy}
@@ -230,6 +235,7 @@ def _keys(
     setup: _Contrastive, params, state: TrainState, batch: MixedBatch, rng
 ) -> tuple[Float[Array, "batch view embedding"], dict[str, Any]]:
     """The momentum encoder's embeddings of the key views, and its new state."""
+    assert setup.momentum is not None  # it has keys
     share = setup.momentum.at(state.step)
     with jax.named_scope("ema"):
         ema_params = jax.tree.map(
@@ -258,7 +264,7 @@ def _compared(
     mask_fn = functools.partial(_contrast_mask, filled=filled)
     with jax.named_scope("loss"):
         of_labels = _loss_of(pairs, "labels", mask_fn, setup.loss_settings)
-        value = of_labels.mean()
+        value: Any = of_labels.mean()
     metrics = {"valid_anchors": of_labels.valid.mean()}
     if setup.teacher:
         with jax.named_scope("loss"):
@@ -276,10 +282,10 @@ def _compared(
 def _predict(
     setup: _Contrastive, state: TrainState, frozen, images: Float[Array, "batch height width channel"]
 ) -> Prediction:
-    features, embeddings = setup.model.apply(variables_of(state), images, train=False)
+    features, embeddings = _apply(setup.model, variables_of(state), images, train=False)
     logits = None
     if setup.classifier is not None:
-        logits = setup.classifier.apply({"params": state.params["classifier"]}, features)
+        logits = _apply(setup.classifier, {"params": state.params["classifier"]}, features)
     return Prediction(features, embeddings, logits)
 
 
@@ -297,7 +303,7 @@ def cross_entropy(
 
     def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
         variables = model.init(rng, images, method="features")
-        features = model.apply(variables, images, method="features")
+        features = _apply(model, variables, images, method="features")
         head = classifier.init(jax.random.fold_in(rng, 1), features)["params"]
         fields = fields_of(variables)
         return fields | {"params": fields["params"] | {"classifier": head}}
@@ -306,13 +312,13 @@ def cross_entropy(
         features, batch_stats = apply_training(
             model, params, state.batch_stats, _join(batch.images), rng, axis_name=axis_name, method="features"
         )
-        logits = classifier.apply({"params": params["classifier"]}, features)
+        logits = _apply(classifier, {"params": params["classifier"]}, features)
         value, accuracy = _cross_entropy(logits, _join(batch.labels), label_smoothing, axis_name)
         return value, Aux({"batch_stats": batch_stats}, {"loss": value, "classifier_accuracy": accuracy})
 
     def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
-        features = model.apply(variables_of(state), images, method="features")
-        return Prediction(features, logits=classifier.apply({"params": state.params["classifier"]}, features))
+        features = _apply(model, variables_of(state), images, method="features")
+        return Prediction(features, logits=_apply(classifier, {"params": state.params["classifier"]}, features))
 
     return Objective(init, loss, predict)
 
@@ -327,20 +333,20 @@ def linear_probe(
     """A classifier on the features of a frozen encoder, `frozen["encoder"]`, in inference mode (the paper's second stage)."""
 
     def features_of(frozen, images):
-        return jax.lax.stop_gradient(model.apply(frozen["encoder"], images, method="features"))
+        return jax.lax.stop_gradient(_apply(model, frozen["encoder"], images, method="features"))
 
     def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
         shape = jax.eval_shape(lambda: model.init_with_output(rng, images, method="features")[0]).shape
         return {"params": {"classifier": classifier.init(rng, jnp.zeros((1, shape[-1])))["params"]}}
 
     def loss(params, state: TrainState, frozen, batch: MixedBatch, rng) -> tuple[Float[Array, ""], Aux]:
-        logits = classifier.apply({"params": params["classifier"]}, features_of(frozen, _join(batch.images)))
+        logits = _apply(classifier, {"params": params["classifier"]}, features_of(frozen, _join(batch.images)))
         value, accuracy = _cross_entropy(logits, _join(batch.labels), label_smoothing, axis_name)
         return value, Aux({}, {"loss": value, "classifier_accuracy": accuracy})
 
     def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
         features = features_of(frozen, images)
-        return Prediction(features, logits=classifier.apply({"params": state.params["classifier"]}, features))
+        return Prediction(features, logits=_apply(classifier, {"params": state.params["classifier"]}, features))
 
     return Objective(init, loss, predict)
 
@@ -388,7 +394,7 @@ def _pairs(values: dict[str, Array], queued: dict[str, Array], *, mode: str, sym
     def of_query(view):
         anchors = {name: value[:, view] for name, value in values.items()}
         contrasts = {name: _join(_without(value, view)) for name, value in values.items()}
-        if mode == "momentum":
+        if mode == "momentum" and keys is not None:
             contrasts["embeddings"] = _join(_without(keys, view) if symmetric else keys)
         for name, stored in queued.items():
             contrasts[name] = jnp.concatenate([contrasts[name], stored])

@@ -98,7 +98,9 @@ def with_weight_decay(
     rate * weight_decay * parameter.
     """
     if (mode or fields.weight_decay_mode) == "decoupled":
-        decay = optax.add_decayed_weights(lambda step: -schedule(step) * fields.weight_decay, fields.mask_fn)
+        decay = optax.add_decayed_weights(
+            lambda step: -fields.weight_decay * jnp.asarray(schedule(step)), fields.mask_fn
+        )
         return optax.chain(update, decay)
     return optax.chain(optax.add_decayed_weights(fields.weight_decay, fields.mask_fn), update)
 

@@ -4,7 +4,7 @@ Source: He et al. 2015 (arXiv 1512.03385), in the form "v1.5" (a bottleneck stri
 `networks/resnet_big.py` for the CIFAR stem; torchvision `models/resnet.py` for the ImageNet stem.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -50,6 +50,7 @@ class ConvolutionalModule(nn.Module):
 class ResidualBlock(ConvolutionalModule):
     """What both blocks share: `width` of the 3x3 convolutions, `stride` of the first of them, and the shortcut."""
 
+    expansion: ClassVar[int] = 1  # Channels that leave the block = width * expansion.
     width: int = 64
     stride: int = 1
 
@@ -66,8 +67,6 @@ class ResidualBlock(ConvolutionalModule):
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions; ResNet-18, -34 and the small network."""
 
-    expansion = 1  # Channels that leave the block = width * expansion.
-
     @nn.compact
     def __call__(
         self, inputs: Float[Array, "batch height width channel"], *, train: bool
@@ -83,7 +82,7 @@ class BasicBlock(ResidualBlock):
 class Bottleneck(ResidualBlock):
     """1x1, 3x3 (strided), 1x1 convolutions; ResNet-50 and -101."""
 
-    expansion = 4
+    expansion: ClassVar[int] = 4
 
     @nn.compact
     def __call__(

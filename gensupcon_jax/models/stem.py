@@ -43,7 +43,8 @@ class NormalizedMaxima(nn.Module):
             if not self.is_initializing():
                 running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * (mean * sign)
                 running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var
-        maxima = nn.max_pool(inputs, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        padding: Any = ((1, 1), (1, 1))  # flax declares a name only
+        maxima = nn.max_pool(inputs, (3, 3), strides=(2, 2), padding=padding)
         normalized = (maxima - mean) * (jax.lax.rsqrt(var + EPSILON) * (scale * sign)) + bias
         return nn.relu(normalized.astype(self.dtype))
 

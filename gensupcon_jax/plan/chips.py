@@ -123,4 +123,4 @@ def find_slice(name: str, *, chip_config: str | None = None) -> Slice:
 
 def _host_bounds(sides: tuple[int, ...]) -> dict[str, tuple[int, int, int]]:
     """The chips of one host if they are not the usual 2x2: a single chip, or the 8 chips of one v5e or v6e machine."""
-    return {"chips_per_host_bounds": (*sides, 1)} if sides in ((1, 1), (2, 4)) else {}
+    return {"chips_per_host_bounds": (sides[0], sides[1], 1)} if sides in ((1, 1), (2, 4)) else {}

@@ -93,7 +93,7 @@ class Figures(NamedTuple):
     @property
     def binding(self) -> str:
         """The resource of the binding bound."""
-        return max(self.bounds, key=self.bounds.get)
+        return max(self.bounds, key=lambda name: self.bounds[name])
 
     @property
     def seconds(self) -> float:
@@ -236,7 +236,7 @@ def link_seconds(collective: hlo.Collective, chip: Chip) -> float:
     return sent / (chip.interconnect_bandwidth / 2)
 
 
-def _of_compiled(planned: PlannedStep, compiled: jax.stages.Compiled, chip: Chip, common: dict[str, Any]) -> Figures:
+def _of_compiled(planned: PlannedStep, compiled: Any, chip: Chip, common: dict[str, Any]) -> Figures:
     images = planned.images_per_device
     cost, program = compiled.cost_analysis(), hlo.parse_program(compiled.as_text())
     works = list(hlo.works(program))

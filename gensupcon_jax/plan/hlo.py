@@ -424,8 +424,8 @@ def _convolution_flops(computation: Computation, instruction: Instruction) -> fl
     """Two for each product of a pixel and a weight; products with padding or dilation zeros do not count."""
     image, kernel = (_arrays_of(computation, [operand])[0] for operand in instruction.operands[:2])
     output = instruction.outputs[0]
-    labels = re.search(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)", instruction.attributes)
-    image_labels, kernel_labels, output_labels = labels[1], labels[2], labels[3]
+    (labels,) = re.findall(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)", instruction.attributes)
+    image_labels, kernel_labels, output_labels = labels
     window = _window(instruction.attributes)
     pairs = 1
     for dimension in range(len(window)):

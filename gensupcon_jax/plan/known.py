@@ -1,6 +1,6 @@
 """Sizes of known data sets, so that a plan does not download them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,7 +49,9 @@ KNOWN = {
 def data_sizes(name: str, **given: int | None) -> DataSizes:
     """The sizes of this data set; given values take precedence; UserError if one is unknown."""
     known = KNOWN.get(name)
-    fields = {field: value or (getattr(known, field) if known else None) for field, value in _asked(given).items()}
+    fields: dict[str, Any] = {
+        field: value or (getattr(known, field) if known else None) for field, value in _asked(given).items()
+    }
     missing = [field for field, value in fields.items() if value is None]
     if missing:
         raise UserError(

@@ -184,7 +184,7 @@ def _classes(contents: Contents) -> list[str]:
 
 def _empty_classes(contents: Contents) -> list[str]:
     """Classes without images in training, and those without images only in an evaluation split."""
-    sentences, in_training = [], None
+    sentences, in_training = [], np.array([], int)
     for split in contents.splits:
         empty = np.flatnonzero(split.counts(len(contents.class_names)) == 0)
         if split.split == "train":

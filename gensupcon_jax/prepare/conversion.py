@@ -137,7 +137,8 @@ def _write_info(path: epath.Path, old_format: str, file_format: str) -> None:
 def _read_tfrecord(path: str) -> Iterator[bytes]:
     import tensorflow as tf
 
-    yield from tf.data.TFRecordDataset(path).as_numpy_iterator()  # which compares the checksum of every record
+    records: Any = tf.data.TFRecordDataset(path).as_numpy_iterator()
+    yield from records  # which compares the checksum of every record
 
 
 def _read_array_record(path: str) -> Iterator[bytes]:

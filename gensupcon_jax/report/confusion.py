@@ -46,7 +46,7 @@ def confused_pairs(counts: Int[np.ndarray, "class class"], names: Sequence[str],
     """The most frequent mistakes, largest first."""
     mistakes = counts - np.diag(np.diag(counts))
     order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
-    pairs = [np.unravel_index(place, counts.shape) for place in order if mistakes.flat[place]]
+    pairs = [divmod(int(place), len(counts)) for place in order if mistakes.flat[place]]
     return [
         {
             "truth": short(names[truth]),

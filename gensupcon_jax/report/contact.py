@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from gensupcon_jax.paths import Path
 from gensupcon_jax.report.drawing import data_uri
 from gensupcon_jax.report.page import template, write_page
 from gensupcon_jax.report.values import clean, printable, short
@@ -49,7 +49,7 @@ class ContactSheet:
     damaged: Sequence[str] = ()
 
 
-def write_contact_sheet(path: str | os.PathLike[str], sheet: ContactSheet) -> None:
+def write_contact_sheet(path: str | Path, sheet: ContactSheet) -> None:
     """Writes the page to `path`, whole or not at all."""
     write_page(path, render_contact_sheet(sheet))
 

@@ -34,12 +34,12 @@ def sheet_section(data: ReportData) -> dict[str, Any] | str:
 
 def _original(data: ReportData, names: Sequence[str], row: int) -> dict[str, Any]:
     picture = None if data.original_images is None else _image_png(data.original_images[row])
-    label = "" if data.original_labels is None else short(names[data.original_labels[row]])
+    label = "" if data.original_labels is None else short(names[int(data.original_labels[row])])
     return {"title": "original", "picture": picture, "label": label, "shares": []}
 
 
 def _views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[str, Any]]:
-    for view, image in enumerate(data.view_images[row]):
+    for view, image in enumerate([] if data.view_images is None else data.view_images[row]):
         shares = [] if data.view_labels is None else label_shares(data.view_labels[row, view], names)
         yield {"title": f"view {view + 1}", "picture": _image_png(image), "label": "", "shares": shares}
 

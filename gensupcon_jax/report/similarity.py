@@ -24,17 +24,18 @@ def similarity_section(data: ReportData) -> dict[str, Any] | str:
         "picture": _similarity_picture(label_similarity, latent_similarity, classes, names),
         "follow_picture": _follow_picture(label_similarity, latent_similarity),
         "correlation": None if correlation is None else f"{correlation:.2f}".replace("-", "\N{MINUS SIGN}"),
-        "anchors": len(data.batch_labels),
+        "anchors": 0 if data.batch_labels is None else len(data.batch_labels),
         "kept": len(classes),
     }
 
 
 def similarity_missing(data: ReportData) -> str:
     """Why the heat maps cannot be drawn; empty where they can."""
-    matrices = (data.label_similarity, data.latent_similarity, data.batch_labels)
-    if any(matrix is None for matrix in matrices):
+    given = (data.label_similarity, data.latent_similarity, data.batch_labels)
+    matrices = [matrix for matrix in given if matrix is not None]
+    if len(matrices) < len(given):
         return "The run handed over no batch with label and latent similarities (only contrastive training has them)."
-    if len(data.batch_labels) < 2:
+    if len(matrices[-1]) < 2:
         return "The batch has fewer than two anchors: there is nothing to compare."
     if not all(np.isfinite(matrix).all() for matrix in matrices):
         return "The similarities of the batch hold values that are not finite: the run has diverged."
@@ -43,10 +44,12 @@ def similarity_missing(data: ReportData) -> str:
 
 def sorted_batch(data: ReportData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both similarities and the dominant classes in class order: at most HEAT_MAP_ANCHORS evenly spread anchors."""
-    order = class_order(data.batch_labels)
+    labels, by_label, by_latent = data.batch_labels, data.label_similarity, data.latent_similarity
+    assert labels is not None and by_label is not None and by_latent is not None  # see similarity_missing
+    order = class_order(labels)
     kept = order[np.linspace(0, len(order) - 1, min(len(order), HEAT_MAP_ANCHORS)).round().astype(int)]
     square = np.ix_(kept, kept)
-    return data.label_similarity[square], data.latent_similarity[square], data.batch_labels[kept].argmax(1)
+    return by_label[square], by_latent[square], labels[kept].argmax(1)
 
 
 def class_order(batch_labels: Float[np.ndarray, "anchor class"]) -> Int[np.ndarray, " anchor"]:

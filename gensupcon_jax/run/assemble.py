@@ -171,10 +171,11 @@ def abstract_batch(config: ConfigDict, data: DataShape) -> Batch:
     size = data.image_size if data.is_encoded else data.stored_size or data.image_size
     views = (config.augment.num_views,) if data.is_encoded else ()
     images = (config.batch_size, *views, size, size, data.num_channels)
-    return Batch(
+    shapes: Any = (
         jax.ShapeDtypeStruct(images, jnp.uint8),
         jax.ShapeDtypeStruct((config.batch_size, data.num_classes), jnp.float32),
     )
+    return Batch(*shapes)
 
 
 def abstract_state(parts: Parts) -> TrainState:
@@ -219,13 +220,14 @@ def _diagnose(
     label_similarity: str,
 ) -> dict[str, Any]:
     """The training diagnostics of the first query view."""
-    anchors, contrasts = (None if part is None else _labeled(part) for part in pairs[0])
+    first = pairs[0]
+    anchors, contrasts = _labeled(first.anchors), None if first.contrasts is None else _labeled(first.contrasts)
     settings = {
         "contrast_mask": None if contrasts is None else mask_fn(contrasts.embeddings),
         "label_similarity": label_similarity,
         "axis_name": axis_name,
     }
-    teacher_probabilities = pairs[0].anchors.get("probabilities")
+    teacher_probabilities = first.anchors.get("probabilities")
     metrics = diagnostics.batch_diagnostics(anchors, contrasts, teacher_probabilities=teacher_probabilities, **settings)
     metrics["chance_loss"] = diagnostics.batch_chance_loss(
         anchors.labels, contrasts and contrasts.labels, scale=scale, normalizer=normalizer, **settings

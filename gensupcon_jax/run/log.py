@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run.advice import Advisor
@@ -78,7 +80,7 @@ class TrainingLog:
         row = {f"train/{name}": value for name, value in metrics.items()}
         row |= self.timer.lap(step, self._run.config.batch_size, waited_seconds)
         row |= {
-            "train/learning_rate": float(self._run.parts.schedule(step - 1)),
+            "train/learning_rate": float(np.asarray(self._run.parts.schedule(step - 1))),
             "train/epoch": step / self._run.lengths.per_epoch,
         }
         self._notes["loss"] = f"{row['train/loss']:.4f}"

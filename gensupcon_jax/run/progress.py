@@ -54,7 +54,7 @@ class Progress:
 
     def _rate(self, step: int) -> tuple[str, ...]:
         done = step - self._start_step
-        if done <= 0:
+        if done <= 0 or self._started is None:
             return ()
         steps_per_second = done / max(time.monotonic() - self._started, 1e-9)
         left = tqdm.format_interval((self._end_step - step) / steps_per_second)

@@ -167,7 +167,7 @@ def build_run(
     teacher = _teacher(config, description, teacher_fn)
     given = initial.read_weights(config.model.weights, assemble.encoder_of(config, data), data)
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
-    frozen = assemble.frozen_variables(config, teacher, lambda: given.backbone_variables())
+    frozen = assemble.frozen_variables(config, teacher, lambda: given and given.backbone_variables())
     frozen = sharding.place(frozen, sharding.replicated(mesh))
     return Run(config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, tuple(writers))
 

@@ -51,7 +51,7 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
 
 
 def _train(options: argparse.Namespace, command: str) -> None:
-    faulthandler.enable(sys.__stderr__)
+    faulthandler.enable(sys.__stderr__ or 2)
     log_with(options.verbosity)
     folder = paths.as_path(options.workdir)
     cpu_flags.set_for_this_machine(os.environ)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path as LocalPath
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.evaluation.features import extract
 from gensupcon_jax.evaluation.final import Evaluation, evaluate_network, numbers_of
 from gensupcon_jax.method.state import TrainState
-from gensupcon_jax.paths import as_path
+from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.run import assemble, loop
 from gensupcon_jax.run.log import trained_seconds
 from gensupcon_jax.run.pictures import PicturedBatch, batch_pictures, embed_fn_of, embeddings_of, pictured_batch
@@ -40,7 +39,7 @@ _BY_PYTHON = Launch()
 
 def train_and_evaluate(
     config: ConfigDict,
-    workdir_path: str | LocalPath,
+    workdir_path: str | Path,
     dataset: Dataset | None = None,
     *,
     devices: Sequence[jax.Device] | None = None,

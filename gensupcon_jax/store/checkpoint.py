@@ -187,7 +187,7 @@ def _read(folder: Path, step: int, wanted: Any) -> Restored:
     own = jax.process_index()
     options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
-    path = absolute(folder / str(step) / _STATE)
+    path: Any = absolute(folder / str(step) / _STATE)
     try:
         if isinstance(wanted, tuple):
             saved = handler.metadata(path).tree

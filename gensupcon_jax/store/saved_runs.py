@@ -65,7 +65,7 @@ def _with_backbone(run: SavedRun) -> SavedRun:
         source = current.config.model.get("weights")
         if source is None:
             _check_part(current, "backbone", "choose the workdir of a contrastive or cross_entropy run")
-        path = _find(as_path(source), current.folder)
+        path = _find(as_path(str(source)), current.folder)
         if path.is_file():
             return run._replace(weights_file=path, config=_with_model_of(run.config, current))
         visited.append(path)

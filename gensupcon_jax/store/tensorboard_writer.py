@@ -8,6 +8,7 @@ from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import INSTALL_TENSORFLOW, missing_of_tensorflow
 from gensupcon_jax.paths import Path
+from gensupcon_jax.text import reason
 
 LEFT_OUT = (
     f"TensorBoard events are left out, since the extra `tensorflow` is not installed ({INSTALL_TENSORFLOW}); "
@@ -59,6 +60,6 @@ class EventWriter:
             yield
         except paths.failures() as error:
             raise UserError(
-                f"TensorBoard events cannot be written to {self._folder} ({paths.reason(error)}); free some space and start "
+                f"TensorBoard events cannot be written to {self._folder} ({reason(error)}); free some space and start "
                 "the same command again: it resumes from the newest checkpoint"
             ) from error

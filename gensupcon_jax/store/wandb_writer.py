@@ -11,7 +11,7 @@ class WandbWriter:
     """Logs rows to the project `gensupcon_jax`; a run that resumes in its workdir is the same run there."""
 
     def __init__(self, workdir: Path, config: Mapping[str, Any]):
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]  (only --wandb needs it)
 
         fingerprint = hashlib.sha256(str(absolute(workdir)).encode()).hexdigest()[:16]
         self._run = wandb.init(

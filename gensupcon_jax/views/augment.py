@@ -190,7 +190,7 @@ def change_views(
         keys = jax.random.split(key, (views_of_one.shape[0], len(transforms)))
         return jax.vmap(functools.partial(_apply_in_turn, transforms))(keys, views_of_one)
 
-    return _unit_range(jax.vmap(change_one)(keys, views))
+    return _unit_range(jax.vmap(change_one)(keys, jnp.asarray(views)))
 
 
 def normalize(
@@ -290,7 +290,8 @@ def random_flip(
     probability: Number,
 ) -> UInt8[jax.Array, "height width channel"] | Float[jax.Array, "height width channel"]:
     """The image, flipped left to right with this probability (dm_pix)."""
-    return dm_pix.random_flip_left_right(key, jnp.asarray(image), probability=float(probability))
+    flipped: Any = dm_pix.random_flip_left_right(key, jnp.asarray(image), probability=float(probability))
+    return flipped
 
 
 def color_jitter(
@@ -355,7 +356,7 @@ def adjust_colors(
     planes = jnp.unstack(jnp.asarray(image), axis=-1)
 
     def changed(factors, hue_shift, contrast_gray):
-        blend = functools.partial(_blend_in_turn, operations=change.order, contrast_gray=contrast_gray)
+        blend = functools.partial(_blend_in_turn, operations=jnp.asarray(change.order), contrast_gray=contrast_gray)
         if change.hue_shift is None:
             return blend(planes, factors)
         is_before = places < change.hue_place
@@ -528,7 +529,8 @@ def _gray(planes: Planes) -> Float[jax.Array, "height width"]:
     bfloat16 on a TPU.
     """
     weights = TORCHVISION_GRAY if len(planes) == 3 else [1 / len(planes)] * len(planes)
-    return sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
+    gray: Any = sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
+    return gray
 
 
 # Settings

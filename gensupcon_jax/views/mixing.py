@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -174,7 +174,8 @@ def _box_side(
 def _blend(
     own: Shaped[Array, "..."], other: Shaped[Array, "..."], kept: Float[Array, "..."]
 ) -> Float[jax.Array, "..."]:
-    return kept * own + (1 - kept) * other
+    blended: Any = kept * own + (1 - kept) * other
+    return blended
 
 
 def _check_settings(kind: str, alpha: Number, per: str, views: str, block: int) -> None:

@@ -1,6 +1,7 @@
 """AutoAugment and RandAugment: the random choice of operations and strengths, and PIL's operations in jax."""
 
 import enum
+from typing import Any
 
 import dm_pix
 import jax
@@ -185,7 +186,7 @@ def apply_in_turn(
     def step(image: jax.Array, change: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         return apply_operation(image, *change), None
 
-    return jax.lax.scan(step, jnp.asarray(image), (operations, strengths))[0]
+    return jax.lax.scan(step, jnp.asarray(image), (jnp.asarray(operations), jnp.asarray(strengths)))[0]
 
 
 # Operations
@@ -293,7 +294,8 @@ def _move(planes: Float[jax.Array, "channel height width"], operation, strength)
 def _gray(planes: Float[jax.Array, "channel height width"]) -> Float[jax.Array, "height width"]:
     """Luma of three channels; the mean of any other number of channels."""
     weights = PIL_GRAY if len(planes) == 3 else [1 / len(planes)] * len(planes)
-    return sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
+    gray: Any = sum(weight * plane for weight, plane in zip(weights, planes, strict=True))
+    return gray
 
 
 def _random_sign(draws: jax.Array) -> jax.Array:

@@ -48,7 +48,7 @@ def _full_precision(value: np.ndarray) -> np.ndarray:
 
 def _read_torch(path: Path) -> Named:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  (only .pth files need it)
     except ImportError as error:
         raise UserError(
             f"{path} needs PyTorch to be read, which is not installed; where it is, write the file's state dict to "

@@ -107,7 +107,8 @@ def _check_same_shapes(expected: Any, found: Any, path: str) -> None:
 
 
 def _differences(expected: Any, found: Any) -> list[str]:
-    shapes = [{"/".join(name): leaf.shape for name, leaf in flatten_dict(tree).items()} for tree in (expected, found)]
+    flat: list[dict[Any, Any]] = [flatten_dict(tree) for tree in (expected, found)]
+    shapes = [{"/".join(name): leaf.shape for name, leaf in tree.items()} for tree in flat]
     names = sorted(set(shapes[0]) | set(shapes[1]))
     return [
         f"{name} is {shapes[1].get(name, 'missing')}, expected {shapes[0].get(name, 'nothing')}"

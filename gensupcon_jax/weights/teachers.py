@@ -49,10 +49,10 @@ class Teacher(NamedTuple):
 
     variables: Any
     logits_fn: Callable
-    image_size: int
+    image_size: Any  # None until the data says it, as mean and std
     num_channels: int
-    mean: np.ndarray
-    std: np.ndarray
+    mean: Any
+    std: Any
     fingerprint: str
     name: str
 

@@ -41,7 +41,7 @@ def fill(
     wanted = paths_by_name(variables, family, wanted_parts)
     found = {canonical(name): value for name, value in named.items() if not name.endswith("num_batches_tracked")}
     found = {name: value for name, value in found.items() if not parts or family.part_fn(name) in parts}
-    flat = flatten_dict(dict(variables))
+    flat: dict[Any, Any] = flatten_dict(dict(variables))
     shapes = {name: _file_shape(flat[path], path[1], family) for name, path in wanted.items()}
     _check_names(found, shapes, where=where, naming=naming, parts=wanted_parts)
     for name, path in wanted.items():
