@@ -19,9 +19,10 @@ test: $(VENV)/.installed $(VENV)/.planned  ## All tests.
 test-stacks:  ## `make quick` on every other Python that the package supports, and which of them are not on this machine.
 	PYTHON=$(PYTHON) .ci/stacks
 
-lint: $(VENV)/.installed  ## Style and common mistakes.
+lint: $(VENV)/.installed  ## Style, types and common mistakes.
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(RUN)
 	$(VENV)/bin/shellcheck launch/*.sh .ci/run .ci/stacks
 
 format: $(VENV)/.installed  ## Write the style into the files.
