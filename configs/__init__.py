@@ -1,1 +1,1 @@
-"""Recipes: `common.py` holds every field, each other file states its differences."""
+"""Recipes: `common.py` has every field, each recipe states its differences."""

@@ -23,16 +23,16 @@ def get_config(variant="genscl"):
 
 
 def changes(variant="genscl"):
-    """What one variant changes: field -> (value, source)."""
+    """The changes of one variant: field -> (value, source)."""
     return recipe("cifar10", variant)
 
 
 def recipe(data_set, variant):
-    """The recipe of CIFAR-10 and CIFAR-100; what is not stated here or in `variants.py` is the default of `fields.py`."""
+    """The recipe of CIFAR-10 and CIFAR-100; all other fields have the defaults of `fields.py`."""
     found = {
         "dataset.name": (f"tfds:{data_set}", OURS),
         "optimizer.schedule_per": ("epoch", AUTHORS),
-        "mix.block": (128, "ours: partners come from the whole batch of a device of 8"),
+        "mix.block": (128, "ours: partners come from the whole batch per device on 8 devices"),
     }
     if variant == "cross_entropy":
         found |= {"optimizer.learning_rate": (0.8, "ours, as SupContrast's main_ce.py")}

@@ -22,5 +22,5 @@ def get_config(variant="genscl"):
 
 
 def changes(variant="genscl"):
-    """What one variant changes: field -> (value, source)."""
+    """The changes of one variant: field -> (value, source)."""
     return cifar10.recipe("cifar100", variant)

@@ -1,4 +1,4 @@
-"""The config of a run with the defaults of `fields.py`; a recipe starts from here and states its differences."""
+"""The default config, from the declarations in `fields.py`; a recipe starts from it and states its differences."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from ml_collections.config_dict import FieldReference
 
 from gensupcon_jax.configs.fields import FIELDS
 
-# What a recipe changes: field -> (value, where the value comes from).
+# The changes of a recipe: field -> (value, its source).
 Changes = dict[str, tuple[Any, str]]
 
 
 def get_config() -> ConfigDict:
-    """The authors' CIFAR recipe without the particulars of a data set."""
+    """The authors' CIFAR recipe without the specifics of a data set."""
     config = ConfigDict()
     for name, field in FIELDS.items():
-        # A reference to any object may become None, also on the command line: `--config.steps=None`.
+        # A reference to an object can be set to None, also on the command line: `--config.steps=None`.
         value = FieldReference(field.default, field_type=object) if field.is_optional else field.default
         group, _, last = name.rpartition(".")
         if group and group not in config:
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
 
 
 def changed(changes: Changes) -> ConfigDict:
-    """The default config with a recipe's values in it; AttributeError for a field that does not exist."""
+    """The default config with the values of a recipe; AttributeError for an unknown field."""
     config = get_config().lock()
     for name, (value, _) in changes.items():
         group, _, last = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""Handwritten digits (1,797 real 8x8 images inside scikit-learn) with a small ResNet: minutes on a laptop's CPU.
+"""Handwritten digits (1,797 real 8x8 images in scikit-learn) with a small ResNet: minutes on a laptop CPU.
 
     python -m gensupcon_jax.main --config configs/digits.py --workdir runs/digits
 
@@ -15,7 +15,7 @@ def get_config():
 
 
 def changes():
-    """What the recipe changes: field -> (value, source)."""
+    """The changes of the recipe: field -> (value, source)."""
     return {
         "dataset.name": ("digits", OURS),
         "batch_size": (256, OURS),

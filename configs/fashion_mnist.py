@@ -1,4 +1,4 @@
-r"""Fashion-MNIST with a small ResNet: minutes to hours on a laptop's CPU, depending on `dataset.train_images`.
+r"""Fashion-MNIST with a small ResNet: minutes to hours on a laptop CPU, depending on `dataset.train_images`.
 
 Stages, in order:
 
@@ -8,9 +8,9 @@ Stages, in order:
         --config.model.weights=runs/fashion_mnist_genscl_teacher
 
 Without a teacher: `:genscl` or `:supcon`, then `:linear_probe` with its workdir. The baseline is `:cross_entropy` alone.
-TFDS downloads the data at the first start; `--config.dataset.folder=...` says where to.
+TFDS downloads the data at the first start, into `--config.dataset.folder=...`.
 
-Expected: docs/evidence.md has what was measured with a share of the training images. All values below are `ours`.
+Expected: docs/evidence.md has results with a share of the training images. All values below are `ours`.
 """
 
 from gensupcon_jax.configs import common, variants
@@ -23,7 +23,7 @@ def get_config(variant="genscl"):
 
 
 def changes(variant="genscl"):
-    """What one variant changes: field -> (value, source)."""
+    """The changes of one variant: field -> (value, source)."""
     found = {
         "dataset.name": ("tfds:fashion_mnist", OURS),
         "batch_size": (256, OURS),

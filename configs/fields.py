@@ -1,4 +1,4 @@
-"""Every field of a run, declared once: default, what it may hold, meaning, unit, and where the default comes from."""
+"""Every field of a config, declared once: default, allowed values, meaning, unit, and source of the default."""
 
 import dataclasses
 from typing import Any
@@ -21,10 +21,10 @@ from gensupcon_jax.configs.rules import (
     several,
 )
 
-# Where a value comes from; a remark may follow.
+# Sources of values; a remark may follow.
 PAPER = "paper"  # arXiv 2206.00384
 AUTHORS = "authors' code"  # their CIFAR release
-OURS = "ours"  # chosen here, or a matter of taste
+OURS = "ours"  # chosen in this project
 MOCO_V2 = "ours, as MoCo v2 (arXiv 2003.04297)"
 AUTO_AUGMENT = "ours, as AutoAugment (arXiv 1805.09501)"
 RAND_AUGMENT = "ours, as RandAugment (arXiv 1909.13719)"
@@ -34,8 +34,8 @@ RAND_AUGMENT = "ours, as RandAugment (arXiv 1909.13719)"
 class Field:
     """A field of the config.
 
-    default: None stands for "follows from the rest".  allowed: the rule for its values.  meaning: a phrase; it explains each
-    name of a choice.  unit: of a number, empty where it has none.  source: PAPER, AUTHORS or OURS, and perhaps a remark.
+    default: None means that it follows from the rest.  allowed: the rule for its values.  meaning: a phrase that explains each
+    name of a choice.  unit: of a number, empty if it has none.  source: PAPER, AUTHORS or OURS, possibly with a remark.
     """
 
     default: Any
@@ -50,20 +50,20 @@ class Field:
         return isinstance(self.allowed, Rule) and self.allowed.allows(None)
 
 
-# What the fields of a group are about; the first have none.
+# The topic of each group of fields; the first fields have no group.
 GROUPS: dict[str, str] = {
-    "": "The run as a whole. Of a duration in steps, images and epochs the first that is not None counts.",
+    "": "The run as a whole. The first of steps, images and epochs that is not None is the duration.",
     "dataset": "Where images and labels come from; number of classes, image size, mean and deviation follow from the data.",
     "augment": "Random changes of each view, drawn per image on the device (authors' code, after SimCLR).",
-    "mix": "Mixup and CutMix: images and their label distributions are mixed alike.",
+    "mix": "Mixup and CutMix: images and their label distributions are mixed by the same share.",
     "model": "The encoder and its projection head.",
-    "classifier": "A linear layer from features to classes: of cross_entropy and linear_probe, or next to the contrastive loss.",
+    "classifier": "A linear layer from features to classes, for cross_entropy and linear_probe, or next to the contrastive loss.",
     "loss": "The generalized supervised contrastive loss.",
     "momentum_encoder": "The key encoder of loss.mode momentum, a moving average of the trained one, and the queue of its keys.",
     "teacher": "A trained classifier whose predictions serve as labels in addition to the true ones.",
     "optimizer": "The optimizer and its learning rate: a warm-up, then a schedule (authors' code: SGD with a cosine).",
     "evaluate": "How frozen features are evaluated: settings are chosen on the validation split, the test split is used once.",
-    "checkpoint": "What is kept for resuming.",
+    "checkpoint": "The checkpoints that are kept for resuming.",
 }
 
 FIELDS: dict[str, Field] = {
@@ -71,10 +71,12 @@ FIELDS: dict[str, Field] = {
     "objective": Field(
         "contrastive",
         choice("contrastive", "cross_entropy", "linear_probe"),
-        "what is trained; cross_entropy: a teacher or the baseline; linear_probe: the second stage, on a frozen encoder",
+        "the training objective; cross_entropy: a teacher or the baseline; linear_probe: the second stage, on a frozen encoder",
     ),
-    "seed": Field(0, integer(0, 2**32 - 1), "every random draw of the run follows from it"),
-    "batch_size": Field(1024, integer(1), "images per step over all devices, before views", "images", AUTHORS),
+    "seed": Field(0, integer(0, 2**32 - 1), "seed of every random draw of the run"),
+    "batch_size": Field(
+        1024, integer(1), "images per step over all devices; each has augment.num_views views", "images", AUTHORS
+    ),
     "epochs": Field(500.0, above(0), "length of the training in passes over the training split", "epochs", AUTHORS),
     "steps": Field(None, optional(integer(0)), "length in steps; 0: only evaluate the encoder", "steps"),
     "images": Field(None, optional(integer(0)), "length in training images", "images"),
@@ -97,23 +99,25 @@ FIELDS: dict[str, Field] = {
         None, optional(SPLIT_NAME), "name of the training split, in TFDS's syntax (train[:90%]); None: the usual one"
     ),
     "dataset.validation_split": Field(
-        None, optional(SPLIT_NAME), "name of the validation split; None: the usual one, or cut from the training split"
+        None,
+        optional(SPLIT_NAME),
+        "name of the validation split; None: the usual one, or split off from the training split",
     ),
     "dataset.test_split": Field(
         None,
         optional(SPLIT_NAME),
-        "name of the test split; None: the usual one, else the validation split, else cut from the training split",
+        "name of the test split; None: the usual one, else the validation split, else split off from the training split",
     ),
     "dataset.validation_fraction": Field(
         0.1,
         above(0, below=1),
-        "share of the training images that is cut off, stratified and always the same, where there is no validation split",
+        "share of the training images that is split off, stratified and always the same, if there is no validation split",
     ),
-    "dataset.test_fraction": Field(0.2, above(0, below=1), "the same where there is no test split"),
+    "dataset.test_fraction": Field(0.2, above(0, below=1), "the same if there is no test split"),
     "dataset.image_size": Field(
         None,
         optional(integer(1)),
-        "height and width of what the network sees; None: the images' own, or 32 to 224 by their sizes",
+        "height and width of the network's input; None: those of the images, or 32 to 224 by their sizes",
         "pixels",
     ),
     "dataset.center_share": Field(
@@ -125,7 +129,7 @@ FIELDS: dict[str, Field] = {
     "dataset.memory_limit": Field(
         2048.0,
         number(0),
-        "sets with images of one size up to this are kept in memory and cropped on the device",
+        "data sets with images of one size, up to this total, are kept in memory and cropped on the device",
         "MiB",
     ),
     "dataset.num_threads": Field(
@@ -134,7 +138,7 @@ FIELDS: dict[str, Field] = {
     "dataset.remainder": Field(
         "drop",
         choice("drop", "carry"),
-        "images that fill no batch; drop: left out, other images in each epoch; carry: begin the next epoch",
+        "the incomplete last batch of an epoch; drop: left out, different images in each epoch; carry: begins the next epoch",
     ),
     "dataset.skip_damaged": Field(
         False, FLAG, "leave out images that cannot be decoded, and list them in the workdir; False: an error"
@@ -145,7 +149,7 @@ FIELDS: dict[str, Field] = {
     "dataset.input_bound_share": Field(
         0.1,
         number(0, 1),
-        "report that a run waits for its images where it does so for more than this share of its time",
+        "report that a run is input-bound if it waits for images for more than this share of its time",
     ),
     # Views
     "augment.num_views": Field(
@@ -155,7 +159,7 @@ FIELDS: dict[str, Field] = {
         "simclr",
         choice("simclr", "auto", "rand", "cutout", "none"),
         "simclr: crop, flip, color jitter, gray, blur; auto: crop, flip, AutoAugment; rand: crop, flip, RandAugment; "
-        "cutout: crop, flip, a gray square; none: only normalized. A policy reads only the fields of its own changes",
+        "cutout: crop, flip, a gray square; none: only normalization. A policy reads only the fields of its own operations",
         source=AUTHORS,
     ),
     "augment.crop_scale": Field(
@@ -174,17 +178,17 @@ FIELDS: dict[str, Field] = {
     "augment.brightness": Field(0.4, number(0), "the factor is drawn from 1 ± this", source=AUTHORS),
     "augment.contrast": Field(0.4, number(0), "the factor is drawn from 1 ± this", source=AUTHORS),
     "augment.saturation": Field(
-        0.4, number(0), "the factor is drawn from 1 ± this; one-channel images stay as they are", source=AUTHORS
+        0.4, number(0), "the factor is drawn from 1 ± this; one-channel images are unchanged", source=AUTHORS
     ),
     "augment.hue": Field(
         0.1,
         number(0, 0.5),
-        "the shift is drawn from ± this; one-channel images stay as they are",
+        "the shift is drawn from ± this; one-channel images are unchanged",
         "turns of the color circle",
         AUTHORS,
     ),
     "augment.gray_probability": Field(
-        0.2, number(0, 1), "probability that all color is removed; one-channel images stay as they are", source=AUTHORS
+        0.2, number(0, 1), "probability that all color is removed; one-channel images are unchanged", source=AUTHORS
     ),
     "augment.blur_probability": Field(
         0.0, number(0, 1), "probability of a Gaussian blur", source="authors' code: none on CIFAR; MoCo v2 has 0.5"
@@ -210,7 +214,7 @@ FIELDS: dict[str, Field] = {
     "mix.kind": Field(
         "none",
         choice("none", "mixup", "cutmix", "mixup_cutmix"),
-        "mixup_cutmix: one of both, a fair coin for each draw",
+        "mixup_cutmix: either of the two with equal probability, for each draw",
     ),
     "mix.alpha": Field(1.0, above(0), "lambda ~ Beta(alpha, alpha)", source=AUTHORS),
     "mix.per": Field(
@@ -228,7 +232,7 @@ FIELDS: dict[str, Field] = {
     "mix.block": Field(
         32,
         integer(1),
-        "partners come from blocks of this many consecutive images; it divides the batch of a device",
+        "partners come from blocks of this many consecutive images; must divide the batch per device",
         "images",
     ),
     # The network
@@ -257,19 +261,19 @@ FIELDS: dict[str, Field] = {
         "data type of the network's computation; parameters, statistics and the loss stay float32",
     ),
     "model.weights": Field(
-        None, optional(PATH), "start from a workdir, or a .safetensors or .pth file; None: drawn from the seed"
+        None, optional(PATH), "initial weights, a workdir or a .safetensors or .pth file; None: drawn from the seed"
     ),
     "model.batch_norm": Field(
         "sync",
         choice("sync", "local"),
-        "sync: statistics over all devices; local: each device its own, as the authors' code",
+        "sync: statistics over all devices; local: each device its own, as in the authors' code",
     ),
     # The classifier
     "classifier.label_smoothing": Field(
         0.0, BELOW_ONE, "this share of each label is spread over all classes", source=AUTHORS
     ),
     "classifier.beside": Field(
-        False, FLAG, "contrastive only: train a classifier behind a stop-gradient in the same run"
+        False, FLAG, "contrastive only: also train a classifier on the features, without gradient to the encoder"
     ),
     # The loss
     "loss.mode": Field(
@@ -279,7 +283,7 @@ FIELDS: dict[str, Field] = {
         "momentum: queries against the momentum encoder's keys of this batch and of the queue (paper)",
         source=AUTHORS,
     ),
-    "loss.symmetric": Field(False, FLAG, "momentum only: every view is a query once, not just the first"),
+    "loss.symmetric": Field(False, FLAG, "momentum only: every view is a query once, not only the first"),
     "loss.temperature": Field(0.1, above(0), "divides the cosine similarity of embeddings", source=AUTHORS),
     "loss.base_temperature": Field(
         0.07, optional(above(0)), "the loss is scaled by temperature / this; None: not scaled", source=AUTHORS
@@ -293,18 +297,18 @@ FIELDS: dict[str, Field] = {
     "loss.label_similarity": Field(
         "cosine",
         Named("label similarities"),
-        "how alike two label distributions are; cosine: of the angle between them; bhattacharyya: the inner product of the "
+        "similarity of two label distributions; cosine: of the angle between them; bhattacharyya: inner product of the square "
         "roots of their probabilities",
         source=PAPER,
     ),
     "loss.tile_size": Field(
-        None, optional(integer(1)), "anchors per tile of the streamed softmax; None: the loss's own", "anchors"
+        None, optional(integer(1)), "anchors per tile of the streamed softmax; None: the default of the loss", "anchors"
     ),
     # The momentum encoder
     "momentum_encoder.momentum": Field(
         0.999,
         number(0, 1),
-        "share of the old average that stays at a step",
+        "decay of the moving average per step",
         source="ours, as MoCo (arXiv 1911.05722)",
     ),
     "momentum_encoder.schedule": Field(
@@ -317,23 +321,23 @@ FIELDS: dict[str, Field] = {
     "teacher.kind": Field(
         "none",
         choice("none", "workdir", "stablehlo", "weights", "callable"),
-        "workdir: of this program; stablehlo: an exported function; weights: a .safetensors or .pth file; "
+        "workdir: a run of this program; stablehlo: an exported function; weights: a .safetensors or .pth file; "
         "callable: a Python function",
     ),
     "teacher.path": Field(None, optional(PATH), "the workdir or the file"),
     "teacher.architecture": Field(
-        "resnet50", Named("encoders"), "its encoder, for kind weights; it computes in model.dtype"
+        "resnet50", Named("encoders"), "encoder of the teacher, for kind weights; computes in model.dtype"
     ),
     "teacher.image_size": Field(
         None,
         optional(integer(1)),
-        "height and width of what it was trained on; None: that of the workdir or the artifact, or the data's",
+        "height and width of its training images; None: those of the workdir or the artifact, else of the data",
         "pixels",
     ),
     "teacher.mean": Field(
         None,
         optional(CHANNELS),
-        "mean of each channel, on the scale 0..1, that it was trained with; None: the workdir's, or the data's",
+        "mean of each channel of its training images, on the scale 0..1; None: that of the workdir, else of the data",
     ),
     "teacher.std": Field(None, optional(CHANNELS), "the same for the standard deviation"),
     "teacher.weight": Field(
@@ -362,9 +366,7 @@ FIELDS: dict[str, Field] = {
         choice("step", "epoch"),
         "epoch: the rate after the warm-up changes once per epoch, as in the authors' code",
     ),
-    "optimizer.warmup_epochs": Field(
-        10.0, number(0), "time in which the rate rises linearly to the peak", "epochs", AUTHORS
-    ),
+    "optimizer.warmup_epochs": Field(10.0, number(0), "duration of the linear warm-up to the peak", "epochs", AUTHORS),
     "optimizer.warmup_steps": Field(None, optional(integer(0)), "the same in steps", "steps"),
     "optimizer.warmup_images": Field(None, optional(integer(0)), "the same in training images", "images"),
     "optimizer.warmup_learning_rate": Field(
@@ -382,11 +384,11 @@ FIELDS: dict[str, Field] = {
         0.2, number(0, 1), "the step schedule multiplies the rate by this", source="authors' code, linear stage"
     ),
     "optimizer.momentum": Field(
-        0.9, number(0, 1), "momentum of sgd, lars and rmsprop; the first beta of adam and adamw", source=AUTHORS
+        0.9, number(0, 1), "momentum of sgd, lars and rmsprop; beta1 of adam and adamw", source=AUTHORS
     ),
-    "optimizer.nesterov": Field(False, FLAG, "Nesterov's momentum, of sgd and lars"),
+    "optimizer.nesterov": Field(False, FLAG, "Nesterov momentum, for sgd and lars"),
     "optimizer.second_momentum": Field(
-        0.999, number(0, 1), "decay of the squared gradients, of rmsprop (usually 0.9 there), adam and adamw"
+        0.999, number(0, 1), "decay of the squared gradients of rmsprop (usually 0.9), adam and adamw"
     ),
     "optimizer.trust_coefficient": Field(0.001, above(0), "trust coefficient of lars"),
     "optimizer.weight_decay": Field(1e-4, number(0), "L2 penalty of the parameters", source=AUTHORS),
@@ -396,7 +398,7 @@ FIELDS: dict[str, Field] = {
         "coupled: added to the gradient; decoupled: added to the update (adamw: always)",
     ),
     "optimizer.max_skipped_steps": Field(
-        0, integer(0), "steps with values that are not finite, which may be skipped before the run stops", "steps"
+        0, integer(0), "number of steps with values that are not finite to skip before the run stops", "steps"
     ),
     "optimizer.exclude_bias_and_norm": Field(
         False, FLAG, "no weight decay, and no scaling by lars, for biases and BatchNorm"
@@ -408,19 +410,19 @@ FIELDS: dict[str, Field] = {
     "evaluate.every_steps": Field(None, optional(integer(0)), "the same in steps", "steps"),
     "evaluate.every_images": Field(None, optional(integer(0)), "the same in training images", "images"),
     "evaluate.linear_probe": Field(
-        True, FLAG, "fit a linear probe on the frozen features at the end; False where they are too many for it"
+        True, FLAG, "fit a linear probe on the frozen features at the end; False if they are too many"
     ),
     "evaluate.batch_size": Field(512, integer(1), "images evaluated at once over all devices", "images"),
     "evaluate.train_images": Field(
-        None, optional(integer(2)), "k-NN and probe use this many training images; None: all", "images"
+        None, optional(integer(2)), "number of training images for k-NN and probe; None: all", "images"
     ),
     "evaluate.neighbors": Field(
-        (1, 3, 5, 10, 20, 50, 200), several(integer(1)), "the k of k-NN is chosen among these", "neighbors"
+        (1, 3, 5, 10, 20, 50, 200), several(integer(1)), "candidates for the k of k-NN", "neighbors"
     ),
-    "evaluate.knn_temperature": Field(0.07, above(0), "the vote of a neighbor weighs exp(cosine / this)"),
+    "evaluate.knn_temperature": Field(0.07, above(0), "the vote of a neighbor has the weight exp(cosine / this)"),
     "evaluate.measures": Field((), Named("measures", is_list=True), "further measures of the frozen features"),
     "evaluate.probe_penalties": Field(
-        (1e-4, 1e-3, 1e-2, 1e-1, 1.0), several(above(0)), "the L2 penalty of the linear probe is chosen among these"
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0), several(above(0)), "candidates for the L2 penalty of the linear probe"
     ),
     # Checkpoints
     "checkpoint.every_epochs": Field(
@@ -429,7 +431,7 @@ FIELDS: dict[str, Field] = {
     "checkpoint.every_steps": Field(None, optional(integer(1)), "the same in steps", "steps"),
     "checkpoint.every_images": Field(None, optional(integer(1)), "the same in training images", "images"),
     "checkpoint.keep": Field(
-        2, integer(1), "newest checkpoints that are kept, in addition to the best by validation", "checkpoints"
+        2, integer(1), "number of newest checkpoints to keep, in addition to the best by validation", "checkpoints"
     ),
 }
 

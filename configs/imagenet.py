@@ -1,6 +1,6 @@
 r"""ImageNet with ResNet-50, Momentum Contrast and a queue of labeled keys. For TPU pods and GPUs.
 
-Two files of ImageNet must be fetched by hand, and are then prepared once; this says which, and where to put them:
+Two files of ImageNet must be downloaded by hand and prepared once; this command tells which, and where to put them:
 
     gensupcon prepare imagenet
 
@@ -15,8 +15,8 @@ Without a teacher: `:genscl` or `:supcon`, then `:linear_probe` with its workdir
 
 Expected top-1 on the validation split: 77.3 (paper v2, GenSCL with Momentum Contrast); 79.1 for SupCon with a queue of 8192
 (Khosla et al. 2020). Neither was measured here. The authors did not release their ImageNet recipe. Momentum Contrast,
-mixing and a teacher are the paper's; the values are `ours`, after MoCo v2 (arXiv 2003.04297) where that is said, and those of
-the CIFAR recipe where nothing is said.
+mixing and a teacher are the paper's; the values are `ours`, after MoCo v2 (arXiv 2003.04297) where stated, otherwise those of
+the CIFAR recipe.
 """
 
 from gensupcon_jax.configs import common, variants
@@ -29,11 +29,11 @@ def get_config(variant="genscl"):
 
 
 def changes(variant="genscl"):
-    """What one variant changes: field -> (value, source)."""
+    """The changes of one variant: field -> (value, source)."""
     found = {
         "dataset.name": ("tfds:imagenet2012", OURS),
         "dataset.image_size": (224, "ours, as is usual"),
-        "dataset.validation_fraction": (0.01, "ours: 12,812 images; the test is on ImageNet's validation split"),
+        "dataset.validation_fraction": (0.01, "ours: 12,812 images; ImageNet's validation split is the test split"),
         "epochs": (200.0, MOCO_V2),
         "model.dtype": ("bfloat16", OURS),
         "mix.block": (32, OURS),

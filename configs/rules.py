@@ -1,4 +1,4 @@
-"""What a field may hold: a rule says it in words, decides on a value, and gives values on both sides of its bounds."""
+"""Rules for the values of fields: each describes itself in words, checks a value, and lists values around its bounds."""
 
 import dataclasses
 import math
@@ -11,10 +11,10 @@ NAN, INF = float("nan"), float("inf")
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a field may hold.
+    """The rule for the values of a field.
 
-    words: for messages and the docs.  allows(value) -> bool.  good, bad: values that tests try, close to the bounds.
-    names: all that it allows, where these are names.
+    words: for messages and the docs.  allows(value) -> bool.  good, bad: values for tests, close to the bounds.
+    names: the allowed names, if it is a choice.
     """
 
     words: str
@@ -24,25 +24,25 @@ class Rule:
     names: tuple[str, ...] = ()
 
     def resolved(self, tables: Mapping[str, Iterable[str]]) -> "Rule":
-        """Itself: it depends on no table."""
+        """The rule itself, as it does not depend on a table."""
         return self
 
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """A name of one of the package's tables {name: builder}, which a user may extend; or none or more of its names."""
+    """A name of one of the package's tables {name: builder}, which users may extend; with is_list, any number of its names."""
 
     table: str
     is_list: bool = False
 
     def resolved(self, tables: Mapping[str, Iterable[str]]) -> Rule:
-        """The choice among the names that the table holds now."""
+        """The choice among the current names of the table."""
         one = choice(*tables[self.table])
         return none_or_more(one) if self.is_list else one
 
 
 def choice(*names: str) -> Rule:
-    """One of the names; `tfds:<name>` stands for every text that begins with `tfds:` and goes on."""
+    """One of the names; `tfds:<name>` means any text that starts with `tfds:` and has more."""
     exact = {name for name in names if "<" not in name}
     prefixes = [name.partition("<")[0] for name in names if "<" in name]
 
@@ -132,7 +132,7 @@ def none_or_more(rule: Rule) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """What a rule allows, or None."""
+    """A value of a rule, or None."""
 
     def allows(value: Any) -> bool:
         return value is None or rule.allows(value)
@@ -141,7 +141,7 @@ def optional(rule: Rule) -> Rule:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number; True and False are none."""
+    """Whether it is a finite number; True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -1,7 +1,7 @@
-"""What the variants of a recipe change: supcon, genscl, genscl_teacher, cross_entropy, teacher, linear_probe.
+"""The variants of a recipe: supcon, genscl, genscl_teacher, cross_entropy, teacher, linear_probe.
 
-`--config configs/cifar10.py:supcon` picks one; without a name it is genscl. The values are those of the authors' CIFAR release,
-built on SupContrast; a recipe says what the source of each is in its own case.
+`--config configs/cifar10.py:supcon` selects one; the default is genscl. The values are those of the authors' CIFAR release,
+which is based on SupContrast; each recipe states their sources in its own case.
 """
 
 import difflib
@@ -15,8 +15,8 @@ VARIANTS = ("supcon", "genscl", "genscl_teacher", "cross_entropy", "teacher", "l
 def changes(variant: str, *, data_set: str, method: str, values: str) -> Changes:
     """The values of a variant and their sources.
 
-    data_set names the workdirs that later stages read.  method: where mixing and the teacher come from.  values: where the
-    numbers come from.  Raises ValueError for an unknown variant.
+    data_set: names the workdirs that later stages read.  method: source of mixing and the teacher.  values: source of the
+    numbers.  Raises ValueError for an unknown variant.
     """
     if variant not in VARIANTS:
         close = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(variant, VARIANTS, n=1))
@@ -34,7 +34,7 @@ def changes(variant: str, *, data_set: str, method: str, values: str) -> Changes
 
 
 def _taught(data_set: str, method: str) -> Changes:
-    """A teacher's predictions of the mixed images are labels in addition to the mixed ones, weight 1 and temperature 1."""
+    """The teacher's predictions for the mixed images are additional labels, with weight 1 and temperature 1."""
     return {
         "teacher.kind": ("workdir", method),
         "teacher.path": (f"runs/{data_set}_teacher", OURS),

@@ -18,7 +18,7 @@ DATA = {  # image size, channels, classes, training images
     fashion_mnist: (28, 1, 10, 54_000),
     imagenet: (224, 3, 1000, 1_153_051),
 }
-# CIFAR-100 has the recipe of CIFAR-10, which a test below says; so one of its variants is traced.
+# CIFAR-100 has the recipe of CIFAR-10 (tested below), so only one of its variants is traced.
 ALL = [
     (recipe, variant)
     for recipe in DATA
@@ -105,7 +105,7 @@ def test_an_unknown_variant_is_named():
         cifar10.get_config("moco")
 
 
-def test_every_head_says_the_command_of_every_stage():
+def test_every_recipe_documents_the_command_of_every_stage():
     for recipe in DATA:
         for variant in ("teacher", "genscl_teacher", "linear_probe"):
             assert f"--config configs/{name_of(recipe)}.py:{variant}" in recipe.__doc__

@@ -78,6 +78,6 @@ def test_a_new_field_is_one_declaration(monkeypatch):
     assert 1.01 in bad
 
 
-def test_the_names_of_a_choice_stand_in_the_declaration_alone():
+def test_the_names_of_a_choice_are_in_the_declaration_only():
     assert fields.names_of("mix.kind") == ("none", "mixup", "cutmix", "mixup_cutmix")
     assert set(augment.AUTO_POLICIES) == {"auto", *policies.AUTO_TABLES}

@@ -1,4 +1,4 @@
-"""Rules of values: what they say, where their bounds are, and that their own examples lie on the sides that they claim."""
+"""Rules of values: their words, their bounds, and their own good and bad examples."""
 
 import pytest
 
@@ -30,7 +30,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("rule", "words", "good", "bad"), CASES, ids=[case[1] for case in CASES])
-def test_a_rule_says_what_it_allows_and_refuses_the_rest(rule, words, good, bad):
+def test_a_rule_describes_what_it_allows_and_refuses_the_rest(rule, words, good, bad):
     assert rule.words == words
     assert [value for value in (*good, *rule.good) if not rule.allows(value)] == []
     assert [value for value in (*bad, *rule.bad, "", object(), b"") if rule.allows(value)] == []
@@ -39,7 +39,7 @@ def test_a_rule_says_what_it_allows_and_refuses_the_rest(rule, words, good, bad)
     assert rule.resolved({}) is rule
 
 
-def test_a_name_of_a_table_is_one_that_it_holds_now():
+def test_the_names_of_a_table_are_its_current_ones():
     table = {"resnet18": object()}
     named = rules.Named("encoders")
     assert not named.resolved({"encoders": table}).allows("mlp_mixer")

@@ -69,7 +69,7 @@ def test_every_field_stands_in_its_group_with_what_it_may_hold():
     assert rows["dataset.memory_limit"] == [
         "2048.0",
         "a number from 0",
-        "sets with images of one size up to this are kept in memory and cropped on the device",
+        "data sets with images of one size, up to this total, are kept in memory and cropped on the device",
         "MiB",
         "ours",
     ]
