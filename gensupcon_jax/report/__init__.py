@@ -1,4 +1,4 @@
-"""Writes report.html: one offline page that shows whether a run and its inputs are sane; and the contact sheet of a data set."""
+"""The report of a run and the contact sheet of a data set, each one offline HTML page."""
 
 from gensupcon_jax.report.contact import ContactSheet, Picture, render_contact_sheet, write_contact_sheet
 from gensupcon_jax.report.data import ReportData

@@ -1,4 +1,4 @@
-"""Section 4, what does it mix up: the confusion matrix of the test predictions."""
+"""Section 4: the confusion matrix of the test predictions."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from gensupcon_jax.report.values import short
 
 
 def confusion_section(data: ReportData) -> dict[str, Any] | str:
-    """The matrix and its most frequent mistakes, or why there is nothing to show."""
+    """The matrix and its most frequent mistakes, or why they are not shown."""
     if data.test_labels is None or data.test_predictions is None or not len(data.test_labels):
-        return "The run handed over no test predictions."
+        return "The run has no test predictions."
     names = class_names(data)
     counts = confusion_counts(data.test_labels, data.test_predictions, len(names))
     drawn = [drawable_name(name, index) for index, name in enumerate(names)]
@@ -38,7 +38,7 @@ def confusion_section(data: ReportData) -> dict[str, Any] | str:
 def confusion_counts(
     labels: Integer[np.ndarray, " test"], predictions: Integer[np.ndarray, " test"], classes: int
 ) -> Int[np.ndarray, "class class"]:
-    """Returns how many images of each class (row) were called each class (column)."""
+    """Number of images of each class (row) that were predicted as each class (column)."""
     return np.bincount(labels.astype(np.int64) * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
@@ -50,22 +50,22 @@ def confused_pairs(counts: Int[np.ndarray, "class class"], names: Sequence[str],
     return [
         {
             "truth": short(names[truth]),
-            "said": short(names[said]),
-            "count": int(counts[truth, said]),
+            "prediction": short(names[prediction]),
+            "count": int(counts[truth, prediction]),
             "of": int(counts[truth].sum()),
         }
-        for truth, said in pairs
+        for truth, prediction in pairs
     ]
 
 
 def _small_confusion_picture(counts: Int[np.ndarray, "class class"], names: Sequence[str]) -> str:
-    """Counts in cells, right ones blue and mistakes orange, the share of right ones at the side: PNG as a data URI."""
+    """Counts in cells, correct ones blue, mistakes orange, with the accuracy of each class at the right: PNG as a data URI."""
     classes = len(names)
     side = min(7.4, max(4.2, 2.0 + 0.42 * classes))
     figure = new_figure(side + 0.6, side)
     axes = figure.add_subplot()
     totals = np.maximum(counts.sum(1, keepdims=True), 1)
-    # The square root lets one mistake in a hundred still be seen.
+    # With the square root, one mistake in a hundred is still visible.
     shade = np.sqrt(counts / totals)
     right = np.eye(classes, dtype=bool)
     axes.imshow(np.ma.masked_where(~right, shade), cmap="Blues", vmin=0, vmax=1.25)
@@ -76,15 +76,15 @@ def _small_confusion_picture(counts: Int[np.ndarray, "class class"], names: Sequ
         axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=size, color=color)
     axes.set_xticks(range(classes), names, rotation=0 if max(map(len, names)) <= 2 else 90)
     axes.set_yticks(range(classes), names)
-    axes.set_xlabel("the probe said")
-    axes.set_ylabel("it was")
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("true class")
     _cell_lines(axes, classes)
     shares = [f"{100 * counts[i, i] / counts[i].sum():.0f} %" if counts[i].sum() else "" for i in range(classes)]
-    beside = axes.secondary_yaxis("right")
-    beside.set_yticks(range(classes), shares, fontsize=9)
-    beside.tick_params(length=0)
-    beside.set_ylabel("share right", rotation=270, va="bottom")
-    beside.spines["right"].set_visible(False)
+    right_axis = axes.secondary_yaxis("right")
+    right_axis.set_yticks(range(classes), shares, fontsize=9)
+    right_axis.tick_params(length=0)
+    right_axis.set_ylabel("accuracy", rotation=270, va="bottom")
+    right_axis.spines["right"].set_visible(False)
     return png(figure)
 
 
@@ -98,7 +98,7 @@ def _cell_lines(axes: Any, classes: int) -> None:
 
 
 def _large_confusion_picture(counts: Int[np.ndarray, "class class"], block: int) -> str:
-    """The matrix as an image, `block` classes to a cell where they are too many for the screen: PNG as a data URI."""
+    """The matrix as an image, with `block` classes per cell where there are too many for the screen: PNG as a data URI."""
     classes = len(counts)
     cells = math.ceil(classes / block)
     padded = np.pad(counts, (0, cells * block - classes))
@@ -108,8 +108,8 @@ def _large_confusion_picture(counts: Int[np.ndarray, "class class"], block: int)
     axes = figure.add_subplot()
     edges = (-0.5, cells * block - 0.5)
     image = axes.imshow(shade, cmap="YlOrBr", vmin=0, vmax=1, extent=(*edges, *edges[::-1]), interpolation="nearest")
-    axes.set_xlabel("the probe said (class number)")
-    axes.set_ylabel("it was (class number)")
+    axes.set_xlabel("prediction (class number)")
+    axes.set_ylabel("true class (class number)")
     shares = (0, 0.01, 0.1, 0.25, 0.5, 1)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02, ticks=np.sqrt(shares))
     bar.set_ticklabels([f"{100 * share:g} %" for share in shares])

@@ -1,4 +1,4 @@
-"""The contact sheet of a data set: a few images a class a split, copies side by side, and what is damaged, on one page."""
+"""The contact sheet of a data set: a few images per class and split, copies side by side, and damaged images."""
 
 import base64
 import io
@@ -14,14 +14,14 @@ from gensupcon_jax.report.drawing import data_uri
 from gensupcon_jax.report.page import template, write_page
 from gensupcon_jax.report.values import clean, printable, short
 
-MARK = "gensupcon_jax.prepare"  # in every such page: tells it from a file that somebody wrote
+MARK = "gensupcon_jax.prepare"  # in every contact sheet, to recognize it
 _PIXELS = 128  # the longer side of a stored picture
-_KEPT_EXACTLY = 48  # smaller ones are stored pixel by pixel
+_KEPT_EXACTLY = 48  # smaller ones are stored without loss
 _DAMAGED_LINES = 200
 
 
 class Picture(NamedTuple):
-    """An image, and what to call it; pixels None: it could not be read again."""
+    """An image and its name; pixels None: it could not be read."""
 
     name: str
     pixels: UInt8[np.ndarray, "height width channel"] | None
@@ -29,11 +29,11 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ContactSheet:
-    """Everything the page shows.
+    """The contents of the page.
 
-    facts: (name, value) under the title.  findings: sentences of what is wrong.  remarks: of what is not.  tables: each with
-    its heading first.  classes: (name of the class, pictures of each of `splits`).  classes_left_out: how many are not shown.
-    copies: groups of the same image.  damaged: a line for each image that cannot be decoded.
+    facts: (name, value) under the title.  findings: one sentence per problem.  remarks: other sentences.  tables: each with its
+    heading first.  classes: (name of the class, pictures of each of `splits`).  classes_left_out: number of classes that are
+    not shown.  copies: groups of identical images.  damaged: one line per image that cannot be decoded.
     """
 
     title: str
@@ -50,12 +50,12 @@ class ContactSheet:
 
 
 def write_contact_sheet(path: str | Path, sheet: ContactSheet) -> None:
-    """Writes the page to `path`, whole or not at all."""
+    """Write the page to `path` atomically."""
     write_page(path, render_contact_sheet(sheet))
 
 
 def render_contact_sheet(sheet: ContactSheet) -> str:
-    """Returns the page as HTML text, with every name and sentence escaped."""
+    """The page as HTML text, with every name and sentence escaped."""
     return template("contact.html").render(
         mark=MARK,
         title=clean(sheet.title),
@@ -80,7 +80,7 @@ def _shown(picture: Picture) -> dict[str, str | None]:
 
 
 def picture_uri(pixels: UInt8[np.ndarray, "height width channel"]) -> str:
-    """A small copy as a data URI: PNG with the very pixels of tiny images, else JPEG."""
+    """A thumbnail as a data URI: lossless PNG for tiny images, else JPEG."""
     from PIL import Image
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

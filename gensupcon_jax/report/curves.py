@@ -1,4 +1,4 @@
-"""Section 1, did it learn: loss, learning rate and accuracy over the steps."""
+"""Section 1: loss, learning rate and accuracy over the steps."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Curve = tuple[np.ndarray, np.ndarray]  # steps, values
 
 
 def curves_section(data: ReportData) -> dict[str, Any] | str:
-    """The curves, or why there is nothing to show."""
+    """The curves, or why they are not shown."""
     drawn = training_loss(data.metrics)
     keys = [drawn if key == "train/loss" else key for key in _curve_keys(data.metrics, "loss")]
     losses = {key: curve(data.metrics, key) for key in keys}
@@ -30,18 +30,18 @@ def curves_section(data: ReportData) -> dict[str, Any] | str:
 
 
 def training_loss(metrics: Sequence[dict[str, Any]]) -> str:
-    """The loss that the chance level is of: with a teacher the labels' part, as the sum of both has another one."""
+    """The loss to compare with the chance level: with a teacher, the part of the labels, as the sum has another chance level."""
     return "train/label_loss" if any("train/label_loss" in row for row in metrics) else "train/loss"
 
 
 def _curve_keys(metrics: Sequence[dict[str, Any]], ending: str) -> list[str]:
-    """Names of the drawable curves in their first order, train/... first."""
+    """Names of the curves in order of appearance, train/... first."""
     keys = dict.fromkeys(key for row in metrics for key in row if key.rsplit("/", 1)[-1] == ending)
     return sorted(keys, key=lambda key: not key.startswith("train/"))
 
 
 def curve(metrics: Sequence[dict[str, Any]], key: str) -> Curve:
-    """Steps and values of one name; a run that was resumed logs some steps twice, and the later line holds."""
+    """Steps and values of one name; of steps that a resumed run logged twice, the later row counts."""
     points = {number(row.get("step", index)): number(row[key]) for index, row in enumerate(metrics) if key in row}
     steps = sorted(step for step in points if math.isfinite(step))
     return np.array(steps), np.array([points[step] for step in steps])
@@ -89,7 +89,7 @@ def _draw_curves(axes: Any, curves: dict[str, Curve], title: str, color: str = B
 
 
 def _draw_curve(axes: Any, steps: np.ndarray, values: np.ndarray, color: str) -> None:
-    """One line with gaps where values are not finite; a long one faint, with its running mean over it."""
+    """One line with gaps where values are not finite; a long line is faint, with its running mean on top."""
     finite = np.isfinite(values)
     many = finite.sum() > 150
     shown = np.where(finite, values, np.nan)
@@ -101,7 +101,7 @@ def _draw_curve(axes: Any, steps: np.ndarray, values: np.ndarray, color: str) ->
 
 
 def _name_curve(axes: Any, steps: np.ndarray, values: np.ndarray, color: str, key: str) -> None:
-    """Name and value at the last finite point."""
+    """Write name and value at the last finite point."""
     finite = np.isfinite(values)
     last = steps[finite][-1], values[finite][-1]
     label = axes.annotate(
@@ -113,7 +113,7 @@ def _name_curve(axes: Any, steps: np.ndarray, values: np.ndarray, color: str, ke
 
 
 def running_mean(steps: np.ndarray, values: np.ndarray) -> Curve:
-    """Means over a fortieth of the run, each at its middle step."""
+    """Means over a fortieth of the run, each at its center step."""
     half = max(1, len(values) // 80)
     return steps[half:-half], np.convolve(values, np.full(2 * half + 1, 1 / (2 * half + 1)), "valid")
 
@@ -123,6 +123,6 @@ def _draw_chance(axes: Any, chance: float | None) -> None:
         return
     axes.axhline(chance, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
     axes.annotate(
-        f"knows nothing: {chance:.3g}", (1, chance), (0, 4), xycoords=("axes fraction", "data"),
+        f"chance level: {chance:.3g}", (1, chance), (0, 4), xycoords=("axes fraction", "data"),
         textcoords="offset points", ha="right", va="bottom", fontsize=9, color=MUTED,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the report is made of: the hand-over from a run, and the names of its classes."""
+"""The data of a report, and the names of its classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,30 +9,30 @@ from jaxtyping import Float, Integer, UInt8
 
 from gensupcon_jax.report.values import clean
 
-# Whose test predictions can be shown: their key in the results, and what they are called.
+# Predictors whose test predictions can be shown: key in the results -> name.
 PREDICTORS = {"linear_top1": "linear probe", "classifier_top1": "classifier", "knn_top1": "k-NN"}
 
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """Everything the page shows; a field left None (or empty) becomes a sentence that says it is missing.
+    """The contents of the page; a field that is None (or empty) is reported as missing.
 
-    Arrays are numpy arrays (`np.asarray` what comes from jax), names and values plain Python or numpy scalars.
+    Arrays are NumPy arrays (use `np.asarray` on jax arrays); names and values are plain Python or NumPy scalars.
     """
 
     title: str
-    # The shell command that repeats the run; may have several lines.
+    # The shell command that reproduces the run; may have several lines.
     command: str = ""
     dataset: str = ""
     # results.json: linear_top1, knn_top1, raw_pixel_knn_top1 [percent of the test split], num_test, seed, seconds, ...
     results: dict[str, Any] = field(default_factory=dict)
-    # Rows of metrics.jsonl: "step", then names; drawn are .../loss, .../top1 [percent] and train/learning_rate.
+    # Rows of metrics.jsonl: "step", then names; the curves are .../loss, .../top1 [percent] and train/learning_rate.
     metrics: Sequence[dict[str, Any]] = ()
-    # Loss of embeddings that know nothing, in the unit of train/loss.
+    # Loss of uninformative embeddings, in the unit of train/loss.
     chance_loss: float | None = None
     class_names: Sequence[str] = ()
     # One batch: cosine of its label distributions (0..1), cosine of its embeddings (-1..1), and the distributions. Of
-    # more than similarity.HEAT_MAP_ANCHORS anchors only so many are looked at.
+    # more than similarity.HEAT_MAP_ANCHORS anchors only that many are used.
     label_similarity: Float[np.ndarray, "anchor anchor"] | None = None
     latent_similarity: Float[np.ndarray, "anchor anchor"] | None = None
     batch_labels: Float[np.ndarray, "anchor _"] | None = None
@@ -50,7 +50,7 @@ class ReportData:
 
 
 def class_count(data: ReportData) -> int:
-    """How many classes are named or occur anywhere."""
+    """Number of classes that are named or occur in any array."""
     counts = [len(data.class_names)]
     counts += [labels.shape[-1] for labels in (data.batch_labels, data.view_labels) if labels is not None]
     for labels in (data.test_labels, data.test_predictions, data.original_labels):
@@ -59,6 +59,6 @@ def class_count(data: ReportData) -> int:
 
 
 def class_names(data: ReportData) -> list[str]:
-    """A name for every class index that occurs anywhere; a nameless class is called by its number."""
+    """A name for every class index that occurs; a class without a name is named by its number."""
     names = [clean(name) or f"class {index}" for index, name in enumerate(data.class_names)]
     return names + [f"class {index}" for index in range(len(names), class_count(data))]

@@ -1,4 +1,4 @@
-"""How pictures look: colors, style, names that matplotlib can draw, and PNG as a data URI."""
+"""Drawing with matplotlib: colors, style, drawable names, and PNG as a data URI."""
 
 import base64
 import io
@@ -7,12 +7,12 @@ from typing import Any
 
 from gensupcon_jax.report.values import short
 
-# matplotlib and scikit-learn are imported inside the functions that need them: together they cost a second or two, and
-# a run that fails on a bad config should fail at once.
+# matplotlib and scikit-learn are imported inside the functions that need them: they take 1 to 2 s, which an error in the
+# config should not wait for.
 
-NAMED_CLASSES = 20  # up to here every class has its own color, name and cell; beyond it nobody could read them
-PICTURE_DPI = 150  # sharp on screens of double density
-DRAWN_LENGTH = 22  # longer class names are cut in pictures
+NAMED_CLASSES = 20  # up to this number, every class has its own color, name and cell; more would be unreadable
+PICTURE_DPI = 150  # sharp on high-density screens
+DRAWN_LENGTH = 22  # longer class names are truncated in pictures
 
 # Ten colors chosen for color-blind readers (M. A. Petroff, arXiv 2107.02270); the second ten classes get triangles.
 CLASS_COLORS = (
@@ -41,21 +41,21 @@ STYLE = {
 
 
 def picture_style() -> AbstractContextManager[None]:
-    """Our look, whatever the person's own matplotlibrc says (usetex there would need a TeX installation)."""
+    """The style of the pictures, independent of the user's matplotlibrc (usetex would need a TeX installation)."""
     from matplotlib import style
 
     return style.context(STYLE, after_reset=True)
 
 
 def new_figure(width: float, height: float) -> Any:
-    """An empty figure in inches that belongs to no window and no global state."""
+    """An empty figure, with sizes in inches, outside of pyplot."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def tidy(axes: Any) -> None:
-    """Grid behind, no frame above and at the right, whole steps."""
+    """Grid behind the curves, no frame at the top and right, integer ticks for steps."""
     from matplotlib.ticker import MaxNLocator
 
     axes.grid(color=GRID, linewidth=0.8)
@@ -67,7 +67,7 @@ def tidy(axes: Any) -> None:
 
 
 def halo(width: float = 2.4) -> list[Any]:
-    """A white edge around text that stands on lines or points."""
+    """A white outline for text on top of lines or points."""
     from matplotlib.patheffects import withStroke
 
     return [withStroke(linewidth=width, foreground="white")]
@@ -86,7 +86,7 @@ def data_uri(stream: io.BytesIO) -> str:
 
 
 def drawable_name(name: str, index: int) -> str:
-    """The name as matplotlib can draw it: its font lacks many scripts, and a dollar sign would start a formula."""
+    """The name, if matplotlib can draw it, else the class number: its font lacks many scripts, and $ would start a formula."""
     from matplotlib import font_manager
 
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
@@ -95,10 +95,10 @@ def drawable_name(name: str, index: int) -> str:
 
 
 def class_color(place: int) -> str:
-    """The color of the class at this place among the colored ones."""
+    """The color of a class by its index among the colored classes."""
     return CLASS_COLORS[place % len(CLASS_COLORS)]
 
 
 def class_mark(place: int) -> str:
-    """A circle for the first ten classes, a triangle for the next: nobody tells twenty colors apart."""
+    """A circle for the first ten classes, a triangle for the next, as twenty colors are hard to distinguish."""
     return "o" if place < len(CLASS_COLORS) else "^"

@@ -1,4 +1,4 @@
-"""The page: gathers the sections, fills the template, writes the file."""
+"""The page: collects the sections, renders the template, writes the file."""
 
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from gensupcon_jax.text import flatten
 
 
 def write_report(path: str | paths.Path, data: ReportData) -> None:
-    """Writes the page to `path`, whole or not at all: an older report stays until the new one is complete."""
+    """Write the page to `path` atomically: an older report stays until the new one is complete."""
     write_page(path, render_report(data))
 
 
 def write_page(path: str | paths.Path, html: str) -> None:
-    """Writes this HTML to `path`, whole or not at all."""
+    """Write this HTML to `path` atomically."""
     path = paths.as_path(path)
     content = html.encode("utf-8", errors="replace")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,9 +32,9 @@ def write_page(path: str | paths.Path, html: str) -> None:
 
 
 def render_report(data: ReportData) -> str:
-    """Returns the page as HTML text."""
+    """The page as HTML text."""
     with picture_style():
-        # A section is what the template shows, or the sentence that says why there is nothing.
+        # A section is a dict for the template, or the reason why it is missing.
         sections = {
             "curves": curves_section(data),
             "similarity": similarity_section(data),
@@ -61,10 +61,10 @@ def render_report(data: ReportData) -> str:
 
 
 def template(name: str) -> Any:
-    """The template of this folder, which escapes all that it is given."""
+    """The template of this name in this folder, with autoescape."""
     import jinja2
 
-    # Names and paths come from strangers: autoescape is on, and the template marks nothing as safe.
+    # Names and paths are untrusted: autoescape is on, and the template marks nothing as safe.
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -77,7 +77,7 @@ def _fields(tree: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _facts(data: ReportData) -> list[tuple[str, str]]:
-    """The line under the title: only what is known."""
+    """The facts under the title, without unknown ones."""
     results = data.results
     classes = class_count(data)
     facts = [

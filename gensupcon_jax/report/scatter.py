@@ -1,4 +1,4 @@
-"""Section 3, do the classes come apart: the test embeddings flattened to two dimensions."""
+"""Section 3: the test embeddings in two dimensions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,25 +20,25 @@ from gensupcon_jax.report.drawing import (
 )
 from gensupcon_jax.report.values import short
 
-SCATTER_POINTS = 2000  # t-SNE of more takes longer than the picture is worth
+SCATTER_POINTS = 2000  # t-SNE of more points takes too long
 
 
 def scatter_section(data: ReportData) -> dict[str, Any] | str:
-    """The picture and its legend, or why there is nothing to show."""
+    """The picture and its legend, or why they are not shown."""
     embeddings, labels = data.test_embeddings, data.test_labels
     if embeddings is None or labels is None or len(embeddings) == 0:
-        return "The run handed over no test embeddings with their classes."
+        return "The run has no test embeddings with their classes."
     if not np.isfinite(embeddings).all():
-        return "The test embeddings hold values that are not finite: the run has diverged."
+        return "The test embeddings contain values that are not finite: the run has diverged."
     shown = drawn_classes(labels)
     kept = scatter_rows(labels, shown)
     if np.ptp(unit_rows(embeddings[kept]), axis=0).max() < 1e-6:
         if len(kept) == 1:
             return "There is only one test embedding."
-        return "All test embeddings are the same point: the encoder has collapsed."
+        return "All test embeddings are equal: the encoder has collapsed."
     points, method = flat_view(embeddings[kept])
     names = class_names(data)
-    # Where every class has its color, it has the same one on the sheet of inputs.
+    # Where every class has its own color, section 5 uses the same one.
     places = {int(index): int(index) if len(names) <= NAMED_CLASSES else place for place, index in enumerate(shown)}
     return {
         "picture": _scatter_picture(points, labels[kept], places, names),
@@ -57,7 +57,7 @@ def _legend_entry(name: str, place: int, members: Bool[np.ndarray, " point"]) ->
 
 
 def drawn_classes(labels: Integer[np.ndarray, " test"]) -> Integer[np.ndarray, " shown"]:
-    """The classes that get a color: all of them, or some evenly spread ones where there are too many."""
+    """The classes with a color: all, or some evenly spaced ones where there are too many."""
     present = np.unique(labels)
     places = np.linspace(0, len(present) - 1, min(len(present), NAMED_CLASSES)).round().astype(int)
     return present[places]
@@ -66,7 +66,7 @@ def drawn_classes(labels: Integer[np.ndarray, " test"]) -> Integer[np.ndarray, "
 def scatter_rows(
     labels: Integer[np.ndarray, " test"], shown: Integer[np.ndarray, " shown"]
 ) -> Int[np.ndarray, " point"]:
-    """At most SCATTER_POINTS rows drawn by a fixed seed; where some classes stay gray, they get half of the rows."""
+    """At most SCATTER_POINTS rows, drawn with a fixed seed; gray classes, if there are any, get half of them."""
     if len(labels) <= SCATTER_POINTS:
         return np.arange(len(labels))
     shuffled = np.random.default_rng(0).permutation(len(labels))
@@ -78,19 +78,19 @@ def scatter_rows(
 
 
 def flat_view(embeddings: Float[np.ndarray, "point dim"]) -> tuple[Float[np.ndarray, "point 2"], str]:
-    """Returns the unit embeddings flattened to 2-D and how: t-SNE, or PCA for fewer than 10 points."""
+    """The embeddings in 2-D, and the method: t-SNE, or PCA for fewer than 10 points."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    # Cosine is what the encoder is trained on; on unit rows Euclidean distance orders pairs alike.
+    # The encoder is trained on cosines; on unit rows the Euclidean distance gives the same order of pairs.
     units = unit_rows(embeddings)
     count, dim = units.shape
     if count < 10 or dim < 3:
         points = PCA(n_components=min(2, count, dim), random_state=0).fit_transform(units)
         return np.pad(points, ((0, 0), (0, 2 - points.shape[1]))), "PCA"
-    # One thread: on a machine with other work scikit-learn's threads wait for each other (360 points on 2 busy cores
-    # took 27 s with two threads and 1.6 s with one).
+    # One thread: on a busy machine scikit-learn's threads wait for each other (360 points on 2 busy cores took 27 s with
+    # two threads and 1.6 s with one).
     with threadpool_limits(1):
         if min(count, dim) > 50:
             units = PCA(n_components=50, random_state=0).fit_transform(units)
@@ -111,7 +111,7 @@ def _scatter_picture(
     places: dict[int, int],
     names: Sequence[str],
 ) -> str:
-    """The points colored by class, each class named at its middle point: PNG as a data URI."""
+    """The points colored by class, each class named at its medoid: PNG as a data URI."""
     figure = new_figure(7.2, 6.2)
     axes = figure.add_subplot()
     axes.scatter(*points[~np.isin(labels, list(places))].T, s=8, color=OTHERS, linewidths=0)
@@ -126,7 +126,7 @@ def _scatter_picture(
             fontsize=12 if len(places) <= 10 else 8.5, path_effects=halo(3.2), annotation_clip=False,
             xytext=(0, 0 if len(names[index]) <= 3 else 12), textcoords="offset points",
         )  # fmt: skip
-        # The layout would shrink the axes for a name that sticks out, and that moves the name again.
+        # Otherwise the layout shrinks the axes for a name beyond them, which moves the name again.
         label.set_in_layout(False)
     axes.margins(0.09)
     axes.set_axis_off()
@@ -134,5 +134,5 @@ def _scatter_picture(
 
 
 def _medoid(points: Float[np.ndarray, "point 2"]) -> np.ndarray:
-    """The point with the least distance to the others: unlike the mean it never lies between two clumps."""
+    """The point with the smallest sum of distances to the others; unlike the mean, it is never between two clusters."""
     return points[np.linalg.norm(points[:, None] - points[None], axis=-1).sum(1).argmin()]

@@ -1,4 +1,4 @@
-"""The numbers of the head: accuracies with their intervals, and what they say against the raw pixels."""
+"""The numbers at the top: accuracies with their intervals, and the comparison with the raw pixels."""
 
 import math
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from gensupcon_jax.report.data import PREDICTORS
 from gensupcon_jax.report.values import number, whole
 
-OPTIONAL = ("classifier_top1",)  # of runs that train one
+OPTIONAL = ("classifier_top1",)  # only of runs that train a classifier
 ACCURACIES = (
     ("classifier_top1", "Classifier", "trained in this run"),
     ("linear_top1", "Linear probe", "frozen encoder, one linear layer on top"),
     ("knn_top1", "k-NN", "frozen encoder, nearest neighbors: {neighbors}"),
-    ("raw_pixel_knn_top1", "Raw-pixel k-NN", "no encoder at all: the baseline to beat"),
+    ("raw_pixel_knn_top1", "Raw-pixel k-NN", "without an encoder: the baseline"),
 )
 
 
 def score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """The three numbers of the head: text, interval, and their places (0..100) on the shared ruler."""
+    """The accuracies: text, interval, and their positions (0..100) on the common scale."""
     neighbors = whole(results.get("knn_neighbors")) or "the nearest"
     low, high = _ruler(results)
     rows = []
@@ -34,13 +34,13 @@ def score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def ruler_ticks(results: dict[str, Any]) -> list[str]:
-    """What stands under the ruler: its ends and its middle."""
+    """Labels of the scale: its ends and its center."""
     low, high = _ruler(results)
     return [f"{tick:g}" for tick in (low, (low + high) / 2, high)]
 
 
 def _ruler(results: dict[str, Any]) -> tuple[float, float]:
-    """The stretch of accuracy on which the three numbers are drawn: wide enough for all intervals."""
+    """The range of the scale, wide enough for all intervals."""
     ends = []
     for key, *_ in ACCURACIES:
         percent, interval = _score(results, key)
@@ -55,7 +55,7 @@ def _place(percent: float, low: float, high: float) -> float:
 
 
 def _score(results: dict[str, Any], key: str) -> tuple[float | None, tuple[float, float] | None]:
-    """One accuracy in percent and its interval, as far as they are known."""
+    """One accuracy in percent and its interval, each None if unknown."""
     percent, count = number(results.get(key)), whole(results.get("num_test"))
     if not 0 <= percent <= 100:
         return None, None
@@ -63,7 +63,7 @@ def _score(results: dict[str, Any], key: str) -> tuple[float | None, tuple[float
 
 
 def wilson_interval(percent: float, count: int) -> tuple[float, float]:
-    """Returns the 95 % Wilson score interval (in percent) of a share seen in `count` trials."""
+    """The 95 % Wilson score interval (in percent) of a share in `count` trials."""
     z = 1.959964
     share = percent / 100
     center = (share + z * z / (2 * count)) / (1 + z * z / count)
@@ -72,7 +72,7 @@ def wilson_interval(percent: float, count: int) -> tuple[float, float]:
 
 
 def verdict(results: dict[str, Any]) -> dict[str, str]:
-    """The outcome in words: the learned features against the raw pixels, and whether it could be luck."""
+    """The result in words: the learned features against the raw pixels, and whether the difference is significant."""
     ranked = [(name, key) for key, name in PREDICTORS.items() if _score(results, key)[0] is not None]
     name, key = ranked[0] if ranked else ("", "linear_top1")
     percent, interval = _score(results, key)
@@ -80,21 +80,21 @@ def verdict(results: dict[str, Any]) -> dict[str, str]:
     if percent is None:
         return {"state": "unknown", "text": "No final accuracy was measured.", "luck": ""}
     if baseline is None:
-        text = f"The {name} is right on {percent:.1f} % of the test images."
+        text = f"The {name} has an accuracy of {percent:.1f} % on the test images."
         return {"state": "unknown", "text": text, "luck": "There is no raw-pixel baseline to compare with."}
     difference = round(percent - baseline, 1)
     side = "above" if difference > 0 else "below"
     text = f"The {name} is {side} the raw-pixel baseline by {abs(difference):.1f} points."
     if difference == 0:
-        text = f"The {name} is level with the raw-pixel baseline: training gained nothing that can be measured."
+        text = f"The {name} is equal to the raw-pixel baseline: training has no measurable effect."
     luck = _luck(interval, baseline_interval, whole(results.get("num_test"))) if difference else ""
-    return {"state": "ok" if difference > 0 else "look", "text": text, "luck": luck}
+    return {"state": "ok" if difference > 0 else "warning", "text": text, "luck": luck}
 
 
 def _luck(interval: tuple[float, float] | None, other: tuple[float, float] | None, count: int) -> str:
-    """Whether two intervals touch, in words."""
+    """Whether two intervals overlap, in words."""
     if interval is None or other is None:
         return ""
     if interval[0] > other[1] or interval[1] < other[0]:
-        return "Their 95 % intervals do not touch: this is hardly luck."
-    return f"Their 95 % intervals overlap: one run on {count:,} test images cannot rule out luck."
+        return "Their 95 % intervals do not overlap: chance is an unlikely explanation."
+    return f"Their 95 % intervals overlap: one run on {count:,} test images cannot rule out chance."

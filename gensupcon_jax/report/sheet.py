@@ -1,4 +1,4 @@
-"""Section 5, are the inputs sane: some training images, their views and their labels."""
+"""Section 5: some training images, their views and their labels."""
 
 import io
 import math
@@ -13,13 +13,13 @@ from gensupcon_jax.report.drawing import NAMED_CLASSES, ORANGE, OTHERS, class_co
 from gensupcon_jax.report.values import short
 
 SHEET_IMAGES = 12
-SHEET_PIXELS = 160  # the longer side of a stored picture: larger ones only swell the file
+SHEET_PIXELS = 160  # the longer side of a stored picture, to keep the file small
 
 
 def sheet_section(data: ReportData) -> dict[str, Any] | str:
-    """The pictures with their labels, or why there is nothing to show."""
+    """The pictures with their labels, or why they are not shown."""
     if data.view_images is None or not data.view_images.size:
-        return "The run handed over no augmented images."
+        return "The run has no augmented images."
     names = class_names(data)
     count, views, *_, channels = data.view_images.shape
     shown = min(count, SHEET_IMAGES)
@@ -45,11 +45,11 @@ def _views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[st
 
 
 def label_shares(label: Float[np.ndarray, " class"], names: Sequence[str], top: int = 3) -> list[dict[str, Any]]:
-    """Returns the largest shares (in percent) of one label distribution, and all the rest as one row."""
+    """The largest shares (in percent) of one label distribution, and the rest as one row."""
     if not np.isfinite(label).all():
         return [_share("not finite", 0.0, ORANGE)]
     order = [int(index) for index in np.argsort(-label, kind="stable")[:top] if label[index] >= 0.01]
-    # Few classes keep the colors of the 2-D view; many could not, so the order gives the color.
+    # Few classes have the colors of section 3; with many, the rank gives the color.
     colors = [class_color(index if len(names) <= NAMED_CLASSES else rank) for rank, index in enumerate(order)]
     rows = [_share(names[index], float(label[index]), color) for index, color in zip(order, colors, strict=True)]
     rest = float(label.sum() - label[order].sum())
@@ -73,7 +73,7 @@ def _image_png(image: UInt8[np.ndarray, "height width channel"]) -> str:
 
 
 def shrunk(image: UInt8[np.ndarray, "height width channel"]) -> UInt8[np.ndarray, "small_height small_width channel"]:
-    """Means over square blocks, so that the longer side is at most SHEET_PIXELS."""
+    """The image averaged over square blocks, so that the longer side is at most SHEET_PIXELS."""
     height, width, channels = image.shape
     block = math.ceil(max(height, width) / SHEET_PIXELS)
     if block == 1 or min(height, width) < block:

@@ -1,4 +1,4 @@
-"""Section 2, do the embeddings follow the labels: both similarities of one batch, side by side."""
+"""Section 2: label similarity and latent similarity of one batch, side by side."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from jaxtyping import Float, Int, Integer
 from gensupcon_jax.report.data import ReportData, class_names
 from gensupcon_jax.report.drawing import BLUE, EDGE, NAMED_CLASSES, drawable_name, new_figure, png, tidy
 
-HEAT_MAP_ANCHORS = 512  # a heat map has no more screen pixels a side
+HEAT_MAP_ANCHORS = 512  # about the screen pixels per side of a heat map
 
 
 def similarity_section(data: ReportData) -> dict[str, Any] | str:
-    """Both heat maps, the picture of pairs and the correlation, or why there is nothing to show."""
+    """Both heat maps, the picture of pairs and the correlation, or why they are not shown."""
     reason = similarity_missing(data)
     if reason:
         return reason
@@ -30,20 +30,20 @@ def similarity_section(data: ReportData) -> dict[str, Any] | str:
 
 
 def similarity_missing(data: ReportData) -> str:
-    """Why the heat maps cannot be drawn; empty where they can."""
+    """Why the heat maps cannot be drawn; empty if they can."""
     given = (data.label_similarity, data.latent_similarity, data.batch_labels)
     matrices = [matrix for matrix in given if matrix is not None]
     if len(matrices) < len(given):
-        return "The run handed over no batch with label and latent similarities (only contrastive training has them)."
+        return "The run has no batch with label and latent similarities (only contrastive training has them)."
     if len(matrices[-1]) < 2:
         return "The batch has fewer than two anchors: there is nothing to compare."
     if not all(np.isfinite(matrix).all() for matrix in matrices):
-        return "The similarities of the batch hold values that are not finite: the run has diverged."
+        return "The similarities of the batch contain values that are not finite: the run has diverged."
     return ""
 
 
 def sorted_batch(data: ReportData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both similarities and the dominant classes in class order: at most HEAT_MAP_ANCHORS evenly spread anchors."""
+    """Both similarities and the dominant classes in class order: at most HEAT_MAP_ANCHORS evenly spaced anchors."""
     labels, by_label, by_latent = data.batch_labels, data.label_similarity, data.latent_similarity
     assert labels is not None and by_label is not None and by_latent is not None  # see similarity_missing
     order = class_order(labels)
@@ -53,16 +53,16 @@ def sorted_batch(data: ReportData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def class_order(batch_labels: Float[np.ndarray, "anchor class"]) -> Int[np.ndarray, " anchor"]:
-    """Returns the anchors sorted by dominant class, the purest label of each class first."""
+    """Order of the anchors by dominant class, the purest label of each class first."""
     return np.lexsort((-batch_labels.max(1), batch_labels.argmax(1)))
 
 
 def similarity_correlation(
     label_similarity: Float[np.ndarray, "anchor anchor"], latent_similarity: Float[np.ndarray, "anchor anchor"]
 ) -> float | None:
-    """Returns Pearson's correlation (-1..1) of the two off their diagonals, None where one is constant."""
-    elsewhere = ~np.eye(len(label_similarity), dtype=bool)
-    labels, latents = (np.asarray(matrix, np.float64)[elsewhere] for matrix in (label_similarity, latent_similarity))
+    """Pearson correlation (-1..1) of the off-diagonal entries; None if one of them is constant."""
+    off_diagonal = ~np.eye(len(label_similarity), dtype=bool)
+    labels, latents = (np.asarray(matrix, np.float64)[off_diagonal] for matrix in (label_similarity, latent_similarity))
     if labels.size < 2 or labels.std() < 1e-9 or latents.std() < 1e-9:
         return None
     return float(np.corrcoef(labels, latents)[0, 1])
@@ -74,10 +74,10 @@ def _similarity_picture(
     classes: Integer[np.ndarray, " anchor"],
     names: Sequence[str],
 ) -> str:
-    """The two heat maps with one color scale, so that the same color is the same number: PNG as a data URI."""
+    """The two heat maps with a common color scale: PNG as a data URI."""
     figure = new_figure(10.6, 5.0)
     panels = figure.subplots(1, 2)
-    titles = ("Label similarity: what the labels ask for", "Latent similarity: what the encoder does")
+    titles = ("Label similarity: the target", "Latent similarity: the encoder")
     for axes, matrix, title in zip(panels, (label_similarity, latent_similarity), titles, strict=True):
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, aspect="equal")
         axes.set_title(title)
@@ -89,21 +89,21 @@ def _similarity_picture(
 
 
 def _mark_blocks(axes: Any, classes: Integer[np.ndarray, " anchor"], names: Sequence[str], first: bool) -> None:
-    """Thin lines between the classes of a sorted heat map, and their names where they can be read."""
+    """Lines between the classes of a sorted heat map, and the names of classes with enough space."""
     present, starts = np.unique(classes, return_index=True)
     ends = np.append(starts[1:], len(classes))
     if len(present) <= 60:
         for start in starts[1:]:
             axes.axhline(start - 0.5, color=EDGE, linewidth=0.5)
             axes.axvline(start - 0.5, color=EDGE, linewidth=0.5)
-    # A name needs about 1/30 of the side; those of smaller blocks would be printed over each other.
-    roomy = (ends - starts) / len(classes) > 1 / 30
-    labels = [names[index] if room else "" for index, room in zip(present, roomy, strict=True)]
+    # A name needs about 1/30 of the side; names of smaller blocks would overlap.
+    is_wide = (ends - starts) / len(classes) > 1 / 30
+    labels = [names[index] if wide else "" for index, wide in zip(present, is_wide, strict=True)]
     short = max(map(len, labels)) <= 3
     ticks, nothing = ((starts + ends - 1) / 2, labels), ([], [])
     if len(present) > NAMED_CLASSES:
         ticks = nothing
-    # Rows and columns are the same classes: long names stand once, at the left.
+    # Rows and columns are the same classes: long names are written only at the left.
     axes.set_xticks(*(ticks if short else nothing), fontsize=8)
     axes.set_yticks(*(ticks if short or first else nothing), fontsize=8)
     axes.tick_params(length=0)
@@ -114,9 +114,9 @@ def _mark_blocks(axes: Any, classes: Integer[np.ndarray, " anchor"], names: Sequ
 def _follow_picture(
     label_similarity: Float[np.ndarray, "anchor anchor"], latent_similarity: Float[np.ndarray, "anchor anchor"]
 ) -> str:
-    """Median and 10..90 % range of the latent similarity for each tenth of label similarity: PNG as a data URI."""
-    elsewhere = ~np.eye(len(label_similarity), dtype=bool)
-    labels, latents = label_similarity[elsewhere], latent_similarity[elsewhere]
+    """Median and 10..90 % range of the latent similarity per tenth of label similarity: PNG as a data URI."""
+    off_diagonal = ~np.eye(len(label_similarity), dtype=bool)
+    labels, latents = label_similarity[off_diagonal], latent_similarity[off_diagonal]
     tenths = np.clip((labels * 10).round().astype(int), 0, 10)
     figure = new_figure(5.2, 2.7)
     axes = figure.add_subplot()

@@ -1,25 +1,25 @@
-"""Values from anywhere, as numbers and as short printable text."""
+"""Values of unknown type as numbers and as short printable text."""
 
 import math
 from typing import Any
 
 import numpy as np
 
-NAME_LENGTH = 32  # longer class names are cut
+NAME_LENGTH = 32  # longer class names are truncated
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a plain or numpy number; True and False are none."""
+    """Whether it is a Python or NumPy number, except True and False."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def number(value: Any) -> float:
-    """The value as a float; NaN for everything that is no number (JSON writes NaN as null)."""
+    """The value as a float; NaN if it is not a number (JSON writes NaN as null)."""
     return float(value) if is_number(value) else math.nan
 
 
 def whole(value: Any) -> int:
-    """A count as an int; 0 where it is none."""
+    """A count as an int; 0 if it is not a positive number."""
     value = number(value)
     return int(value) if math.isfinite(value) and value > 0 else 0
 
@@ -35,19 +35,19 @@ def printable(text: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a person writes it, on one line: floats to six digits, NaN in words."""
+    """A value as text on one line: floats with six digits, NaN in words."""
     if isinstance(value, (float, np.floating)):
         return f"{value:.6g}" if math.isfinite(value) else "not a finite number"
     return "none" if value is None else clean(value)
 
 
 def short(name: str, length: int = NAME_LENGTH) -> str:
-    """The name, cut to `length` letters."""
+    """The name, truncated to `length` characters."""
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def duration(seconds: Any) -> str:
-    """58.2 -> "58 s", 5000 -> "1 h 23 min"; empty where it is no number."""
+    """58.2 -> "58 s", 5000 -> "1 h 23 min"; empty if it is not a number."""
     seconds = number(seconds)
     if not math.isfinite(seconds):
         return ""

@@ -1,4 +1,4 @@
-"""The report: one offline page, escaped, with every picture or the reason why it is missing."""
+"""The report: one offline page, escaped, with every picture or the reason for its absence."""
 
 import base64
 import dataclasses
@@ -20,7 +20,7 @@ from gensupcon_jax.report.scores import wilson_interval
 from gensupcon_jax.report.sheet import SHEET_IMAGES, SHEET_PIXELS, label_shares, shrunk
 from gensupcon_jax.report.similarity import HEAT_MAP_ANCHORS, class_order, similarity_correlation, sorted_batch
 
-# matplotlib and numpy warn where a picture comes out wrong: a layout that does not fit, a mean of nothing.
+# matplotlib and NumPy warn about wrong pictures: a layout that does not fit, a mean of an empty array.
 pytestmark = [pytest.mark.filterwarnings("error::UserWarning"), pytest.mark.filterwarnings("error::RuntimeWarning")]
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -76,7 +76,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def example(*, classes=3, test=24, anchors=12, images=2, views=2, size=8, channels=1, names=None) -> ReportData:
-    """A small run that went well."""
+    """A small successful run."""
     random = np.random.default_rng(0)
     centers = random.normal(size=(classes, 6))
     test_labels = np.arange(test) % classes
@@ -140,16 +140,16 @@ def test_page_makes_no_request(good):
     assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(good.tags)
 
 
-def test_page_style_loads_nothing():
+def test_page_style_makes_no_request():
     assert not re.search(r"@import|url\(|https?:", render_report(ReportData(title="x")))
 
 
-def test_links_inside_the_page_lead_somewhere(good):
+def test_links_inside_the_page_have_targets(good):
     inside = {address[1:] for address in good.addresses if address.startswith("#")}
     assert inside and inside <= set(good.section)
 
 
-def test_head_says_the_numbers(good):
+def test_the_top_shows_the_numbers(good):
     for words in ("95.8 %", "87.5 %", "75.0 %", "seed 7", "cpu x 1", "1 h 23 min", "jax 0.10.2", "test images 24"):
         assert words in good.text
     low, high = wilson_interval(75.0, 24)
@@ -162,9 +162,9 @@ def test_head_says_the_numbers(good):
     ("linear", "raw", "count", "words"),
     [
         (97.8, 96.9, 360, "above the raw-pixel baseline by 0.9 points. Their 95 % intervals overlap"),
-        (97.8, 50.0, 360, "above the raw-pixel baseline by 47.8 points. Their 95 % intervals do not touch"),
+        (97.8, 50.0, 360, "above the raw-pixel baseline by 47.8 points. Their 95 % intervals do not overlap"),
         (90.0, 96.9, 360, "below the raw-pixel baseline by 6.9 points."),
-        (96.9, 96.9, 360, "level with the raw-pixel baseline"),
+        (96.9, 96.9, 360, "equal to the raw-pixel baseline"),
         (96.9, None, 360, "There is no raw-pixel baseline"),
         (float("nan"), 96.9, 360, "No final accuracy was measured."),
         (97.8, 96.9, None, "by 0.9 points."),
@@ -175,7 +175,7 @@ def test_verdict(linear, raw, count, words):
     assert words in page_of(ReportData(title="x", results=results)).text
 
 
-def test_verdict_without_a_probe_speaks_of_knn():
+def test_verdict_without_a_probe_is_about_knn():
     page = page_of(ReportData(title="x", results={"knn_top1": 80.0, "raw_pixel_knn_top1": 70.0}))
     assert "The k-NN is above the raw-pixel baseline by 10.0 points." in page.text
 
@@ -191,13 +191,13 @@ def test_every_picture_decodes(good):
     assert all(picture.shape[:2] == (8, 8) for picture in small)
 
 
-def test_pictures_of_the_sheet_hold_the_given_pixels():
+def test_pictures_of_the_sheet_have_the_given_pixels():
     data = example(channels=3)
     picture = page_of(part(data, "sheet", original_images=data.original_images)).pictures[0]
     np.testing.assert_array_equal((picture[..., :3] * 255).round(), data.original_images[0])
 
 
-def test_every_picture_says_what_is_bad(good):
+def test_every_picture_explains_what_is_bad(good):
     for section in ("curves", "similarity", "scatter", "confusion", "sheet"):
         assert "Look for" in good.section_text(section) and "Bad" in good.section_text(section)
 
@@ -208,16 +208,16 @@ def test_all_fields_and_results_are_listed(good):
         assert words in details
 
 
-def test_good_run_passes_its_checks(good):
+def test_a_good_run_passes_its_checks(good):
     checks = good.section_text("checks")
-    assert checks.count("✓ fine") == 7
-    assert "! look" not in checks and "unknown" not in checks
+    assert checks.count("✓ ok") == 7
+    assert "! check" not in checks and "unknown" not in checks
 
 
 EVIL = "<script>alert('1')</script>"
 
 
-def test_strangers_text_stays_text():
+def test_untrusted_text_is_escaped():
     names = [
         EVIL,
         '"><img src=x onerror=alert(1)>',
@@ -245,7 +245,7 @@ def test_strangers_text_stays_text():
     assert "犬" in page.text and "class 7" in page.text
 
 
-def test_name_that_the_font_lacks_is_drawn_as_its_number():
+def test_a_name_without_glyphs_is_drawn_as_its_number():
     assert drawing.drawable_name("犬", 4) == "class 4"
     assert drawing.drawable_name("a$b", 4) == r"a\$b"
 
@@ -260,7 +260,7 @@ PIECES = {
 
 
 def part(data: ReportData, *sections: str, **changes) -> ReportData:
-    """Only what these sections need: a whole page takes a second to draw."""
+    """Only the fields of these sections, as a whole page takes a second to draw."""
     names = {name for section in sections for name in PIECES[section]}
     kept = {name: getattr(data, name) for name in names}
     return ReportData(title="part", **(kept | changes))
@@ -271,7 +271,7 @@ def checks_of(data: ReportData) -> str:
 
 
 @pytest.mark.parametrize("section", list(PIECES))
-def test_missing_pieces_are_said(section):
+def test_missing_pieces_are_reported(section):
     page = page_of(part(example(), section))
     assert "Not shown." not in page.section_text(section)
     assert page.text.count("Not shown. The run") == 4
@@ -286,7 +286,7 @@ def test_empty_report_is_a_page():
     assert page.pictures == []
 
 
-def test_not_a_number_is_said():
+def test_nan_is_reported():
     rows = [{"step": step, "train/loss": float("nan") if step > 4 else 3.0, "knn/top1": None} for step in range(8)]
     page = page_of(ReportData(title="x", metrics=rows, results={"linear_top1": float("inf")}))
     assert "Not finite: 11 of 16. The first is knn/top1 at step 0." in page.section_text("checks")
@@ -300,14 +300,14 @@ def test_curves_of_any_length(rows):
     assert len(page_of(ReportData(title="x", metrics=metrics, chance_loss=2.0)).pictures) == 1
 
 
-def test_resumed_run_counts_a_step_once():
+def test_a_resumed_run_counts_a_step_once():
     rows = [{"step": 1, "a/loss": 9.0}, {"step": 2, "a/loss": 8.0}, {"step": 1, "a/loss": 7.0}, {"step": 3}]
     steps, values = curve(rows, "a/loss")
     np.testing.assert_array_equal(steps, [1, 2])
     np.testing.assert_array_equal(values, [7, 8])
 
 
-def test_running_mean_of_a_straight_line_is_the_line():
+def test_the_running_mean_of_a_straight_line_is_the_line():
     steps, values = running_mean(np.arange(200.0), 2 * np.arange(200.0))
     np.testing.assert_allclose(values, 2 * steps)
 
@@ -316,7 +316,7 @@ def test_loss_above_chance_is_flagged():
     metrics = [{"step": 0, "train/loss": 5.0}, {"step": 1, "train/loss": 6.0}]
     for chance in (5.5, None):
         checks = checks_of(ReportData(title="x", metrics=metrics, chance_loss=chance))
-        assert "look: Did not fall: ended at 6" in checks
+        assert "warning: Did not fall: ended at 6" in checks
 
 
 def test_similarity_correlation_by_hand():
@@ -331,7 +331,7 @@ def test_class_order_is_by_class_then_by_share():
     np.testing.assert_array_equal(class_order(labels), [2, 1, 0, 3])
 
 
-def test_large_batch_is_thinned_evenly():
+def test_a_large_batch_is_subsampled_evenly():
     data = example(anchors=HEAT_MAP_ANCHORS + 100)
     label_similarity, latent_similarity, classes = sorted_batch(data)
     assert label_similarity.shape == latent_similarity.shape == (HEAT_MAP_ANCHORS,) * 2
@@ -339,21 +339,21 @@ def test_large_batch_is_thinned_evenly():
     np.testing.assert_array_equal(label_similarity, classes[:, None] == classes)
 
 
-def test_collapsed_encoder_is_named():
+def test_a_collapsed_encoder_is_reported():
     alike = {"test_embeddings": np.ones((24, 6), np.float32), "latent_similarity": np.ones((12, 12), np.float32)}
     page = page_of(part(example(), "scatter", "similarity", **alike))
-    assert "all images look alike to the encoder" in page.section_text("checks")
+    assert "the encoder maps all images to the same point" in page.section_text("checks")
     assert "the encoder has collapsed" in page.section_text("scatter")
     assert "No correlation" in page.section_text("similarity")
 
 
-def test_diverged_encoder_is_named():
+def test_a_diverged_encoder_is_reported():
     broken = {"test_embeddings": (24, 6), "latent_similarity": (12, 12), "view_labels": (2, 2, 3)}
     broken = {name: np.full(shape, np.nan, np.float32) for name, shape in broken.items()}
     page = page_of(part(example(), "scatter", "similarity", "sheet", **broken))
     assert "the run has diverged" in page.section_text("scatter")
     assert "the run has diverged" in page.section_text("similarity")
-    assert "rows are no distribution" in page.section_text("checks")
+    assert "rows are not distributions" in page.section_text("checks")
 
 
 @pytest.mark.parametrize(("count", "dim", "method"), [(2, 1, "PCA"), (9, 6, "PCA"), (12, 6, "t-SNE"), (30, 2, "PCA")])
@@ -385,17 +385,17 @@ def test_confusion_counts_by_hand():
     counts = confusion_counts(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 2]), 4)
     np.testing.assert_array_equal(counts, [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
     pairs = confused_pairs(counts, ["a", "b", "c", "d"], 5)
-    assert pairs == [{"truth": "a", "said": "c", "count": 1, "of": 2}]
+    assert pairs == [{"truth": "a", "prediction": "c", "count": 1, "of": 2}]
 
 
 def test_results_that_contradict_the_predictions_are_flagged():
     data = part(example(), "confusion", results={"linear_top1": 99.0})
-    assert "look: They give 95.8 %, but the results say 99.0 %." in checks_of(data)
+    assert "warning: Their accuracy is 95.8 %, but the results list 99.0 %." in checks_of(data)
 
 
-def test_class_that_is_never_predicted_is_named():
+def test_a_class_that_is_never_predicted_is_named():
     data = part(example(), "confusion", class_names=["a", "b", "c"], test_predictions=np.zeros(24, int))
-    assert "look: The linear probe never says b, c." in checks_of(data)
+    assert "warning: The linear probe never predicts b, c." in checks_of(data)
 
 
 def test_label_shares_add_up():
@@ -406,12 +406,12 @@ def test_label_shares_add_up():
 
 def test_wrong_label_rows_are_flagged():
     data = dataclasses.replace(example(), view_labels=np.full((2, 2, 3), 2.0, np.float32))
-    assert "look: 4 of 16 rows are no distribution" in checks_of(data)
+    assert "warning: 4 of 16 rows are not distributions" in checks_of(data)
 
 
 def test_flat_views_are_flagged():
     data = dataclasses.replace(example(), view_images=np.zeros((2, 2, 8, 8, 1), np.uint8))
-    assert "look: 4 of 4 views are one flat color; 100 % of all values" in checks_of(data)
+    assert "warning: 4 of 4 views have a single color; 100 % of all values" in checks_of(data)
 
 
 def test_large_picture_is_shrunk_by_block_means():
@@ -444,7 +444,7 @@ def test_one_test_image():
     assert "only one test embedding" in page.section_text("scatter")
 
 
-def test_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_the_report_is_written_atomically(tmp_path, monkeypatch):
     path = tmp_path / "new" / "report.html"
     write_report(path, ReportData(title="first"))
     assert Page(path.read_text(encoding="utf-8")).text.count("first") >= 1
@@ -455,7 +455,7 @@ def test_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [child.name for child in path.parent.iterdir()] == ["report.html"]
 
 
-def test_pictures_leave_global_settings_alone():
+def test_pictures_do_not_change_global_settings():
     before = dict(matplotlib.rcParams)
     render_report(part(example(), "curves"))
     assert dict(matplotlib.rcParams) == before
