@@ -48,7 +48,7 @@ def curve(metrics: Sequence[dict[str, Any]], key: str) -> Curve:
 
 
 def _curves_picture(losses: dict[str, Curve], accuracies: dict[str, Curve], rates: Curve, chance: float | None) -> str:
-    """Loss with the learning rate under it, and accuracy beside it: PNG as a data URI."""
+    """Loss with the learning rate under it, and accuracy next to it: PNG as a data URI."""
     columns = bool(losses) + bool(accuracies)
     figure = new_figure(10.6, 3.9)
     grid = figure.add_gridspec(2, columns, height_ratios=(4, 1))
