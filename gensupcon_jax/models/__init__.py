@@ -13,12 +13,14 @@ from gensupcon_jax.models.encoders import (
 )
 from gensupcon_jax.models.heads import Classifier, Encoder, EncoderOutput, LinearHead, MlpHead, unit_normalize
 from gensupcon_jax.models.resnet import ResNet
+from gensupcon_jax.models.vit import POOLS, VisionTransformer
 
 __all__ = [
     "BATCH_NORMS",
     "DTYPES",
     "ENCODERS",
     "HEADS",
+    "POOLS",
     "STEMS",
     "Classifier",
     "Encoder",
@@ -27,6 +29,7 @@ __all__ = [
     "LinearHead",
     "MlpHead",
     "ResNet",
+    "VisionTransformer",
     "build_backbone",
     "build_model",
     "choose_stem",

@@ -11,6 +11,7 @@ from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models.heads import Encoder, LinearHead, MlpHead
 from gensupcon_jax.models.resnet import BasicBlock, Bottleneck, ResidualBlock, ResNet
+from gensupcon_jax.models.vit import POOLS, VisionTransformer
 
 STEMS = names_of("model.stem")
 HEADS = names_of("model.head")
@@ -22,14 +23,15 @@ LARGEST_CIFAR_STEM_SIZE = 64  # pixels, Tiny ImageNet's: the ImageNet stem would
 class EncoderSettings(NamedTuple):
     """What a builder may use of the config: each reads what its network has, and leaves the rest.
 
-    image_size: pixels.  stem, width: as `model.stem` and `model.width`.  dtype: what the network computes in; parameters,
-    statistics and features are float32.  axis_name: the mesh axis over which BatchNorm's statistics are averaged while
-    training; None: each device has its own.
+    image_size: pixels.  stem, width, pool: as `model.stem`, `model.width` and `model.pool`.  dtype: what the network computes
+    in; parameters, statistics and features are float32.  axis_name: the mesh axis over which BatchNorm's statistics are
+    averaged while training; None: each device has its own.
     """
 
     image_size: int
     stem: str = "auto"
     width: int | None = None
+    pool: str = "class"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -47,6 +49,26 @@ def _resnet(
     )
 
 
+def _vit(settings: EncoderSettings, *, patch_size: int, width: int, num_heads: int) -> VisionTransformer:
+    if settings.image_size % patch_size:
+        raise UserError(
+            f"model.name: patches of {patch_size} pixels do not divide images of {settings.image_size}; set dataset.image_size "
+            f"to a multiple of {patch_size}, or choose an encoder with other patches"
+        )
+    if settings.width and settings.width % num_heads:
+        raise UserError(
+            f"model.width is {settings.width}; allowed: a multiple of {num_heads}, the heads of this encoder"
+        )
+    return VisionTransformer(
+        image_size=settings.image_size,
+        patch_size=patch_size,
+        width=settings.width or width,
+        num_heads=num_heads,
+        pool=settings.pool,
+        dtype=settings.dtype,
+    )
+
+
 # A module is called with float32 images [batch, height, width, channel], normalized, and train=True or False; it returns
 # float32 features [batch, feature]. Its variables are in "params" and, where it has running statistics, "batch_stats"; while
 # training it may draw from the random stream "dropout". One more encoder is one more entry: ENCODERS["mine"] = build_mine.
@@ -56,6 +78,13 @@ ENCODERS: dict[str, Callable[[EncoderSettings], nn.Module]] = {
     "resnet34": functools.partial(_resnet, block=BasicBlock, stage_sizes=(3, 4, 6, 3), width=64),
     "resnet50": functools.partial(_resnet, block=Bottleneck, stage_sizes=(3, 4, 6, 3), width=64),
     "resnet101": functools.partial(_resnet, block=Bottleneck, stage_sizes=(3, 4, 23, 3), width=64),
+    **{  # timm's vit_small_patch16_224 is vit_small_patch16 at 224 pixels
+        f"vit_{size}_patch{patch_size}": functools.partial(
+            _vit, patch_size=patch_size, width=width, num_heads=num_heads
+        )
+        for size, width, num_heads in (("tiny", 192, 3), ("small", 384, 6), ("base", 768, 12))
+        for patch_size in (4, 8, 16)
+    },
 }
 
 
@@ -89,6 +118,7 @@ def build_backbone(
     image_size: int,
     stem: str = "auto",
     width: int | None = None,
+    pool: str = "class",
     dtype: str = "float32",
     batch_norm: str = "sync",
     axis_name: str = "data",
@@ -100,6 +130,7 @@ def build_backbone(
     """
     _check_choice("model.name", name, ENCODERS)
     _check_choice("model.stem", stem, STEMS)
+    _check_choice("model.pool", pool, POOLS)
     _check_choice("model.dtype", dtype, DTYPES)
     _check_choice("model.batch_norm", batch_norm, BATCH_NORMS)
     _check_positive("model.width", width, or_none=True)
@@ -107,6 +138,7 @@ def build_backbone(
         image_size=image_size,
         stem=stem,
         width=width,
+        pool=pool,
         dtype=DTYPES[dtype],
         axis_name=axis_name if batch_norm == "sync" else None,
     )

@@ -22,7 +22,7 @@ from gensupcon_jax.weights.runs import load_run
 from gensupcon_jax.weights.variables import NETWORK, named_tensors
 
 STABLEHLO = ".stablehlo"
-DESCRIBED = ("stem", "width")  # of a network's attributes, where it has them
+DESCRIBED = ("stem", "width", "patch_size", "pool")  # of a network's attributes, where it has them
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 

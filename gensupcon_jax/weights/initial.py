@@ -16,7 +16,7 @@ from gensupcon_jax.paths import as_path
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.names import recognize
 from gensupcon_jax.weights.runs import load_run, naming_the_field
-from gensupcon_jax.weights.variables import fill, weights_fingerprint
+from gensupcon_jax.weights.variables import fill, fitted, weights_fingerprint
 
 
 class GivenWeights(NamedTuple):
@@ -63,7 +63,7 @@ def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
     sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
     expected = jax.eval_shape(lambda key: model.init(key, sample, train=False), jax.random.key(0))
     if as_path(path).is_dir():
-        variables = load_run(path, need="backbone").variables
+        variables = fitted(load_run(path, need="backbone").variables, data.image_size)
     else:
         named = read_file(path)
         variables = fill(expected, named, where=path, parts=("backbone",))
@@ -102,7 +102,7 @@ def _check_same_shapes(expected: Any, found: Any, path: str) -> None:
     if differences:
         raise UserError(
             f"the backbone in {path} does not fit this network: {'; '.join(differences[:5])} "
-            f"({len(differences)} in all); set model.name, model.width and model.stem to those it was trained with"
+            f"({len(differences)} in all); set model.name, model.width, model.stem and model.pool to those it was trained with"
         )
 
 

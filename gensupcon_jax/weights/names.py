@@ -8,6 +8,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.models.vit import positions_of
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store.saved_runs import COLLECTIONS
 from gensupcon_jax.text import listed
@@ -26,7 +27,8 @@ class Family(NamedTuple):
     naming: whose names they are.  networks, example: for messages.  begins: how names begin that no other family has.
     name_fn: (path of a leaf, whether the head has a hidden layer) -> its name, None for a leaf of another family.
     part_fn: name -> the part of the network that it belongs to.  to_file_fn: (our array, part) -> the file's.
-    from_file_fn: (the file's array, number of axes) -> ours.
+    from_file_fn: (the file's array, number of axes) -> ours.  fit_fn: (name, the file's array, shape wanted) -> the
+    array, changed where weights for images of another size can be used.
     """
 
     naming: str
@@ -37,6 +39,7 @@ class Family(NamedTuple):
     part_fn: Callable[[str], str]
     to_file_fn: Callable[[np.ndarray, str], np.ndarray]
     from_file_fn: Callable[[np.ndarray, int], np.ndarray]
+    fit_fn: Callable[[str, np.ndarray, tuple[int, ...]], np.ndarray]
 
 
 class Recognized(NamedTuple):
@@ -107,6 +110,43 @@ def _from_torch(value: np.ndarray, num_axes: int) -> np.ndarray:
     return value
 
 
+# Vision transformers of timm
+
+_TRANSFORMER_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_TRANSFORMER_MODULES = {
+    ("patch_embed",): "patch_embed.proj",
+    ("norm",): "norm",
+    ("fc_norm",): "fc_norm",
+}
+_BLOCK_MODULES = {("norm1",), ("norm2",), ("attn", "qkv"), ("attn", "proj"), ("mlp", "fc1"), ("mlp", "fc2")}
+
+
+def _vit_name(path: ModulePath, hidden: bool) -> str | None:
+    """(..., "backbone", "block1", "attn", "qkv", "kernel") -> blocks.0.attn.qkv.weight.
+
+    In timm "head" is the classifier; the projection head, which timm's networks do not have, is "projection".
+    """
+    if path[1] != "backbone":
+        return _layer_name(path, hidden, classifier="head", head="projection")
+    *modules, leaf = path[2:]
+    if not modules:
+        return leaf if leaf in ("cls_token", "pos_embed") else None
+    if leaf not in _TRANSFORMER_LEAVES:
+        return None
+    block = re.fullmatch(r"block(\d+)", modules[0])
+    if block and tuple(modules[1:]) in _BLOCK_MODULES:
+        return ".".join(("blocks", str(int(block[1]) - 1), *modules[1:], _TRANSFORMER_LEAVES[leaf]))
+    module = _TRANSFORMER_MODULES.get(tuple(modules))
+    return module and f"{module}.{_TRANSFORMER_LEAVES[leaf]}"
+
+
+def _vit_fitted(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Position embeddings of another image size are resized; what is of another width stays as it is."""
+    if name != "pos_embed" or value.shape == shape or value.shape[-1] != shape[-1]:
+        return value
+    return positions_of(value, shape[1])
+
+
 # Networks from outside this package: our own names and layouts
 
 
@@ -122,6 +162,10 @@ def _unchanged(value: np.ndarray, of_file: Any) -> np.ndarray:
     return value
 
 
+def _unfitted(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return value
+
+
 RESNET = Family(
     naming="timm / torchvision",
     networks="ResNets",
@@ -131,6 +175,18 @@ RESNET = Family(
     part_fn=lambda name: {"fc": "classifier", "head": "head"}.get(name.split(".")[0], "backbone"),
     to_file_fn=_resnet_to_file,
     from_file_fn=_from_torch,
+    fit_fn=_unfitted,
+)
+VIT = Family(
+    naming="timm ViT",
+    networks="vision transformers",
+    example="blocks.0.attn.qkv.weight",
+    begins=("patch_embed.", "blocks."),
+    name_fn=_vit_name,
+    part_fn=lambda name: {"head": "classifier", "projection": "head"}.get(name.split(".")[0], "backbone"),
+    to_file_fn=_to_torch,
+    from_file_fn=_from_torch,
+    fit_fn=_vit_fitted,
 )
 OWN = Family(
     naming="this program's",
@@ -141,8 +197,9 @@ OWN = Family(
     part_fn=_own_part,
     to_file_fn=_unchanged,
     from_file_fn=_unchanged,
+    fit_fn=_unfitted,
 )
-FAMILIES = (RESNET, OWN)  # the first that has a name for every leaf of a backbone is the backbone's
+FAMILIES = (RESNET, VIT, OWN)  # the first that has a name for every leaf of a backbone is the backbone's
 
 
 def family_of(variables: Mapping[str, Any]) -> Family:

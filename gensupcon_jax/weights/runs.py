@@ -10,14 +10,15 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store.saved_runs import COLLECTIONS, SavedRun, read_run, run_backbone
 from gensupcon_jax.weights.files import read_file
-from gensupcon_jax.weights.variables import fill
+from gensupcon_jax.weights.variables import fill, fitted
 
 
 def load_run(folder: str | Path, *, need: str = "backbone") -> SavedRun:
     """`saved_runs.read_run`, with the backbone from a file where the run's `model.weights` is one."""
     run = read_run(folder, need=need)
+    image_size = run.description["image_shape"][0]  # a probe's may be another than that of the encoder it evaluates
     if run.weights_file is None:
-        return run
+        return run._replace(variables=fitted(run.variables, image_size))
     images = jnp.zeros((1, *run.description["image_shape"]))
     shapes = jax.eval_shape(lambda: run_backbone(run).init(jax.random.key(0), images, train=False))
     variables = {

@@ -1,5 +1,6 @@
 """A trained classifier, wherever it comes from, as one function: the student's images -> class probabilities."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -301,35 +302,59 @@ def _from_workdir(path: Path) -> Teacher:
 
 
 def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
-    """Width, stem, channels and classes follow from the shapes in the file."""
+    """Width, stem, patches, channels, classes and, of a vision transformer, image size follow from the shapes in the file."""
     with naming_the_field("teacher.path"):
         named = read_file(path)
-    stem_shape, classifier_shape = (_shape_in(named, name, path) for name in ("conv1.weight", "fc.weight"))
-    width, num_channels, kernel_size = stem_shape[:3]
-    backbone = build_backbone(
-        name=architecture,
-        image_size=1,  # only the automatic choice of a stem would read it
-        stem="imagenet" if kernel_size == 7 else "cifar",
-        width=width,
-        dtype=dtype,
-        batch_norm="local",
-    )
-    network = Network(backbone, Classifier(classifier_shape[0]))
-    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, num_channels)))
+    found = _read_off(named, path)
+    backbone = build_backbone(name=architecture, dtype=dtype, batch_norm="local", **found.backbone_fields)
+    network = Network(backbone, Classifier(found.num_classes))
+    size = found.image_size or 32  # any will do where it is not in the shapes
+    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, found.num_channels)))
     with naming_the_field("teacher.path"):
         variables = fill(expected, named, where=str(path))
     return Teacher(
-        variables, network.apply, None, num_channels, None, None, weights_fingerprint(variables), f"teacher {path}"
+        variables=variables,
+        logits_fn=network.apply,
+        image_size=found.image_size,
+        num_channels=found.num_channels,
+        mean=None,
+        std=None,
+        identity=weights_fingerprint(variables),
+        name=f"teacher {path}",
     )
 
 
-def _shape_in(named: dict[str, np.ndarray], name: str, path: Path) -> tuple[int, ...]:
-    if name not in named:
-        raise UserError(
-            f"teacher.path {path} has no {name!r} among its {len(named)} weights ({listed(sorted(named))}); "
-            "allowed: a ResNet with its classifier under the names of timm or torchvision (conv1, bn1, layer1, ..., fc)"
-        )
-    return named[name].shape
+class _Found(NamedTuple):
+    """What the shapes in a file say of its network; image_size None: of any."""
+
+    backbone_fields: dict[str, Any]
+    num_classes: int
+    num_channels: int
+    image_size: int | None
+
+
+def _read_off(named: dict[str, np.ndarray], path: Path) -> _Found:
+    shapes = {name: value.shape for name, value in named.items()}
+    is_transformer = any(name.startswith(("patch_embed.", "blocks.")) for name in shapes)
+    needed = (
+        ("patch_embed.proj.weight", "pos_embed", "head.weight") if is_transformer else ("conv1.weight", "fc.weight")
+    )
+    for name in needed:
+        if name not in shapes:
+            raise UserError(
+                f"teacher.path {path} has no {name!r} among its {len(named)} weights ({listed(sorted(shapes))}); allowed: a "
+                "network with its classifier under the names of timm or torchvision, a ResNet (conv1, bn1, layer1, ..., fc) "
+                "or a vision transformer (patch_embed, pos_embed, blocks, ..., head)"
+            )
+    width, num_channels, size = shapes[needed[0]][:3]
+    num_classes = shapes[needed[-1]][0]
+    if is_transformer:
+        image_size = size * math.isqrt(shapes["pos_embed"][1] - 1)
+        pool = "average" if "fc_norm.weight" in shapes else "class"
+        return _Found({"image_size": image_size, "width": width, "pool": pool}, num_classes, num_channels, image_size)
+    # Of the image size only the automatic choice of a stem would be made.
+    fields = {"image_size": 1, "stem": "imagenet" if size == 7 else "cifar", "width": width}
+    return _Found(fields, num_classes, num_channels, None)
 
 
 def _from_function(function: Callable | None, num_channels: int) -> Teacher:

@@ -8,11 +8,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
+from gensupcon_jax.models.vit import positions_of
 from gensupcon_jax.paths import Path
 from gensupcon_jax.text import listed
 from gensupcon_jax.weights.names import (
     PARTS,
     SUPCONTRAST,
+    VIT,
     Family,
     Named,
     canonical,
@@ -33,6 +35,7 @@ def fill(
     variables: {"params": {part: ...}, "batch_stats": ...}, arrays or shapes, parts among backbone, head, classifier.
     named: tensors by the names of one of `names.FAMILIES`; `where` says for errors where they come from.
     parts: what the file must fill (others stay as they are, and the file's are left out); (): all that variables has.
+    Position embeddings of a vision transformer for another image size are resized.
     Raises UserError that lists the first five missing, unexpected and wrongly shaped names.
     """
     wanted_parts = parts or tuple(part for part in PARTS if part in variables["params"])
@@ -43,6 +46,7 @@ def fill(
     found = {name: value for name, value in found.items() if not parts or family.part_fn(name) in parts}
     flat: dict[Any, Any] = flatten_dict(dict(variables))
     shapes = {name: _file_shape(flat[path], path[1], family) for name, path in wanted.items()}
+    found = {name: family.fit_fn(name, value, shapes.get(name, value.shape)) for name, value in found.items()}
     _check_names(found, shapes, where=where, naming=naming, parts=wanted_parts)
     for name, path in wanted.items():
         flat[path] = family.from_file_fn(np.asarray(found[name]).astype(np.float32), len(flat[path].shape))
@@ -59,6 +63,16 @@ def named_tensors(variables: Mapping[str, Any], *, parts: tuple[str, ...] = NETW
         name: np.ascontiguousarray(family.to_file_fn(np.asarray(flat[path]), path[1]))
         for name, path in paths_by_name(variables, family, parts).items()
     }
+
+
+def fitted(variables: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+    """The variables for images of this size in pixels: position embeddings of a vision transformer are resized."""
+    backbone = variables["params"].get("backbone", {})
+    if not backbone or family_of(variables) is not VIT:
+        return dict(variables)
+    side = image_size // backbone["patch_embed"]["kernel"].shape[0]
+    positions = positions_of(np.asarray(backbone["pos_embed"]), 1 + side * side)
+    return {**variables, "params": {**variables["params"], "backbone": {**backbone, "pos_embed": positions}}}
 
 
 def weights_fingerprint(variables: Mapping[str, Any]) -> str:
