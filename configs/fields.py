@@ -236,14 +236,27 @@ FIELDS: dict[str, Field] = {
         "images",
     ),
     # The network
-    "model.name": Field("resnet50", Named("encoders"), "the encoder; resnet_small is for a CPU", source=PAPER),
+    "model.name": Field(
+        "resnet50",
+        Named("encoders"),
+        "the encoder; resnet_small is for a CPU; vit_small_patch16 at 224 pixels is timm's vit_small_patch16_224",
+        source=PAPER,
+    ),
     "model.stem": Field(
         "auto",
         choice("auto", "cifar", "imagenet"),
         "auto: by the image size; cifar: 3x3 convolution, no pooling; imagenet: 7x7 convolution with stride 2, max-pooling",
     ),
     "model.width": Field(
-        None, optional(integer(1)), "channels of the first stage; None: the network's own width", "channels"
+        None,
+        optional(integer(1)),
+        "channels of a ResNet's first stage, or of a ViT's tokens; None: the network's own width",
+        "channels",
+    ),
+    "model.pool": Field(
+        "class",
+        choice("class", "average"),
+        "features of a ViT; class: of the class token; average: mean over the patches",
     ),
     "model.head": Field(
         "mlp", choice("linear", "mlp"), "the projection; mlp: with one hidden layer and ReLU", source=AUTHORS
@@ -401,7 +414,9 @@ FIELDS: dict[str, Field] = {
         0, integer(0), "number of steps with values that are not finite to skip before the run stops", "steps"
     ),
     "optimizer.exclude_bias_and_norm": Field(
-        False, FLAG, "no weight decay, and no scaling by lars, for biases and BatchNorm"
+        False,
+        FLAG,
+        "no weight decay, and no scaling by lars, for biases, BatchNorm, LayerNorm, class token and position embeddings",
     ),
     # Evaluation
     "evaluate.every_epochs": Field(

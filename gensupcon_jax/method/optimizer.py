@@ -72,7 +72,7 @@ class OptimizerFields(NamedTuple):
     def mask_fn(self) -> Callable[[Any], Any] | None:
         """parameters -> True for each leaf that decays and has a trust ratio, the weights alone; None: all have both.
 
-        Not a weight is what is named bias or scale or has fewer than two axes.
+        Not a weight is what is named bias or scale, has fewer than two axes, or is a class token or position embedding (timm).
         """
         return _is_weight if self.exclude_bias_and_norm else None
 
@@ -182,11 +182,11 @@ def _decayed_in_epoch(epoch: Any, *, peak: Number, decay_epochs: tuple[Number, .
 
 
 def _is_weight(parameters: Any) -> Any:
-    """True for each leaf that decays although biases and BatchNorm do not."""
+    """True for each leaf that decays although biases, norms, class tokens and position embeddings do not."""
 
     def is_weight(path, leaf):
         name = jax.tree_util.keystr(path[-1:], simple=True)
-        return leaf.ndim > 1 and name not in ("bias", "scale")
+        return leaf.ndim > 1 and name not in ("bias", "scale", "cls_token", "pos_embed")
 
     return jax.tree_util.tree_map_with_path(is_weight, parameters)
 

@@ -1,10 +1,12 @@
 """Encoders by name: a config's `model` fields -> a Flax module."""
 
 from gensupcon_jax.models.encoders import (
+    BACKBONE_FIELDS,
     BATCH_NORMS,
     DTYPES,
     ENCODERS,
     HEADS,
+    POOLS,
     STEMS,
     EncoderSettings,
     build_backbone,
@@ -13,9 +15,10 @@ from gensupcon_jax.models.encoders import (
 )
 from gensupcon_jax.models.heads import Classifier, Encoder, EncoderOutput, LinearHead, MlpHead, unit_normalize
 from gensupcon_jax.models.resnet import ResNet
-from gensupcon_jax.models.vit import POOLS, VisionTransformer
+from gensupcon_jax.models.vit import VisionTransformer
 
 __all__ = [
+    "BACKBONE_FIELDS",
     "BATCH_NORMS",
     "DTYPES",
     "ENCODERS",

@@ -11,12 +11,14 @@ from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models.heads import Encoder, LinearHead, MlpHead
 from gensupcon_jax.models.resnet import BasicBlock, Bottleneck, ResidualBlock, ResNet
-from gensupcon_jax.models.vit import POOLS, VisionTransformer
+from gensupcon_jax.models.vit import VisionTransformer
 
 STEMS = names_of("model.stem")
+POOLS = names_of("model.pool")
 HEADS = names_of("model.head")
 DTYPES = {name: getattr(jnp, name) for name in names_of("model.dtype")}
 BATCH_NORMS = names_of("model.batch_norm")
+BACKBONE_FIELDS = ("name", "stem", "width", "pool", "dtype")  # of a config's `model`: what the features depend on
 LARGEST_CIFAR_STEM_SIZE = 64  # pixels, Tiny ImageNet's: the ImageNet stem would leave 2x2 positions at the end
 
 

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 
 EPSILON = 1e-6  # of LayerNorm
 MLP_RATIO = 4  # hidden units of a block's MLP, as a multiple of the width
-POOLS = ("class", "average")
 
 _NORMAL = nn.initializers.normal(0.02)  # timm cuts it off at 100 standard deviations: nothing is cut
 _PATCHES = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # of torch.nn.Conv2d

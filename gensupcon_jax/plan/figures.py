@@ -24,6 +24,10 @@ GROUPS = (
     ("teacher", r"\bteacher\b"),
     ("stem", r"_stem\b"),
     *((f"stage {stage}", rf"\bstage{stage}_") for stage in (1, 2, 3, 4)),
+    ("patches", r"\bpatch_embed\b"),
+    ("attention", r"\bblock\d+\b.*\battn\b"),
+    ("MLP", r"\bblock\d+\b.*\bmlp\b"),
+    ("backbone", r"\bbackbone\b"),  # of a network without these parts, all of it
     ("head", r"\bhead\b|\bClassifier\b|\boutput\b"),
     ("loss", r"\bloss\b"),
     ("diagnostics", r"\bdiagnostics\b"),
@@ -178,7 +182,7 @@ def state_memory(planned: PlannedStep) -> dict[str, float]:
     state = planned.state
     parts = {
         "parameters": state.params,
-        "BatchNorm statistics": state.batch_stats,
+        "running statistics": state.batch_stats,
         "optimizer": state.opt_state,
         "EMA": (state.ema_params, state.ema_batch_stats),
         "queue": state.queue,

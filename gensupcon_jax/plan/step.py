@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.method.state import TrainState, state_shardings
-from gensupcon_jax.models import Classifier, build_backbone
+from gensupcon_jax.models import BACKBONE_FIELDS, Classifier, build_backbone
 from gensupcon_jax.plan.known import DataSizes
 from gensupcon_jax.run import assemble
 from gensupcon_jax.run.config_check import check_combinations, check_config
@@ -102,16 +102,10 @@ def _teacher(config: ConfigDict, data: DataShape) -> tuple[teachers.Teacher | No
     if config.teacher.kind == "none":
         return None, ()
     own_recipe = config.teacher.kind == "workdir"
-    architecture = config.model.name if own_recipe else config.teacher.architecture
+    own_fields = {name: config.model[name] for name in BACKBONE_FIELDS}
+    fields = own_fields if own_recipe else {"name": config.teacher.architecture, "dtype": config.model.dtype}
     image_size = config.teacher.image_size or data.image_size
-    backbone = build_backbone(
-        name=architecture,
-        image_size=image_size,
-        stem=config.model.stem if own_recipe else "auto",
-        width=config.model.width if own_recipe else None,
-        dtype=config.model.dtype,
-        batch_norm="local",
-    )
+    backbone = build_backbone(image_size=image_size, batch_norm="local", **fields)
     network = teachers.Network(backbone, Classifier(data.num_classes))
     sample = jnp.zeros((1, image_size, image_size, data.num_channels))
     teacher = teachers.Teacher(
@@ -124,7 +118,7 @@ def _teacher(config: ConfigDict, data: DataShape) -> tuple[teachers.Teacher | No
         fingerprint="",
         name="teacher",
     )
-    return teacher, (f"the teacher is assumed to be a {architecture} in {config.model.dtype}; it is not read",)
+    return teacher, (f"the teacher is assumed to be a {fields['name']} in {config.model.dtype}; it is not read",)
 
 
 def _encoder_variables(config: ConfigDict, data: DataShape) -> Any:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import ml_collections
 
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.models import build_backbone, choose_stem
+from gensupcon_jax.models import BACKBONE_FIELDS, build_backbone, choose_stem
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.store import checkpoint, workdir
 
@@ -48,14 +48,8 @@ def read_run(folder: str | Path, *, need: str | None = None) -> SavedRun:
 
 def run_backbone(run: SavedRun, *, batch_norm: str = "local") -> nn.Module:
     """The run's network without a head, for inference: `batch_norm` other than the run's changes nothing there."""
-    return build_backbone(
-        name=run.config.model.name,
-        image_size=run.description["image_shape"][0],
-        stem=run.config.model.stem,
-        width=run.config.model.width,
-        dtype=run.config.model.dtype,
-        batch_norm=batch_norm,
-    )
+    fields = {name: value for name, value in run.config.model.items() if name in BACKBONE_FIELDS}
+    return build_backbone(image_size=run.description["image_shape"][0], batch_norm=batch_norm, **fields)
 
 
 def _with_backbone(run: SavedRun) -> SavedRun:

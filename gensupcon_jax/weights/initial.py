@@ -28,7 +28,7 @@ class GivenWeights(NamedTuple):
 
     def backbone_variables(self) -> dict[str, Any]:
         """Those of the backbone alone, as `model.apply(..., method="features")` takes them."""
-        return {name: {"backbone": tree["backbone"]} for name, tree in self.variables.items()}
+        return _backbones(self.variables)
 
     def into(self, state: TrainState) -> TrainState:
         """The state with these weights in the parts that both have, also in the momentum encoder."""
@@ -42,7 +42,7 @@ class GivenWeights(NamedTuple):
         for field, kind in fields.items():
             present = getattr(state, field)
             if present is not None:
-                given = {part: tree for part, tree in self.variables[kind].items() if part in present}
+                given = {part: tree for part, tree in self.variables.get(kind, {}).items() if part in present}
                 # Copies: the state is donated, and one buffer cannot be donated twice.
                 changes[field] = present | jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), given)
         return state.replace(**changes)
@@ -74,11 +74,17 @@ def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
     for kind, tree in expected.items():
         _check_same_shapes(tree["backbone"], variables[kind]["backbone"], path)
     if not _same_shapes(expected["params"]["head"], variables["params"].get("head")):
-        variables = {kind: {"backbone": tree["backbone"]} for kind, tree in variables.items()}
+        variables = _backbones(variables)
     kept = {
         kind: {part: tree for part, tree in parts.items() if part != "classifier"} for kind, parts in variables.items()
     }
     return GivenWeights(kept, str(path), weights_fingerprint(kept))
+
+
+def _backbones(variables: dict[str, Any]) -> dict[str, Any]:
+    return {
+        kind: {part: tree for part, tree in parts.items() if part == "backbone"} for kind, parts in variables.items()
+    }
 
 
 def _only_arrays(variables: dict[str, Any]) -> dict[str, Any]:

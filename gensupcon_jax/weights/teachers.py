@@ -286,8 +286,8 @@ def _from_workdir(path: Path) -> Teacher:
         run = load_run(path, need="classifier")
     image_size, _, num_channels = run.description["image_shape"]
     variables = {
-        "params": {name: run.variables["params"][name] for name in ("backbone", "classifier")},
-        "batch_stats": {"backbone": run.variables["batch_stats"]["backbone"]},
+        kind: {part: parts[part] for part in ("backbone", "classifier") if part in parts}
+        for kind, parts in run.variables.items()
     }
     return Teacher(
         variables=variables,
@@ -319,7 +319,7 @@ def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
         num_channels=found.num_channels,
         mean=None,
         std=None,
-        identity=weights_fingerprint(variables),
+        fingerprint=weights_fingerprint(variables),
         name=f"teacher {path}",
     )
 

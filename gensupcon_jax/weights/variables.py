@@ -111,5 +111,5 @@ def _check_names(
     if problems:
         raise UserError(
             f"{where} ({naming} names) does not fit {' and '.join(parts)}: {'; '.join(problems)}; "
-            "set the architecture, stem, width, head, classes and image channels to those of the file, or choose another file"
+            "set the architecture, stem, width, pool, head, classes and image channels to those of the file, or choose another"
         )

@@ -22,15 +22,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.models import Classifier, VisionTransformer, build_backbone
+from gensupcon_jax.method.optimizer import _is_weight
+from gensupcon_jax.models import ENCODERS, Classifier, VisionTransformer, build_backbone
 from gensupcon_jax.models.vit import resize_positions
+from gensupcon_jax.plan import compare, figures, known
+from gensupcon_jax.run.train import train_and_evaluate
+from gensupcon_jax.weights.files import write_safetensors
+from gensupcon_jax.weights.runs import load_run
+from gensupcon_jax.weights.teachers import load_teacher
 from gensupcon_jax.weights.variables import fill
 from tests.original_weights import DATA, input_images, seeded_weights
+from tests.tiny import tiny_config, tiny_dataset
 
 GOLDEN = np.load(DATA / "timm_vit.npz")
 SHAPES = {str(name): ast.literal_eval(str(s)) for name, s in zip(GOLDEN["names"], GOLDEN["shapes"], strict=True)}
+SIZES = known.DataSizes(image_size=8, num_channels=1, num_classes=4, num_images=96)
 WEIGHTS = seeded_weights(SHAPES, int(GOLDEN["seed"]))
 
 
@@ -118,6 +127,62 @@ def test_initial_weights_are_drawn_as_timms():
     assert 0.95 * bound < jnp.abs(params["patch_embed"]["kernel"]).max() <= bound
     assert 0.8 * bound < jnp.abs(params["patch_embed"]["bias"]).max() <= bound
     assert not params["block1"]["mlp"]["fc1"]["bias"].any()
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """The smallest one in the table with two blocks in place of twelve, which compile sooner."""
+
+    def build(settings):
+        return tiny(image_size=settings.image_size, width=12, pool=settings.pool, dtype=settings.dtype)
+
+    monkeypatch.setitem(ENCODERS, "vit_tiny_patch4", build)
+
+
+def test_it_trains_and_a_probe_sees_larger_images(tmp_path, shallow):
+    fields = {"model.name": "vit_tiny_patch4", "steps": 2}
+    dataset, devices = tiny_dataset(), jax.devices()[:2]
+    results = train_and_evaluate(tiny_config(**fields), tmp_path / "run", dataset, devices=devices)
+    assert results["skipped_steps"] == 0
+    probe = {"objective": "linear_probe", "augment.num_views": 1, "mix.kind": "none", "dataset.image_size": 16}
+    given = {"model.weights": str(tmp_path / "run")}
+    results = train_and_evaluate(tiny_config(**fields | probe | given), tmp_path / "probe", dataset, devices=devices)
+    assert results["steps"] == 2
+    probed = load_run(tmp_path / "probe", need="classifier").variables["params"]["backbone"]
+    small = load_run(tmp_path / "run").variables["params"]["backbone"]
+    assert (small["pos_embed"].shape, probed["pos_embed"].shape) == ((1, 5, 12), (1, 17, 12))
+    np.testing.assert_array_equal(small["pos_embed"][:, 0], probed["pos_embed"][:, 0])
+
+
+def test_a_file_of_timms_is_a_teacher(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENCODERS, "vit_tiny_patch4", lambda settings: tiny(image_size=settings.image_size))
+    write_safetensors(tmp_path / "vit.safetensors", WEIGHTS, {})
+    teacher = load_teacher(
+        kind="weights",
+        path=tmp_path / "vit.safetensors",
+        architecture="vit_tiny_patch4",
+        dataset_description=tiny_dataset(channels=3).description(),
+    )
+    assert (teacher.image_size, teacher.num_channels) == (16, 3)
+    logits = teacher.logits_fn(teacher.variables, input_images(GOLDEN, 3, 16))
+    np.testing.assert_allclose(logits, GOLDEN["logits"], atol=1e-5)
+
+
+def test_its_step_is_planned_with_its_parts(shallow):
+    config = tiny_config(**{"model.name": "vit_tiny_patch4"})
+    (plan,) = compare.plan(config, topologies=["gpu:2"], batch_sizes=[32], sizes=SIZES._asdict())  # lowers the step
+    assert plan.memory["running statistics"] == 0
+    assert plan.flops_an_image > 0
+    scope = "jit(sharded)/shard_map/transpose(jvp(Encoder))/Encoder.features/backbone/"
+    parts = {"patch_embed/conv": "patches", "block12/attn/qkv": "attention", "block2/mlp/fc1": "MLP", "add": "backbone"}
+    assert {name: figures.group_of(scope + name) for name in parts} == parts
+
+
+def test_what_is_no_matrix_of_a_layer_is_excluded_from_decay():
+    params = shapes_of(tiny())["params"]
+    decays = {"/".join(path) for path, is_weight in flatten_dict(_is_weight(params)).items() if is_weight}
+    assert {name.split("/")[-1] for name in decays} == {"kernel"}
+    assert len(decays) == 1 + 2 * 4
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_the_state_per_device_is_counted_exactly():
     parameters = sum(leaf.size for leaf in jax.tree.leaves(planned.state.params))
     assert memory["parameters"] == 4 * parameters
     assert memory["queue"] == 64 / 8 * (8 + 4) * 4  # keys per device x (embedding + labels) x float32
-    assert memory["EMA"] == memory["parameters"] + memory["BatchNorm statistics"]
+    assert memory["EMA"] == memory["parameters"] + memory["running statistics"]
     assert memory["batch of images"] == 32 / 8 * (8 * 8 * 1 + 4 * 4)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import Classifier, build_backbone, build_model
-from gensupcon_jax.weights.variables import fill, named_tensors, weights_fingerprint
+from gensupcon_jax.weights.variables import fill, fitted, named_tensors, weights_fingerprint
 from tests.original_weights import DATA, input_images, load_original, seeded_weights
 from tests.store.test_saved_runs import assert_same, network
 
@@ -36,10 +36,8 @@ def classifying_shapes(backbone, num_classes, image_size):
     of_backbone = shapes_of(backbone, image_size)
     features = jnp.zeros((1, backbone.feature_dim))
     of_classifier = jax.eval_shape(lambda: Classifier(num_classes).init(jax.random.key(0), features))
-    return {
-        "params": {"backbone": of_backbone["params"], "classifier": of_classifier["params"]},
-        "batch_stats": {"backbone": of_backbone["batch_stats"]},
-    }
+    shapes = {name: {"backbone": tree} for name, tree in of_backbone.items()}
+    return shapes | {"params": shapes["params"] | {"classifier": of_classifier["params"]}}
 
 
 def error_of(function, *arguments, **settings):
@@ -122,6 +120,64 @@ def test_the_fingerprint_of_weights_is_that_of_names_and_values():
     first, other = network(seed=0), network(seed=1)
     assert weights_fingerprint(first) == weights_fingerprint(jax.tree.map(jnp.asarray, network(seed=0)))
     assert len({weights_fingerprint(tree) for tree in (first, other, {"params": first["params"]})}) == 3
+
+
+# Vision transformers
+
+VIT_SMALL = dict(line.split(" ", 1) for line in (DATA / "timm_vit_small_patch16_224.txt").read_text().splitlines())
+
+
+def vit_shapes(name="vit_small_patch16", image_size=224, num_classes=1000, **fields):
+    """Shapes of a vision transformer and a classifier in the layout of a run."""
+    return classifying_shapes(build_backbone(name=name, image_size=image_size, **fields), num_classes, image_size)
+
+
+def test_the_names_and_shapes_of_timms_vit_small_are_ours():
+    """Its list: timm 1.0.31's `vit_small_patch16_224().state_dict()`."""
+    shapes = {name: ast.literal_eval(shape) for name, shape in VIT_SMALL.items()}
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), vit_shapes())
+    assert {name: value.shape for name, value in named_tensors(zeros).items()} == shapes
+    weights = {name: np.full(shape, number, np.float32) for number, (name, shape) in enumerate(shapes.items())}
+    filled = fill(vit_shapes(), weights, where="vit_small_patch16_224.safetensors")
+    assert jax.tree.map(np.shape, filled) == jax.tree.map(np.shape, zeros)
+    assert filled["params"]["backbone"]["block12"]["mlp"]["fc2"]["kernel"][0, 0] == list(shapes).index(
+        "blocks.11.mlp.fc2.weight"
+    )
+
+
+def test_a_vit_to_timms_names_and_back_is_the_same():
+    rng = np.random.default_rng(0)
+    shapes = vit_shapes("vit_tiny_patch4", 8, 3, width=12)
+    shapes["params"]["head"] = {"output": {"kernel": np.zeros((12, 5)), "bias": np.zeros(5)}}
+    variables = jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), shapes)
+    named = named_tensors(variables, parts=PARTS)
+    assert named["head.weight"].shape == (3, 12)  # timm's classifier
+    assert named["projection.weight"].shape == (5, 12)  # what SupContrast calls head
+    np.testing.assert_array_equal(
+        named["blocks.0.attn.qkv.weight"], variables["params"]["backbone"]["block1"]["attn"]["qkv"]["kernel"].T
+    )
+    assert_same(fill(shapes, named, where="here"), variables)
+
+
+def test_a_vit_for_another_pool_or_width_is_refused():
+    named = named_tensors(
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), vit_shapes("vit_tiny_patch4", 8, 3, width=12))
+    )
+    message = error_of(fill, vit_shapes("vit_tiny_patch4", 8, 3, width=12, pool="average"), named, where="x")
+    assert "2 missing in the file: fc_norm.bias, fc_norm.weight; 2 in the file but not here: norm." in message
+    message = error_of(fill, vit_shapes("vit_tiny_patch4", 8, 3, width=24), named, where="x")
+    assert "blocks.0.attn.proj.bias (12,) in the file, (24,) here" in message
+
+
+def test_weights_for_other_images_have_their_positions_resized():
+    variables = jax.tree.map(
+        lambda leaf: np.ones(leaf.shape, np.float32), vit_shapes("vit_tiny_patch4", 8, 3, width=12)
+    )
+    larger = fitted(variables, 16)["params"]["backbone"]
+    assert larger["pos_embed"].shape == (1, 17, 12)
+    np.testing.assert_allclose(larger["pos_embed"], 1.0, rtol=1e-6)
+    assert_same(fitted(variables, 8), variables)
+    assert_same(fitted(network(), 16), network())
 
 
 # Names that do not fit
