@@ -20,9 +20,11 @@ from gensupcon_jax.run import train
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.views.augment import normalize
-from gensupcon_jax.weights import command, teachers
+from gensupcon_jax.weights import teachers
+from gensupcon_jax.weights.export import export
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.runs import load_run
+from gensupcon_jax.weights.show import show
 from tests.run.test_train import rows_of
 from tests.store.test_saved_runs import assert_same
 from tests.tiny import tiny_config, tiny_dataset
@@ -117,9 +119,9 @@ def test_it_teaches(pretrained):
     np.testing.assert_allclose(teacher.logits_fn(teacher.variables, images), expected, rtol=1e-5)
 
 
-def test_its_weights_are_exported_by_our_names_and_start_another_run(tmp_path, pretrained, capsys):
+def test_its_weights_are_exported_by_our_names_and_start_another_run(tmp_path, pretrained):
     file = tmp_path / "flat.safetensors"
-    command.main(["export", "--workdir", str(pretrained[0]), "--output", str(file), "--head"])
+    export(pretrained[0], file, head=True)
     named, params = read_file(file), load_run(pretrained[0]).variables["params"]
     assert set(named) == {
         f"params.{place}"
@@ -133,16 +135,14 @@ def test_its_weights_are_exported_by_our_names_and_start_another_run(tmp_path, p
     with safetensors.safe_open(file, framework="numpy") as opened:
         metadata = opened.metadata()
     assert (metadata["architecture"], metadata["width"], "stem" in metadata) == ("flat", "16", False)
-    capsys.readouterr()
-    command.main(["show", str(file)])
-    assert "this program's names; backbone, head, classifier; 10 tensors" in capsys.readouterr().out
+    assert "this program's names; backbone, head, classifier; 10 tensors" in show(file)
     results = run(tmp_path / "started", steps=0, **{"model.weights": str(file)})
     assert results["knn_top1"] == pretrained[1]["knn_top1"]
 
 
 def test_its_features_are_exported_as_a_function(tmp_path, pretrained):
     file = tmp_path / "flat.stablehlo"
-    command.main(["export", "--workdir", str(pretrained[0]), "--output", str(file)])
+    export(pretrained[0], file)
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
     found = load_run(pretrained[0])
     inputs = normalize(images, np.array(found.description["mean"]), np.array(found.description["std"]))
