@@ -18,7 +18,7 @@ def _export(arguments: list[str], program: str) -> None:
     parser = command_line.Parser(program, "Write a run's weights (.safetensors) or features function (.stablehlo).")
     parser.add_argument("--workdir", metavar="FOLDER", required=True, help="folder of the run")
     parser.add_argument("--output", metavar="FILE", required=True, help="new file: .safetensors or .stablehlo")
-    command_line.add_switch(parser, "head", "also the projection head, as head.* (.safetensors)")
+    command_line.add_switch(parser, "head", "also the projection head (.safetensors): head.*, of a ViT projection.*")
     options = parser.parse(arguments)
     # After the arguments: a wrong one is said before these are imported.
     from gensupcon_jax.cluster import cpu_flags
