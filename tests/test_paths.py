@@ -83,7 +83,7 @@ def test_a_run_in_a_bucket_is_the_run_of_a_folder_also_when_it_goes_on(tmp_path,
     export(paths.as_path("gs://bucket/run"), paths.as_path(file))
     named = read_file(file)
     assert set(named) == set(named_tensors(local.variables))
-    with pytest.raises(UserError, match="is there already and is not overwritten"):
+    with pytest.raises(UserError, match="already exists and is not overwritten"):
         export(paths.as_path("gs://bucket/run"), paths.as_path(file))
 
 

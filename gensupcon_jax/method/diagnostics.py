@@ -1,4 +1,4 @@
-"""Numbers of a step that show whether it learns: chance level, accuracy, similar contrasts, spread, rank, entropies."""
+"""Diagnostics of a step: chance level, accuracy, similar contrasts, spread, rank, entropies."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,18 @@ from jaxtyping import Array, Bool, Float, Shaped
 from gensupcon_jax import losses
 from gensupcon_jax.collectives import first_number, max_over, mean_over, num_devices, sum_over
 
-# Above a label similarity of one half a contrast counts as similar. Of hard labels that is the same class; of an anchor
-# mixed from two classes it is every class that holds more than 37 % of it (0.37 / |(0.37, 0.63)| = 0.5).
+# A contrast is similar if its label similarity is above one half. For hard labels that is the same class; for an anchor
+# mixed from two classes it is every class with a share of more than 37 % (0.37 / |(0.37, 0.63)| = 0.5).
 SIMILAR = 0.5
 
-# Inner products of float32 unit vectors are rounded by about 1e-7, and otherwise on another number of devices: contrasts
-# this near to the most similar one are as similar as it is.
+# Inner products of float32 unit vectors have rounding errors of about 1e-7, which depend on the number of devices:
+# contrasts within this distance of the most similar one are ties.
 _TIE = 1e-6
 
-# Collapsed embeddings differ by rounding alone, in as many directions as there are: that is not a rank.
+# Collapsed embeddings differ by rounding only, in all directions: that is not a rank.
 _SMALLEST_SPREAD = 1e-9
 
-# An anchor has a similar contrast when its similarities sum to more than their rounding.
+# An anchor has a similar contrast if its similarities sum to more than their rounding error.
 _SMALLEST_MASS = 1e-4
 
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -43,9 +43,9 @@ def batch_diagnostics(
     axis_name: str | None = None,
     num_anchors: int = 64,
 ) -> dict[str, Float[Array, ""]]:
-    """What a batch says of the training, as float32 scalars without gradient, the same on any number of devices.
+    """Diagnostics of a batch, as float32 scalars without gradient, the same on any number of devices.
 
-    Arguments as of `losses.generalized_contrastive_loss`. `pair_diagnostics` of the first num_anchors anchors of all
+    Arguments as for `losses.generalized_contrastive_loss`. `pair_diagnostics` of the first num_anchors anchors of all
     devices, `embedding_diagnostics` of all; similarity_mass, the mean over all anchors of the sum of label similarities
     to the contrasts; label_entropy and, with teacher_probabilities, teacher_entropy: means in nats.
     """
@@ -81,8 +81,8 @@ def pair_diagnostics(
     """contrastive_accuracy and similar_contrasts of the first num_anchors anchors of all devices.
 
     Accuracy: of the anchors with a similar contrast (label similarity above 0.5), the share whose most similar
-    embedding is a similar contrast; contrasts at the same distance share the anchor; 0 when no anchor has one.
-    similar_contrasts: their mean number an anchor.
+    embedding is a similar contrast; contrasts at the same distance share the anchor; 0 if no anchor has one.
+    similar_contrasts: their mean number per anchor.
     """
     queries, query_labels = _first_rows(anchors, num_anchors, axis_name)
     among_themselves = contrasts is None
@@ -107,14 +107,14 @@ def pair_diagnostics(
 def embedding_diagnostics(
     embeddings: Float[Array, "row dim"], *, axis_name: str | None = None
 ) -> dict[str, Float[Array, ""]]:
-    """embedding_spread and effective_rank of unit vectors [row, dim], of all devices.
+    """embedding_spread and effective_rank of unit vectors [row, dim] over all devices.
 
-    Spread: 1 - |mean|^2, from 0 (all alike) to 1. Rank: (tr C)^2 / tr(C^2) of the covariance C, the number of
-    directions that the embeddings use (a participation ratio), 1 to dim; 0 when all are alike.
+    Spread: 1 - |mean|^2, from 0 (all equal) to 1. Rank: (tr C)^2 / tr(C^2) of the covariance C, the number of
+    directions that the embeddings use (a participation ratio), 1 to dim; 0 if all are equal.
     """
     embeddings = embeddings.astype(jnp.float32)
     num_rows = embeddings.shape[0] * num_devices(axis_name)
-    # In two passes: E[z z'] - m m' would cancel just where the embeddings have nearly collapsed.
+    # In two passes: E[z z'] - m m' would cancel for nearly collapsed embeddings.
     centered = embeddings - sum_over(embeddings.sum(axis=0), axis_name) / num_rows
     moments = jnp.einsum("ni,nj->ij", centered, centered, precision=_PRECISION)
     covariance = sum_over(moments, axis_name) / num_rows
@@ -126,7 +126,7 @@ def embedding_diagnostics(
 
 
 def mean_entropy(distributions: Shaped[Array, "row class"], *, axis_name: str | None = None) -> Float[Array, ""]:
-    """Mean entropy in nats of distributions [row, class] >= 0, of all devices; rows are scaled to a sum of 1.
+    """Mean entropy in nats of distributions [row, class] >= 0 over all devices; rows are scaled to a sum of 1.
 
     A row of zeros counts as 0.
     """
@@ -146,10 +146,10 @@ def batch_chance_loss(
     label_similarity: str = "cosine",
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
-    """The loss of this batch's labels if all embeddings were alike: scale x ln of the number of contrasts.
+    """The loss of this batch's labels if all embeddings were equal: scale x ln of the number of contrasts.
 
-    The mean over the valid anchors of all devices; for the normalizer "count" times the mean label similarity.
-    Arguments as of `losses.generalized_contrastive_loss`; scale is its temperature / base_temperature.
+    The mean over the valid anchors of all devices; for the normalizer "count", times the mean label similarity.
+    Arguments as for `losses.generalized_contrastive_loss`; scale is its temperature / base_temperature.
     """
     arrays = jax.lax.stop_gradient((anchor_labels, contrast_labels, contrast_mask))
     mass, num_contrasts = _similarity_masses(*arrays, label_similarity, axis_name)
@@ -164,13 +164,13 @@ def batch_chance_loss(
 def _similarity_masses(
     anchor_labels, contrast_labels, contrast_mask, label_similarity: str, axis_name: str | None
 ) -> tuple[Float[Array, " anchor"], Float[Array, " anchor"]]:
-    """Of each local anchor the sum of label similarities to the contrasts of all devices, and their number."""
+    """For each local anchor, the sum of label similarities to the contrasts of all devices, and their number."""
     anchors = losses.label_features(anchor_labels, label_similarity)
     contrasts = anchors if contrast_labels is None else losses.label_features(contrast_labels, label_similarity)
     counts = jnp.ones(len(contrasts)) if contrast_mask is None else jnp.asarray(contrast_mask).astype(jnp.float32)
     per_class, number = sum_over((jnp.sum(contrasts * counts[:, None], axis=0), counts.sum()), axis_name)
     itself = counts if contrast_labels is None else jnp.zeros(len(anchors))
-    # Sums of classes minus oneself: exact for hard labels, rounded by about 1e-6 of the sum for others.
+    # Sums of classes minus the anchor itself: exact for hard labels, rounded by about 1e-6 of the sum for others.
     mass = jnp.sum(anchors * (per_class - anchors * itself[:, None]), axis=1)
     return mass, number - itself
 
@@ -178,7 +178,7 @@ def _similarity_masses(
 def _first_rows(arrays: tuple, num_rows: int, axis_name: str | None) -> tuple:
     """The first num_rows rows [<= num_rows, ...] of the arrays of all devices, on every device, float32.
 
-    A device adds those of its rows that are among them: less to send than a gather of everything.
+    Each device contributes its rows among them: less traffic than a gather of all rows.
     """
     size = len(arrays[0])
     num_rows = min(num_rows, size * num_devices(axis_name))

@@ -1,4 +1,4 @@
-"""The queue of the momentum encoder's keys and their labels: [slot, batch, ...], the batch axis spread like the data."""
+"""The queue of the momentum encoder's keys and their labels: [slot, batch, ...], the batch axis sharded like the data."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ Queue = dict[str, Array]
 
 
 def num_slots(queue_size: int, batch_size: int, num_key_views: int = 1) -> int:
-    """Slots of a queue of this many keys; UserError with the nearest sizes when it is no multiple of the batch.
+    """Slots of a queue of this many keys; UserError with the nearest sizes if it is not a multiple of the batch size.
 
-    A step fills `num_key_views` slots, so a queue that is not empty has at least as many.
+    A step fills `num_key_views` slots, so a nonempty queue has at least that many.
     """
     slots, rest = divmod(queue_size, batch_size)
     least = num_key_views * batch_size
@@ -29,12 +29,12 @@ def num_slots(queue_size: int, batch_size: int, num_key_views: int = 1) -> int:
 
 
 def empty_queue(slots: int, batch_size: int, **sizes: int) -> Queue:
-    """A queue without keys; sizes are the last axis of each of its arrays, as embeddings=128, labels=10."""
+    """A queue without keys; sizes are the last axes of its arrays, such as embeddings=128, labels=10."""
     return {name: jnp.zeros((slots, batch_size, size)) for name, size in sizes.items()}
 
 
 def enqueue(queue: Queue, keys: dict[str, Float[Array, "batch view dim"]], step: Int[Array, ""] | int) -> Queue:
-    """The keys of step `step`, each view in the slot of the oldest (MoCo, arXiv 1911.05722; layout: ours)."""
+    """The keys of step `step`, each view in place of the oldest slot (MoCo, arXiv 1911.05722; layout: ours)."""
     slots, num_views = len(queue["embeddings"]), keys["embeddings"].shape[1]
     for view in range(num_views):
         slot = (step * num_views + view) % slots
@@ -48,7 +48,7 @@ def enqueue(queue: Queue, keys: dict[str, Float[Array, "batch view dim"]], step:
 def queue_contents(
     queue: Queue, num_key_views: int, step: Int[Array, ""] | int
 ) -> tuple[dict[str, Float[Array, "key dim"]], Bool[Array, " key"]]:
-    """All keys [slot * batch, ...] before step `step` adds its own, and which of them are there yet."""
+    """All keys [slot * batch, ...] before step `step` adds its own, and a mask of those filled so far."""
     slots, batch_size = queue["embeddings"].shape[:2]
     filled = jnp.arange(slots) < step * num_key_views
     flat = {name: stored.reshape(slots * batch_size, -1) for name, stored in queue.items()}

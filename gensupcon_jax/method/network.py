@@ -1,7 +1,7 @@
-"""How an objective calls its network: parameters and running statistics in, outputs and new statistics out.
+"""Calls of a network by an objective: parameters and running statistics in, outputs and new statistics out.
 
-A network keeps its variables in "params" and, where it has running statistics, in "batch_stats"; one that has none has an
-empty dict there.
+A network keeps its variables in "params" and its running statistics, if any, in "batch_stats", which is otherwise an
+empty dict.
 """
 
 from collections.abc import Mapping
@@ -38,10 +38,10 @@ def apply_training(
     axis_name: str | None,
     method: str | None = None,
 ) -> tuple[Any, Any]:
-    """What the network says of images while it trains, and its new running statistics, the same on all devices.
+    """The outputs of the network in training mode, and its new running statistics, the same on all devices.
 
-    A network may draw from the stream "dropout": another key for each device, so that its draws, unlike all others,
-    depend on how many devices there are.
+    A network may draw from the stream "dropout", with a different key per device: these draws, unlike all others,
+    depend on the number of devices.
     """
     variables = {"params": without_classifier(params), "batch_stats": batch_stats}
     if rng is not None and axis_name is not None:

@@ -1,4 +1,4 @@
-"""What is trained: an Objective is three pure functions; the loop and the step are the same for all."""
+"""Training objectives: each is three pure functions; the loop and the step are the same for all."""
 
 import functools
 import math
@@ -30,14 +30,14 @@ class MixedBatch(NamedTuple):
 
 
 class Aux(NamedTuple):
-    """What a loss hands back beside its value: state fields to replace, and numbers to log."""
+    """The auxiliary output of a loss: state fields to replace, and metrics to log."""
 
     updates: dict[str, Any]
     metrics: dict[str, Float[Array, ""]]
 
 
 class Prediction(NamedTuple):
-    """What a trained network says of images: backbone features, and what it has of embeddings and logits."""
+    """The outputs of a trained network: backbone features, and embeddings and logits if it has them."""
 
     features: Float[Array, "batch dim"]
     embeddings: Float[Array, "batch embedding"] | None = None
@@ -54,7 +54,7 @@ class Objective(NamedTuple):
 
 
 class Momentum(NamedTuple):
-    """The key encoder's moving average: the share of the old one that stays, and how it changes (MoCo; BYOL).
+    """The key encoder's moving average: its decay, and the schedule of the decay (MoCo; BYOL).
 
     momentum: 0..1.  schedule: `constant`, or `cosine` from `momentum` to 1 over total_steps.  queue_size, batch_size: keys.
     symmetric: every view is a query once; otherwise only the first.
@@ -68,11 +68,11 @@ class Momentum(NamedTuple):
     total_steps: int = 1
 
     def num_key_views(self, num_views: int) -> int:
-        """Views of an image that become keys in a step."""
+        """The number of views per image that become keys in a step."""
         return num_views if self.symmetric else num_views - 1
 
     def at(self, step: Any) -> Any:
-        """The share at this step."""
+        """The decay at this step."""
         if self.schedule == "constant":
             return self.momentum
         return 1.0 - (1.0 - self.momentum) * (jnp.cos(jnp.pi * step / self.total_steps) + 1) / 2
@@ -108,7 +108,7 @@ def contrastive(
 
     `loss` runs inside `shard_map`; it is the mean over the valid anchors of all devices (paper, Eq. 2; authors' code). With a
     teacher it is loss(labels) + weight x loss(probabilities), or only the latter where the weight is inf (authors' code).
-    A classifier learns beside, from features whose gradient is stopped. Raises UserError for an unknown mode.
+    A classifier is trained on the features, without gradient to the encoder. Raises UserError for an unknown mode.
     """
     if mode not in MODES:
         raise UserError(f"loss.mode is {mode!r}; allowed: {', '.join(MODES)}")
@@ -139,7 +139,7 @@ def contrastive(
 
 
 class _Contrastive(NamedTuple):
-    """What the contrastive objective is made of; momentum is None in the modes without it, slots are the queue's."""
+    """The parts of the contrastive objective; momentum is None in the other modes, slots are those of the queue."""
 
     model: nn.Module
     mode: str
@@ -159,7 +159,7 @@ class _Contrastive(NamedTuple):
         return self.momentum is not None and self.momentum.symmetric
 
     def num_query_views(self, num_views: int) -> int:
-        """Views that the trained network sees; the others are the momentum encoder's alone."""
+        """The number of views for the trained network; the others are for the momentum encoder only."""
         return 1 if self.momentum and not self.momentum.symmetric else num_views
 
 
@@ -250,7 +250,7 @@ def _keys(
 
 
 def _enqueued(setup: _Contrastive, state: TrainState, values: dict[str, Array]) -> Any:
-    """The queue with this batch's keys; its contents were taken before: no query meets the keys of its own batch twice."""
+    """The queue with this batch's keys; its contents are read before, so no query meets the keys of its own batch twice."""
     keys = {name: value[:, -setup.num_key_views :] for name, value in values.items() if name != "embeddings"}
     keys["embeddings"] = keys.pop("keys")
     with jax.named_scope("queue"):
@@ -260,7 +260,7 @@ def _enqueued(setup: _Contrastive, state: TrainState, values: dict[str, Array]) 
 def _compared(
     setup: _Contrastive, pairs: list["Pair"], filled: Bool[Array, " key"] | None
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The loss of labels and teacher, and what is logged of it."""
+    """The loss of labels and teacher, and its metrics."""
     mask_fn = functools.partial(_contrast_mask, filled=filled)
     with jax.named_scope("loss"):
         of_labels = _loss_of(pairs, "labels", mask_fn, setup.loss_settings)
@@ -296,9 +296,9 @@ def cross_entropy(
     label_smoothing: float | int = 0.0,
     axis_name: str | None = DATA_AXIS,
 ) -> Objective:
-    """Cross-entropy of a classifier on the backbone's features with the (mixed) label distributions: teachers, the baseline.
+    """Cross-entropy of a classifier on backbone features with (mixed) label distributions, for teachers and the baseline.
 
-    model: an `Encoder`, of which the backbone alone is used. Every view is an image of its own.
+    model: an `Encoder`, of which only the backbone is used. Every view counts as an image.
     """
 
     def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
@@ -354,9 +354,9 @@ def linear_probe(
 def contrastive_chance_loss(
     labels: Float[Array, "batch view class"], *, mode: str, queue_size: int = 0, symmetric: bool = False, **settings
 ) -> float:
-    """The loss of a whole batch whose embeddings are all alike: what a network that knows nothing gets.
+    """The loss of a whole batch whose embeddings are all equal, that of a network that has learned nothing.
 
-    A queue is taken to hold keys with the labels of this batch, over and over.
+    The queue is assumed to hold keys with the labels of this batch, repeated.
     """
     key_labels = labels if symmetric else labels[:, 1:]
     values = {
@@ -375,7 +375,7 @@ def contrastive_chance_loss(
 
 
 class Pair(NamedTuple):
-    """Anchors and what they meet, each a dict of embeddings, labels and, with a teacher, probabilities [n, ...].
+    """Anchors and their contrasts, each a dict of embeddings, labels and, with a teacher, probabilities [n, ...].
 
     contrasts None: the anchors themselves, self excluded.
     """
@@ -385,7 +385,7 @@ class Pair(NamedTuple):
 
 
 def _pairs(values: dict[str, Array], queued: dict[str, Array], *, mode: str, symmetric: bool) -> list[Pair]:
-    """Who meets whom: `values` are [batch, view, ...], `keys` the momentum encoder's embeddings of the key views."""
+    """The pairs of a mode: `values` are [batch, view, ...], `keys` the momentum encoder's embeddings of the key views."""
     values = dict(values)
     keys = values.pop("keys", None)
     if mode == "all":
@@ -421,7 +421,7 @@ def _loss_of(pairs: list[Pair], labels: str, mask_fn: Callable, settings: dict) 
 def _contrast_mask(
     contrasts: Float[Array, "contrast dim"], filled: Bool[Array, " key"] | None
 ) -> Bool[Array, " contrast"] | None:
-    """The keys of this batch all count, those of the queue once they are there."""
+    """The mask of contrasts: all keys of this batch, and the filled part of the queue."""
     if filled is None:
         return None
     return jnp.concatenate([jnp.ones(len(contrasts) - len(filled), bool), filled])

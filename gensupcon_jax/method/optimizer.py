@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step, and OPTIMIZERS, the table of the optimizers that use it."""
+"""Learning rate schedules, and OPTIMIZERS, the table of optimizers."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ SCHEDULES = names_of("optimizer.schedule")
 SCHEDULE_PER = names_of("optimizer.schedule_per")
 WEIGHT_DECAY_MODES = names_of("optimizer.weight_decay_mode")
 
-_EPSILON = 1e-8  # torch's, of rmsprop and adam; it stands outside the root
+_EPSILON = 1e-8  # as in torch, for rmsprop and adam; outside the square root
 
 
 def build_schedule(
@@ -33,11 +33,11 @@ def build_schedule(
     decay_epochs: Sequence[Number],
     decay_factor: Number,
 ) -> optax.Schedule:
-    """The rate at step 0, 1, ...: a line from warmup_learning_rate up, then what `schedule` says (authors' code).
+    """The rate at step 0, 1, ...: a linear warm-up from warmup_learning_rate, then `schedule` (authors' code).
 
-    cosine per step: up to learning_rate, from there half a cosine over the steps that are left. cosine per epoch:
-    one value an epoch from a cosine over the whole run, whose value after the warm-up ends the line. step: x decay_factor
-    after each of decay_epochs; it and constant are the same per step and per epoch. UserError for unknown names.
+    cosine per step: up to learning_rate, then half a cosine over the remaining steps. cosine per epoch: one value per
+    epoch from a cosine over the whole run; the warm-up ends at its value there. step: x decay_factor after each of
+    decay_epochs; step and constant are the same per step and per epoch. UserError for unknown names.
     """
     _check_choice("schedule", schedule, SCHEDULES)
     _check_choice("schedule_per", schedule_per, SCHEDULE_PER)
@@ -54,9 +54,9 @@ def build_schedule(
 
 
 class OptimizerFields(NamedTuple):
-    """The config's `optimizer` fields that an optimizer may read; each reads what it needs.
+    """The config's `optimizer` fields for the builders in OPTIMIZERS; each reads what it needs.
 
-    momentum, second_momentum: shares that the moving averages keep. trust_coefficient: of layer-wise rates. weight_decay
+    momentum, second_momentum: decay of the moving averages. trust_coefficient: of layer-wise rates. weight_decay
     and weight_decay_mode: see `with_weight_decay`. exclude_bias_and_norm: see `mask_fn`.
     """
 
@@ -70,9 +70,9 @@ class OptimizerFields(NamedTuple):
 
     @property
     def mask_fn(self) -> Callable[[Any], Any] | None:
-        """parameters -> True for each leaf that decays and has a trust ratio, the weights alone; None: all have both.
+        """parameters -> True for each leaf with weight decay and a trust ratio, the weights only; None: all leaves.
 
-        Not a weight is what is named bias or scale, has fewer than two axes, or is a class token or position embedding (timm).
+        Leaves named bias or scale, with fewer than two axes, class tokens and position embeddings are not weights (timm).
         """
         return _is_weight if self.exclude_bias_and_norm else None
 
@@ -92,7 +92,7 @@ def build_optimizer(schedule: optax.Schedule, *, name: str, **fields: Any) -> op
 def with_weight_decay(
     update: optax.GradientTransformation, schedule: optax.Schedule, fields: OptimizerFields, *, mode: str | None = None
 ) -> optax.GradientTransformation:
-    """The update with weight decay, coupled or decoupled; mode None: as `weight_decay_mode` says.
+    """The update with weight decay, coupled or decoupled; mode None: `weight_decay_mode`.
 
     coupled: the gradient is first increased by weight_decay * parameter. decoupled: the parameter is also reduced by
     rate * weight_decay * parameter.
@@ -110,7 +110,7 @@ def _sgd(schedule: optax.Schedule, fields: OptimizerFields) -> optax.GradientTra
 
 
 def _lars(schedule: optax.Schedule, fields: OptimizerFields) -> optax.GradientTransformation:
-    # Its own decay is the first thing it does, so that it may as well stand before it.
+    # optax.lars applies its own decay first, so it can equally be applied before it.
     update = optax.lars(
         schedule,
         trust_coefficient=fields.trust_coefficient,
@@ -138,8 +138,8 @@ def _adam(
     return with_weight_decay(update, schedule, fields, mode=mode)
 
 
-# name -> builder(schedule, fields) -> the transformation from gradients to what is added to the parameters. One more is one
-# more entry, also from outside: OPTIMIZERS["lion"] = lambda schedule, fields: optax.lion(schedule, fields.momentum).
+# name -> builder(schedule, fields) -> the gradient transformation. To add an optimizer, add an entry, also from outside the
+# package: OPTIMIZERS["lion"] = lambda schedule, fields: optax.lion(schedule, fields.momentum).
 OPTIMIZERS: dict[str, Callable[[optax.Schedule, OptimizerFields], optax.GradientTransformation]] = {
     "sgd": _sgd,
     "lars": _lars,
@@ -162,7 +162,7 @@ def _cosine_per_step(peak: Number, start: Number, final: Number, warmup_steps: i
 def _line_then_epochs(
     rate_in_epoch: Callable, start: Number, end_epoch: Number, warmup_steps: int, steps_per_epoch: int
 ) -> optax.Schedule:
-    """A line from start to the rate in end_epoch, then one rate an epoch; epochs are counted from 1."""
+    """A line from start to the rate in end_epoch, then one rate per epoch; epochs are counted from 1."""
 
     def rate(step):
         line = start + step / max(warmup_steps, 1) * (rate_in_epoch(end_epoch) - start)
@@ -172,7 +172,7 @@ def _line_then_epochs(
 
 
 def _cosine_in_epoch(epoch: Any, *, peak: Number, final: Number, epochs: Number) -> Any:
-    """Half a cosine from peak in epoch 0, which is no epoch of the run, to final in the last one."""
+    """Half a cosine from peak in epoch 0, before the first epoch of the run, to final in the last."""
     return final + (peak - final) * (1 + jnp.cos(jnp.pi * jnp.minimum(epoch / epochs, 1.0))) / 2
 
 
@@ -182,7 +182,7 @@ def _decayed_in_epoch(epoch: Any, *, peak: Number, decay_epochs: tuple[Number, .
 
 
 def _is_weight(parameters: Any) -> Any:
-    """True for each leaf that decays although biases, norms, class tokens and position embeddings do not."""
+    """True for each leaf except biases, norms, class tokens and position embeddings."""
 
     def is_weight(path, leaf):
         name = jax.tree_util.keystr(path[-1:], simple=True)

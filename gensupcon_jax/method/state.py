@@ -1,4 +1,4 @@
-"""What one training step reads and replaces."""
+"""The state that a training step reads and replaces."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ _FIELDS = ("step", "params", "opt_state", "batch_stats", "ema_params", "ema_batc
 class TrainState(flax.training.train_state.TrainState):
     """Flax's step, parameters and optimizer state, BatchNorm's running statistics, and the momentum encoder with its queue.
 
-    `skipped_steps`: how many steps changed nothing because something in them was not finite.
+    `skipped_steps`: the number of steps skipped because of values that are not finite.
 
-    `apply_fn` is None: an Objective holds the functions. Flax declares `step` and `params` more narrowly than jax fills
-    them: specs, shapes and numpy arrays stand there too.
+    `apply_fn` is None: an Objective has the functions. The types of `step` and `params` are wider than Flax's, as trees of
+    specs, shapes and numpy arrays have this form too.
     """
 
     step: Any
@@ -41,13 +41,13 @@ def create_state(variables: dict, tx: optax.GradientTransformation) -> TrainStat
 
 
 def saved_fields(state: TrainState) -> dict:
-    """The arrays a checkpoint holds: everything but functions, and fields that this run does not use."""
+    """The arrays in a checkpoint: everything but functions and unused fields."""
     fields = {name: getattr(state, name) for name in _FIELDS}
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def partition_specs(state: TrainState) -> TrainState:
-    """How a state lies on the mesh, leaf by leaf: the queue spread along its batch axis, all else on every device."""
+    """The partition spec of each leaf: the queue is sharded along its batch axis, everything else is replicated."""
     specs = jax.tree.map(lambda _: REPLICATED, state)
     return specs.replace(queue=jax.tree.map(lambda _: QUEUE, state.queue))
 

@@ -17,9 +17,9 @@ from gensupcon_jax.views.augment import per_image_keys
 
 
 def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
-    """Stored images -> what the network sees: view_fn(step_key, images, labels, first_index) -> MixedBatch.
+    """A function from stored images to views: view_fn(step_key, images, labels, first_index) -> MixedBatch.
 
-    first_index is the position of the first image in the global batch: all draws follow from it, none from the device.
+    first_index is the position of the first image in the global batch: all draws depend on it, not on the device.
     """
 
     def view_fn(
@@ -29,7 +29,7 @@ def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
         first_index: Any,
     ) -> MixedBatch:
         augment_key, mix_key = jax.random.split(step_key)
-        # The named scopes here and in objectives.py are how `plan` tells the parts of the compiled step apart.
+        # `plan` identifies the parts of the compiled step by the named scopes here and in objectives.py.
         with jax.named_scope("augment"):
             views = augment_fn(per_image_keys(augment_key, first_index, images.shape[0]), images)
         with jax.named_scope("mix"):
@@ -41,7 +41,7 @@ def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
 def step_inputs(
     view_fn: Callable, state: TrainState, batch: Batch, seed_key: jax.Array
 ) -> tuple[MixedBatch, jax.Array]:
-    """Inside `shard_map`: what the network sees in this state's step, and the key of the loss."""
+    """Inside `shard_map`: the views and labels of this step, and the key for the loss."""
     step_key = jax.random.fold_in(seed_key, state.step)
     view_key, loss_key = jax.random.split(step_key)
     first_index = jax.lax.axis_index(DATA_AXIS) * batch.images.shape[0]
@@ -51,12 +51,12 @@ def step_inputs(
 def build_train_step_fn(
     objective: Objective, view_fn: Callable, mesh: Mesh | AbstractMesh, max_skipped_steps: int = 0
 ) -> Callable:
-    """train_step_fn(state, frozen, batch, seed_key) -> (state, metrics), jitted, the state donated.
+    """train_step_fn(state, frozen, batch, seed_key) -> (state, metrics), jitted, with the state donated.
 
-    state, frozen and seed_key lie on every device, the batch and the state's queue are spread; metrics are scalars.
-    A step in which the loss, a gradient, the update or BatchNorm's statistics are not finite is skipped: it changes nothing
-    but `step` and `skipped_steps`. One more than max_skipped_steps of them, and no step changes anything any more, `step`
-    included: metrics["diverged"] is 1, and the state stays the last good one however late somebody looks.
+    state, frozen and seed_key are replicated, the batch and the state's queue are sharded; metrics are scalars.
+    A step in which the loss, a gradient, the update or BatchNorm's statistics are not finite is skipped: it changes only
+    `step` and `skipped_steps`. After more than max_skipped_steps of them no step changes anything, not even `step`:
+    metrics["diverged"] is 1, and the state stays the last good one however late this is noticed.
     """
 
     def train_step(state: TrainState, frozen: Any, batch: Batch, seed_key: jax.Array) -> tuple[TrainState, dict]:
@@ -65,8 +65,8 @@ def build_train_step_fn(
         def loss_fn(params):
             return objective.loss(params, state, frozen, mixed, loss_key)
 
-        # The loss is a mean over all devices and the parameters lie on all of them, so shard_map's own
-        # bookkeeping (check_vma) sums the gradients: a psum here would count them twice.
+        # The loss is a mean over all devices and the parameters are replicated, so shard_map itself
+        # (check_vma) sums the gradients: a psum here would count them twice.
         (_, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         with jax.named_scope("update"):
             updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
@@ -94,7 +94,7 @@ def build_train_step_fn(
 def _guarded(
     state: TrainState, candidate: TrainState, updates: Any, metrics: dict[str, Float[Array, ""]], max_skipped_steps: int
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """The candidate where all of its step is finite, else the old state; and what to log."""
+    """The candidate if everything in its step is finite, else the old state; and the metrics."""
     update_norm = optax.global_norm(updates)
     statistics = sum(map(jnp.sum, jax.tree.leaves(candidate.batch_stats)), jnp.zeros(()))
     is_finite = jnp.isfinite(metrics["loss"] + metrics["gradient_norm"] + update_norm + statistics)

@@ -1,4 +1,4 @@
-"""The table of encoders, `ENCODERS`: a name of `model.name` -> a function that builds a Flax module images -> features."""
+"""The table of encoders, `ENCODERS`: a name for `model.name` -> a function that builds a Flax module from images to features."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -18,16 +18,16 @@ POOLS = names_of("model.pool")
 HEADS = names_of("model.head")
 DTYPES = {name: getattr(jnp, name) for name in names_of("model.dtype")}
 BATCH_NORMS = names_of("model.batch_norm")
-BACKBONE_FIELDS = ("name", "stem", "width", "pool", "dtype")  # of a config's `model`: what the features depend on
-LARGEST_CIFAR_STEM_SIZE = 64  # pixels, Tiny ImageNet's: the ImageNet stem would leave 2x2 positions at the end
+BACKBONE_FIELDS = ("name", "stem", "width", "pool", "dtype")  # fields of a config's `model` that the features depend on
+LARGEST_CIFAR_STEM_SIZE = 64  # pixels, as in Tiny ImageNet: the ImageNet stem would leave 2x2 positions at the end
 
 
 class EncoderSettings(NamedTuple):
-    """What a builder may use of the config: each reads what its network has, and leaves the rest.
+    """The settings for a builder in ENCODERS; each reads those that apply to its network.
 
-    image_size: pixels.  stem, width, pool: as `model.stem`, `model.width` and `model.pool`.  dtype: what the network computes
-    in; parameters, statistics and features are float32.  axis_name: the mesh axis over which BatchNorm's statistics are
-    averaged while training; None: each device has its own.
+    image_size: pixels.  stem, width, pool: as `model.stem`, `model.width` and `model.pool`.  dtype: of the
+    computation; parameters, statistics and features are float32.  axis_name: the mesh axis over which BatchNorm's statistics are
+    averaged during training; None: each device has its own.
     """
 
     image_size: int
@@ -73,7 +73,7 @@ def _vit(settings: EncoderSettings, *, patch_size: int, width: int, num_heads: i
 
 # A module is called with float32 images [batch, height, width, channel], normalized, and train=True or False; it returns
 # float32 features [batch, feature]. Its variables are in "params" and, where it has running statistics, "batch_stats"; while
-# training it may draw from the random stream "dropout". One more encoder is one more entry: ENCODERS["mine"] = build_mine.
+# training it may draw from the random stream "dropout". To add an encoder, add an entry: ENCODERS["mine"] = build_mine.
 ENCODERS: dict[str, Callable[[EncoderSettings], nn.Module]] = {
     "resnet_small": functools.partial(_resnet, block=BasicBlock, stage_sizes=(1, 1, 1), width=32),
     "resnet18": functools.partial(_resnet, block=BasicBlock, stage_sizes=(2, 2, 2, 2), width=64),
@@ -99,7 +99,7 @@ def build_model(
     embedding_dim: int = 128,
     **backbone_fields: Any,
 ) -> Encoder:
-    """Return the encoder of these config fields, a backbone and a head; UserError where a value is not allowed.
+    """Return the encoder of these config fields, a backbone and a head; UserError if a value is not allowed.
 
     `backbone_fields` are those of `build_backbone`. `head_hidden_dim` is read by the "mlp" head only.
 
@@ -125,9 +125,9 @@ def build_backbone(
     batch_norm: str = "sync",
     axis_name: str = "data",
 ) -> nn.Module:
-    """Return the network of these config fields without a head; UserError where a value is not allowed.
+    """Return the network of these config fields without a head; UserError if a value is not allowed.
 
-    `axis_name` is the mesh axis that `batch_norm="sync"` averages over while training: such a model trains under
+    `axis_name` is the mesh axis that `batch_norm="sync"` averages over during training: such a model trains under
     `jax.shard_map` only, but initializes and evaluates anywhere.
     """
     _check_choice("model.name", name, ENCODERS)

@@ -1,4 +1,4 @@
-"""What stands on a backbone's features: heads, unit normalization, classifier, and the encoder that joins them."""
+"""Modules on top of the features of a backbone: heads, unit normalization, classifier, and the encoder that joins them."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ SHORTEST = 1e-12  # As the smallest norm of torch.nn.functional.normalize.
 
 
 def unit_normalize(vectors: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
-    """Scale each vector to length 1 in float32; NaN and infinity become NaN, so that divergence is seen.
+    """Scale each vector to length 1 in float32; NaN and infinity become NaN, so that divergence is visible.
 
     A vector without an entry above 1e-12 has no direction and becomes zero, with zero gradient.
     """
@@ -22,17 +22,17 @@ def unit_normalize(vectors: Float[Array, "*batch dim"]) -> Float[Array, "*batch 
     # In units of the largest entry no square overflows or vanishes, and the direction does not depend on the unit. Two
     # roots, as XLA may divide by way of 1 / largest, which is flushed to zero for the largest floats.
     inverse_root = jax.lax.rsqrt(jnp.where(has_direction, largest, 1.0))
-    # Both wheres are needed: the inner one keeps 1/0 out of the branch that is not taken, whose gradient would be NaN.
+    # Both wheres are needed: the inner one keeps 1/0 out of the branch not taken, whose gradient would be NaN.
     scaled = jnp.where(has_direction, vectors, 1.0) * inverse_root * inverse_root
     unit_vectors = scaled * jax.lax.rsqrt(jnp.sum(scaled**2, axis=-1, keepdims=True))
     return jnp.where(has_direction, unit_vectors, 0.0)
 
 
 def linear(features: int, inputs: Float[Array, "batch dim"], *, name: str) -> Float[Array, "batch new_dim"]:
-    """Apply a float32 dense layer, drawn like PyTorch's: kernel and bias uniform within 1 / sqrt(dim of the inputs).
+    """Apply a float32 dense layer, initialized as in PyTorch: kernel and bias uniform within 1 / sqrt(dim of the inputs).
 
     Source: torch.nn.Linear. The embeddings are normalized, so their length before that sets how fast the head learns:
-    another initial scale would be another learning rate.
+    a different initial scale would amount to a different learning rate.
     """
     kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     bound = inputs.shape[-1] ** -0.5
@@ -55,10 +55,10 @@ class LinearHead(nn.Module):
 
 
 class MlpHead(nn.Module):
-    """Features -> hidden layer -> ReLU -> projection, with biases; `hidden_dim` None: as many as features.
+    """Features -> hidden layer -> ReLU -> projection, with biases; `hidden_dim` None: as wide as the features.
 
     Source: SupContrast `networks/resnet_big.py`. Always float32: it is under 1 % of the network's cost, and the
-    temperature multiplies whatever rounding its output has.
+    temperature amplifies the rounding error of its output.
     """
 
     embedding_dim: int = 128
@@ -72,7 +72,7 @@ class MlpHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """One float32 dense layer from features to a logit a class: the linear probe, cross-entropy, a teacher."""
+    """One float32 dense layer from features to one logit per class, for the linear probe, cross-entropy and teachers."""
 
     num_classes: int
 
@@ -83,7 +83,7 @@ class Classifier(nn.Module):
 
 
 class EncoderOutput(NamedTuple):
-    """What an encoder says of a batch: features before the head and unit embeddings after it, both float32."""
+    """The outputs of an encoder: features before the head and unit embeddings after it, both float32."""
 
     features: Float[Array, "batch feature"]
     embeddings: Float[Array, "batch dim"]
@@ -103,5 +103,5 @@ class Encoder(nn.Module):
     def features(
         self, images: Float[Array, "batch height width channel"], *, train: bool = False
     ) -> Float[Array, "batch feature"]:
-        """Return features only: `model.apply(variables, images, method="features")`; the head is not run."""
+        """Return the features only: `model.apply(variables, images, method="features")`; the head is not run."""
         return self.backbone(images, train=train)

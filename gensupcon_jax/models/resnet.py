@@ -1,4 +1,4 @@
-"""Residual networks whose arithmetic is that of SupContrast's, torchvision's and timm's: images -> pooled features.
+"""Residual networks with the arithmetic of SupContrast, torchvision and timm: images -> pooled features.
 
 Source: He et al. 2015 (arXiv 1512.03385), in the form "v1.5" (a bottleneck strides on its 3x3 convolution); SupContrast
 `networks/resnet_big.py` for the CIFAR stem; torchvision `models/resnet.py` for the ImageNet stem.
@@ -16,9 +16,9 @@ HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class ConvolutionalModule(nn.Module):
-    """What a network and its blocks share: the compute dtype and how convolutions and BatchNorm are built.
+    """Base class of networks and blocks: the compute dtype and the construction of convolutions and BatchNorm.
 
-    `axis_name` is the mesh axis whose devices share batch statistics while training; None: each device has its own.
+    `axis_name` is the mesh axis whose devices share batch statistics during training; None: each device has its own.
     """
 
     dtype: Any = jnp.float32
@@ -48,9 +48,9 @@ class ConvolutionalModule(nn.Module):
 
 
 class ResidualBlock(ConvolutionalModule):
-    """What both blocks share: `width` of the 3x3 convolutions, `stride` of the first of them, and the shortcut."""
+    """Base class of both blocks: `width` of the 3x3 convolutions, `stride` of the first of them, and the shortcut."""
 
-    expansion: ClassVar[int] = 1  # Channels that leave the block = width * expansion.
+    expansion: ClassVar[int] = 1  # Output channels = width * expansion.
     width: int = 64
     stride: int = 1
 
@@ -71,7 +71,7 @@ class BasicBlock(ResidualBlock):
     def __call__(
         self, inputs: Float[Array, "batch height width channel"], *, train: bool
     ) -> Float[Array, "batch new_height new_width new_channel"]:
-        """Add the block's residual to its shortcut."""
+        """Add the residual of the block to its shortcut."""
         x = self.convolution(inputs, self.width, kernel=3, stride=self.stride, name="conv1")
         x = nn.relu(self.batch_norm(x, train=train, name="bn1"))
         x = self.convolution(x, self.width, kernel=3, stride=1, name="conv2")
@@ -88,7 +88,7 @@ class Bottleneck(ResidualBlock):
     def __call__(
         self, inputs: Float[Array, "batch height width channel"], *, train: bool
     ) -> Float[Array, "batch new_height new_width new_channel"]:
-        """Add the block's residual to its shortcut."""
+        """Add the residual of the block to its shortcut."""
         features = self.width * self.expansion
         x = self.convolution(inputs, self.width, kernel=1, stride=1, name="conv1")
         x = nn.relu(self.batch_norm(x, train=train, name="bn1"))

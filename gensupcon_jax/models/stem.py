@@ -1,4 +1,4 @@
-"""BatchNorm, ReLU and max-pooling of the ImageNet stem in one: pooled first, normalized after."""
+"""BatchNorm, ReLU and max-pooling of the ImageNet stem in one module, which pools before it normalizes."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-MOMENTUM = 0.9  # PyTorch's 0.1: it counts from the other end.
+MOMENTUM = 0.9  # 1 - momentum of PyTorch (0.1).
 EPSILON = 1e-5
 
 
 class NormalizedMaxima(nn.Module):
     """max_pool(relu(batch_norm(inputs))), 3x3 with stride 2, on a quarter of the positions.
 
-    BatchNorm is a rising or a falling line in each channel, by the sign of its scale, and ReLU never falls. So the largest
-    result of a window is that of its largest input, or of its smallest where the scale is negative: there the inputs change
-    their sign first. The normalized map of 112 x 112 positions is neither written nor read again for the gradients. Values
-    are the same; where the results of a window tie, as inputs that the rounding makes equal, the gradient goes to the
-    largest input instead of the first. Parameters and statistics have BatchNorm's names and meaning.
+    BatchNorm is an increasing or decreasing line in each channel, by the sign of its scale, and ReLU never decreases. So the
+    maximum of a window is that of its largest input, or of its smallest if the scale is negative: there the sign of the
+    inputs is flipped first. The normalized map of 112 x 112 positions is neither written nor read again for the gradients. Values
+    are the same; if the results of a window tie, for example by rounding, the gradient goes to the largest input
+    instead of the first. Parameters and statistics have BatchNorm's names and meaning.
     """
 
     dtype: Any = jnp.float32

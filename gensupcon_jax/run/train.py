@@ -89,7 +89,7 @@ def _check_teacher(run: Run) -> None:
         student_std=run.data.std,
         **run.evaluation_settings().extraction,
     )
-    say(teachers.judge_accuracy(accuracy, run.data.num_classes, run.config.teacher.allow_poor))
+    say(teachers.check_accuracy(accuracy, run.data.num_classes, run.config.teacher.allow_poor))
 
 
 def _claim(run: Run) -> None:

@@ -1,1 +1,1 @@
-"""Weights in and out: names of other programs, files, exports, teachers."""
+"""Reading and writing weights: names of other programs, files, exports, teachers."""

@@ -6,10 +6,10 @@ from gensupcon_jax import command_line
 
 
 def main(arguments: list[str], program: str) -> None:
-    """Do what the command line says; UserError for a mistake."""
+    """Run the subcommand of the command line; UserError for a mistake."""
     commands = {
         "export": command_line.Command(_export, "a run's weights (.safetensors) or features function (.stablehlo)"),
-        "show": command_line.Command(_show, "what a file of weights, or a features function, holds"),
+        "show": command_line.Command(_show, "the content of a weights file or a features function"),
     }
     command_line.run_named(commands, arguments, program, "Weights of runs and files.")
 
@@ -18,9 +18,11 @@ def _export(arguments: list[str], program: str) -> None:
     parser = command_line.Parser(program, "Write a run's weights (.safetensors) or features function (.stablehlo).")
     parser.add_argument("--workdir", metavar="FOLDER", required=True, help="folder of the run")
     parser.add_argument("--output", metavar="FILE", required=True, help="new file: .safetensors or .stablehlo")
-    command_line.add_switch(parser, "head", "also the projection head (.safetensors): head.*, of a ViT projection.*")
+    command_line.add_switch(
+        parser, "head", "also write the projection head (.safetensors): head.*, of a ViT projection.*"
+    )
     options = parser.parse(arguments)
-    # After the arguments: a wrong one is said before these are imported.
+    # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.cluster import cpu_flags
     from gensupcon_jax.paths import as_path
     from gensupcon_jax.weights.export import export
@@ -31,7 +33,7 @@ def _export(arguments: list[str], program: str) -> None:
 
 def _show(arguments: list[str], program: str) -> None:
     parser = command_line.Parser(
-        program, "Say what a file holds: the naming, then each tensor's name, shape and dtype."
+        program, "Print the content of a file: the naming, then the name, shape and dtype of each tensor."
     )
     parser.add_argument("file", metavar="FILE", help=".safetensors, .pth, .pt or .stablehlo")
     options = parser.parse(arguments)

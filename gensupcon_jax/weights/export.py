@@ -1,4 +1,4 @@
-"""A run's weights as a .safetensors file, or its features as one portable function (StableHLO)."""
+"""Export of a run: its weights as a .safetensors file, or its features as a portable function (StableHLO)."""
 
 import json
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def export_features(
     """Write images -> features as a new `jax.export` artifact, StableHLO with the weights inside, for cpu, cuda and tpu.
 
     uint8 images [batch, *image_shape] of any batch size -> normalized with mean and std -> float32 [batch, feature].
-    Read it with `jax.export.deserialize(bytearray(Path(path).read_bytes())).call`. UserError where the file is there already.
+    Read it with `jax.export.deserialize(bytearray(Path(path).read_bytes())).call`. UserError if the file exists.
     """
     refuse_existing(as_path(path))
     network = {name: variables[name]["backbone"] for name in COLLECTIONS if "backbone" in variables.get(name, {})}
@@ -74,10 +74,10 @@ def export_features(
 
 
 def _metadata(run: SavedRun) -> dict[str, str]:
-    """What one has to know to use the weights, as text; lists are JSON."""
+    """The metadata needed to use the weights, as text; lists are JSON."""
     backbone = run_backbone(run)
     return {
-        "format": "pt",  # The layout of the tensors, as safetensors' readers for PyTorch expect it to be said.
+        "format": "pt",  # The layout of the tensors, which safetensors' readers for PyTorch expect.
         "made_by": f"gensupcon_jax {__version__}",
         "architecture": run.config.model.name,
         **{name: str(getattr(backbone, name)) for name in DESCRIBED if hasattr(backbone, name)},

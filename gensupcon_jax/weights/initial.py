@@ -1,4 +1,4 @@
-"""Weights to start from, or to judge: a workdir of this program or a file of another's."""
+"""Weights to start from or to evaluate: from a workdir of this program or a file of another program."""
 
 import contextlib
 from typing import Any, NamedTuple
@@ -20,18 +20,18 @@ from gensupcon_jax.weights.variables import fill, fitted, weights_fingerprint
 
 
 class GivenWeights(NamedTuple):
-    """`params` and `batch_stats` that were read, where from, and a short hash of their values."""
+    """`params` and `batch_stats` that were read, their source, and the fingerprint of their values."""
 
     variables: dict[str, Any]
     source: str
     fingerprint: str
 
     def backbone_variables(self) -> dict[str, Any]:
-        """Those of the backbone alone, as `model.apply(..., method="features")` takes them."""
+        """The variables of the backbone only, for `model.apply(..., method="features")`."""
         return _backbones(self.variables)
 
     def into(self, state: TrainState) -> TrainState:
-        """The state with these weights in the parts that both have, also in the momentum encoder."""
+        """The state with these weights in the parts present in both, also in the momentum encoder."""
         fields = {
             "params": "params",
             "batch_stats": "batch_stats",
@@ -49,9 +49,9 @@ class GivenWeights(NamedTuple):
 
 
 def read_weights(path: str | None, model: Encoder, data: DataShape) -> GivenWeights | None:
-    """The weights of `model.weights` for this network, None for None; a head that is not there or differs is left out.
+    """The weights of `model.weights` for this network, None for None; a missing or different head is left out.
 
-    Raises UserError when the backbone is missing or does not fit.
+    Raises UserError if the backbone is missing or does not fit.
     """
     if path is None:
         return None
@@ -68,7 +68,7 @@ def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
         named = read_file(path)
         variables = fill(expected, named, where=path, parts=("backbone",))
         if "head" in recognize(named, where=path).parts:
-            with contextlib.suppress(UserError):  # a head of other sizes is left out, as one that is not there
+            with contextlib.suppress(UserError):  # a head of other sizes is left out, like a missing one
                 variables = fill(expected, named, where=path, parts=("backbone", "head"))
         variables = jax.tree.map(np.asarray, _only_arrays(variables))
     for kind, tree in expected.items():
@@ -88,7 +88,7 @@ def _backbones(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def _only_arrays(variables: dict[str, Any]) -> dict[str, Any]:
-    """Without the parts that are shapes only, because nothing filled them."""
+    """Without the parts that are still shapes, because nothing filled them."""
     return {
         kind: {
             part: tree
@@ -108,7 +108,7 @@ def _check_same_shapes(expected: Any, found: Any, path: str) -> None:
     if differences:
         raise UserError(
             f"the backbone in {path} does not fit this network: {'; '.join(differences[:5])} "
-            f"({len(differences)} in all); set model.name, model.width, model.stem and model.pool to those it was trained with"
+            f"({len(differences)} in total); set model.name, model.width, model.stem and model.pool to those it was trained with"
         )
 
 

@@ -1,4 +1,4 @@
-"""Other programs' names and layouts of weights: a table with one entry for each family of networks."""
+"""Names and layouts of weights in other programs: a table with one entry for each family of networks."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -22,13 +22,13 @@ SUPCONTRAST = "SupContrast"
 
 
 class Family(NamedTuple):
-    """How the weights of one family of networks are named and laid out in files.
+    """Names and layouts of the weights of one family of networks in files.
 
-    naming: whose names they are.  networks, example: for messages.  begins: how names begin that no other family has.
+    naming: source of the names.  networks, example: for messages.  begins: prefixes of names unique to the family.
     name_fn: (path of a leaf, whether the head has a hidden layer) -> its name, None for a leaf of another family.
-    part_fn: name -> the part of the network that it belongs to.  to_file_fn: (our array, part) -> the file's.
-    from_file_fn: (the file's array, number of axes) -> ours.  fit_fn: (name, the file's array, shape wanted) -> the
-    array, changed where weights for images of another size can be used.
+    part_fn: name -> the part of the network that it belongs to.  to_file_fn: (our array, part) -> array of the file.
+    from_file_fn: (array of the file, number of axes) -> our array.  fit_fn: (name, array of the file, expected shape) ->
+    the array, resized if weights for another image size can be used.
     """
 
     naming: str
@@ -43,13 +43,13 @@ class Family(NamedTuple):
 
 
 class Recognized(NamedTuple):
-    """What a file's names are: the naming they follow, and the parts of a network they belong to."""
+    """The naming of a file, and the parts of a network that it has."""
 
     naming: str
     parts: tuple[str, ...]
 
 
-# Residual networks: timm, torchvision and, with other words, SupContrast
+# Residual networks: timm, torchvision and, with different names, SupContrast
 
 _BATCH_NORM_LEAVES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _DENSE_LEAVES = {"kernel": "weight", "bias": "bias"}
@@ -78,7 +78,7 @@ def _resnet_leaf(file_module: str | None, module: str, leaf: str) -> str | None:
 
 
 def _layer_name(path: ModulePath, hidden: bool, *, classifier: str, head: str) -> str | None:
-    """Of the head, as SupContrast: the hidden layer, a ReLU, the output layer; the linear head has no number."""
+    """Names of the head as in SupContrast: hidden layer 0, ReLU 1, output layer 2; the linear head has no number."""
     *modules, leaf = path[2:]
     if leaf not in _DENSE_LEAVES or modules not in (["hidden"], ["output"]):
         return None
@@ -89,7 +89,7 @@ def _layer_name(path: ModulePath, hidden: bool, *, classifier: str, head: str) -
 
 
 def _resnet_to_file(value: np.ndarray, part: str) -> np.ndarray:
-    """Convolutions HWIO -> OIHW; a matrix of a backbone is a 1x1 convolution there."""
+    """Convolutions HWIO -> OIHW; a matrix of a backbone becomes a 1x1 convolution."""
     value = _to_torch(value, part)
     return value[:, :, None, None] if value.ndim == 2 and part == "backbone" else value
 
@@ -102,7 +102,7 @@ def _to_torch(value: np.ndarray, part: str) -> np.ndarray:
 
 
 def _from_torch(value: np.ndarray, num_axes: int) -> np.ndarray:
-    """The way back, to a leaf of so many axes."""
+    """The inverse, to a leaf with this number of axes."""
     if num_axes == 4:
         return value.transpose(2, 3, 1, 0)
     if num_axes == 2:
@@ -203,7 +203,7 @@ FAMILIES = (RESNET, VIT, OWN)  # the first that has a name for every leaf of a b
 
 
 def family_of(variables: Mapping[str, Any]) -> Family:
-    """The family of the network whose variables these are, by the names of its modules."""
+    """The family of the network with these variables, by the names of its modules."""
     paths = [path for path in flatten_dict(dict(variables)) if path[1] == "backbone"]
     return next(family for family in FAMILIES if all(family.name_fn(path, False) for path in paths))
 
@@ -217,7 +217,7 @@ def paths_by_name(variables: Mapping[str, Any], family: Family, parts: Iterable[
 
 
 def recognize(names: Iterable[str], *, where: str | Path) -> Recognized:
-    """The naming of tensors, and which of "backbone", "head", "classifier" they are; UserError for any other names."""
+    """The naming of tensors, and which of "backbone", "head", "classifier" they are; UserError for unknown names."""
     names = [strip_wrapper(name) for name in names]
     family, is_supcontrast = _family_of_names(names)
     found = {(family or RESNET).part_fn(canonical(name)) for name in names}
@@ -228,7 +228,7 @@ def recognize(names: Iterable[str], *, where: str | Path) -> Recognized:
         return Recognized(LAYERS, parts)
     known = ", ".join(f"{each.networks} named by {each.naming} ({each.example})" for each in FAMILIES if each != OWN)
     raise UserError(
-        f"{where} has names of no known network: {listed(sorted(names)) or 'none at all'}; allowed: ResNets named by "
+        f"{where} has names of an unknown network: {listed(sorted(names)) or 'none'}; allowed: ResNets named by "
         f"{SUPCONTRAST} (encoder.layer1.0.conv1.weight), {known}, and files that this program exported ({OWN.example})"
     )
 
@@ -240,17 +240,17 @@ def _family_of_names(names: list[str]) -> tuple[Family | None, bool]:
 
 
 def strip_wrapper(name: str) -> str:
-    """Without the "module." that torch's DataParallel puts around a network, or around its encoder (SupContrast)."""
+    """Remove the "module." that torch's DataParallel adds to a network, or to its encoder (SupContrast)."""
     name = name.removeprefix("module.")
     return "encoder." + name.removeprefix("encoder.module.") if name.startswith("encoder.module.") else name
 
 
 def canonical(name: str) -> str:
-    """A SupContrast name -> the timm one; others as they are, without wrappers."""
+    """A SupContrast name -> the timm name; other names are unchanged, without wrappers."""
     name = strip_wrapper(name).removeprefix("encoder.")
     return re.sub(r"^(layer\d+\.\d+)\.shortcut\.", r"\1.downsample.", name)
 
 
 def supcontrast(name: str) -> str:
-    """A timm name -> the SupContrast one."""
+    """A timm name -> the SupContrast name."""
     return name if RESNET.part_fn(name) != "backbone" else f"encoder.{name.replace('.downsample.', '.shortcut.')}"

@@ -1,4 +1,4 @@
-"""Weights of trained runs, with the backbone from a file where a run started from one."""
+"""Weights of trained runs, with the backbone from a file if the run started from one."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from gensupcon_jax.weights.variables import fill, fitted
 
 
 def load_run(folder: str | Path, *, need: str = "backbone") -> SavedRun:
-    """`saved_runs.read_run`, with the backbone from a file where the run's `model.weights` is one."""
+    """`saved_runs.read_run`, with the backbone from a file if the run's `model.weights` is a file."""
     run = read_run(folder, need=need)
     image_size = run.description["image_shape"][0]  # a probe's may be another than that of the encoder it evaluates
     if run.weights_file is None:
@@ -30,7 +30,7 @@ def load_run(folder: str | Path, *, need: str = "backbone") -> SavedRun:
 
 @contextlib.contextmanager
 def naming_the_field(field: str) -> Iterator[None]:
-    """Errors about a run or a file of weights begin with this field of the config."""
+    """Prefix errors about a run or a weights file with this field of the config."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What a file of weights, or a portable features function, holds."""
+"""Prints the content of a weights file or a portable features function."""
 
 import jax.export
 
@@ -10,7 +10,7 @@ from gensupcon_jax.weights.names import recognize
 
 
 def show(path: Path) -> str:
-    """What a file holds: the naming, then the name, shape and dtype of each tensor; or an artifact's signature."""
+    """The content of a file: the naming, then the name, shape and dtype of each tensor; or the signature of an artifact."""
     if path.suffix == STABLEHLO:
         return _show_artifact(path)
     named = read_file(path)
@@ -23,7 +23,7 @@ def show(path: Path) -> str:
 
 def _show_artifact(path: Path) -> str:
     if not path.is_file():
-        raise UserError(f"{path} is not there; give the path of a {path.suffix} file")
+        raise UserError(f"{path} does not exist; give the path of a {path.suffix} file")
     try:
         exported = jax.export.deserialize(bytearray(path.read_bytes()))
     except Exception as error:

@@ -1,4 +1,4 @@
-"""A trained classifier, wherever it comes from, as one function: the student's images -> class probabilities."""
+"""Teachers: trained classifiers of any kind, as one function from the student's images to class probabilities."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ _ALLOWED_SIGNATURE = (
 
 
 class Teacher(NamedTuple):
-    """A classifier that is read and never trained: arrays in `variables`, everything else fixed when a step compiles.
+    """A frozen classifier: arrays in `variables`, everything else is static in a compiled step.
 
     logits_fn(variables, images float32 [batch, image_size, image_size, num_channels], normalized with mean and std
     [num_channels]) -> float logits [batch, class].  fingerprint: 16 hexadecimal digits of the SHA-256 of its weights.
@@ -59,7 +59,7 @@ class Teacher(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What an exported function takes; batch and image_size are None where they are symbolic."""
+    """The input of an exported function; batch and image_size are None if they are symbolic."""
 
     batch: int | None
     image_size: int | None
@@ -81,17 +81,15 @@ def load_teacher(
 ) -> Teacher | None:
     """The teacher of the config's `teacher` fields, None for kind "none"; nothing is compiled, nothing unpickled.
 
-    dataset_description: of the student's data, `dataset.json`; it fills in what neither the fields nor the teacher say.
-    function: of kind "callable", images -> logits; it sees as many channels as `mean` has, or as the data.
-    dtype: of kind "weights", what its network computes in; a workdir has its own, the others are as they are.
-    Raises UserError for a missing, damaged or unfitting teacher.
+    dataset_description: of the student's data, `dataset.json`; the default for all that neither fields nor teacher specify.
+    function: for kind "callable", images -> logits; its images have as many channels as `mean`, or as the data.
+    dtype: for kind "weights", the dtype of the computation; a workdir has its own, other kinds are unchanged.
+    Raises UserError for a missing, damaged or incompatible teacher.
     """
     if kind not in KINDS:
         raise UserError(f"teacher.kind is {kind!r}; allowed: {', '.join(KINDS)}")
     if function is not None and kind != "callable":
-        raise UserError(
-            f"a teacher function was handed over but teacher.kind is {kind!r}; set teacher.kind to 'callable'"
-        )
+        raise UserError(f"a teacher function was passed but teacher.kind is {kind!r}; set teacher.kind to 'callable'")
     if kind == "none":
         return None
     if kind == "callable":
@@ -110,7 +108,7 @@ def load_teacher(
     return teacher._replace(fingerprint=_function_fingerprint(teacher)) if kind == "callable" else teacher
 
 
-# What it says of images
+# Predictions
 
 
 def teacher_probabilities(
@@ -122,16 +120,16 @@ def teacher_probabilities(
     student_std: Float[Array, "channel"],
     temperature: Number,
 ) -> Float[jax.Array, "batch class"]:
-    """softmax(logits / temperature) in float32, without gradient, of images as the student sees them (authors' code).
+    """softmax(logits / temperature) in float32, without gradient, of the student's images (authors' code).
 
-    images: normalized with the student's mean and std.  variables: the teacher's, handed over apart so that a jitted step
-    takes them as an argument; `teacher.variables` is not read.
+    images: normalized with the student's mean and std.  variables: the teacher's, passed separately so that they are an
+    argument of a jitted step; `teacher.variables` is not read.
     """
     images = jax.lax.stop_gradient(images)
     inputs = teacher_images(teacher, images, student_mean=student_mean, student_std=student_std)
     logits = teacher.logits_fn(variables, inputs).astype(jnp.float32)
-    # jax believes that an exported function returns the same on every device (its output type has no varying axes).
-    # Left so, shard_map counts the student's gradients wrongly on two devices or more, without an error.
+    # jax assumes that an exported function returns the same on every device (its output type has no varying axes).
+    # Without this, shard_map computes wrong gradients for the student on two or more devices, without an error.
     logits = varying(logits, jax.typeof(inputs).manual_axis_type.varying)
     return jax.lax.stop_gradient(jax.nn.softmax(logits / temperature))
 
@@ -143,7 +141,7 @@ def teacher_images(
     student_mean: Float[Array, "channel"],
     student_std: Float[Array, "channel"],
 ) -> Float[jax.Array, "batch size size teacher_channel"]:
-    """The student's normalized images in the teacher's size, channels and normalization."""
+    """The student's images in the teacher's size, channels and normalization."""
     pixels = jnp.asarray(images, jnp.float32) * jnp.asarray(student_std) + jnp.asarray(student_mean)
     size = (teacher.image_size, teacher.image_size)
     if pixels.shape[1:3] != size:
@@ -162,7 +160,7 @@ def _with_channels(
     return jnp.repeat(pixels, num_channels, axis=3)
 
 
-# Whether it knows this data
+# Checks against the data
 
 
 def check_teacher(
@@ -175,30 +173,30 @@ def check_teacher(
     sharding: NamedSharding,
     allow_poor: bool,
 ) -> str:
-    """The sentence to print about a teacher's accuracy on the validation split.
+    """A sentence about the teacher's accuracy on the validation split.
 
-    Raises UserError for another number of classes, before anything compiles, and for a teacher below twice chance.
+    Raises UserError for a different number of classes, before anything compiles, and for a teacher below twice chance.
     """
     num_classes = split.num_classes
     check_classes(teacher, num_classes)
     accuracy = teacher_accuracy(
         teacher, split, student_mean=student_mean, student_std=student_std, batch_size=batch_size, sharding=sharding
     )
-    return judge_accuracy(accuracy, num_classes, allow_poor)
+    return check_accuracy(accuracy, num_classes, allow_poor)
 
 
 def check_classes(teacher: Teacher, num_classes: int) -> None:
-    """UserError when the teacher predicts another number of classes than the data has; nothing compiles."""
+    """UserError if the teacher predicts a different number of classes than the data has; nothing compiles."""
     predicted = predicted_classes(teacher)
     if predicted != num_classes:
         raise UserError(
             f"{teacher.name} predicts {predicted} classes, the data has {num_classes}; "
-            "allowed: a teacher of the data's own classes in the data's order; change teacher.path, or the data set"
+            "allowed: a teacher of the same classes in the same order; change teacher.path, or the data set"
         )
 
 
 def predicted_classes(teacher: Teacher) -> int:
-    """How many classes the teacher predicts, by tracing; UserError where it gives no logits [batch, class]."""
+    """The number of classes that the teacher predicts, by tracing; UserError if it returns no logits [batch, class]."""
     shape = (2, teacher.image_size, teacher.image_size, teacher.num_channels)
     try:
         logits = jax.eval_shape(teacher.logits_fn, teacher.variables, jax.ShapeDtypeStruct(shape, jnp.float32))
@@ -226,9 +224,9 @@ def teacher_accuracy(
     batch_size: int,
     sharding: NamedSharding,
 ) -> float:
-    """Share of a split's images whose most likely class the teacher names, in percent, the way training asks it.
+    """Accuracy of the teacher on a split, in percent, with the preprocessing of training.
 
-    sharding: of a batch over the mesh; batch_size: over all devices, which it divides.
+    sharding: of a batch over the mesh; batch_size: over all devices, a multiple of their number.
     """
     everywhere = replicated(sharding.mesh)
 
@@ -248,30 +246,30 @@ def teacher_accuracy(
     return 100.0 * float(np.mean(np.concatenate(predictions) == split.classes))
 
 
-def judge_accuracy(accuracy: Number, num_classes: int, allow_poor: bool) -> str:
-    """The sentence to print about this accuracy, in percent; UserError below twice chance unless that is allowed.
+def check_accuracy(accuracy: Number, num_classes: int, allow_poor: bool) -> str:
+    """A sentence about this accuracy, in percent; UserError below twice chance unless that is allowed.
 
-    Twice the chance of two classes is 100 %: there, half-way between chance and 100 % is asked for.
+    With two classes twice chance is 100 %: there, the bound is half-way between chance and 100 %.
     """
     chance = 100 / num_classes
     lowest = min(2 * chance, (chance + 100) / 2)
-    found = f"teacher: {accuracy:.2f} % of the validation images are right (chance: {chance:.4g} %)"
+    found = f"teacher: {accuracy:.2f} % accuracy on the validation images (chance: {chance:.4g} %)"
     if accuracy >= lowest:
         return found
     if allow_poor:
-        return f"{found}; the run goes on because teacher.allow_poor is True"
+        return f"{found}; the run continues because teacher.allow_poor is True"
     raise UserError(
-        f"{found}; allowed: {lowest:.4g} % or more. Likely causes: its classes stand in another order than the data's; it was "
-        "trained with another mean or standard deviation (teacher.mean, teacher.std) or image size (teacher.image_size). "
-        "To go on with it, set teacher.allow_poor to True"
+        f"{found}; allowed: {lowest:.4g} % or more. Likely causes: its classes are in a different order; it was "
+        "trained with a different mean or standard deviation (teacher.mean, teacher.std) or image size (teacher.image_size). "
+        "To use it nevertheless, set teacher.allow_poor to True"
     )
 
 
-# Where it comes from: each gives a Teacher with None for what it does not know
+# Kinds of teachers: each returns a Teacher with None for unknown fields
 
 
 class Network(nn.Module):
-    """A backbone and a classifier on its features; its variables are laid out as those of a run."""
+    """A backbone and a classifier on its features; its variables have the layout of a run."""
 
     backbone: nn.Module
     classifier: nn.Module
@@ -302,13 +300,13 @@ def _from_workdir(path: Path) -> Teacher:
 
 
 def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
-    """Width, stem, patches, channels, classes and, of a vision transformer, image size follow from the shapes in the file."""
+    """Width, stem, patches, channels, classes and, for a vision transformer, image size are inferred from the file."""
     with naming_the_field("teacher.path"):
         named = read_file(path)
     found = _read_off(named, path)
     backbone = build_backbone(name=architecture, dtype=dtype, batch_norm="local", **found.backbone_fields)
     network = Network(backbone, Classifier(found.num_classes))
-    size = found.image_size or 32  # any will do where it is not in the shapes
+    size = found.image_size or 32  # any size if the shapes do not determine it
     expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, found.num_channels)))
     with naming_the_field("teacher.path"):
         variables = fill(expected, named, where=str(path))
@@ -325,7 +323,7 @@ def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
 
 
 class _Found(NamedTuple):
-    """What the shapes in a file say of its network; image_size None: of any."""
+    """The network inferred from the shapes in a file; image_size None: any size."""
 
     backbone_fields: dict[str, Any]
     num_classes: int
@@ -343,7 +341,7 @@ def _read_off(named: dict[str, np.ndarray], path: Path) -> _Found:
         if name not in shapes:
             raise UserError(
                 f"teacher.path {path} has no {name!r} among its {len(named)} weights ({listed(sorted(shapes))}); allowed: a "
-                "network with its classifier under the names of timm or torchvision, a ResNet (conv1, bn1, layer1, ..., fc) "
+                "network with its classifier in the names of timm or torchvision, a ResNet (conv1, bn1, layer1, ..., fc) "
                 "or a vision transformer (patch_embed, pos_embed, blocks, ..., head)"
             )
     width, num_channels, size = shapes[needed[0]][:3]
@@ -352,7 +350,7 @@ def _read_off(named: dict[str, np.ndarray], path: Path) -> _Found:
         image_size = size * math.isqrt(shapes["pos_embed"][1] - 1)
         pool = "average" if "fc_norm.weight" in shapes else "class"
         return _Found({"image_size": image_size, "width": width, "pool": pool}, num_classes, num_channels, image_size)
-    # Of the image size only the automatic choice of a stem would be made.
+    # The image size is read only by the automatic choice of a stem.
     fields = {"image_size": 1, "stem": "imagenet" if size == 7 else "cifar", "width": width}
     return _Found(fields, num_classes, num_channels, None)
 
@@ -360,7 +358,7 @@ def _read_off(named: dict[str, np.ndarray], path: Path) -> _Found:
 def _from_function(function: Callable | None, num_channels: int) -> Teacher:
     if not callable(function):
         raise UserError(
-            f"teacher.kind is 'callable' but the teacher function is {function!r}; hand over a function images -> logits "
+            f"teacher.kind is 'callable' but the teacher function is {function!r}; pass a function images -> logits "
             "from Python, or choose another teacher.kind"
         )
 
@@ -377,11 +375,11 @@ def _from_stablehlo(path: Path, image_size: int | None) -> Teacher:
     signature = _signature(exported, path)
     if None not in (image_size, signature.image_size) and image_size != signature.image_size:
         raise UserError(
-            f"teacher.image_size is {image_size}, but teacher.path {path} takes images of {signature.image_size} pixels "
-            "only; set teacher.image_size to None"
+            f"teacher.image_size is {image_size}, but teacher.path {path} takes only images of {signature.image_size} pixels; "
+            "set teacher.image_size to None"
         )
 
-    @jax.jit  # lowered once for all calls
+    @jax.jit  # lowered only once
     def call(images):
         images = images.transpose(0, 3, 1, 2) if signature.channels_first else images
         positional, named = jax.tree.unflatten(exported.in_tree, [images])
@@ -404,10 +402,10 @@ def _from_stablehlo(path: Path, image_size: int | None) -> Teacher:
 def _deserialized(content: bytes, path: Path) -> jax.export.Exported:
     try:
         exported = jax.export.deserialize(bytearray(content))
-        exported.mlir_module()  # the program itself, which is not read before it is needed
-    except Exception as error:  # flatbuffers and MLIR each raise their own
+        exported.mlir_module()  # parses the program, which is read lazily
+    except Exception as error:  # flatbuffers and MLIR raise different types
         raise UserError(
-            f"teacher.path {path} cannot be read ({reason(error)}); allowed: a whole file of the bytes that "
+            f"teacher.path {path} cannot be read ({reason(error)}); allowed: a complete file of the bytes that "
             "jax.export.export(jax.jit(function))(images).serialize() returns"
         ) from error
     here = jax.export.default_export_platform()
@@ -420,7 +418,7 @@ def _deserialized(content: bytes, path: Path) -> jax.export.Exported:
 
 
 def _signature(exported: jax.export.Exported, path: Path) -> Signature:
-    """What the function takes; UserError where that is not images -> logits."""
+    """The input of the function; UserError if it is not images -> logits."""
     inputs, outputs = exported.in_avals, exported.out_avals
     fits = len(inputs) == len(outputs) == exported.nr_devices == 1
     fits = fits and (inputs[0].ndim, outputs[0].ndim, inputs[0].dtype) == (4, 2, jnp.float32)
@@ -442,7 +440,7 @@ def _fixed(dimension: Any) -> int | None:
 
 
 def _in_chunks(call: Callable, chunk_size: int) -> Callable:
-    """A function of exactly chunk_size images made one of any number: in chunks, the last one filled up with zeros."""
+    """Extend a function of exactly chunk_size images to any number: in chunks, the last one padded with zeros."""
 
     def call_in_chunks(images: Float[jax.Array, "batch height width channel"]) -> Float[jax.Array, "batch class"]:
         num_images, *shape = images.shape
@@ -457,7 +455,7 @@ def _in_chunks(call: Callable, chunk_size: int) -> Callable:
 
 
 def _completed(teacher: Teacher, *, image_size: int | None, mean: Any, std: Any, dataset_description: dict) -> Teacher:
-    """The fields of the config count first, then what the teacher knows, then the student's data."""
+    """Complete the teacher: fields of the config take precedence, then its own values, then the student's data."""
     data_size, _, data_channels = dataset_description["image_shape"]
     num_channels = teacher.num_channels
     if num_channels != data_channels and {num_channels, data_channels} != {1, 3}:
@@ -479,7 +477,7 @@ def _channel_values(
         cause = (
             f"teacher.{name} is {given}"
             if given is not None
-            else f"teacher.{name} is None and the data's has {len(source)}"
+            else f"teacher.{name} is None and that of the data has {len(source)}"
         )
         raise UserError(
             f"{cause}; allowed: {num_channels} number(s) on the scale 0..1, one for each of the teacher's channels"
@@ -487,19 +485,19 @@ def _channel_values(
     return np.broadcast_to(np.asarray(source, np.float32), num_channels).copy()
 
 
-# Fingerprints and words
+# Fingerprints and messages
 
 
 def _function_fingerprint(teacher: Teacher) -> str:
-    """Of a function, the program with all its constants stands for the weights; another jax may write it otherwise."""
+    """The fingerprint of a function's program with all its constants; it may differ between versions of jax."""
     images = jax.ShapeDtypeStruct((1, teacher.image_size, teacher.image_size, teacher.num_channels), jnp.float32)
     return fingerprint([jax.jit(teacher.logits_fn).lower({}, images).as_text()])
 
 
 def _existing_file(path: str | Path) -> Path:
     if not as_path(path).is_file():
-        found = "a folder" if as_path(path).is_dir() else "not there"
-        raise UserError(f"teacher.path {path} is {found}; allowed with this teacher.kind: a file")
+        found = "is a folder" if as_path(path).is_dir() else "does not exist"
+        raise UserError(f"teacher.path {path} {found}; allowed with this teacher.kind: a file")
     return as_path(path)
 
 

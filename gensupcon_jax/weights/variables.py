@@ -1,4 +1,4 @@
-"""A network's variables as named tensors of a file, and back."""
+"""Converts between the variables of a network and the named tensors of a file."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,11 +30,11 @@ NETWORK = ("backbone", "classifier")
 def fill(
     variables: Mapping[str, Any], named: Mapping[str, np.ndarray], *, where: str | Path, parts: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """`variables` with the tensors of a file in place of its own: float32 numpy, in our names and layouts.
+    """`variables` with the tensors of a file in their place: float32 numpy, in our names and layouts.
 
     variables: {"params": {part: ...}, "batch_stats": ...}, arrays or shapes, parts among backbone, head, classifier.
-    named: tensors by the names of one of `names.FAMILIES`; `where` says for errors where they come from.
-    parts: what the file must fill (others stay as they are, and the file's are left out); (): all that variables has.
+    named: tensors by the names of one of `names.FAMILIES`; `where`: their source, for errors.
+    parts: those that the file must fill (all others are unchanged); (): all parts of variables.
     Position embeddings of a vision transformer for another image size are resized.
     Raises UserError that lists the first five missing, unexpected and wrongly shaped names.
     """
@@ -54,9 +54,9 @@ def fill(
 
 
 def named_tensors(variables: Mapping[str, Any], *, parts: tuple[str, ...] = NETWORK) -> Named:
-    """Our variables as tensors in the names and layouts of their family; `parts` that variables lack are left out.
+    """Our variables as tensors in the names and layouts of their family; missing `parts` are left out.
 
-    A head is not among the defaults: timm's networks have none (in a ResNet's file it is named as SupContrast's).
+    The head is not included by default: timm's networks have none (in a ResNet file it has SupContrast's names).
     """
     flat, family = flatten_dict(dict(variables)), family_of(variables)
     return {
@@ -76,7 +76,7 @@ def fitted(variables: Mapping[str, Any], image_size: int) -> dict[str, Any]:
 
 
 def weights_fingerprint(variables: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits of the SHA-256 of names, shapes and values: the same weights have the same."""
+    """16 hexadecimal digits of the SHA-256 of names, shapes and values."""
 
     def parts():
         for place, leaf in sorted(flatten_dict(dict(variables)).items()):

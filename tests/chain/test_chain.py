@@ -1,4 +1,4 @@
-"""The stages in order: teacher -> student -> linear probe, and what goes wrong between them."""
+"""The stages in order: teacher -> student -> linear probe, and mistakes between them."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def student(teacher):
 
 
 @pytest.mark.slow
-def test_the_teacher_learns_and_is_judged_by_its_own_classifier(teacher):
+def test_the_teacher_learns_and_is_evaluated_by_its_own_classifier(teacher):
     folder, results, rows = teacher
     assert results["classifier_top1"] > 60
     assert "classifier/top1" in rows[-1]
@@ -55,7 +55,7 @@ def test_the_teacher_learns_and_is_judged_by_its_own_classifier(teacher):
 
 
 @pytest.mark.slow
-def test_the_student_takes_the_teachers_predictions_as_labels(teacher, student, capsys):
+def test_the_student_uses_the_teachers_predictions_as_labels(teacher, student, capsys):
     folder, results, rows = student
     assert rows[-1]["train/loss"] == pytest.approx(rows[-1]["train/label_loss"] + rows[-1]["train/teacher_loss"])
     assert 0 < rows[-1]["train/teacher_entropy"] < math.log(4)
@@ -85,27 +85,27 @@ def test_a_momentum_student_queues_the_teachers_predictions(teacher, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_probe_judges_the_students_frozen_encoder(student, tmp_path):
+def test_the_probe_evaluates_the_students_frozen_encoder(student, tmp_path):
     probe = {"objective": "linear_probe", "augment.num_views": 1, "mix.kind": "none", "steps": 30}
     results, rows = run(tmp_path / "probe", **probe, **{"model.weights": str(student[0])})
     assert results["classifier_top1"] > 50
     assert rows[-1]["train/loss"] < rows[0]["train/loss"]
-    # The encoder stood still: its features, and what k-NN and the fitted probe make of them, are the student's.
+    # The encoder is unchanged: its features, k-NN and fitted probe are those of the student.
     assert results["knn_top1"] == student[1]["knn_top1"]
     assert results["linear_top1"] == student[1]["linear_top1"]
 
 
 @pytest.mark.slow
-def test_a_run_starts_from_given_weights_and_0_steps_only_judge_them(student, tmp_path):
+def test_a_run_starts_from_given_weights_and_0_steps_only_evaluate_them(student, tmp_path):
     results, rows = run(tmp_path, steps=0, **{"model.weights": str(student[0])})
     assert rows == []
     assert results["linear_top1"] == student[1]["linear_top1"]
-    again, _ = run(tmp_path / "again", steps=0, **{"model.weights": str(tmp_path)})  # what was judged was saved
+    again, _ = run(tmp_path / "again", steps=0, **{"model.weights": str(tmp_path)})  # the evaluated state was saved
     assert again["linear_top1"] == results["linear_top1"]
 
 
 @pytest.mark.slow
-def test_a_classifier_beside_the_contrastive_loss_is_judged(tmp_path):
+def test_a_classifier_next_to_the_contrastive_loss_is_evaluated(tmp_path):
     results, rows = run(tmp_path, steps=12, **{"classifier.beside": True})
     assert results["classifier_top1"] > 40
     assert {"classifier/top1", "knn/top1", "train/classifier_loss"} <= set(rows[-1])
@@ -129,7 +129,7 @@ def test_a_callable_is_a_teacher(tmp_path):
 def test_a_poor_teacher_stops_the_run_and_the_advice_can_be_followed(teacher, tmp_path):
     taught = {"teacher.kind": "workdir", "teacher.path": str(teacher[0]), "steps": 2}
     wrong = {"teacher.mean": (0.0,), "teacher.std": (0.001,)}
-    with pytest.raises(UserError, match=r"teacher: .* of the validation images are right .*teacher.allow_poor to True"):
+    with pytest.raises(UserError, match=r"teacher: .* accuracy on the validation images .*teacher.allow_poor to True"):
         run(tmp_path, **taught, **wrong)
     results, _ = run(tmp_path, **taught, **wrong, **{"teacher.allow_poor": True})
     assert results["steps"] == 2
@@ -209,7 +209,7 @@ def test_a_classifier_at_chance_has_the_loss_of_equal_classes(teacher):
         ({"momentum_encoder.momentum": 1.5}, "momentum_encoder.momentum is 1.5; allowed: a number from 0 to 1"),
     ],
 )
-def test_what_cannot_work_is_one_line_before_anything_is_written(tmp_path, changes, message):
+def test_invalid_settings_are_one_line_before_anything_is_written(tmp_path, changes, message):
     with pytest.raises(UserError) as error:
         run(tmp_path / "run", **changes)
     assert message in str(error.value)
@@ -218,13 +218,13 @@ def test_what_cannot_work_is_one_line_before_anything_is_written(tmp_path, chang
 
 
 @pytest.mark.slow
-def test_a_teacher_of_other_classes_is_refused(teacher, tmp_path):
+def test_a_teacher_with_different_classes_is_refused(teacher, tmp_path):
     with pytest.raises(UserError, match=r"teacher .*4 classes.*2"):
         run(tmp_path, tiny_dataset(num_classes=2), **{"teacher.kind": "workdir", "teacher.path": str(teacher[0])})
 
 
 @pytest.mark.slow
-def test_an_encoder_of_another_width_is_refused(student, tmp_path):
+def test_an_encoder_of_a_different_width_is_refused(student, tmp_path):
     with pytest.raises(UserError, match=r"does not fit this network: .*set model.name"):
         run(tmp_path, **{"model.weights": str(student[0]), "model.width": 8})
 

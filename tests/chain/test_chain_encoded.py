@@ -1,4 +1,4 @@
-"""Folders through the stages: pretrain, stop and go on, teacher, probe; and the same crops on any number of devices."""
+"""Folders through the stages: pretrain, stop and resume, teacher, probe; and the same crops on any number of devices."""
 
 import json
 import signal
@@ -34,7 +34,7 @@ def encoder(trees, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_folder_is_trained_on_and_judged(trees, encoder):
+def test_a_folder_is_trained_on_and_evaluated(trees, encoder):
     folder, results, rows = encoder
     assert (results["num_train"], results["num_validation"], results["num_test"]) == (64, 16, 20)
     assert results["knn_top1"] > 40  # chance is 25
@@ -44,7 +44,7 @@ def test_a_folder_is_trained_on_and_judged(trees, encoder):
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_sees_the_same_crops_afterwards(trees, encoder, tmp_path, monkeypatch):
+def test_a_resumed_run_sees_the_same_crops(trees, encoder, tmp_path, monkeypatch):
     real = progress.Progress.advance
 
     def stop_at_5(self):

@@ -1,4 +1,4 @@
-"""kill -9 at random instants, also inside a save: the run goes on to the same end, bit for bit."""
+"""kill -9 at random instants, also inside a save: the run resumes to the same end, bit for bit."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The numbers of a step: by hand, the same on 1, 2 and 8 devices, without gradient, at their edges."""
+"""Diagnostics of a step: by hand, the same on 1, 2 and 8 devices, without gradient, edge cases."""
 
 import functools
 
@@ -134,7 +134,7 @@ def test_entropies():
 
 
 def test_chance_loss_by_hand():
-    # Four contrasts an anchor; similarities sum to 1, 1, 2, 2, 2.
+    # Four contrasts per anchor; similarities sum to 1, 1, 2, 2, 2.
     assert float(chance(CLASSES)) == pytest.approx(np.log(4))
     assert float(chance(CLASSES, scale=0.1)) == pytest.approx(0.1 * np.log(4))
     assert float(chance(CLASSES, normalizer="count")) == pytest.approx(np.log(4) * 8 / 5 / 4)
@@ -143,14 +143,14 @@ def test_chance_loss_by_hand():
     assert float(chance(lonely, normalizer="count")) == pytest.approx(np.log(4) / 4)
 
 
-def test_chance_loss_is_the_loss_8_9091_that_everybody_asks_about():
+def test_chance_loss_is_8_9091_for_the_digits_recipe():
     labels = jnp.eye(10)[jnp.arange(512) % 10]
     assert float(chance(labels, scale=0.1 / 0.07)) == pytest.approx(8.9091, abs=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["all", "one"])
 @pytest.mark.parametrize("normalizer", ["similarity", "count"])
-def test_chance_loss_is_the_loss_of_embeddings_that_are_alike(mode, normalizer):
+def test_chance_loss_is_the_loss_of_equal_embeddings(mode, normalizer):
     views = jnp.asarray(soft_labels(np.random.default_rng(0), 48, 5).reshape(16, 3, 5))
     settings = {"temperature": 0.1, "base_temperature": 0.07, "normalizer": normalizer}
     expected = contrastive_chance_loss(views, mode=mode, **settings)
@@ -159,13 +159,13 @@ def test_chance_loss_is_the_loss_of_embeddings_that_are_alike(mode, normalizer):
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-def test_chance_loss_knows_how_full_the_queue_is():
+def test_chance_loss_counts_the_filled_part_of_the_queue():
     labels = jnp.eye(2)[jnp.arange(8) % 2]
     found = chance(labels[:4], labels, contrast_mask=jnp.arange(8) < 6)
     assert float(found) == pytest.approx(np.log(6))
 
 
-# ---- edges
+# ---- edge cases
 
 
 def test_no_similar_contrast_at_all():
@@ -184,7 +184,7 @@ def test_everything_is_finite(labels, mask):
 
 def test_collapsed_embeddings_are_right_as_often_as_chance():
     labels = jnp.eye(4)[jnp.arange(32) % 4]
-    # Equal up to rounding: which contrast is nearest means nothing.
+    # Equal up to rounding: which contrast is nearest is arbitrary.
     embeddings = unit(np.ones((32, 64)) + 1e-7 * np.random.default_rng(0).normal(size=(32, 64)))
     metrics = numbers(diagnose(jnp.asarray(embeddings), labels))
     assert metrics["contrastive_accuracy"] == pytest.approx(7 / 31)

@@ -1,4 +1,4 @@
-"""The queue: what is in it at which step, and which sizes it can have."""
+"""The queue: its contents at each step, and its allowed sizes."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queu
 
 
 def keys_of_step(step, num_views=1):
-    """Two images; every number says its step, view and image."""
+    """Two images; every number encodes its step, view and image."""
     embeddings = np.array([[[100 * step + 10 * view + image] * 3 for view in range(num_views)] for image in range(2)])
     return {"embeddings": jnp.float32(embeddings), "labels": jnp.float32(-embeddings[..., :2])}
 
@@ -27,12 +27,12 @@ def test_it_holds_the_newest_keys_of_earlier_steps(slots, num_views):
         expected = expected[-2 * slots :]
 
 
-def test_nothing_is_there_before_the_first_step():
+def test_the_queue_is_empty_before_the_first_step():
     _, filled = queue_contents(empty_queue(4, 2, embeddings=3, labels=2), 1, 0)
     assert not filled.any()
 
 
-def test_a_size_that_is_no_multiple_of_the_batch_names_its_neighbors():
+def test_a_size_that_is_not_a_multiple_of_the_batch_names_its_neighbors():
     assert num_slots(0, 32) == 0
     assert num_slots(96, 32) == 3
     assert num_slots(64, 32, num_key_views=2) == 2

@@ -72,7 +72,7 @@ def run(objective, num_devices=1, num_steps=10):
 
 
 def oracle(model, num_steps=10, *, momentum=0.9, slots=3, symmetric=False):
-    """The method in plain words: an explicit list of keys, the dense definition of the loss, torch's SGD."""
+    """A naive oracle: an explicit list of keys, the dense definition of the loss, torch's SGD."""
     variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)), train=False)
     params, stats = variables["params"], variables["batch_stats"]
     average, average_stats = params, stats
@@ -206,7 +206,7 @@ def test_saved_on_8_devices_and_continued_on_4_and_2(tmp_path, monkeypatch):
             assert row.get("train/loss") == pytest.approx(expected.get("train/loss"), rel=1e-4)
 
 
-def test_a_classifier_beside_learns_and_leaves_the_encoder_alone():
+def test_an_additional_classifier_learns_and_leaves_the_encoder_unchanged():
     model, _ = parts()
     settings = {"mode": "all", "temperature": TEMPERATURE, "num_classes": 4}
     alone, _ = run(objectives.contrastive(model, **settings), num_steps=3)

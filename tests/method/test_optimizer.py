@@ -64,7 +64,7 @@ def authors_rates(*, cosine, epochs, batches, warm_epochs):
 
 @pytest.mark.parametrize("warm_epochs", [0, 2, 5])
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
-def test_per_epoch_is_what_the_authors_do(schedule, warm_epochs):
+def test_per_epoch_is_the_schedule_of_the_authors(schedule, warm_epochs):
     expected = authors_rates(cosine=schedule == "cosine", epochs=8, batches=3, warm_epochs=warm_epochs)
     actual = rates(schedule=schedule, schedule_per="epoch", warmup_steps=3 * warm_epochs)
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
@@ -155,7 +155,7 @@ def rate_at(step):
 
 
 def gradients_at(step):
-    """A tree of gradients, other ones at each step, one of them zero."""
+    """A tree of gradients, different at each step, one of them zero."""
     shift = iter(range(4))
     return jax.tree.map(lambda leaf: np.round(np.cos(3 * leaf + step + next(shift)), 1), PARAMETERS)
 
@@ -342,7 +342,7 @@ def test_parameters_and_state_can_be_donated(name, mode):
     train_step = jax.jit(train_step, donate_argnums=(0, 1))
     parameters = jax.tree.map(jnp.float32, PARAMETERS)
     state = jax.jit(tx.init)(parameters)
-    for _ in range(2):  # a buffer that stands twice in what is donated is an error
+    for _ in range(2):  # a buffer that is donated twice is an error
         before, structure = jax.tree.leaves((parameters, state)), jax.tree.structure(state)
         parameters, state = train_step(parameters, state)
         jax.block_until_ready(parameters)
@@ -363,7 +363,7 @@ def test_an_unknown_optimizer_names_what_is_allowed(field, allowed):
 # An optimizer from outside the package
 
 
-def test_one_more_entry_in_the_table_is_one_more_optimizer(monkeypatch):
+def test_an_entry_added_to_the_table_is_an_optimizer(monkeypatch):
     def signs(schedule, fields):
         update = optax.chain(optax.scale_by_sign(), optax.scale_by_learning_rate(schedule))
         return optimizer.with_weight_decay(update, schedule, fields, mode="decoupled")

@@ -1,4 +1,4 @@
-"""One step is the same on 1, 2 and 8 devices, and is what its parts say it is."""
+"""One step is the same on 1, 2 and 8 devices, and agrees with its parts."""
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ def test_a_step_moves_parameters_statistics_and_the_step_number():
     assert rows[0]["valid_anchors"] == 1
 
 
-def test_another_seed_is_another_trajectory():
+def test_a_different_seed_is_a_different_trajectory():
     _, _, view_fn = parts()
     images, labels = jnp.asarray(DATASET.train.images[:32]), jnp.asarray(DATASET.train.labels[:32])
     views = [view_fn(jax.random.key(seed), images, labels, 0).images for seed in (0, 0, 1)]
@@ -133,7 +133,7 @@ def test_the_loss_falls():
     assert np.mean([row["loss"] for row in rows[-3:]]) < np.mean([row["loss"] for row in rows[:3]]) - 0.2
 
 
-def test_chance_level_is_the_loss_of_embeddings_that_are_all_alike():
+def test_chance_level_is_the_loss_of_equal_embeddings():
     labels = jnp.repeat(jnp.eye(4)[:, None], 2, axis=1)  # 4 images x 2 views, 7 contrasts, 1 of the same class
     settings = {"mode": "all", "temperature": 0.1, "base_temperature": None}
     assert objectives.contrastive_chance_loss(labels, **settings, normalizer="similarity") == pytest.approx(np.log(7))

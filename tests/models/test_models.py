@@ -1,4 +1,4 @@
-"""Encoders: the originals' arithmetic and sizes, statistics across devices, unit embeddings, and what is refused."""
+"""Encoders: arithmetic and sizes of the originals, statistics across devices, unit embeddings, refusals."""
 
 from functools import cache, partial
 
@@ -29,7 +29,7 @@ def small_model(**fields):
     return build_model(**{"name": "resnet_small", "image_size": 8, "width": 4, "embedding_dim": 6} | fields)
 
 
-# Most of this file's time is the compiler's: the programs are small and run once.
+# Most of the time of this file is compilation: the programs are small and run once.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -121,7 +121,7 @@ def test_features_and_embeddings_have_the_stated_shapes(name, size, dim):
     assert output.embeddings.shape == (3, 32)
 
 
-def test_stem_follows_the_image_size_unless_a_field_says_otherwise():
+def test_stem_follows_the_image_size_unless_a_field_sets_it():
     assert [choose_stem(size) for size in (8, 28, 32, 64, 65, 224)] == ["cifar"] * 4 + ["imagenet"] * 2
     assert build_backbone(name="resnet18", image_size=32, stem="imagenet").stem == "imagenet"
     assert build_backbone(name="resnet18", image_size=224, stem="cifar").stem == "cifar"
@@ -189,7 +189,7 @@ def test_unit_normalize_keeps_the_direction(scale):
 
 
 @pytest.mark.parametrize("entry", [np.nan, np.inf])
-def test_unit_normalize_lets_divergence_be_seen(entry):
+def test_unit_normalize_keeps_divergence_visible(entry):
     vectors = jnp.array([[entry, 1.0], [3.0, 4.0]])
     for run in (unit_normalize, jax.jit(unit_normalize)):
         found = run(vectors)
@@ -281,7 +281,7 @@ def train_on_devices(batch_norm, num_devices):
         gradients, (embeddings, batch_stats) = jax.grad(loss, has_aux=True)(
             variables["params"], variables["batch_stats"], images, weights
         )
-        if batch_norm == "local":  # Each device has its own: the mean is one rule that makes them one again.
+        if batch_norm == "local":  # Each device has its own statistics: the state keeps their mean.
             batch_stats = jax.lax.pmean(batch_stats, "data")
         return embeddings, batch_stats, gradients
 

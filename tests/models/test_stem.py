@@ -1,4 +1,4 @@
-"""The stem that pools before it normalizes gives what BatchNorm, ReLU and max-pooling give one after another."""
+"""The stem that pools before it normalizes equals BatchNorm, ReLU and max-pooling in sequence."""
 
 import flax.linen as nn
 import jax
@@ -30,7 +30,7 @@ class InTurn(nn.Module):
 
 
 def variables_with(scale):
-    """Running statistics and parameters that are nothing special; `scale` has the signs."""
+    """Generic running statistics and parameters; `scale` has the given signs."""
     count = len(scale)
     values = np.linspace(-0.5, 0.5, count, dtype=np.float32)
     return {
@@ -50,7 +50,7 @@ SCALES = [(1.0, 0.5, 2.0, 0.1), (-1.0, 0.5, -2.0, 0.0)]
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 1)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_values_and_statistics_are_those_of_the_three_in_turn(scale, train, size, dtype):
+def test_values_and_statistics_are_those_of_the_sequence(scale, train, size, dtype):
     variables = variables_with(scale)
     images = jax.random.normal(jax.random.key(0), (6, *size, 4)).astype(dtype)
     found, changed = NormalizedMaxima(dtype).apply(variables, images, train=train, mutable=["batch_stats"])
@@ -67,7 +67,7 @@ def test_values_and_statistics_are_those_of_the_three_in_turn(scale, train, size
 
 # At a scale of exactly 0 a whole window ties, and whose gradient counts is arbitrary in either form.
 @pytest.mark.parametrize("scale", [SCALES[0], (-1.0, 0.5, -2.0, -0.1)], ids=["positive", "both_signs"])
-def test_gradients_are_those_of_the_three_in_turn(scale):
+def test_gradients_are_those_of_the_sequence(scale):
     variables = variables_with(scale)
     images = jax.random.normal(jax.random.key(1), (6, 8, 8, 4))
     weights = jax.random.normal(jax.random.key(2), (6, 4, 4, 4))

@@ -16,10 +16,10 @@ from tests.running import told
         (["export", "--workdir", "none", "--output", "x.safetensors"], ("none is no folder",)),
         (["export", "--workdir", "run", "--output", "x.onnx"], ("x.onnx", ".safetensors or .stablehlo")),
         (["export", "--workdir", "run", "--output", "old.stablehlo"], ("old.stablehlo", "not overwritten")),
-        (["show", "none.safetensors"], ("is not there",)),
-        (["show", "none.stablehlo"], ("is not there",)),
+        (["show", "none.safetensors"], ("does not exist",)),
+        (["show", "none.stablehlo"], ("does not exist",)),
         (["show", "old.stablehlo"], ("cannot be read",)),
-        (["show", "run"], ("is not a file of weights",)),
+        (["show", "run"], ("is not a weights file",)),
     ],
 )
 def test_mistakes_on_the_command_line_end_in_one_line(tmp_path, monkeypatch, capfd, arguments, parts):

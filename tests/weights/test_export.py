@@ -24,7 +24,7 @@ def expected_features(run, images):
     return run_backbone(run).apply(variables, images, train=False)
 
 
-def test_the_artifact_gives_the_runs_features_for_any_batch_size(tmp_path, capsys):
+def test_the_artifact_returns_the_runs_features_for_any_batch_size(tmp_path, capsys):
     folder = make_run(tmp_path / "run")
     path = tmp_path / "out" / "x.stablehlo"
     __main__.main(["weights", "export", "--workdir", str(folder), "--output", str(path)])
@@ -41,7 +41,7 @@ def test_the_artifact_gives_the_runs_features_for_any_batch_size(tmp_path, capsy
     assert "uint8[batch,8,8,1] -> float32[batch,16]" in capsys.readouterr().out
 
 
-def test_exported_weights_are_loadable_and_say_what_they_are(tmp_path, capsys):
+def test_exported_weights_are_loadable_and_have_metadata(tmp_path, capsys):
     folder, path = make_run(tmp_path / "run"), tmp_path / "x.safetensors"
     __main__.main(["weights", "export", "--workdir", str(folder), "--output", str(path)])
     assert_same(read_file(path), named_tensors(network()))
@@ -63,7 +63,7 @@ def test_the_head_is_exported_on_request(tmp_path):
     assert_same(fill(network(seed=1), read_file(path), where="x"), network())
 
 
-def test_jax_is_told_where_it_computes_before_anything_is_exported(tmp_path, monkeypatch):
+def test_the_platform_of_jax_is_set_before_anything_is_exported(tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr("gensupcon_jax.cluster.cpu_flags.set_for_this_machine", told.append)
     with pytest.raises(SystemExit):

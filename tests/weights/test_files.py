@@ -1,4 +1,4 @@
-"""Files of weights: what is read and written, and what is refused."""
+"""Weights files: reading, writing and refusals."""
 
 import argparse
 import sys
@@ -34,11 +34,11 @@ def test_a_written_file_is_read_back_with_its_metadata(tmp_path):
 def test_a_file_is_never_overwritten(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"precious")
-    assert "is there already and is not overwritten" in error_of(write_safetensors, path, named_tensors(network()), {})
+    assert "already exists and is not overwritten" in error_of(write_safetensors, path, named_tensors(network()), {})
     assert path.read_bytes() == b"precious"
 
 
-def test_half_precision_becomes_float32_and_wrappers_go(tmp_path):
+def test_half_precision_becomes_float32_and_wrappers_are_removed(tmp_path):
     path = tmp_path / "x.safetensors"
     tensors = {"module.conv1.weight": jnp.full((2, 1, 3, 3), 1.5, jnp.bfloat16), "fc.bias": jnp.ones(2, jnp.float16)}
     safetensors.flax.save_file(tensors, path)
@@ -54,7 +54,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 20)
     (tmp_path / "x.ckpt").touch()
     assert "cannot be read" in error_of(read_file, tmp_path / "damaged.safetensors")
-    assert "is not there" in error_of(read_file, tmp_path / "none.safetensors")
+    assert "does not exist" in error_of(read_file, tmp_path / "none.safetensors")
     assert "allowed: .safetensors, .pth, .pt" in error_of(read_file, tmp_path / "x.ckpt")
 
 
@@ -113,12 +113,12 @@ def test_pth_files_are_read_safely_with_and_without_wrappers(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ({"optimizer": 1, "epoch": 2}, "but optimizer, epoch"),
-        ([1], "but list"),
+        ({"optimizer": 1, "epoch": 2}, "contains optimizer, epoch instead"),
+        ([1], "contains list instead"),
         (ValueError("evil"), "cannot be read (ValueError)"),
     ],
 )
-def test_pth_files_of_something_else_are_refused(tmp_path, monkeypatch, content, part):
+def test_pth_files_without_a_state_dict_are_refused(tmp_path, monkeypatch, content, part):
     (tmp_path / "net.pt").touch()
     monkeypatch.setitem(sys.modules, "torch", fake_torch(content, []))
     assert part in error_of(read_file, tmp_path / "net.pt")

@@ -1,4 +1,4 @@
-"""Which names are known, and what is said of others."""
+"""Known names, and the error for unknown ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A teacher says exactly what the network says that it was made from; an unfit one stops in one line."""
+"""A teacher predicts exactly what its network predicts; an incompatible one is refused in one line."""
 
 import json
 
@@ -156,7 +156,7 @@ def test_weights_have_the_logits_of_the_network_that_they_name(tmp_path, num_cha
     np.testing.assert_allclose(teacher.mean, DESCRIPTION["mean"] * num_channels, rtol=1e-6)
 
 
-def test_weights_compute_in_the_type_they_are_told(tmp_path):
+def test_weights_compute_in_the_given_dtype(tmp_path):
     variables, _ = network(3)
     path = write_weights(tmp_path / "teacher.safetensors", variables)
     images = jnp.asarray(np.random.default_rng(1).standard_normal((4, SIZE, SIZE, 3)), jnp.float32)
@@ -201,7 +201,7 @@ def test_probabilities_and_the_students_gradient_are_the_same_on_1_2_and_8_devic
     gradient = 2 * np.mean((expected @ weights)[:, None] * expected, axis=0)
     if kind == "callable":
         teacher = load("callable", function=logits)
-    elif kind == "exported callable":  # what a library user may hand over
+    elif kind == "exported callable":  # as a library user may pass it
         spec = jax.ShapeDtypeStruct(jax.export.symbolic_shape(f"b, {SIZE}, {SIZE}, 1"), jnp.float32)
         teacher = load("callable", function=jax.export.export(jax.jit(logits))(spec).call)
     else:
@@ -213,7 +213,7 @@ def test_probabilities_and_the_students_gradient_are_the_same_on_1_2_and_8_devic
         np.testing.assert_allclose(found[1], gradient, rtol=1e-4)
 
 
-# What the teacher sees
+# Preprocessing
 
 
 def probabilities_of(teacher, images=IMAGES, temperature=1.0, **student):
@@ -306,7 +306,7 @@ def test_a_function_without_a_derivative_can_teach():
     assert gradient == 0
 
 
-# Whether it knows this data
+# Checks against the data
 
 
 def test_another_number_of_classes_stops_before_anything_compiles(monkeypatch):
@@ -337,25 +337,25 @@ def test_accuracy_counts_every_validation_image_once(num_devices):
     assert found == pytest.approx(100 * (1 - 1 / len(split.images)))
     shuffled = load("callable", function=lambda images: jnp.roll(brightest_quarter(images), 1, axis=1))
     assert "100.00 %" in teachers.check_teacher(knowing, split, **STUDENT, **settings, allow_poor=False)
-    with pytest.raises(UserError, match=r"0\.00 % of the validation images.*another order"):
+    with pytest.raises(UserError, match=r"0\.00 % accuracy on the validation images.*different order"):
         teachers.check_teacher(shuffled, split, **STUDENT, **settings, allow_poor=False)
 
 
 def test_a_teacher_below_twice_chance_stops_the_run_unless_allowed():
-    assert teachers.judge_accuracy(20.0, 10, False) == (
-        "teacher: 20.00 % of the validation images are right (chance: 10 %)"
+    assert teachers.check_accuracy(20.0, 10, False) == (
+        "teacher: 20.00 % accuracy on the validation images (chance: 10 %)"
     )
     with pytest.raises(UserError) as stopped:
-        teachers.judge_accuracy(19.9, 10, False)
+        teachers.check_accuracy(19.9, 10, False)
     for words in ("19.90 %", "20 % or more", "order", "teacher.mean", "teacher.image_size", "teacher.allow_poor"):
         assert words in str(stopped.value)
-    assert "teacher.allow_poor is True" in teachers.judge_accuracy(19.9, 10, True)
+    assert "teacher.allow_poor is True" in teachers.check_accuracy(19.9, 10, True)
 
 
-def test_of_two_classes_three_quarters_right_are_enough():
-    teachers.judge_accuracy(75.0, 2, False)
+def test_with_two_classes_three_quarters_accuracy_are_enough():
+    teachers.check_accuracy(75.0, 2, False)
     with pytest.raises(UserError, match="75 % or more"):
-        teachers.judge_accuracy(74.9, 2, False)
+        teachers.check_accuracy(74.9, 2, False)
 
 
 # Fingerprint
@@ -393,7 +393,7 @@ def test_the_fingerprint_is_that_of_the_weights(tmp_path, kind):
         ({"kind": "none", "function": flat()}, "teacher.kind is 'none'; set teacher.kind to 'callable'"),
         ({"kind": "callable"}, "teacher.kind is 'callable' but the teacher function is None"),
         ({"kind": "stablehlo"}, "teacher.path is None"),
-        ({"kind": "stablehlo", "path": "nowhere"}, "teacher.path nowhere is not there"),
+        ({"kind": "stablehlo", "path": "nowhere"}, "teacher.path nowhere does not exist"),
         ({"kind": "weights", "path": "."}, "teacher.path . is a folder"),
         ({"kind": "callable", "function": flat(), "std": (0.0,)}, "teacher.std is .0.0.; allowed: numbers above 0"),
         ({"kind": "callable", "function": flat(), "mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0)}, "allowed: 3 number"),
@@ -410,7 +410,7 @@ def test_mistakes_are_one_line(fields, message):
 
 def test_color_statistics_do_not_serve_a_gray_teacher(tmp_path):
     path = exported(tmp_path / "teacher", flat(), ("b", SIZE, SIZE, 1))
-    with pytest.raises(UserError, match=r"teacher.mean is None and the data's has 3; allowed: 1 number"):
+    with pytest.raises(UserError, match=r"teacher.mean is None and that of the data has 3; allowed: 1 number"):
         load("stablehlo", COLOR, path=path)
 
 
@@ -458,7 +458,7 @@ def test_an_artifact_for_other_hardware(tmp_path):
 
 def test_an_artifact_of_another_size_than_the_field(tmp_path):
     path = exported(tmp_path / "teacher", flat(), ("b", SIZE, SIZE, 1))
-    with pytest.raises(UserError, match=r"teacher.image_size is 16, but .* takes images of 8 pixels only"):
+    with pytest.raises(UserError, match=r"teacher.image_size is 16, but .* takes only images of 8 pixels"):
         load("stablehlo", path=path, image_size=16)
 
 

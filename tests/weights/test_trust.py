@@ -1,4 +1,4 @@
-"""What comes from others is data: no pickle is loaded, no archive unpacked, nothing in a report runs."""
+"""Files of others are data: no pickle is loaded, no archive unpacked, nothing in a report runs."""
 
 import ast
 import pickle

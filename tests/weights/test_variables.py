@@ -1,4 +1,4 @@
-"""Weights both ways: the originals' names and layouts, and ours."""
+"""Conversion of weights between the original names and layouts and ours."""
 
 import ast
 
@@ -65,7 +65,7 @@ def test_timm_names_fill_backbone_and_classifier():
     assert_same(fill(shapes, original("timm_resnet50.npz"), where="golden"), jax.tree.map(np.asarray, expected))
 
 
-def test_a_files_other_parts_are_left_out_where_only_some_are_asked_for():
+def test_other_parts_of_a_file_are_left_out_if_only_some_are_requested():
     shapes = shapes_of(build_model(name="resnet18", image_size=32, head="linear", embedding_dim=3))
     before = jax.tree.map(lambda leaf: np.full(leaf.shape, 7, np.float32), shapes)
     filled = fill(before, original("supcontrast_resnet18.npz"), where="golden", parts=("backbone",))
@@ -111,7 +111,7 @@ def test_exported_names_and_shapes_are_the_originals(name, head):
     assert all(value.flags.c_contiguous for value in named.values())
 
 
-def test_a_head_is_no_part_of_timms_networks():
+def test_a_head_is_not_part_of_timms_networks():
     assert not any(name.startswith("head") for name in named_tensors(network()))
     assert {"fc.weight", "conv1.weight"} <= set(named_tensors(network()))
 
@@ -201,7 +201,7 @@ def test_missing_unexpected_and_wrongly_shaped_names_are_listed_five_each():
     assert "1 of another shape: encoder.conv1.weight (4, 1, 7, 7) in the file, (4, 1, 3, 3) here" in message
 
 
-def test_a_file_without_a_part_that_is_asked_for_is_refused():
+def test_a_file_without_a_requested_part_is_refused():
     headless = named_tensors(network())
     assert "4 missing in the file: head." in error_of(fill, network(), headless, where="x")
     assert_same(
@@ -214,7 +214,7 @@ def test_a_file_without_a_part_that_is_asked_for_is_refused():
     )
 
 
-def test_another_number_of_classes_is_named():
+def test_a_different_number_of_classes_is_named():
     named = named_tensors(network()) | {
         "fc.bias": np.zeros(10, np.float32),
         "fc.weight": np.zeros((10, 16), np.float32),
