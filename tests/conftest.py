@@ -1,5 +1,6 @@
 """Eight CPU devices, quick compiles and shape checks by name: set before jax and the package are first imported."""
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -32,3 +33,22 @@ def coarse_pictures(monkeypatch):
     """Reports with fewer pixels, in less time."""
     if "gensupcon_jax.report.drawing" in sys.modules:
         monkeypatch.setattr("gensupcon_jax.report.drawing.PICTURE_DPI", 60)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_memory():
+    """After a file, free memory goes back to the machine, and where much is left, compiled programs too."""
+    yield
+    import jax  # at the top it would be before the hook
+
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim") and _resident_gib() > 2:  # of glibc; it costs a tenth of a second
+        libc.malloc_trim(0)
+        if _resident_gib() > 3:
+            jax.clear_caches()
+            libc.malloc_trim(0)
+
+
+def _resident_gib():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
