@@ -83,6 +83,7 @@ def test_teacher_and_probe_take_folders_too(trees, encoder, tmp_path):
     assert results["knn_top1"] == encoder[1]["knn_top1"]
 
 
+@pytest.mark.slow
 def test_images_in_memory_can_be_seen_at_another_size(tmp_path):
     config = tiny_config(steps=2, **{"dataset.image_size": 12})
     results = train.train_and_evaluate(config, tmp_path, devices=jax.devices()[:1])

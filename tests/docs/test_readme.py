@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from gensupcon_jax import __main__
 from tests import ROOT
@@ -12,6 +13,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_your_own_images_then_the_encoder_as_one_file(tmp_path, monkeypatch):
     split = tiny_dataset().train
     np.save(tmp_path / "images.npy", split.images)
