@@ -1,4 +1,4 @@
-"""What jax is told on a machine without an accelerator, before it first looks for devices."""
+"""Flags of jax on a machine without an accelerator, set before jax initializes its devices."""
 
 import importlib.util
 from collections.abc import MutableMapping
@@ -6,27 +6,27 @@ from pathlib import Path
 
 import jax
 
-# Files that the drivers of TPUs and of NVIDIA's (dxg: under Windows) and AMD's GPUs make.
+# Device files of TPUs, of NVIDIA's (dxg: under Windows) and of AMD's GPUs.
 _ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "dxg", "kfd")
 
-# YNN, the library that XLA brings, computes matrix products, elementwise chains and sums: measured in docs/performance.md.
+# XLA's library YNN computes matrix products, elementwise operations and sums: measured in docs/performance.md.
 _YNN = "--xla_cpu_experimental_ynn_fusion_type=" + ",".join(
     f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("DOT", "ELTWISE", "REDUCE")
 )
-# By version of jax, what was measured with it: XLA ends the process for a flag that it does not know, and these may change.
+# Flags measured with each version of jax: XLA ends the process for an unknown flag, and these flags may change.
 _MEASURED = {(0, 10): _YNN, (0, 11): _YNN}
 
 
 def flags_of(version: tuple[int, ...]) -> str:
-    """XLA_FLAGS for a CPU under this version of jax; empty for one that was not measured."""
+    """XLA_FLAGS for a CPU under this version of jax; empty for versions that were not measured."""
     return _MEASURED.get((version[0], version[1]), "")
 
 
 def set_for_this_machine(environ: MutableMapping[str, str], devices: Path = Path("/dev")) -> None:
-    """Set XLA_FLAGS where jax will compute on the CPU and the user has set none.
+    """Set XLA_FLAGS if jax will compute on the CPU and the user has not set them.
 
-    Where the TPU compiler is installed (for `plan`) and no TPU is there, jax is also kept from looking for one: libtpu
-    complains in four lines.
+    If the TPU compiler is installed (for `plan`) but there is no TPU, jax is also kept from looking for one, as libtpu
+    would print four lines of warnings.
     """
     if not _computes_on_cpu(environ, devices):
         return
@@ -37,7 +37,7 @@ def set_for_this_machine(environ: MutableMapping[str, str], devices: Path = Path
 
 
 def _computes_on_cpu(environ: MutableMapping[str, str], devices: Path) -> bool:
-    """It was told to, or no driver of an accelerator is there."""
+    """Whether JAX_PLATFORMS requests it, or there is no driver of an accelerator."""
     platforms = environ.get("JAX_PLATFORMS")
     if platforms:
         return platforms == "cpu"

@@ -1,7 +1,7 @@
-"""Several processes as one run: they join, share small values, and when one is lost the others stop and say which.
+"""Several processes as one run: they join, share small values, and if one is lost, the others stop and report it.
 
-Beside jax's own service every process keeps one TCP connection to process 0, on the coordinator's port. jax alone says of
-a lost process only that a connection broke, aborts from C++, or waits for ever when a process raises or leaves early.
+In addition to jax's service, every process keeps one TCP connection to process 0, on the coordinator's port. For a lost process
+jax alone reports only a broken connection, aborts from C++, or waits forever if a process raises or leaves early.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from gensupcon_jax import text
 from gensupcon_jax.cluster.detection import Member
 from gensupcon_jax.errors import UserError
 
-LOST = 75  # exit status (EX_TEMPFAIL): another process was lost, starting all of them again goes on
+LOST = 75  # exit status (EX_TEMPFAIL): another process was lost; restarting all of them resumes the run
 _BEAT_SECONDS = 2.0
-_SILENCE_SECONDS = 40.0  # without a beat: frozen, or its machine is gone
+_SILENCE_SECONDS = 40.0  # without a heartbeat: frozen, or its machine is lost
 _EARLY_SECONDS = 30.0  # how long one process may have finished before the others
-_NOTICE_SECONDS = 50.0  # where joining may take longer than this, what is missing is said meanwhile
-_TRY_SECONDS = 10.0  # one attempt to connect: an address that swallows everything does not use up all of the time
-_BLAME_SECONDS = 5.0  # how long a broken collective waits for the name of the process that broke it
+_NOTICE_SECONDS = 50.0  # after this time a warning names the missing processes
+_TRY_SECONDS = 10.0  # per connection attempt, so that an address that drops packets does not use up all of the time
+_BLAME_SECONDS = 5.0  # how long a broken collective waits until the lost process is known
 
 
 class Alone:
@@ -37,40 +37,40 @@ class Alone:
     process_id, num_processes = 0, 1
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, in their order."""
+        """The values of all processes, in order."""
         return [value]
 
     def finish(self) -> None:
-        """Nobody to wait for."""
+        """Return at once."""
 
 
 _group: Any = Alone()
 
 
 def group() -> Any:
-    """The processes of this run: the Group after `join`, else Alone; UserError when jax knows more processes."""
+    """The processes of this run: the Group after `join`, else Alone; UserError if jax has more processes."""
     if jax.process_count() != _group.num_processes:
         raise UserError(
-            f"jax knows {jax.process_count()} processes, gensupcon_jax {_group.num_processes}; "
-            "call gensupcon_jax.cluster.processes.join in place of jax.distributed.initialize"
+            f"jax has {jax.process_count()} processes, gensupcon_jax {_group.num_processes}; "
+            "call gensupcon_jax.cluster.processes.join instead of jax.distributed.initialize"
         )
     return _group
 
 
 def is_first() -> bool:
-    """Whether this process writes what people read."""
+    """Whether this process writes logs and files."""
     return _group.process_id == 0
 
 
 def share(value: Any) -> Any:
-    """Process 0's value (of JSON) on every process; all of them must call it."""
+    """The JSON value of process 0 on every process; a collective call."""
     return group().gather(value if is_first() else None)[0]
 
 
 def join(member: Member, *, timeout: float = 50.0) -> None:
-    """Meet the other processes and start jax's own service; before anything else of jax.
+    """Connect to the other processes and start jax's service; must precede any other use of jax.
 
-    timeout: seconds until all must have come.  Raises UserError that names the coordinator, or the processes that are missing.
+    timeout: seconds to wait for all processes.  Raises UserError that names the coordinator, or the missing processes.
     """
     global _group
     host, port = _host_and_port(member.coordinator_address)
@@ -84,7 +84,7 @@ def join(member: Member, *, timeout: float = 50.0) -> None:
     deadline = time.monotonic() + timeout
     connect = _meet_as_first if member.process_id == 0 else _meet_as_other
     connections = connect(member, host, port, deadline, timeout)
-    # The sockets that met stay open on the coordinator's port; jax's service listens there from now on.
+    # The connected sockets stay open on the coordinator's port; from now on jax's service listens there.
     jax.distributed.initialize(
         member.coordinator_address,
         member.num_processes,
@@ -97,19 +97,19 @@ def join(member: Member, *, timeout: float = 50.0) -> None:
 
 
 def is_waited_for() -> bool:
-    """Whether other processes still count on this one."""
+    """Whether other processes still depend on this one."""
     return isinstance(_group, Group) and not _group.is_done
 
 
 def finish() -> None:
-    """The end of a run: wait until every process has come to it."""
+    """Wait until every process has reached the end of the run."""
     _group.finish()
 
 
 def leave(status: int, message: str, *, reason: str) -> NoReturn:
-    """End this process with a message on standard error; the others are told the reason, one line, and stop.
+    """End this process with a message on standard error; the others receive the reason, one line, and stop.
 
-    status: 0 was asked to stop, 1 a mistake of the user (starting again is no help), LOST anything else; the others end with it.
+    status: 0 after a stop request, 1 for a user error (a restart does not help), else LOST; the others exit with it too.
     """
     if is_waited_for():
         _group.leave(status, message, {"reason": reason, "status": status})
@@ -118,16 +118,16 @@ def leave(status: int, message: str, *, reason: str) -> NoReturn:
 
 
 def leave_after_crash(error: BaseException) -> NoReturn:
-    """End this process after an exception that nobody expected: another process may be its cause, that one is named."""
+    """End this process after an unexpected exception; if a lost process is its cause, that one is reported."""
     if isinstance(_group, Alone):
         raise error
-    time.sleep(_BLAME_SECONDS)  # the watching threads end this process when they know better
+    time.sleep(_BLAME_SECONDS)  # if another process was lost, the reading threads end this process
     trace = "".join(traceback.format_exception(error)).rstrip()
     leave(LOST, trace, reason=f"it raised {type(error).__name__}: {text.reason(error)}")
 
 
 def abort(message: str, *, reason: str) -> NoReturn:
-    """End this process at once, from any thread: it hangs; the others also say where their threads stand."""
+    """End this hanging process at once, from any thread; the others also print the stacks of their threads."""
     if isinstance(_group, Group):
         _group.leave(LOST, message, {"reason": reason, "status": LOST, "is_hanging": True})
     print(message, file=sys.stderr)
@@ -135,7 +135,7 @@ def abort(message: str, *, reason: str) -> NoReturn:
 
 
 class Group:
-    """The connections of one process: to process 0, or of process 0 to all others; a thread reads each."""
+    """The connections of one process: to process 0, or from process 0 to all others, each read by a thread."""
 
     def __init__(self, member: Member, connections: dict[int, "_Connection"]):
         self.process_id, self.num_processes = member.process_id, member.num_processes
@@ -150,11 +150,11 @@ class Group:
 
     @property
     def is_done(self) -> bool:
-        """Whether every process has come to its end."""
+        """Whether every process has finished."""
         return self._is_done.is_set()
 
     def gather(self, value: Any) -> list[Any]:
-        """The values (of JSON) of all processes, in their order; every process must call it, and waits for the others."""
+        """The JSON values of all processes, in order; a collective call."""
         if self.process_id:
             self._send(0, {"value": value})
             return self._receive(0)
@@ -164,33 +164,33 @@ class Group:
         return values
 
     def finish(self) -> None:
-        """Wait until every process has come to its end, then nobody watches anybody any more."""
+        """Wait until every process has finished, then stop monitoring them."""
         if self.is_done:
             return
-        self._tell({"finished": True})
+        self._broadcast({"finished": True})
         while not self.is_done:
             time.sleep(0.02)
             if not self.process_id and len(self._finished) == len(self._connections):
                 self._is_done.set()
-                self._tell({"all_finished": True})
+                self._broadcast({"all_finished": True})
 
     def leave(self, status: int, message: str, why: dict) -> NoReturn:
-        """Print, tell the others, and end without the waiting that jax does at exit."""
+        """Print, notify the others, and exit without waiting for them as jax does at exit."""
         with self._exit_lock:
             self._is_done.set()
             print(message, file=sys.stderr)
-            self._tell({"left": why})
+            self._broadcast({"left": why})
             _exit(status)
 
     def _send(self, peer: int, message: dict) -> None:
         try:
             self._connections[peer].send(message)
         except OSError:
-            time.sleep(_BLAME_SECONDS)  # the thread that reads from it says what happened, and ends the process
+            time.sleep(_BLAME_SECONDS)  # the reading thread reports what happened, and ends the process
             self._lost(peer, "its connection broke")
 
     def _receive(self, peer: int) -> Any:
-        while True:  # in pieces: a wait without end would keep signals from being handled
+        while True:  # with a timeout, as an endless wait would block signal handlers
             with contextlib.suppress(queue.Empty):
                 return self._values[peer].get(timeout=1.0)
 
@@ -200,11 +200,11 @@ class Group:
             try:
                 message = connection.receive(_SILENCE_SECONDS)
             except TimeoutError:
-                return self._lost(peer, f"it has not been heard of for {_SILENCE_SECONDS:.0f} seconds")
+                return self._lost(peer, f"it sent no heartbeat for {_SILENCE_SECONDS:.0f} seconds")
             except (OSError, ValueError):
                 message = None
             if message is None:
-                return self._lost(peer, "it was killed, or its machine is gone")
+                return self._lost(peer, "it was killed, or its machine was lost")
             if "value" in message:
                 self._values[peer].put(message["value"])
             elif "finished" in message:
@@ -220,13 +220,13 @@ class Group:
     def _beat(self) -> None:
         while not self._is_done.wait(_BEAT_SECONDS):
             for peer, connection in self._connections.items():
-                with contextlib.suppress(OSError):  # the reading thread sees it too
+                with contextlib.suppress(OSError):  # the reading thread notices it too
                     connection.send({})
                 if time.monotonic() - self._finished.get(peer, time.monotonic()) > _EARLY_SECONDS:
-                    self._lost(peer, "it left early, before the others had finished")
+                    self._lost(peer, "it exited before the others had finished")
 
     def _lost(self, peer: int, reason: str, *, status: int = LOST, is_hanging: bool = False, name: str = "") -> None:
-        """Say who was lost, tell the others, end this process."""
+        """Report the lost process, notify the others, end this process."""
         with self._exit_lock:
             if self._is_done.is_set():
                 return
@@ -234,14 +234,14 @@ class Group:
             name = name or self._connections[peer].name
             if is_hanging:
                 faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
-            remedy = "; start all processes again, they go on from the newest checkpoint" if status == LOST else ""
+            remedy = "; start all processes again; they resume from the newest checkpoint" if status == LOST else ""
             text = f"process {self.process_id} stops because {name} has stopped: {reason}{remedy}"
             print(f"error: {text}" if status else text, file=sys.stderr)
-            # Also the one that is lost: where it is process 0 and lives, it alone can tell the others, who would blame this one.
-            self._tell({"lost": {"reason": reason, "status": status, "is_hanging": is_hanging, "name": name}})
+            # Also to the lost one: if it is process 0 and still alive, only it can notify the others, which would blame this one.
+            self._broadcast({"lost": {"reason": reason, "status": status, "is_hanging": is_hanging, "name": name}})
             _exit(status)
 
-    def _tell(self, message: dict) -> None:
+    def _broadcast(self, message: dict) -> None:
         for connection in self._connections.values():
             with contextlib.suppress(OSError):
                 connection.send(message)
@@ -250,7 +250,7 @@ class Group:
 def _exit(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # not sys.exit: jax waits at exit for processes that will not come
+    os._exit(status)  # not sys.exit, where jax would wait for the lost processes
 
 
 class _Connection:
@@ -265,7 +265,7 @@ class _Connection:
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, timeout: float) -> dict | None:
-        """The next message, None when the other side is gone; TimeoutError without one for so long."""
+        """The next message, None if the connection is closed; TimeoutError after `timeout` seconds."""
         self._socket.settimeout(timeout)
         while b"\n" not in self._rest:
             read = self._socket.recv(1 << 16)
@@ -276,7 +276,7 @@ class _Connection:
         return json.loads(line)
 
     def has_ended(self) -> bool:
-        """Whether the other side is gone, without taking anything of what it said."""
+        """Whether the other side has closed the connection; consumes no message."""
         self._socket.setblocking(False)
         try:
             return self._socket.recv(1, socket.MSG_PEEK) == b""
@@ -296,14 +296,14 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeout: float) -> dict[int, _Connection]:
-    """Listen on the coordinator's port until every other process has said who it is."""
+    """Listen on the coordinator's port until every other process has connected."""
     connections: dict[int, _Connection] = {}
     missing = set(range(1, member.num_processes))
     notice = deadline - timeout + _NOTICE_SECONDS
     with _listening(member.coordinator_address, port) as listener:
         while missing:
             if time.monotonic() > notice:
-                _say_who_waits(
+                _warn_while_waiting(
                     f"process 0 at {member.coordinator_address}: {_missing(missing, _NOTICE_SECONDS)}", timeout
                 )
                 notice = deadline
@@ -313,7 +313,7 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
                 greeting = _Connection(accepted, "?").receive(5.0)
             except (TimeoutError, OSError, ValueError):
                 if time.monotonic() < deadline:
-                    continue  # somebody else who knocked at this port
+                    continue  # not a process of this run
                 for connection in connections.values():
                     connection.send({"refused": _missing(missing, timeout)})
                 raise UserError(f"process 0 at {member.coordinator_address}: {_missing(missing, timeout)}") from None
@@ -321,22 +321,24 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
             who = greeting.get("process_id")
             connection = _Connection(accepted, f"process {who} ({peer_host.removeprefix('::ffff:')})")
             if who in connections and connections[who].has_ended():
-                missing.add(who)  # it died and was started again while others are still on their way
+                missing.add(who)  # it was restarted while others are still missing
             if who in missing and greeting.get("num_processes") == member.num_processes:
                 missing.remove(who)
                 connections[who] = connection
             else:
                 reason = f"process 0 waits for {sorted(missing)} of {member.num_processes} processes, found {greeting}"
                 with contextlib.suppress(OSError):
-                    connection.send({"refused": f"{reason}; give each process its own --process_id, all the same rest"})
+                    connection.send(
+                        {"refused": f"{reason}; give each process its own --process_id, and the same other flags"}
+                    )
     for connection in connections.values():
         connection.send({"welcome": True})
     return connections
 
 
-def _say_who_waits(sentence: str, timeout: float) -> None:
+def _warn_while_waiting(sentence: str, timeout: float) -> None:
     print(
-        f"warning: {sentence}; tries on until {timeout:.0f} seconds are over (--join_timeout)",
+        f"warning: {sentence}; retrying for up to {timeout:.0f} seconds (--join_timeout)",
         file=sys.stderr,
         flush=True,
     )
@@ -344,7 +346,7 @@ def _say_who_waits(sentence: str, timeout: float) -> None:
 
 def _missing(missing: set[int], timeout: float) -> str:
     return (
-        f"of the other processes {', '.join(map(str, sorted(missing)))} did not come within {timeout:.0f} seconds; "
+        f"no connection from processes {', '.join(map(str, sorted(missing)))} within {timeout:.0f} seconds; "
         "start them with the same --coordinator_address and --num_processes"
     )
 
@@ -361,7 +363,7 @@ def _listening(address: str, port: int) -> socket.socket:
 
 
 def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeout: float) -> dict[int, _Connection]:
-    """Knock at process 0 until it answers; its answer comes when all are there."""
+    """Connect to process 0, with retries; it answers when all processes are connected."""
     who = f"process {member.process_id}"
     notice = deadline - timeout + _NOTICE_SECONDS
 
@@ -373,7 +375,7 @@ def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeou
 
     while True:
         try:
-            # Half of the time that is left: a name may have two addresses, and each of them gets this.
+            # Half of the remaining time: a name may have two addresses, and each is tried for that long.
             patience = min(_TRY_SECONDS, (deadline - time.monotonic()) / 2)
             connected = socket.create_connection((host, port), timeout=max(patience, 0.1))
             connection = _Connection(connected, f"process 0 ({member.coordinator_address})")
@@ -387,9 +389,9 @@ def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeou
         if time.monotonic() > deadline:
             raise UserError(unreachable(timeout, reason))
         if time.monotonic() > notice:
-            _say_who_waits(unreachable(_NOTICE_SECONDS, reason), timeout)
+            _warn_while_waiting(unreachable(_NOTICE_SECONDS, reason), timeout)
             notice = deadline
         time.sleep(0.2)
     if "refused" in answer:
-        raise UserError(f"{who} was sent away by process 0 at {member.coordinator_address}: {answer['refused']}")
+        raise UserError(f"{who} was rejected by process 0 at {member.coordinator_address}: {answer['refused']}")
     return {0: connection}

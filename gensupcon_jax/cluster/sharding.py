@@ -1,4 +1,4 @@
-"""The mesh of all devices, and what lies where on it."""
+"""The mesh of all devices, and the shardings of arrays on it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,18 +16,18 @@ QUEUE = PartitionSpec(None, DATA_AXIS)  # [slot, batch, ...]
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """One axis, `data`, over the given devices or all devices of all processes, those of a process side by side."""
+    """One axis, `data`, over the given devices or all devices of all processes, grouped by process."""
     devices = list(devices) if devices is not None else jax.devices()
     # Not jax.make_mesh, which may reorder: process p reads the p-th share of a batch, so its devices must hold that share.
     ordered = np.array(sorted(devices, key=lambda device: device.process_index), object)
-    # jax 0.10 makes Explicit axes by default; the step's own code says where arrays lie.
+    # jax 0.10 makes Explicit axes by default; here the code of the step determines the placement of arrays.
     return Mesh(ordered, (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """The tree's arrays, the same on every process, on the devices of all of them.
+    """Place arrays that are equal on every process on the devices of all processes.
 
-    `jax.device_put` sends nothing to the devices of other processes.
+    `jax.device_put` does not transfer to the devices of other processes.
     """
     return jax.jit(lambda arrays: arrays, out_shardings=shardings)(tree)
 
@@ -43,12 +43,12 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """The first axis spread over the devices."""
+    """The first axis sharded over the devices."""
     return NamedSharding(mesh, BATCH)
 
 
 def local_batch_size(batch_size: int, num_devices: int, field: str = "batch_size") -> int:
-    """Images of one device; UserError with the nearest valid sizes when they do not divide."""
+    """Images per device; UserError with the nearest valid sizes if the batch is not divisible."""
     if batch_size % num_devices or batch_size < 1:
         lower = batch_size // num_devices * num_devices
         nearest = " or ".join(str(size) for size in (lower, lower + num_devices) if size > 0)
@@ -60,7 +60,7 @@ def local_batch_size(batch_size: int, num_devices: int, field: str = "batch_size
 
 
 def make_replicated(tree, axis_name: str = DATA_AXIS):
-    """Inside `shard_map`: the mean over devices of every leaf that may differ between them, the others as they are."""
+    """Inside `shard_map`: the mean over devices of every leaf that may differ between them; other leaves are unchanged."""
 
     def mean(leaf):
         varying = jax.typeof(leaf).manual_axis_type.varying  # called `vma` before jax 0.10

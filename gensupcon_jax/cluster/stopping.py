@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM and the first SIGINT are remembered until the step is done, the second SIGINT stops at once."""
+"""Stop requests: SIGTERM and the first SIGINT take effect after the current step, the second SIGINT at once."""
 
 import contextlib
 import os
@@ -13,9 +13,9 @@ from gensupcon_jax.errors import RunStopped
 
 
 class StopRequest:
-    """Whether the run was asked to stop, and by which signal.
+    """Whether a signal requested a stop, and which one.
 
-    On several processes jax listens for SIGTERM and lets all stop after the same step, whichever of them was asked.
+    With several processes jax handles SIGTERM, and all stop after the same step, whichever of them received it.
     """
 
     signal_name: str | None = None
@@ -23,17 +23,17 @@ class StopRequest:
     _num_asked = 0
 
     def is_due(self) -> bool:
-        """Whether to stop after this step; every process asks once a step."""
+        """Whether to stop after this step; every process calls it once per step."""
         self._num_asked += 1
-        # jax lets all stop at the count after the last one asked for, 0 before the first: of a run that goes on, with a signal
-        # during compilation, the number of the step would already be past it, and the signal lost.
+        # jax stops all processes at the count after the last one, 0 before the first. The step number of a resumed run would
+        # already be past that count after a signal during compilation, and the signal would be lost.
         if processes.group().num_processes > 1 and multihost_utils.reached_preemption_sync_point(self._num_asked):
             self.signal_name = "SIGTERM"
         return self.signal_name is not None
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within it a signal is only remembered; outside, where nothing is unsaved, it ends the run at once."""
+        """A context in which a signal is only recorded; outside of it, where nothing is unsaved, it ends the run at once."""
         self._is_deferred = True
         try:
             yield
@@ -48,19 +48,19 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
         if not self._is_deferred:
-            raise RunStopped(f"{self.signal_name}: nothing is lost; the same command goes on")
+            raise RunStopped(f"{self.signal_name}: nothing is lost; the same command resumes")
         if processes.group().num_processes > 1:
-            os.kill(os.getpid(), signal.SIGTERM)  # jax tells the others
+            os.kill(os.getpid(), signal.SIGTERM)  # jax notifies the other processes
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Within it, signals are a StopRequest's; outside of the main thread, where Python allows no handlers, nothing changes."""
+    """A context in which signals become stop requests; without effect outside of the main thread, as in Python."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    # jax has its own handler of SIGTERM where there are several processes; Python's would take its place for good.
+    # With several processes jax has its own handler of SIGTERM, which a Python handler would replace permanently.
     numbers = (signal.SIGINT,) if processes.group().num_processes > 1 else (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, request.remember) for number in numbers}
     try:

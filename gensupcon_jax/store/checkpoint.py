@@ -1,4 +1,4 @@
-"""Keep and restore the state of a run: orbax writes, a fingerprint of the bits says whether what comes back is what was saved."""
+"""Checkpoints of a run: written by orbax, verified by a fingerprint of the bits when restored."""
 
 import contextlib
 import functools
@@ -19,36 +19,36 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, absolute
 from gensupcon_jax.text import reason
 
-DAMAGED = "checkpoints_damaged"  # beside the checkpoints: where those that cannot be used are moved
+DAMAGED = "checkpoints_damaged"  # folder beside the checkpoints, for damaged ones
 _STATE, _RECORD = "state", "record"
 
 
 class Restored(NamedTuple):
-    """A good checkpoint: numpy arrays in the shape that was asked for, and what was recorded beside them."""
+    """A restored checkpoint: NumPy arrays with the requested structure, and the record saved with them."""
 
     step: int
     fields: dict[str, Any]
     record: dict[str, Any]
 
 
-class Damaged(Exception):  # noqa: N818  (what is damaged, not what went wrong)
-    """A checkpoint that cannot be read, or is not what was saved; the message says why in one line."""
+class Damaged(Exception):  # noqa: N818  (an object that is damaged)
+    """A checkpoint that cannot be read or differs from what was saved; the message is the reason in one line."""
 
 
 class Checkpoints:
     """The checkpoints of one run, written in the background: the newest `keep`, and the best by validation.
 
-    On several processes all call every method at the same step.
+    With several processes, every method is a collective call.
     """
 
     def __init__(self, folder: Path, *, keep: int):
         self._folder, self._keep, self._best_step = folder, keep, None
 
     def restore_newest(self, abstract_fields: dict) -> Restored | None:
-        """The newest good checkpoint, placed by the shardings asked for; None before the first save.
+        """The newest intact checkpoint, placed with the shardings of `abstract_fields`; None before the first save.
 
-        A damaged one is moved aside and the one before it is taken, with a warning that names both, on all processes alike.
-        Raises UserError when all are damaged (nothing is moved then) or when a good one does not fit these shapes.
+        A damaged one is moved aside and the previous one is used, with a warning that names both, on all processes alike.
+        Raises UserError if all are damaged (then nothing is moved) or if an intact one does not match these shapes.
         """
         restored, damaged = _newest_good(self._folder, abstract_fields, agree=processes.group().gather)
         if restored is None:
@@ -59,14 +59,14 @@ class Checkpoints:
         self._best_step = (restored.record.get("best") or {}).get("step")
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_fields)
         placed = jax.tree.map(_place, restored.fields, shardings)
-        processes.share(None)  # nobody looks at the folder before process 0 has moved things
+        processes.share(None)  # a barrier until process 0 has moved the damaged ones
         return restored._replace(fields=placed)
 
     def save(self, step: int, fields: dict, record: dict) -> float:
-        """Start to save a state and what is recorded beside it; returns for how many seconds training stood still.
+        """Start to save a state and its record; returns the seconds for which training was blocked.
 
-        record: of JSON; its "best", {"step": ...} or None, says which checkpoint is kept however old it is.
-        A step that is there already is left as it is.  Raises UserError when this save, or the one before, cannot be written.
+        record: of JSON; its "best", {"step": ...} or None, is the checkpoint that is kept however old it is.
+        An existing step is not changed.  Raises UserError if this save or the previous one cannot be written.
         """
         started = time.monotonic()
         self._best_step = (record.get("best") or {}).get("step")
@@ -82,16 +82,16 @@ class Checkpoints:
         return max(saved_steps(self._folder), default=None)
 
     def close(self) -> None:
-        """Wait until everything is on disk; UserError when a background save failed."""
+        """Wait until everything is on disk; UserError if a background save failed."""
         with self._writing(None):
             self._manager.wait_until_finished()
         self._manager.close()
 
     def settle(self) -> None:
-        """Let a save that has begun come to its end, whatever ends the run; UserError when it failed.
+        """Wait for a pending save when the run ends early; UserError if it failed.
 
-        The next run may be in this very process, a notebook's, and would remove it as unfinished. Of several processes each
-        would wait for the others, which may hang: they end, and their saves with them.
+        The next run in this process (of a notebook) would remove it as unfinished. With several processes this would wait
+        for the others, which may hang: there the pending save is abandoned.
         """
         if "_manager" in vars(self) and processes.group().num_processes == 1:
             with self._writing(None):
@@ -99,12 +99,12 @@ class Checkpoints:
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
-        # Made at the first save: it removes what an interrupted save left, and by then what is damaged has been moved.
+        # Made at the first save, after damaged checkpoints have been moved, as it removes the rest of interrupted saves.
         options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
         return ocp.CheckpointManager(absolute(self._folder), options=options)
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        """Orbax's question before it deletes: the newest and the best stay."""
+        """orbax's preservation policy: the newest and the best are kept."""
         kept = {info.step for info in checkpoints[-self._keep :]} | {self._best_step}
         return [info.step in kept for info in checkpoints]
 
@@ -112,9 +112,9 @@ class Checkpoints:
     def _writing(self, step: int | None) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # orbax raises what its background thread met: OSError, ValueError, XlaRuntimeError
+        except Exception as error:  # raised by orbax's background thread: OSError, ValueError, XlaRuntimeError
             kept = self.latest_step()
-            what = "a checkpoint" if step is None else f"the checkpoint of step {step}, or the one before it,"
+            what = "a checkpoint" if step is None else f"the checkpoint of step {step}, or the previous one,"
             text = str(error)
             full = "No space left" in text or "RESOURCE_EXHAUSTED" in text or "Disk quota" in text
             raise UserError(
@@ -122,27 +122,27 @@ class Checkpoints:
                 + (
                     f"the newest good checkpoint is of step {kept}"
                     if kept is not None
-                    else "no checkpoint is there yet"
+                    else "there is no checkpoint yet"
                 )
-                + f"; {'free some space' if full else 'mend that'} and start the same command again"
+                + f"; {'free some space' if full else 'remove the cause'} and start the same command again"
             ) from error
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """The steps of all finished checkpoints, whole or damaged, in rising order."""
+    """The steps of all finished checkpoints, intact or damaged, in ascending order."""
     return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
 def read_newest(folder: Path, names: Iterable[str]) -> Restored | None:
-    """These fields of the newest good checkpoint as numpy trees, whatever devices it was written on; None where there is none.
+    """These fields of the newest intact checkpoint as NumPy trees, for any number of devices; None if there is none.
 
-    A damaged one is left where it is and the one before it is taken, with a warning.  Raises UserError when all are damaged.
+    A damaged one is not moved, and the previous one is used, with a warning.  Raises UserError if all are damaged.
     """
     return _newest_good(folder, tuple(names), agree=lambda value: [value])[0]
 
 
 def fingerprints(tree: Any) -> dict[str, str]:
-    """Name of each array -> 16 hexadecimal digits of its bits, independent of how it lies on devices."""
+    """Name of each array -> 16 hexadecimal digits of its bits, independent of its sharding."""
     named = _named(tree)
     sums = {name: _fingerprint(leaf) for name, leaf in named.items()}
     return {name: "".join(f"{int(part):08x}" for part in pair) for name, pair in jax.device_get(sums).items()}
@@ -150,11 +150,11 @@ def fingerprints(tree: Any) -> dict[str, str]:
 
 def reason_of(error: Exception) -> str:
     """An exception in one line."""
-    return reason(error).split(" [tensorstore_spec=")[0]  # half a page
+    return reason(error).split(" [tensorstore_spec=")[0]  # drops a specification of many lines
 
 
 def _newest_good(folder: Path, wanted: Any, *, agree: Any) -> tuple[Restored | None, list[int]]:
-    """From the newest to the oldest: the first that all processes can read, and the steps that were damaged."""
+    """The newest checkpoint that all processes can read, and the steps of newer, damaged ones."""
     steps = agree(saved_steps(folder))[0]
     reasons: dict[int, str] = {}
     for step in reversed(steps):
@@ -167,15 +167,15 @@ def _newest_good(folder: Path, wanted: Any, *, agree: Any) -> tuple[Restored | N
         if not found:
             for bad, why in reasons.items():
                 _warn(
-                    f"the checkpoint of step {bad} in {folder} is damaged ({why}); that of step {step} is used in its place"
+                    f"the checkpoint of step {bad} in {folder} is damaged ({why}); that of step {step} is used instead"
                 )
             return restored, list(reasons)
         reasons[step] = found[0]
     if reasons:
         listed = "; ".join(f"step {step}: {reason}" for step, reason in reasons.items())
         raise UserError(
-            f"no checkpoint in {folder} can be used ({listed}); nothing was changed. Put the folder back from a copy, or "
-            "choose another workdir to start from the beginning"
+            f"no checkpoint in {folder} can be used ({listed}); nothing was changed. Restore the folder from a copy, or "
+            "choose another workdir to start from scratch"
         )
     return None, []
 
@@ -183,7 +183,7 @@ def _newest_good(folder: Path, wanted: Any, *, agree: Any) -> tuple[Restored | N
 def _read(folder: Path, step: int, wanted: Any) -> Restored:
     """One checkpoint, verified; `wanted`: an abstract tree, or the names of top-level fields."""
     record = _read_record(folder / str(step) / _RECORD / "metadata")
-    # As a single process: one that fails alone must not leave the others waiting in orbax's barriers.
+    # As a single process: a failure of one must not leave the others waiting in orbax's barriers.
     own = jax.process_index()
     options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
@@ -197,16 +197,16 @@ def _read(folder: Path, step: int, wanted: Any) -> Restored:
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
         fields = handler.restore(path, args=arguments)
-        found_bits = fingerprints(fields)  # an array that orbax did not find is left a shape, which has no bits
+        found_bits = fingerprints(fields)  # an array that orbax did not find is still a shape, without bits
     except UserError:
         raise
-    except Exception as error:  # every layer of orbax and tensorstore raises its own
+    except Exception as error:  # of many kinds, from orbax and tensorstore
         raise Damaged(reason_of(error)) from error
     tops = wanted.keys()
     saved_bits = {name: bits for name, bits in record["bits"].items() if name.split("/")[0] in tops}
     changed = sorted(name for name in saved_bits | found_bits if saved_bits.get(name) != found_bits.get(name))
     if changed:
-        raise Damaged(f"the bits of {changed[0]} are not those that were saved, {len(changed)} arrays in all")
+        raise Damaged(f"the bits of {changed[0]} differ from those that were saved ({len(changed)} arrays in total)")
     return Restored(step, fields, record)
 
 
@@ -217,12 +217,12 @@ def _read_record(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise Damaged(f"its record cannot be read: {reason_of(error)}") from error
     if seal != _seal(record):
-        raise Damaged("its record is not the one that was saved")
+        raise Damaged("its record differs from the one that was saved")
     return record
 
 
 def _sealed(record: dict) -> dict:
-    record = json.loads(json.dumps(record))  # as it will be read: tuples are lists
+    record = json.loads(json.dumps(record))  # as it will be read, with lists for tuples
     return record | {"seal": _seal(record)}
 
 
@@ -237,8 +237,8 @@ def _check_fit(saved: dict[str, str], wanted: dict[str, str], where: Path) -> No
             f"{name} is {saved.get(name, 'missing')}, expected {wanted.get(name, 'nothing')}" for name in differing[:5]
         )
         raise UserError(
-            f"the checkpoint {where} does not fit this network and optimizer: {listed} ({len(differing)} arrays in all); "
-            "another version of this program or of its libraries wrote it: go back to that one, or choose another workdir"
+            f"the checkpoint {where} does not fit this network and optimizer: {listed} ({len(differing)} arrays in total); "
+            "it was written by another version of this program or of its libraries: use that version, or choose another workdir"
         )
 
 
@@ -258,7 +258,7 @@ def _place(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
 
 @jax.jit
 def _fingerprint(array: jax.Array) -> jax.Array:
-    """Two sums, modulo 2^32, of every element's bits hashed with its position: exact in any order of summation.
+    """Two sums, modulo 2^32, of the bits of every element hashed with its position: exact in any order of summation.
 
     The mixing is the finalizer of MurmurHash3.
     """
@@ -277,7 +277,7 @@ def _fingerprint(array: jax.Array) -> jax.Array:
 
 
 def _move_aside(folder: Path, step: int) -> None:
-    """Out of the way of the save of the same step that will come; never over another one."""
+    """Move the checkpoint aside, so that its step can be saved again; never overwrite another one."""
     aside = folder.parent / DAMAGED
     aside.mkdir(exist_ok=True)
     name = str(step)

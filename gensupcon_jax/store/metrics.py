@@ -1,4 +1,4 @@
-"""metrics.jsonl: one row for each step that is logged, as a JSON object on a line of its own."""
+"""metrics.jsonl: one row per logged step, as one JSON object per line."""
 
 import json
 import math
@@ -15,9 +15,9 @@ _REWRITE_SECONDS = 60.0
 
 
 def read_metrics(workdir: Path) -> list[dict]:
-    """The rows of metrics.jsonl, oldest first; a torn last line, left by a kill, is not a row.
+    """The rows of metrics.jsonl, oldest first; a truncated last line, left by a kill, is ignored.
 
-    Raises UserError, with the number of the line, for any other line that is no row.
+    Raises UserError, with the line number, for any other line that is not a row.
     """
     path = workdir / METRICS
     if not path.exists():
@@ -26,7 +26,7 @@ def read_metrics(workdir: Path) -> list[dict]:
         lines = path.read_text().split("\n")
     except (*paths.failures(), ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); move it away, or choose another --workdir") from error
-    finished = lines[:-1]  # what follows the last newline was never finished
+    finished = lines[:-1]  # the part after the last newline is incomplete
     return [_row(line, f"{path}, line {number}") for number, line in enumerate(finished, start=1) if line]
 
 
@@ -37,14 +37,14 @@ def _row(line: str, where: str) -> dict:
     except ValueError as error:
         raise UserError(f"{where}, cannot be read ({error}); {remedy}") from error
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        raise UserError(f"{where}, is no row of metrics with its step; {remedy}")
+        raise UserError(f"{where}, is not a row of metrics with a step; {remedy}")
     return row
 
 
 class MetricsFile:
-    """Appends rows to metrics.jsonl; resuming from a step drops what came after it.  kept: the rows that were there.
+    """Appends rows to metrics.jsonl; resuming from a step drops later rows.  kept: the earlier rows.
 
-    Nothing can be appended to an object of gs://: there the file is written anew, by `flush` and once a minute.
+    Objects on gs:// cannot be appended to: there the file is rewritten by `flush` and once per minute.
     """
 
     def __init__(self, workdir: Path, start_step: int):
@@ -72,12 +72,12 @@ class MetricsFile:
             ) from error
 
     def flush(self) -> None:
-        """All rows are kept from here on; before a checkpoint, since a restart resumes from there."""
+        """Make all rows durable; called before a checkpoint, since a restart resumes from there."""
         if self._file is None:
             self._rewrite()
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Flush all buffers."""
         if self._file is None:
             self._rewrite()
         else:
@@ -89,7 +89,7 @@ class MetricsFile:
 
 
 def _line(row: dict) -> str:
-    # NaN is not JSON: strict readers refuse the whole file.
+    # NaN is not valid JSON: strict readers reject the whole file.
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
     }

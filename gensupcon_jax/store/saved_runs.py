@@ -1,4 +1,4 @@
-"""Read a trained run back: a workdir -> its config, its data's description, and the network of its newest checkpoint."""
+"""Reading of saved runs: the config, the description of the data, and the network of the newest checkpoint of a workdir."""
 
 import json
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ from gensupcon_jax.store import checkpoint, workdir
 
 COLLECTIONS = ("params", "batch_stats")
 NEEDS = ("backbone", "classifier")
-MOST_WORKDIRS = 4  # a probe of a probe is already odd; more is a circle
+MOST_WORKDIRS = 4  # a longer chain of probes is a cycle
 
 
 class SavedRun(NamedTuple):
     """A workdir: config.json, dataset.json, and numpy trees by collection ("params", "batch_stats") and part of the network.
 
-    Parts are "backbone", "head", "classifier". `weights_file`: where the backbone stands that no run has trained, else
+    Parts are "backbone", "head", "classifier". `weights_file`: the file of a backbone that was not trained by a run, else
     None. `step`: of the checkpoint.
     """
 
@@ -32,11 +32,11 @@ class SavedRun(NamedTuple):
 
 
 def read_run(folder: str | Path, *, need: str | None = None) -> SavedRun:
-    """The run in a workdir, finished or not; a probe's backbone, config and weights are taken from the run it judges.
+    """The run in a workdir, finished or not; backbone, model config and weights of a probe are those of the run it evaluates.
 
     `need`: "backbone" | "classifier" (which includes its backbone) | None: as it is in the checkpoint. Where the chain of
     `model.weights` ends at a file, `weights_file` is that file (`weights.load_run` fills it in).
-    Raises UserError when the workdir, its checkpoint or what is needed is not there.
+    Raises UserError if the workdir, its checkpoint or the needed part is missing.
     """
     if need not in (None, *NEEDS):
         raise UserError(f"need is {need!r}; allowed: {', '.join(NEEDS)}, None")
@@ -47,13 +47,13 @@ def read_run(folder: str | Path, *, need: str | None = None) -> SavedRun:
 
 
 def run_backbone(run: SavedRun, *, batch_norm: str = "local") -> nn.Module:
-    """The run's network without a head, for inference: `batch_norm` other than the run's changes nothing there."""
+    """The backbone of the run, for inference, where `batch_norm` has no effect."""
     fields = {name: value for name, value in run.config.model.items() if name in BACKBONE_FIELDS}
     return build_backbone(image_size=run.description["image_shape"][0], batch_norm=batch_norm, **fields)
 
 
 def _with_backbone(run: SavedRun) -> SavedRun:
-    """The run itself, or with the backbone of the run that its `model.weights` names, and of the one that that names."""
+    """The run with its backbone, which is found by following `model.weights` from run to run."""
     visited, current = [run.folder], run
     while "backbone" not in current.variables["params"]:
         source = current.config.model.get("weights")
@@ -79,7 +79,7 @@ def _with_backbone(run: SavedRun) -> SavedRun:
 
 
 def _with_model_of(config: ml_collections.ConfigDict, encoder: SavedRun) -> ml_collections.ConfigDict:
-    """A copy whose network is the encoder's; stem "auto" is settled by the image size that the encoder was trained on."""
+    """A copy with the model fields of the encoder; stem "auto" is resolved by the image size of the encoder's data."""
     model = encoder.config.model.to_dict() | {"weights": config.model.get("weights")}
     if model["stem"] == "auto":
         model["stem"] = choose_stem(encoder.description["image_shape"][0])
@@ -87,13 +87,13 @@ def _with_model_of(config: ml_collections.ConfigDict, encoder: SavedRun) -> ml_c
 
 
 def _find(source: Path, folder: Path) -> Path:
-    """`model.weights` as it was typed, or as seen from the folder that holds the workdir, for runs that were moved."""
+    """The path of `model.weights`, or the same name in the parent of the workdir, for runs that were moved together."""
     for path in (source, folder.parent / source.name):
         if path.exists():
             return path
     raise UserError(
-        f"model.weights of {folder} is {source}, which is not there, nor is {folder.parent / source.name}; "
-        "put the encoder's workdir back to one of these places"
+        f"model.weights of {folder} is {source}, which does not exist, nor does {folder.parent / source.name}; "
+        "move the workdir of the encoder to one of these paths"
     )
 
 
@@ -105,9 +105,9 @@ def _read_one(folder: Path) -> SavedRun:
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the --workdir of a run")
+        raise UserError(f"{folder} is not a folder; allowed: the --workdir of a run")
     if not (folder / name).is_file():
-        raise UserError(f"{folder} holds no {name}: it is no workdir of a run; give the --workdir of a run")
+        raise UserError(f"{folder} contains no {name}: it is not the workdir of a run; allowed: the --workdir of a run")
     try:
         return json.loads((folder / name).read_text())
     except (OSError, ValueError) as error:
@@ -115,10 +115,10 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _read_checkpoint(folder: Path) -> tuple[int, dict[str, Any]]:
-    """Step and network of the newest good checkpoint, as numpy, whatever devices it was written on; nothing else is read."""
+    """Step and network of the newest intact checkpoint, as NumPy arrays; nothing else is read."""
     restored = checkpoint.read_newest(folder / workdir.CHECKPOINTS, COLLECTIONS)
     if restored is None:
-        raise UserError(f"{folder} holds no checkpoint; train it first, or choose another workdir")
+        raise UserError(f"{folder} contains no checkpoint; train it first, or choose another workdir")
     return restored.step, {name: {} for name in COLLECTIONS} | restored.fields
 
 
@@ -127,6 +127,6 @@ def _check_part(run: SavedRun, part: str, remedy: str) -> None:
         found = ", ".join(sorted(run.variables["params"])) or "nothing"
         what = {"backbone": "encoder"}.get(part, part)
         raise UserError(
-            f"{run.folder} holds no {what}: its objective is {run.config.get('objective', 'contrastive')!r} and its "
+            f"{run.folder} contains no {what}: its objective is {run.config.get('objective', 'contrastive')!r} and its "
             f"checkpoint has {found}; {remedy}"
         )

@@ -1,4 +1,4 @@
-"""A run's TensorBoard event files, which clu writes with TensorFlow; an installation without it leaves them out."""
+"""TensorBoard event files of a run, written by clu with TensorFlow; omitted if it is not installed."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -17,23 +17,23 @@ LEFT_OUT = (
 
 
 def is_available() -> bool:
-    """Whether what writes events is installed."""
+    """Whether the packages that write events are installed."""
     return not missing_of_tensorflow()
 
 
 class EventWriter:
-    """Writes rows as TensorBoard events; a run that resumes starts its event file anew with the rows that it keeps.
+    """Writes rows as TensorBoard events; a run that resumes rewrites its event file with the rows that it keeps.
 
-    folder: of the event files.  rows: {"step": ..., name: value}, oldest first; a value of None is left out.
-    Each of its methods raises UserError where the files cannot be written.
+    folder: of the event files.  rows: {"step": ..., name: value}, oldest first; values of None are omitted.
+    Every method raises UserError if the files cannot be written.
     """
 
     def __init__(self, folder: Path, rows: Sequence[dict[str, Any]]):
-        # Imported here: it brings TensorFlow along, 4 seconds and 600 MiB.
+        # Imported here, as it imports TensorFlow: 4 s and 600 MiB.
         from clu.metric_writers import SummaryWriter
 
         self._folder = folder
-        # Written anew: a kill loses what was buffered there, and readers show what came after the step twice.
+        # Rewritten: a kill loses buffered rows, and readers would show later steps twice.
         earlier = list(folder.glob("events.out.tfevents.*"))
         with self._writing():
             self._writer = SummaryWriter(str(folder))
@@ -50,7 +50,7 @@ class EventWriter:
             self._writer.write_scalars(step, {name: value for name, value in values.items() if value is not None})
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Flush all buffers."""
         with self._writing():
             self._writer.close()
 

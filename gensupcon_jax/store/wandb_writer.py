@@ -1,4 +1,4 @@
-"""A run's rows on Weights & Biases, only where it is asked for: the package is imported by nothing else."""
+"""Logging to Weights & Biases, only on request: no other module imports the package."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from gensupcon_jax.paths import Path, absolute
 
 
 class WandbWriter:
-    """Logs rows to the project `gensupcon_jax`; a run that resumes in its workdir is the same run there."""
+    """Logs rows to the project `gensupcon_jax`; a run that resumes in its workdir continues the same W&B run."""
 
     def __init__(self, workdir: Path, config: Mapping[str, Any]):
         import wandb  # pyright: ignore[reportMissingImports]  (only --wandb needs it)
@@ -23,5 +23,5 @@ class WandbWriter:
         self._run.log(values, step=step)
 
     def close(self) -> None:
-        """Wait until everything is sent."""
+        """Wait until everything is uploaded."""
         self._run.finish()

@@ -1,4 +1,4 @@
-"""What a run leaves on disk beside its checkpoints: config, data description, results. Never another run's."""
+"""The workdir of a run: config, description of the data, results. It belongs to one run only."""
 
 import json
 import os
@@ -18,23 +18,23 @@ REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 DAMAGED = "damaged_images.txt"
-DATA_CACHE = ".data_cache"  # beside the workdir: runs on the same data share it
+DATA_CACHE = ".data_cache"  # beside the workdir, shared by runs on the same data
 COMPILED = "compiled"
 
 
 def check(workdir: Path, config: dict, dataset: dict) -> dict[str, dict]:
-    """The files, name -> content, that the folder still lacks to be this run's own; the folder is made.
+    """The files, name -> content, that this run must still write to claim the folder; creates the folder.
 
-    A kill may leave only one of config.json and dataset.json: where it is the same and nothing else is there, that is fine.
-    Raises UserError when the folder cannot be written, holds a run with other settings or other data (the differing
-    fields are named), or holds results without saying what they are of.
+    A kill may leave only one of config.json and dataset.json: it is accepted if it is the same and there are no results.
+    Raises UserError if the folder cannot be written, contains a run with other settings or other data (the differing fields
+    are named), or contains results of unknown origin.
     """
     _make_writable(workdir)
     missing = [name for name in (CONFIG, DATASET) if not (workdir / name).exists()]
     results = [name for name in (METRICS, RESULTS, REPORT, CHECKPOINTS) if (workdir / name).exists()]
     if missing and results:
         raise UserError(
-            f"workdir {workdir} has no {' and no '.join(missing)} but holds {', '.join(results)}, "
+            f"workdir {workdir} has no {' and no '.join(missing)} but contains {', '.join(results)}, "
             "which would be overwritten; choose another --workdir"
         )
     claims = {CONFIG: (config, "config fields"), DATASET: (dataset, "data")}
@@ -45,20 +45,20 @@ def check(workdir: Path, config: dict, dataset: dict) -> dict[str, dict]:
 
 
 def claim(workdir: Path, config: dict, dataset: dict) -> None:
-    """Make the folder this run's own: config.json and dataset.json, or the same ones found there; errors of `check`."""
+    """Claim the folder for this run: write config.json and dataset.json unless they exist; errors as in `check`."""
     for name, content in check(workdir, config, dataset).items():
         write_json(workdir / name, content)
 
 
 def read_results(workdir: Path) -> dict[str, Any] | None:
-    """What results.json of a finished run holds; None where it or the report is missing: the run is not over.
+    """The results.json of a finished run; None if it or the report is missing, as the run is not finished then.
 
-    Raises UserError when results.json is damaged.
+    Raises UserError if results.json is damaged.
     """
     if not ((workdir / RESULTS).exists() and (workdir / REPORT).exists()):
         return None
     return _read_object(
-        workdir / RESULTS, "move it away to judge the trained encoder again, or choose another --workdir"
+        workdir / RESULTS, "move it away to evaluate the trained encoder again, or choose another --workdir"
     )
 
 
@@ -83,7 +83,7 @@ def _refuse_differences(workdir: Path, name: str, wanted: dict, what: str) -> No
             f"{key} ({found.get(key, 'absent')!r} there, {wanted.get(key, 'absent')!r} now)" for key in differing
         )
         raise UserError(
-            f"workdir {workdir} holds a run with different {what}: {listed}; choose another --workdir, or the same settings"
+            f"workdir {workdir} contains a run with different {what}: {listed}; choose another --workdir, or the same settings"
         )
 
 
@@ -93,16 +93,16 @@ def _read_object(path: Path, remedy: str) -> dict[str, Any]:
     except (*paths.failures(), ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{path} cannot be read (it holds {type(found).__name__}, no JSON object); {remedy}")
+        raise UserError(f"{path} cannot be read (it contains {type(found).__name__}, not a JSON object); {remedy}")
     return found
 
 
 def write_json(path: Path, content: dict) -> None:
-    """The whole file or nothing."""
+    """Write the file atomically."""
     paths.write_whole(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
-    """The lines as a text file, the whole or nothing; no file for no lines."""
+    """Write the lines as a text file, atomically; no file without lines."""
     if lines:
         paths.write_whole(path, "".join(f"{line}\n" for line in lines).encode())

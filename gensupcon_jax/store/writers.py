@@ -1,6 +1,6 @@
-"""Where the rows of a run go beside metrics.jsonl: a table of writers, and functions of the caller's.
+"""Writers of metrics besides metrics.jsonl: a table of writers, and functions of the caller.
 
-A writer is made from its settings, gets every row, and is closed at the end:
+A writer is built from its settings, receives every row, and is closed at the end:
 
     from gensupcon_jax.store.writers import WRITERS
 
@@ -23,7 +23,7 @@ RowFn = Callable[[int, Mapping[str, Any]], None]
 
 
 class WriterSettings(NamedTuple):
-    """What a writer may want to know.  rows: {"step": ..., name: value} of earlier starts, oldest first."""
+    """The arguments of a writer.  rows: {"step": ..., name: value} of earlier starts, oldest first."""
 
     workdir: Path
     config: Mapping[str, Any]
@@ -31,13 +31,13 @@ class WriterSettings(NamedTuple):
 
 
 class Writer(Protocol):
-    """Gets every row, and is closed when training ends."""
+    """Receives every row, and is closed when training ends."""
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """The row of a step."""
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Flush all buffers."""
 
 
 WRITERS: dict[str, Callable[[WriterSettings], Writer]] = {
@@ -47,7 +47,7 @@ WRITERS: dict[str, Callable[[WriterSettings], Writer]] = {
 
 
 def check_writers(chosen: Sequence[str | RowFn]) -> None:
-    """UserError for a writer that is not in the table, or that needs what is not installed."""
+    """UserError for a writer that is not in the table, or whose package is not installed."""
     for writer in chosen:
         if isinstance(writer, str) and writer not in WRITERS:
             raise UserError(f"writers has {writer!r}; allowed: {', '.join(WRITERS)}, or a function of step and values")
@@ -56,7 +56,7 @@ def check_writers(chosen: Sequence[str | RowFn]) -> None:
 
 
 class MetricsWriter:
-    """metrics.jsonl, TensorBoard where it is installed, and what else was chosen: one row reaches all of them.
+    """Writes every row to metrics.jsonl, to TensorBoard if it is installed, and to the chosen writers.
 
     chosen: names in the table, or functions of step and values.
     """
@@ -78,11 +78,11 @@ class MetricsWriter:
             row_fn(step, values)
 
     def flush(self) -> None:
-        """All rows of metrics.jsonl are kept from here on; before a checkpoint, since a restart resumes from there."""
+        """Make all rows of metrics.jsonl durable; called before a checkpoint, since a restart resumes from there."""
         self._file.flush()
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Flush all buffers."""
         self._file.close()
         for writer in self._writers:
             writer.close()

@@ -12,11 +12,11 @@ JOINED = "joined\n"
 
 def member(address: str, num: int, own: int, how: str, victim: int) -> None:
     """Joins as a run does, meets the others, and spoils it if it is the victim."""
-    processes._SILENCE_SECONDS = processes._EARLY_SECONDS = 6.0  # in place of 40 and 30
+    processes._SILENCE_SECONDS = processes._EARLY_SECONDS = 6.0  # instead of 40 and 30
     if how == "early" and own == 1:
-        processes._EARLY_SECONDS = 600.0  # it must hear from process 2, by way of 0, what happened
+        processes._EARLY_SECONDS = 600.0  # it must learn from process 2, via 0, what happened
     processes.join(processes.Member(address, num, own))
-    print(JOINED, end="", flush=True)  # before the first meeting: whoever spoils the run knows that all have said it
+    print(JOINED, end="", flush=True)  # before the first gather: all have joined when the run is disturbed
     assert processes.group().gather({"own": own}) == [{"own": number} for number in range(num)]
     assert processes.share(own) == 0
     watchdog = Watchdog(5.0 if how == "hang" else 0)

@@ -1,4 +1,4 @@
-"""Flags for the CPU are set only there, and only where the user has set none."""
+"""CPU flags are set only on CPUs, and only if the user has not set any."""
 
 import subprocess
 import sys
@@ -26,25 +26,25 @@ def test_a_machine_without_an_accelerator_gets_the_flags(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["accel0", "vfio/0", "nvidia0", "dxg", "kfd"])
-def test_an_accelerator_gets_none_unless_jax_is_told_to_use_the_cpu(tmp_path, file):
+def test_an_accelerator_gets_no_flags_unless_the_platform_is_cpu(tmp_path, file):
     assert settings(tmp_path, [file]) == {}
     assert settings(tmp_path, [file], JAX_PLATFORMS="cpu")["XLA_FLAGS"] == FLAGS
 
 
-def test_what_the_user_set_stays(tmp_path):
+def test_flags_of_the_user_are_kept(tmp_path):
     assert settings(tmp_path, XLA_FLAGS="")["XLA_FLAGS"] == ""
     assert settings(tmp_path, XLA_FLAGS="--mine")["XLA_FLAGS"] == "--mine"
     assert settings(tmp_path, JAX_PLATFORMS="cuda") == {"JAX_PLATFORMS": "cuda"}
 
 
 @pytest.mark.parametrize("version", [(0, 10, 2), (0, 11, 0), (0, 11, 2)])
-def test_each_measured_jax_gets_what_was_measured_with_it(tmp_path, monkeypatch, version):
+def test_each_measured_version_of_jax_gets_its_flags(tmp_path, monkeypatch, version):
     monkeypatch.setattr(cpu_flags.jax, "__version_info__", version)
     assert settings(tmp_path)["XLA_FLAGS"] == FLAGS
 
 
 @pytest.mark.parametrize("version", [(0, 9, 1), (0, 12, 0), (1, 0, 0)])
-def test_a_jax_that_was_not_measured_gets_none(tmp_path, monkeypatch, version):
+def test_other_versions_of_jax_get_no_flags(tmp_path, monkeypatch, version):
     monkeypatch.setattr(cpu_flags.jax, "__version_info__", version)
     assert settings(tmp_path) == {}
 
@@ -82,7 +82,7 @@ print("the same")
 
 
 @pytest.mark.slow
-def test_what_is_not_finite_stays_so_with_the_flags():
+def test_values_that_are_not_finite_stay_so_with_the_flags():
     environ = {"PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _NOT_FINITE], cwd=ROOT, capture_output=True, text=True, env=environ
@@ -90,7 +90,7 @@ def test_what_is_not_finite_stays_so_with_the_flags():
     assert (done.returncode, done.stdout) == (0, "the same\n"), done.stderr
 
 
-def test_jax_knows_the_flags_and_starts_in_silence():
+def test_jax_accepts_the_flags_without_output():
     program = (
         "import os, pathlib, jax; from gensupcon_jax.cluster import cpu_flags;"
         "cpu_flags.set_for_this_machine(os.environ, pathlib.Path('/no/devices'));"

@@ -1,4 +1,4 @@
-"""Several processes are one run: the same trajectory, one writer; who is missing or lost is named by the others."""
+"""Several processes as one run: the same trajectory, one writer; missing and lost processes are reported by the others."""
 
 import concurrent.futures
 import contextlib
@@ -33,8 +33,8 @@ LONG = {"steps": 30, "evaluate.every_steps": 15, "checkpoint.every_steps": 5}
 
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    """The folder of a run of two processes that nobody touched, and what they printed."""
+def uninterrupted(tmp_path_factory):
+    """The folder of an uninterrupted run of two processes, and their outputs."""
     folder = tmp_path_factory.mktemp("two") / "run"
     outcomes = ended(start_several(folder, LONG, num=2, devices=2))
     assert [status for status, _, _ in outcomes] == [0, 0], outcomes
@@ -42,8 +42,8 @@ def untouched(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_run_of_one_with_the_same_devices(untouched, tmp_path):
-    folder, (first, second) = untouched
+def test_two_processes_give_the_run_of_one_process_with_the_same_devices(uninterrupted, tmp_path):
+    folder, (first, second) = uninterrupted
     (alone,) = ended([start(tmp_path / "one", LONG, devices=4)])
     assert alone[0] == 0, alone[2]
     one, two = rows_of(tmp_path / "one"), rows_of(folder)
@@ -58,12 +58,12 @@ def test_two_processes_give_the_run_of_one_with_the_same_devices(untouched, tmp_
 
     assert "step 30/30" in first[2]
     assert "linear probe on frozen features" in first[1]
-    assert second[2] == ""  # only process 0 speaks
+    assert second[2] == ""  # only process 0 prints
     assert "linear probe" not in second[1]
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouched, tmp_path):
+def test_two_processes_that_are_stopped_and_killed_resume_to_the_same_result(uninterrupted, tmp_path):
     folder = tmp_path / "run"
     both = start_several(folder, LONG, num=2, devices=2)
     wait_for_rows(folder, 3)
@@ -86,7 +86,7 @@ def test_two_processes_that_are_stopped_and_killed_go_on_to_the_same_end(untouch
     outcomes = ended(start_as_slurm_tasks(folder, LONG, num=2, devices=2))
     assert [status for status, _, _ in outcomes] == [0, 0], outcomes
     assert "resumes at step" in outcomes[0][2]
-    assert outcome(folder) == outcome(untouched[0])  # rows, results and the last state, bit for bit
+    assert outcome(folder) == outcome(uninterrupted[0])  # rows, results and the last state, bit for bit
 
 
 def test_an_unreachable_coordinator_is_named_with_the_process(tmp_path):
@@ -104,33 +104,33 @@ def test_an_unreachable_coordinator_is_named_with_the_process(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_do_not_come_are_named(tmp_path):
+def test_missing_processes_are_named(tmp_path):
     flags = [f"--coordinator_address=127.0.0.1:{free_port()}", "--num_processes=3", "--join_timeout=8"]
     first, second = ended([start(tmp_path / "run", flags=[*flags, f"--process_id={number}"]) for number in (0, 1)])
     missing = (
-        "of the other processes 2 did not come within 8 seconds; "
+        "no connection from processes 2 within 8 seconds; "
         "start them with the same --coordinator_address and --num_processes"
     )
     assert (first[0], second[0]) == (1, 1)
     assert re.fullmatch(rf"error: process 0 at 127.0.0.1:\d+: {missing}\n", first[2])
-    assert re.fullmatch(rf"error: process 1 was sent away by process 0 at 127.0.0.1:\d+: {missing}\n", second[2])
+    assert re.fullmatch(rf"error: process 1 was rejected by process 0 at 127.0.0.1:\d+: {missing}\n", second[2])
 
 
-def test_a_long_wait_says_meanwhile_who_is_missing(monkeypatch, capsys):
+def test_a_long_wait_warns_about_missing_processes(monkeypatch, capsys):
     monkeypatch.setattr(processes, "_NOTICE_SECONDS", 0.5)
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(UserError, match=r"process 1 cannot reach process 0 .* within 2 seconds"):
         processes.join(processes.Member(address, 2, 1), timeout=1.5)
     assert capsys.readouterr().err == (
         f"warning: process 1 cannot reach process 0 at --coordinator_address {address} within 0 seconds (Connection refused); "
-        "is process 0 running there, and is the port open?; tries on until 2 seconds are over (--join_timeout)\n"
+        "is process 0 running there, and is the port open?; retrying for up to 2 seconds (--join_timeout)\n"
     )
-    with pytest.raises(UserError, match="of the other processes 1 did not come within 2 seconds"):
+    with pytest.raises(UserError, match="no connection from processes 1 within 2 seconds"):
         processes.join(processes.Member(address, 2, 0), timeout=1.5)
-    assert capsys.readouterr().err.startswith(f"warning: process 0 at {address}: of the other processes 1 did not come")
+    assert capsys.readouterr().err.startswith(f"warning: process 0 at {address}: no connection from processes 1")
 
 
-def test_a_process_that_died_on_the_way_may_come_again():
+def test_a_process_that_died_while_joining_may_rejoin():
     address = f"127.0.0.1:{free_port()}"
     host, port = address.split(":")
 
@@ -166,15 +166,15 @@ def test_a_process_that_died_on_the_way_may_come_again():
          "--process_id is 2; allowed: 0 to 1, each process its own (--num_processes is 2)"),
         (["--distributed", "--num_processes=2"], "--distributed takes everything from the cluster; leave out either it or "
                                                  "--num_processes"),
-        (["--distributed"], "--distributed: no cluster is found here (TPU pod, SLURM, GKE, Open MPI); give "
-                            "--coordinator_address, --num_processes and --process_id in place of it"),
+        (["--distributed"], "--distributed: no cluster was found (TPU pod, SLURM, GKE, Open MPI); set "
+                            "--coordinator_address, --num_processes and --process_id instead"),
     ],
 )  # fmt: skip
-def test_flags_that_do_not_fit_are_one_line(tmp_path, capfd, flags, message):
+def test_inconsistent_flags_are_an_error_of_one_line(tmp_path, capfd, flags, message):
     assert told(capfd, "train", "digits", "--workdir", tmp_path / "run", *flags) == (1, "", f"error: {message}\n")
 
 
-# One process is lost: the others say which, within a minute. Small programs that join as a run does.
+# One process is lost: the others report it within a minute. Small programs that join as a run does.
 
 
 def run_children(how, victim, num=3):
@@ -194,7 +194,7 @@ def run_children(how, victim, num=3):
 
 
 @pytest.mark.slow
-def test_processes_that_all_come_to_the_end_end_well():
+def test_processes_that_all_finish_exit_with_0():
     assert [status for status, _, _ in run_children("nothing", victim=0)] == [0, 0, 0]
 
 
@@ -202,18 +202,18 @@ def test_processes_that_all_come_to_the_end_end_well():
 @pytest.mark.parametrize(
     ("how", "reason", "status", "victim"),
     [
-        ("kill", "it was killed, or its machine is gone", 75, 0),
-        ("kill", "it was killed, or its machine is gone", 75, 1),
-        ("freeze", "it has not been heard of for 6 seconds", 75, 1),
+        ("kill", "it was killed, or its machine was lost", 75, 0),
+        ("kill", "it was killed, or its machine was lost", 75, 1),
+        ("freeze", "it sent no heartbeat for 6 seconds", 75, 1),
         ("raise", "it raised OSError: the disk of this machine is gone", 75, 1),
         ("mistake", "seed is -1", 1, 0),
-        ("early", "it left early, before the others had finished", 75, 0),
+        ("early", "it exited before the others had finished", 75, 0),
     ],
 )
-def test_the_others_stop_and_name_the_process_that_was_lost(how, reason, status, victim):
+def test_the_others_stop_and_name_the_lost_process(how, reason, status, victim):
     outcomes = run_children(how, victim)
     where = r"127\.0\.0\.1:\d+" if victim == 0 else r"127\.0\.0\.1"
-    remedy = "; start all processes again, they go on from the newest checkpoint" if status == 75 else ""
+    remedy = "; start all processes again; they resume from the newest checkpoint" if status == 75 else ""
     for own, (found, _, said) in enumerate(outcomes):
         if own != victim:
             assert found == status, said
@@ -225,9 +225,9 @@ def test_the_others_stop_and_name_the_process_that_was_lost(how, reason, status,
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_ended_by_the_watchdog_with_the_stacks_of_all():
+def test_a_hanging_process_is_ended_by_the_watchdog_with_the_stacks_of_all():
     first, second = run_children("hang", victim=1, num=2)
     assert (first[0], second[0]) == (75, 75)
-    assert "in read_the_next_batch" in second[2]  # here it hangs
-    assert "in gather" in first[2]  # here the other one waits
+    assert "in read_the_next_batch" in second[2]  # where it hangs
+    assert "in gather" in first[2]  # where the other process waits
     assert "step 7 has taken more than 5 seconds" in first[2] + second[2]

@@ -1,4 +1,4 @@
-"""Several processes read a folder of images: each its share, the same batches, every image judged once."""
+"""Several processes read a folder of images: each its share, the same batches, every image evaluated once."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from tests.running import ended, results_of, rows_of, start, start_several
 
 
 @pytest.mark.slow
-def test_two_processes_train_on_a_folder_as_one_does(tmp_path):
-    # 13 test and 9 validation images divide by nothing.
+def test_two_processes_train_on_a_folder_like_one(tmp_path):
+    # 13 test and 9 validation images are not divisible by the batch.
     trees = write_folder(
         tmp_path / "trees", splits={"train": 10, "validation": 3, "test": 4}, classes=("ash", "birch", "cedar")
     )
@@ -33,4 +33,4 @@ def test_two_processes_train_on_a_folder_as_one_does(tmp_path):
     assert found["raw_pixel_knn_top1"] == expected["raw_pixel_knn_top1"]
     assert found["knn_top1"] == pytest.approx(
         expected["knn_top1"], abs=100 / 13 + 1e-6
-    )  # one image at most, by rounding
+    )  # at most one image, by rounding

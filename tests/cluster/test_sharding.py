@@ -1,4 +1,4 @@
-"""One mesh axis over all devices; a batch that does not divide is refused with the nearest sizes."""
+"""One mesh axis over all devices; for a batch that is not divisible, the error names the nearest sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from gensupcon_jax.cluster import sharding
 from gensupcon_jax.errors import UserError
 
 
-def test_the_batch_axis_is_spread_and_the_rest_is_everywhere():
+def test_the_batch_axis_is_sharded_and_other_axes_are_replicated():
     mesh = sharding.make_mesh()
     assert mesh.shape == {"data": 8}
     spread = jax.device_put(jnp.arange(16), sharding.batch_sharding(mesh))
@@ -24,14 +24,14 @@ def test_a_batch_is_divided():
 @pytest.mark.parametrize(
     ("batch_size", "devices", "nearest"), [(100, 8, "96 or 104"), (3, 8, "8"), (7, 2, "6 or 8"), (0, 4, "4")]
 )
-def test_a_batch_that_does_not_divide_is_refused_with_the_nearest(batch_size, devices, nearest):
+def test_a_batch_that_is_not_divisible_is_an_error_with_the_nearest_sizes(batch_size, devices, nearest):
     with pytest.raises(
         UserError, match=f"batch_size is {batch_size}, .*{devices} devices; set batch_size to {nearest},"
     ):
         sharding.local_batch_size(batch_size, devices)
 
 
-def test_what_differs_between_devices_becomes_their_mean_and_the_rest_stays():
+def test_leaves_that_differ_between_devices_become_their_mean():
     mesh = sharding.make_mesh(jax.devices()[:4])
 
     def local(spread, same):

@@ -49,6 +49,6 @@ def test_the_second_sigint_stops_at_once():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_nothing_is_unsaved_ends_the_run_at_once(number):
-    with pytest.raises(RunStopped, match="nothing is lost; the same command goes on"), stop_requests():
+    with pytest.raises(RunStopped, match="nothing is lost; the same command resumes"), stop_requests():
         os.kill(os.getpid(), number)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

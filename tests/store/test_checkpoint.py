@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit on any number of devices, or is known to be damaged and the one before is taken."""
+"""Checkpoints are restored bit for bit on any number of devices; of a damaged one, the previous one is used."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from tests.running import flip_a_bit
 
 
 def fields_on(num_devices, seed=0):
-    """A state as the loop saves one: parameters, optimizer, a queue that is spread, a step; on so many devices."""
+    """A state as the loop saves one: parameters, optimizer, a sharded queue, a step; on this number of devices."""
     rng = np.random.default_rng(seed)
     params = {"dense": {"kernel": rng.normal(size=(50, 30)).astype(np.float32), "bias": jnp.ones(30, jnp.bfloat16)}}
     fields = {
@@ -54,11 +54,11 @@ def restore(folder, num_devices=1):
     return Checkpoints(folder, keep=5).restore_newest(abstract(fields_on(num_devices)))
 
 
-# What comes back
+# Restoring
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
-def test_what_8_devices_saved_comes_back_on_any_number(tmp_path, num_devices):
+def test_a_checkpoint_of_8_devices_is_restored_on_any_number(tmp_path, num_devices):
     restored = restore(write(tmp_path / "c"), num_devices)
     assert restored.step == 3
     assert_same_bits(restored.fields, fields_on(1, seed=3))
@@ -66,21 +66,21 @@ def test_what_8_devices_saved_comes_back_on_any_number(tmp_path, num_devices):
     assert restored.record["config"] == {"crop": [0.2, 1.0]}
 
 
-def test_before_the_first_save_there_is_nothing(tmp_path):
+def test_before_the_first_save_there_is_no_checkpoint(tmp_path):
     assert restore(tmp_path / "c") is None
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
     folder = write(tmp_path / "c", steps=(1, 2, 3, 4, 5), keep=2, best={"step": 2})
     assert saved_steps(folder) == [2, 4, 5]
-    checkpoints = Checkpoints(folder, keep=2)  # a new start knows which is the best
+    checkpoints = Checkpoints(folder, keep=2)  # after a restart the best is still known
     checkpoints.restore_newest(abstract(fields_on(1)))
     checkpoints.save(6, fields_on(1, seed=6), {"best": {"step": 2}})
     checkpoints.close()
     assert saved_steps(folder) == [2, 5, 6]
 
 
-def test_arrays_that_do_not_fit_are_named(tmp_path):
+def test_arrays_that_do_not_match_are_named(tmp_path):
     folder = write(tmp_path / "c")
     wanted = abstract(fields_on(1))
     wanted["params"]["dense"]["kernel"] = jax.ShapeDtypeStruct((50, 40), jnp.bfloat16)
@@ -96,7 +96,7 @@ def test_a_fingerprint_is_the_same_on_any_number_of_devices():
     assert fingerprints(fields_on(8)) == fingerprints(fields_on(2)) == fingerprints(jax.device_get(fields_on(1)))
 
 
-def test_a_fingerprint_sees_every_bit_the_order_and_the_sign_of_zero():
+def test_a_fingerprint_depends_on_every_bit_the_order_and_the_sign_of_zero():
     values = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
     seen = {fingerprints({"x": values})["x"]}
     for bit in range(32):
@@ -127,7 +127,7 @@ def flipped(content):
     "damage", [flipped, zeroed, lambda content: content[: len(content) // 2], lambda content: b"", None],
     ids=["bit flipped", "zeroed", "truncated", "emptied", "missing"],
 )  # fmt: skip
-def test_damage_to_any_file_is_found_and_the_checkpoint_before_is_used(tmp_path, damage, capsys):
+def test_damage_to_any_file_is_found_and_the_previous_checkpoint_is_used(tmp_path, damage, capsys):
     whole = write(tmp_path / "whole", steps=(1, 2))
     num_found = 0
     for number, path in enumerate(files_of(whole / "2")):
@@ -140,11 +140,11 @@ def test_damage_to_any_file_is_found_and_the_checkpoint_before_is_used(tmp_path,
             victim.write_bytes(damage(victim.read_bytes()))
         restored = restore(folder, num_devices=2)
         said = capsys.readouterr().err
-        assert_same_bits(restored.fields, fields_on(1, seed=restored.step))  # never garbage, whatever was hit
+        assert_same_bits(restored.fields, fields_on(1, seed=restored.step))  # never garbage, whichever file was damaged
         if restored.step == 1:
             num_found += 1
             assert f"the checkpoint of step 2 in {folder} is damaged (" in said
-            assert "; that of step 1 is used in its place" in said
+            assert "; that of step 1 is used instead" in said
             assert (tmp_path / str(number) / "checkpoints_damaged" / "2").is_dir()
             assert saved_steps(folder) == [1]
         else:
@@ -162,7 +162,7 @@ def test_after_damage_the_same_step_can_be_saved_again(tmp_path):
     assert restore(folder).step == 2
 
 
-def test_a_record_that_was_changed_is_found(tmp_path):
+def test_a_changed_record_is_found(tmp_path):
     folder = write(tmp_path / "c", steps=(1, 2))
     path = folder / "2" / "record" / "metadata"
     record = json.loads(path.read_text())
@@ -170,7 +170,7 @@ def test_a_record_that_was_changed_is_found(tmp_path):
     assert restore(folder).step == 1
 
 
-def test_when_all_are_damaged_nothing_is_changed_and_nothing_starts_from_zero(tmp_path):
+def test_when_all_are_damaged_nothing_is_changed_and_training_does_not_start(tmp_path):
     folder = write(tmp_path / "c", steps=(1, 2))
     for step in (1, 2):
         flip_a_bit(folder / str(step) / "state")
@@ -182,23 +182,23 @@ def test_when_all_are_damaged_nothing_is_changed_and_nothing_starts_from_zero(tm
     assert {path: path.read_bytes() for path in files_of(tmp_path)} == before
 
 
-def test_what_an_interrupted_save_left_is_no_checkpoint(tmp_path):
+def test_an_interrupted_save_is_not_a_checkpoint(tmp_path):
     folder = write(tmp_path / "c", steps=(1, 2))
     (folder / "2").rename(folder / "2.orbax-checkpoint-tmp")
     assert restore(folder).step == 1
 
 
-def test_some_fields_are_read_without_their_shapes_as_numpy(tmp_path):
+def test_some_fields_are_read_as_numpy_without_their_shapes(tmp_path):
     restored = read_newest(write(tmp_path / "c"), ("params", "batch_stats"))
     assert restored.fields.keys() == {"params"}
     assert_same_bits(restored.fields["params"], fields_on(1, seed=3)["params"])
     assert read_newest(tmp_path / "nothing", ("params",)) is None
 
 
-# A disk that is full
+# A full disk
 
 
-def test_a_save_that_finds_no_room_is_said_and_the_good_one_stays(tmp_path):
+def test_a_save_without_disk_space_is_an_error_and_the_previous_checkpoint_is_kept(tmp_path):
     folder = write(tmp_path / "c", steps=(1,))
     checkpoints = Checkpoints(folder, keep=5)
     large = {"params": {"kernel": np.random.default_rng(0).normal(size=(256, 1024)).astype(np.float32)}}

@@ -1,4 +1,4 @@
-"""A disk that fills up while a real run trains: it says so, keeps the last good checkpoint, and goes on when there is room."""
+"""A disk that fills up during training: the run reports it, keeps the last intact checkpoint, and resumes later."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 from gensupcon_jax.store.checkpoint import saved_steps
 from tests.running import ended, rows_of, start
 
-# Every step is saved and kept, so that the disk is full long before the end.
+# Every step is saved and kept, so that the disk fills up long before the end.
 CHANGES = {"steps": 60, "checkpoint.every_steps": 1, "checkpoint.keep": 1000}
 
 
@@ -24,11 +24,11 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount; test_checkpoint.py has the same without a mount")
-def test_a_full_disk_ends_the_run_with_its_last_good_checkpoint(small_disk):
+def test_a_full_disk_ends_the_run_with_its_last_intact_checkpoint(small_disk):
     folder = small_disk / "run"
     ((status, _, said),) = ended([start(folder, CHANGES)])
     assert status == 1, said
-    # tensorstore's own threads may still complain of a closed event loop, before it or after it.
+    # tensorstore's threads may also complain about a closed event loop, before or after it.
     (message,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "start the same command again" in message
     kept = saved_steps(folder / "checkpoints")[-1]

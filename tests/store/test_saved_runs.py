@@ -1,4 +1,4 @@
-"""Runs read back: what a workdir holds, from any number of devices, through chains of runs, and what is refused."""
+"""Reading of saved runs: from any number of devices, through chains of runs, and errors."""
 
 import shutil
 
@@ -21,7 +21,7 @@ PARTS = ("backbone", "head", "classifier")
 
 
 def network(seed=0, parts=PARTS, width=4, stem="auto", image_shape=(8, 8, 1)):
-    """Variables of a small network, every leaf random so that none can be taken for another's initial value."""
+    """Variables of a small network, every leaf random, so that none equals an initial value."""
     backbone = build_backbone(name="resnet_small", image_size=image_shape[0], stem=stem, width=width)
     shapes = jax.eval_shape(lambda: backbone.init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False))
     head = {"hidden": dense(4 * width, 4 * width), "output": dense(4 * width, 8)}
@@ -39,7 +39,7 @@ def dense(inputs, outputs):
 
 
 def make_run(folder, *, variables=None, steps=(2, 4), description=None, **changes):
-    """A workdir as the loop leaves one; the newest of its steps holds `variables`, the others zeros."""
+    """A workdir as training writes it; the newest checkpoint has `variables`, the others zeros."""
     variables = network() if variables is None else variables
     workdir.claim(folder, tiny_config(**changes).to_dict(), DATASET.description() | (description or {}))
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=3)
@@ -56,10 +56,10 @@ def assert_same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-# What is read
+# Reading
 
 
-def test_a_run_is_its_config_its_description_and_the_network_of_its_newest_checkpoint(tmp_path):
+def test_a_run_has_its_config_description_and_newest_network(tmp_path):
     run = read_run(make_run(tmp_path / "run", **{"loss.temperature": 0.2}))
     assert (run.step, run.weights_file, run.folder) == (4, None, tmp_path / "run")
     assert run.config.loss.temperature == 0.2
@@ -71,7 +71,7 @@ def test_a_run_is_its_config_its_description_and_the_network_of_its_newest_check
 
 def test_reading_changes_nothing_in_the_workdir(tmp_path):
     folder = make_run(tmp_path / "run")
-    (folder / workdir.CHECKPOINTS / "6.orbax-checkpoint-tmp").mkdir()  # what a run that is saving has
+    (folder / workdir.CHECKPOINTS / "6.orbax-checkpoint-tmp").mkdir()  # of a run that is saving
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
     assert read_run(folder).step == 4
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
@@ -95,7 +95,7 @@ def test_the_backbone_is_built_from_config_and_description(tmp_path):
     Classifier(4).apply({"params": run.variables["params"]["classifier"]}, jnp.ones((2, 16)))
 
 
-# Chains: a probe's checkpoint holds its classifier only
+# Chains: the checkpoint of a probe has its classifier only
 
 
 def make_probe(folder, encoder, **changes):
@@ -108,14 +108,14 @@ def make_probe(folder, encoder, **changes):
 
 
 @pytest.mark.parametrize("need", ["backbone", "classifier"])
-def test_a_probe_has_the_backbone_of_the_run_that_it_judges(tmp_path, need):
+def test_a_probe_has_the_backbone_of_the_run_that_it_evaluates(tmp_path, need):
     encoder = make_run(tmp_path / "encoder", variables=network(parts=("backbone", "head")))
     run = read_run(make_probe(tmp_path / "probe", encoder), need=need)
     assert_same(run.variables["params"]["classifier"], network(seed=1, parts=("classifier",))["params"]["classifier"])
     assert_same(run.variables["params"]["backbone"], network(parts=("backbone", "head"))["params"]["backbone"])
     assert_same(run.variables["batch_stats"], network()["batch_stats"])
     assert set(run.variables["params"]) == {"backbone", "classifier"}
-    assert run_backbone(run).width == 4  # the encoder's, not what the probe's config says
+    assert run_backbone(run).width == 4  # that of the encoder, not of the probe's config
     assert run.config.objective == "linear_probe"
 
 
@@ -138,7 +138,7 @@ def test_without_a_need_the_chain_is_not_followed(tmp_path):
     assert_same(run.variables, network(seed=1, parts=("classifier",)))
 
 
-def test_runs_that_were_moved_together_still_find_each_other(tmp_path):
+def test_runs_that_were_moved_together_are_found(tmp_path):
     make_run(tmp_path / "old" / "encoder")
     make_probe(tmp_path / "old" / "probe", tmp_path / "old" / "encoder")
     shutil.move(tmp_path / "old", tmp_path / "new")
@@ -160,7 +160,7 @@ def test_a_file_behind_another_probe_is_that_probes(tmp_path):
     assert run_backbone(run).width == 4  # its network is that of the run that names the file
 
 
-# What is refused
+# Errors
 
 
 def error_of(folder, **settings):
@@ -169,52 +169,52 @@ def error_of(folder, **settings):
     return str(error.value)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    assert "is no folder" in error_of(tmp_path / "none")
-    assert "holds no config.json" in error_of(tmp_path)
+def test_a_folder_that_is_not_a_run_is_an_error(tmp_path):
+    assert "is not a folder" in error_of(tmp_path / "none")
+    assert "contains no config.json" in error_of(tmp_path)
     folder = make_run(tmp_path / "run")
     (folder / workdir.DATASET).unlink()
-    assert "holds no dataset.json" in error_of(folder)
+    assert "contains no dataset.json" in error_of(folder)
     (folder / workdir.CONFIG).write_text("{")
     assert "config.json cannot be read" in error_of(folder)
 
 
-def test_a_run_without_a_checkpoint_is_refused(tmp_path):
+def test_a_run_without_a_checkpoint_is_an_error(tmp_path):
     folder = make_run(tmp_path / "run", steps=())
-    assert "holds no checkpoint; train it first" in error_of(folder)
+    assert "contains no checkpoint; train it first" in error_of(folder)
     shutil.rmtree(folder / workdir.CHECKPOINTS)
-    assert "holds no checkpoint; train it first" in error_of(folder)
+    assert "contains no checkpoint; train it first" in error_of(folder)
 
 
-def test_of_a_damaged_checkpoint_the_one_before_is_read_with_a_warning(tmp_path, capsys):
+def test_before_a_damaged_checkpoint_the_previous_one_is_read_with_a_warning(tmp_path, capsys):
     folder = make_run(tmp_path / "run")
     flip_a_bit(folder / workdir.CHECKPOINTS / "4" / "state")
     assert saved_runs.read_run(folder).step == 2
     said = capsys.readouterr().err
     assert said.startswith(f"warning: the checkpoint of step 4 in {folder / workdir.CHECKPOINTS} is damaged (")
-    assert "; that of step 2 is used in its place" in said
-    assert (folder / workdir.CHECKPOINTS / "4").is_dir()  # somebody else's run is only read
+    assert "; that of step 2 is used instead" in said
+    assert (folder / workdir.CHECKPOINTS / "4").is_dir()  # reading does not change the run
     (folder / workdir.CHECKPOINTS / "2" / "record" / "metadata").unlink()
     assert "no checkpoint in" in error_of(folder)
 
 
-def test_a_missing_part_is_named_with_what_there_is(tmp_path):
+def test_a_missing_part_is_named_with_the_existing_ones(tmp_path):
     folder = make_run(tmp_path / "contrastive", variables=network(parts=("backbone", "head")))
     message = error_of(folder, need="classifier")
-    for part in ("holds no classifier", "'contrastive'", "backbone, head", "linear_probe"):
+    for part in ("contains no classifier", "'contrastive'", "backbone, head", "linear_probe"):
         assert part in message
     probe = make_probe(tmp_path / "probe", tmp_path, **{"model.weights": None})
-    assert "holds no encoder" in error_of(probe, need="backbone")
+    assert "contains no encoder" in error_of(probe, need="backbone")
     assert "allowed: backbone, classifier" in error_of(probe, need="head")
 
 
-def test_a_lost_encoder_is_named_with_where_it_was_looked_for(tmp_path):
+def test_a_missing_encoder_is_named_with_the_searched_paths(tmp_path):
     message = error_of(make_probe(tmp_path / "probe", "elsewhere/encoder"), need="backbone")
     for part in (str(tmp_path / "probe"), "elsewhere/encoder", str(tmp_path / "encoder")):
         assert part in message
 
 
-def test_a_circle_of_probes_ends_in_an_error(tmp_path):
+def test_a_cycle_of_probes_is_an_error(tmp_path):
     folder = make_probe(tmp_path / "probe", tmp_path / "probe")
     assert "no encoder is found" in error_of(folder, need="backbone")
     assert saved_runs.MOST_WORKDIRS >= 3  # an encoder behind two probes is found

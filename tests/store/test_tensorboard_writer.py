@@ -22,7 +22,7 @@ def test_metrics_reach_tensorboard(tmp_path):
     assert shown(tmp_path / "tensorboard", "train/loss") == [(5, 2.5)]
 
 
-def test_what_was_written_after_the_step_that_a_run_resumes_from_is_forgotten(tmp_path):
+def test_rows_after_the_resumed_step_are_dropped(tmp_path):
     for start_step, steps, value in ((0, (1, 2, 3, 4), 1.0), (2, (3, 4, 5), 2.0)):
         writer = MetricsWriter(tmp_path, start_step, {})
         for step in steps:
@@ -33,7 +33,7 @@ def test_what_was_written_after_the_step_that_a_run_resumes_from_is_forgotten(tm
     assert shown(tmp_path / "tensorboard", "train/loss") == expected
 
 
-def test_a_value_that_was_not_finite_is_left_out_of_the_rows_that_are_kept(tmp_path):
+def test_values_that_are_not_finite_are_omitted_from_kept_rows(tmp_path):
     writer = EventWriter(tmp_path, [{"step": 1, "loss": 2.0, "norm": None}, {"step": 2, "loss": 1.0, "norm": 3.0}])
     writer.write(3, {"norm": 4.0, "loss": None})
     writer.close()
@@ -41,7 +41,7 @@ def test_a_value_that_was_not_finite_is_left_out_of_the_rows_that_are_kept(tmp_p
     assert shown(tmp_path, "norm") == [(2, 3.0), (3, 4.0)]
 
 
-def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_of_one_line(tmp_path, monkeypatch):
     writer = EventWriter(tmp_path, [])
 
     def full(*_):

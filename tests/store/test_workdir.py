@@ -11,7 +11,7 @@ CONFIG = {"seed": 0, "loss": {"temperature": 0.1, "mode": "all"}, "augment": {"c
 DATASET = {"name": "digits", "fingerprint": "abc"}
 
 
-def test_a_new_folder_is_made_with_its_parents_and_claimed(tmp_path):
+def test_a_new_folder_is_created_with_its_parents_and_claimed(tmp_path):
     folder = tmp_path / "a" / "b"
     workdir.claim(folder, CONFIG, DATASET)
     assert json.loads((folder / "config.json").read_text()) == {**CONFIG, "augment": {"crop_scale": [0.2, 1.0]}}
@@ -19,12 +19,12 @@ def test_a_new_folder_is_made_with_its_parents_and_claimed(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "dataset.json"]
 
 
-def test_the_same_run_may_come_again(tmp_path):
+def test_the_same_run_may_resume(tmp_path):
     workdir.claim(tmp_path, CONFIG, DATASET)
     workdir.claim(tmp_path, CONFIG, DATASET)
 
 
-def test_another_config_is_refused_and_the_fields_are_named(tmp_path):
+def test_another_config_is_an_error_that_names_the_fields(tmp_path):
     workdir.claim(tmp_path, CONFIG, DATASET)
     other = {**CONFIG, "seed": 1, "loss": {"temperature": 0.2, "mode": "all"}}
     with pytest.raises(UserError) as error:
@@ -34,7 +34,7 @@ def test_another_config_is_refused_and_the_fields_are_named(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
 
 
-def test_other_data_is_refused(tmp_path):
+def test_other_data_is_an_error(tmp_path):
     workdir.claim(tmp_path, CONFIG, DATASET)
     with pytest.raises(UserError, match="different data: fingerprint"):
         workdir.claim(tmp_path, CONFIG, {**DATASET, "fingerprint": "abd"})
@@ -43,17 +43,17 @@ def test_other_data_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["metrics.jsonl", "results.json", "report.html", "checkpoints"])
 def test_results_of_unknown_origin_are_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match=rf"holds {name}, which would be overwritten"):
+    with pytest.raises(UserError, match=rf"contains {name}, which would be overwritten"):
         workdir.claim(tmp_path, CONFIG, DATASET)
     assert (tmp_path / name).read_text() == "mine"
 
 
-def test_a_folder_with_other_things_in_it_may_be_used(tmp_path):
+def test_a_folder_with_unrelated_files_may_be_used(tmp_path):
     (tmp_path / "job.log").write_text("")
     workdir.claim(tmp_path, CONFIG, DATASET)
 
 
-def test_a_path_that_cannot_be_written_is_said(tmp_path):
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written \(Not a directory\); set --workdir"):
         workdir.claim(tmp_path / "file" / "run", CONFIG, DATASET)
@@ -73,7 +73,7 @@ def message_of(function, *arguments):
 
 @pytest.mark.parametrize("content", DAMAGED)
 @pytest.mark.parametrize("name", ["config.json", "dataset.json"])
-def test_a_damaged_file_of_the_run_is_said_and_kept(tmp_path, name, content):
+def test_a_damaged_file_is_an_error_and_is_kept(tmp_path, name, content):
     workdir.claim(tmp_path, CONFIG, DATASET)
     (tmp_path / name).write_bytes(content)
     message = message_of(workdir.claim, tmp_path, CONFIG, DATASET)
@@ -83,10 +83,10 @@ def test_a_damaged_file_of_the_run_is_said_and_kept(tmp_path, name, content):
 
 
 @pytest.mark.parametrize("name", ["config.json", "dataset.json"])
-def test_a_kill_between_the_two_files_leaves_a_folder_that_goes_on(tmp_path, name):
+def test_a_kill_between_the_two_files_leaves_a_folder_that_can_be_resumed(tmp_path, name):
     workdir.claim(tmp_path, CONFIG, DATASET)
     (tmp_path / name).unlink()
-    (tmp_path / f".{name}.1").write_text("{")  # what the kill left of the file that it hit
+    (tmp_path / f".{name}.1").write_text("{")  # a partial file left by the kill
     workdir.claim(tmp_path, CONFIG, DATASET)
     workdir.claim(tmp_path, CONFIG, DATASET)
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
@@ -100,7 +100,7 @@ def test_the_config_is_written_first(tmp_path, monkeypatch):
     assert written == ["config.json", "dataset.json"]
 
 
-def test_one_file_of_another_run_is_refused_and_nothing_is_written(tmp_path):
+def test_one_file_of_another_run_is_an_error_and_nothing_is_written(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({**DATASET, "fingerprint": "abd"}))
     assert "different data: fingerprint ('abd' there, 'abc' now)" in message_of(
         workdir.claim, tmp_path, CONFIG, DATASET
@@ -118,7 +118,7 @@ def test_results_beside_only_one_file_are_not_overwritten(tmp_path, name):
     assert not (tmp_path / name).exists()
 
 
-def test_results_are_those_of_a_run_that_is_over(tmp_path):
+def test_results_are_those_of_a_finished_run(tmp_path):
     assert workdir.read_results(tmp_path) is None
     workdir.write_json(tmp_path / "results.json", {"seed": 0})
     assert workdir.read_results(tmp_path) is None
@@ -129,7 +129,7 @@ def test_results_are_those_of_a_run_that_is_over(tmp_path):
 
 
 @pytest.mark.parametrize("content", DAMAGED)
-def test_damaged_results_are_said_and_kept(tmp_path, content):
+def test_damaged_results_are_an_error_and_are_kept(tmp_path, content):
     (tmp_path / "report.html").write_text("")
     (tmp_path / "results.json").write_bytes(content)
     message = message_of(workdir.read_results, tmp_path)
@@ -143,12 +143,12 @@ def test_damaged_results_are_said_and_kept(tmp_path, content):
     [
         ('{"step": 2, "train/lo', "cannot be read (Unterminated string"),
         ("\x00\x00", "cannot be read (Expecting value"),
-        ("[2]", "is no row of metrics with its step"),
-        ('{"train/loss": 1.0}', "is no row of metrics with its step"),
-        ('{"step": "2"}', "is no row of metrics with its step"),
+        ("[2]", "is not a row of metrics with a step"),
+        ('{"train/loss": 1.0}', "is not a row of metrics with a step"),
+        ('{"step": "2"}', "is not a row of metrics with a step"),
     ],
 )
-def test_a_bad_line_amid_the_metrics_is_said_and_kept(tmp_path, line, found):
+def test_a_bad_line_within_the_metrics_is_an_error_and_is_kept(tmp_path, line, found):
     content = '{"step": 1}\n\n' + line + '\n{"step": 3}\n'
     (tmp_path / "metrics.jsonl").write_text(content)
     message = message_of(metrics.read_metrics, tmp_path)
@@ -158,12 +158,12 @@ def test_a_bad_line_amid_the_metrics_is_said_and_kept(tmp_path, line, found):
     assert (tmp_path / "metrics.jsonl").read_text() == content
 
 
-def test_metrics_that_are_no_text_are_said(tmp_path):
+def test_metrics_that_are_not_text_are_an_error(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b"\xff\n")
     assert "metrics.jsonl cannot be read ('utf-8' codec" in message_of(metrics.read_metrics, tmp_path)
 
 
-def test_metrics_go_on_without_gap_repetition_or_torn_line(tmp_path):
+def test_metrics_resume_without_gap_repetition_or_truncated_line(tmp_path):
     writer = metrics.MetricsFile(tmp_path, 0)
     for step in (1, 2, 3):
         writer.write(step, {"train/loss": 10.0 - step})
@@ -179,7 +179,7 @@ def test_metrics_go_on_without_gap_repetition_or_torn_line(tmp_path):
     assert metrics.read_metrics(tmp_path) == expected
 
 
-def test_a_file_is_there_whole_or_not_at_all(tmp_path):
+def test_files_are_written_atomically(tmp_path):
     workdir.write_json(tmp_path / "results.json", {"a": 1})
     with pytest.raises(TypeError):
         workdir.write_json(tmp_path / "results.json", {"a": object()})

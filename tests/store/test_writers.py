@@ -1,4 +1,4 @@
-"""Writers of metrics: plugged in from outside, chosen by name or handed over as a function; nothing is imported unasked."""
+"""Writers of metrics: added from outside the package, chosen by name or passed as a function; wandb only on request."""
 
 import sys
 import types
@@ -12,7 +12,7 @@ from gensupcon_jax.store.writers import MetricsWriter
 
 
 class Kept:
-    """A writer from outside: keeps all that it is told."""
+    """A writer from outside the package, which keeps all rows."""
 
     def __init__(self, settings):
         self.settings, self.rows, self.is_closed = settings, [], False
@@ -24,7 +24,7 @@ class Kept:
         self.is_closed = True
 
 
-def test_a_writer_from_outside_gets_every_row_and_what_was_there(tmp_path, monkeypatch):
+def test_a_writer_from_outside_gets_every_row_and_earlier_ones(tmp_path, monkeypatch):
     made = []
     monkeypatch.setitem(writers.WRITERS, "kept", lambda settings: made.append(Kept(settings)) or made[-1])
     for start_step, steps in ((0, (1, 2, 3)), (2, (3, 4))):
@@ -49,20 +49,20 @@ def test_a_function_gets_every_row(tmp_path):
     assert rows == [(1, {"loss": 2.0})]
 
 
-def test_an_unknown_writer_is_refused():
+def test_an_unknown_writer_is_an_error():
     with pytest.raises(UserError) as error:
         writers.check_writers(("wandb_", print))
     assert str(error.value) == "writers has 'wandb_'; allowed: tensorboard, wandb, or a function of step and values"
 
 
-def test_wandb_that_is_not_installed_is_refused(monkeypatch):
+def test_wandb_that_is_not_installed_is_an_error(monkeypatch):
     monkeypatch.setattr(writers, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         writers.check_writers(("wandb",))
     assert str(error.value) == "the writer wandb needs the package wandb; install it with: pip install wandb"
 
 
-def test_wandb_is_the_same_run_in_the_same_workdir_and_imported_by_nobody_else(tmp_path, monkeypatch):
+def test_wandb_resumes_its_run_and_is_imported_only_on_request(tmp_path, monkeypatch):
     MetricsWriter(tmp_path, 0, {}).close()
     assert "wandb" not in sys.modules
     calls = []

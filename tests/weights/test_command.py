@@ -13,7 +13,7 @@ from tests.running import told
         (["show"], ("FILE", "weights show --help")),
         (["evaluate"], ("evaluate", "export", "show")),
         (["export", "--workdir", "run"], ("--output",)),
-        (["export", "--workdir", "none", "--output", "x.safetensors"], ("none is no folder",)),
+        (["export", "--workdir", "none", "--output", "x.safetensors"], ("none is not a folder",)),
         (["export", "--workdir", "run", "--output", "x.onnx"], ("x.onnx", ".safetensors or .stablehlo")),
         (["export", "--workdir", "run", "--output", "old.stablehlo"], ("old.stablehlo", "not overwritten")),
         (["show", "none.safetensors"], ("does not exist",)),
