@@ -70,10 +70,10 @@ def test_a_run_in_a_bucket_is_the_run_of_a_folder_also_when_it_goes_on(tmp_path,
     assert json.loads((remote / "results.json").read_text()) == results
     assert Board.folders[-1] == "gs://bucket/run/tensorboard"
 
-    # Finished: its results are read. Another config: refused. Its weights: read and written.
+    # Finished: its results are read. Another config: an error. Its weights: read and written.
     assert train.train_and_evaluate(tiny_config(**CONFIG), "gs://bucket/run", tiny_dataset(), devices=DEVICE) == results
     with pytest.raises(
-        UserError, match=r"workdir gs://bucket/run holds a run with different config fields: seed \(0 th"
+        UserError, match=r"workdir gs://bucket/run contains a run with different config fields: seed \(0 th"
     ):
         train.train_and_evaluate(tiny_config(seed=1, **CONFIG), "gs://bucket/run", tiny_dataset(), devices=DEVICE)
     read, local = saved_runs.read_run("gs://bucket/run"), saved_runs.read_run(tmp_path / "run")

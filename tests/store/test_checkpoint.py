@@ -86,7 +86,7 @@ def test_arrays_that_do_not_match_are_named(tmp_path):
     wanted["params"]["dense"]["kernel"] = jax.ShapeDtypeStruct((50, 40), jnp.bfloat16)
     with pytest.raises(UserError) as error:
         Checkpoints(folder, keep=5).restore_newest(wanted)
-    assert "params/dense/kernel is float32[50, 30], expected bfloat16[50, 40] (1 arrays in all)" in str(error.value)
+    assert "params/dense/kernel is float32[50, 30], expected bfloat16[50, 40] (1 arrays in total)" in str(error.value)
 
 
 # The fingerprint

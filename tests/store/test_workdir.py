@@ -114,7 +114,7 @@ def test_results_beside_only_one_file_are_not_overwritten(tmp_path, name):
     (tmp_path / name).unlink()
     (tmp_path / "metrics.jsonl").write_text("")
     message = message_of(workdir.claim, tmp_path, CONFIG, DATASET)
-    assert f"has no {name} but holds metrics.jsonl, which would be overwritten" in message
+    assert f"has no {name} but contains metrics.jsonl, which would be overwritten" in message
     assert not (tmp_path / name).exists()
 
 
@@ -134,7 +134,7 @@ def test_damaged_results_are_an_error_and_are_kept(tmp_path, content):
     (tmp_path / "results.json").write_bytes(content)
     message = message_of(workdir.read_results, tmp_path)
     assert message.startswith(f"{tmp_path / 'results.json'} cannot be read (")
-    assert "; move it away to judge the trained encoder again" in message
+    assert "; move it away to evaluate the trained encoder again" in message
     assert (tmp_path / "results.json").read_bytes() == content
 
 
