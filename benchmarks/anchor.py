@@ -2,8 +2,8 @@
 
 python -m benchmarks.anchor --topology v5e:4x4
 python -m benchmarks.anchor --topology v5p:2x2x2 --images 256
-python -m benchmarks.anchor --topology v4:2x2x4                  one device a chip, as on the machine
-python -m benchmarks.anchor --topology v4:2x2x4 --cores          one device a core: libtpu by itself
+python -m benchmarks.anchor --topology v4:2x2x4                  one device per chip, as on the machine
+python -m benchmarks.anchor --topology v4:2x2x4 --cores          one device per core: libtpu's default
 Compiled by libtpu (`pip install "gensupcon_jax[plan]"`), twice some minutes.
 """
 
@@ -81,7 +81,7 @@ def anchor_step(variables, images, labels):
 
 
 def compile_anchor(mesh: Mesh, num_images: int) -> jax.stages.Compiled:
-    """flax's step for this many images a device; jit alone spreads it, so BatchNorm sees the whole batch."""
+    """flax's step for this many images per device; jit alone spreads it, so BatchNorm sees the whole batch."""
     everywhere, spread = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     batch = num_images * mesh.size
     images = jax.ShapeDtypeStruct((batch, 224, 224, 3), jnp.bfloat16, sharding=spread)
@@ -100,10 +100,10 @@ def compile_ours(mesh: Mesh, num_images: int) -> jax.stages.Compiled:
 
 
 def main() -> None:
-    """Print both, an image of one device, and their ratio."""
+    """Print both, per image on one device, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--topology", default="v5e:4x4")
-    parser.add_argument("--images", type=int, default=128, help="images of a device")
+    parser.add_argument("--images", type=int, default=128, help="images per device")
     parser.add_argument("--cores", action="store_true", help="v4 only: a device is a core")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)  # jax cannot read back what it compiled for other devices
@@ -113,7 +113,7 @@ def main() -> None:
     for name, compile_fn in (("anchor", compile_anchor), ("ours", compile_ours)):
         cost = compile_fn(mesh, arguments.images).cost_analysis()
         figures[name] = cost["bytes accessed"] / arguments.images / 1e6, cost["flops"] / arguments.images / 1e9
-        print(f"{name:6}  {figures[name][0]:6.1f} MB  {figures[name][1]:5.2f} GFLOP an image", flush=True)
+        print(f"{name:6}  {figures[name][0]:6.1f} MB  {figures[name][1]:5.2f} GFLOP per image", flush=True)
     bytes_ratio, flops_ratio = (ours / anchor for ours, anchor in zip(figures["ours"], figures["anchor"], strict=True))
     print(
         f"{arguments.topology}, {mesh.size} devices with {arguments.images} images: "

@@ -56,19 +56,19 @@ def compile_diagnostics() -> tuple[Callable, Callable]:
 
 
 def seconds_of(run: Callable) -> float:
-    """One run, waited for."""
+    """The duration of one run."""
     start = time.perf_counter()
     jax.block_until_ready(run())
     return time.perf_counter() - start
 
 
 def flops(compiled: Callable) -> float:
-    """What XLA counts."""
+    """FLOPs by XLA's cost analysis."""
     return compiled.cost_analysis()["flops"]
 
 
 def main():
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=40)
     repeats = parser.parse_args().repeats

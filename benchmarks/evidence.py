@@ -39,7 +39,7 @@ MEASURES = {"linear_top1": "linear probe", "knn_top1": "k-NN", "classifier_top1"
 
 
 def workdir_of(options: argparse.Namespace, name: str, seed: int, rate: float) -> Path:
-    """Where one run lies."""
+    """The workdir of one run."""
     return Path(options.workdir) / f"{name}_rate{rate:g}_seed{seed}"
 
 

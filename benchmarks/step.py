@@ -1,4 +1,4 @@
-"""Images per second of the training step on this machine, on random images: nothing is loaded, saved or judged.
+"""Images per second of the training step on this machine, on random images: nothing is loaded, saved or evaluated.
 
 python -m benchmarks.step                                                   ResNet-18 on 32 x 32, GenSCL, as main runs it
 python -m benchmarks.step --set model.name=resnet50 --set batch_size=32
@@ -50,12 +50,12 @@ def seconds_of_steps(step_fn, state, batch, key, *, num_steps: int) -> list[floa
         jax.block_until_ready((state, metrics))
         seconds.append(time.perf_counter() - started)
     if not jnp.isfinite(metrics["loss"]):
-        raise SystemExit(f"the loss is {metrics['loss']}: what was timed is no training")
+        raise SystemExit(f"the loss is {metrics['loss']}: the timed steps are not training")
     return seconds[1:]
 
 
 def main() -> None:
-    """Print the median and the best of the steps, in images a second."""
+    """Print the median and the best of the steps, in images per second."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="cifar10:genscl", help="recipe and variant of configs/")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of the config")

@@ -43,17 +43,17 @@ def compile_views(variant: str, num_images: int, topology: str) -> jax.stages.Co
 
 
 def main() -> None:
-    """Print the figures, an image."""
+    """Print the figures per image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="genscl")
-    parser.add_argument("--images", type=int, default=128, help="images of the chip")
+    parser.add_argument("--images", type=int, default=128, help="images per chip")
     parser.add_argument("--topology", default="v5e:1x1")
     arguments = parser.parse_args()
     compiled = compile_views(arguments.variant, arguments.images, arguments.topology)
     works = list(hlo.works(hlo.parse_program(compiled.as_text())))
     cost = compiled.cost_analysis()
     print(
-        f"{arguments.variant}, {arguments.topology}, {arguments.images} images, an image: "
+        f"{arguments.variant}, {arguments.topology}, {arguments.images} images, per image: "
         f"{cost['flops'] / arguments.images / 1e9:.3f} GFLOP, "
         f"{cost['bytes accessed'] / arguments.images / 1e6:.1f} MB of all memories (XLA's cost analysis), "
         f"{sum(work.hbm_bytes for work in works) / arguments.images / 1e6:.1f} MB of HBM alone, "

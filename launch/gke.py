@@ -13,7 +13,7 @@ Two hosts with eight GPUs each:
 
 The manifest goes to `kubectl apply`; with --dry-run it is only printed. The cluster needs JobSet, and node pools of that
 kind; launch/Dockerfile makes the image. What follows `--` goes to `python -m gensupcon_jax.main`. The end of a pod is
-announced by SIGTERM: the run saves, and the JobSet goes on elsewhere from there. `kubectl delete jobset NAME` ends it.
+announced by SIGTERM: the run saves, and the JobSet resumes elsewhere from there. `kubectl delete jobset NAME` ends it.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
 
 
 def check(options: argparse.Namespace, training: list[str]) -> None:
-    """ValueError for what is missing or cannot be."""
+    """ValueError for missing or invalid options."""
     for name in ("name", "image"):
         if not getattr(options, name):
             raise ValueError(f"--{name} is missing")
@@ -119,7 +119,7 @@ def tpu_hosts(topology: str) -> Hosts:
 
 
 def gpu_hosts(options: argparse.Namespace) -> Hosts:
-    """One process a host, all GPUs of the host its own; they meet at the first pod of the JobSet."""
+    """One process per host, with all its GPUs; they meet at the first pod of the JobSet."""
     for name in ("hosts", "gpus_per_host"):
         value = getattr(options, name)
         if value is None or value < 1:

@@ -28,14 +28,14 @@ import threading
 import time
 from typing import NamedTuple
 
-GRACE_SECONDS = 15  # in which the others say their own error after one has failed
+GRACE_SECONDS = 15  # for the others to print their own error after one has failed
 RESTART_DELAY_SECONDS = 5
 POLL_SECONDS = 0.05
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Command(NamedTuple):
-    """One process: what its environment has beside ours, and its arguments."""
+    """One process: its additional environment variables, and its arguments."""
 
     environment: dict[str, str]
     arguments: list[str]
@@ -152,7 +152,7 @@ def free_port() -> int:
 def run(listed: list[Command], received: list[int]) -> int:
     """All processes until the last has ended; the status of the first that failed, else 0.
 
-    Every signal in `received` goes on to all of them. When one has failed the others have `GRACE_SECONDS`.
+    Every signal in `received` is forwarded to all of them. After one has failed the others have `GRACE_SECONDS`.
     """
     running = [start(index, command, several=len(listed) > 1) for index, command in enumerate(listed)]
     processes = [process for process, _ in running]

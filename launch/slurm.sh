@@ -13,10 +13,10 @@ usage: launch/slurm.sh --nodes N --gpus-per-node G [options] -- arguments of gen
   --sbatch OPTION          any other option of sbatch, for example --sbatch --mem=0; may be given more than once
   --max-restarts N         how often to start again after a failure; default 3
   --python P               default: .venv/bin/python of this folder, which every node must see
-  --dry-run                print the job's script, hand in nothing
+  --dry-run                print the job script, submit nothing
 
 The run is asked to save three minutes before the time limit, and when SLURM needs the nodes; the job then goes back into
-the queue and goes on from there. The workdir must be in a folder that every node sees, or gs://. scancel ends the job: it saves,
+the queue and resumes from there. The workdir must be in a folder that every node sees, or gs://. scancel ends the job: it saves,
 in the time that the cluster gives it, and does not come back.
 TEXT
 }

@@ -11,7 +11,7 @@ usage: launch/tpu_vm.sh COMMAND --name NAME --zone ZONE [options] [-- arguments 
               --runtime-version V   default: the usual one of the TPU's kind
               --spot                cheaper, may be taken away
   install   copy this folder to every worker, and install it there
-  run       train on every worker and show the output; goes on if the connection is lost
+  run       train on every worker and show the output; continues if the connection is lost
               --max-restarts N      how often each worker starts again after a failure; default 3
               -- --config configs/imagenet.py --workdir gs://bucket/imagenet
   follow    show the output of what runs there, from its beginning
@@ -21,8 +21,8 @@ usage: launch/tpu_vm.sh COMMAND --name NAME --zone ZONE [options] [-- arguments 
   --project P    default: gcloud's
   --dry-run      print the commands, run nothing
 
-Ctrl-C during run is stop. After a TPU was taken away: delete, create, install and the same run go on from the last
-checkpoint, when the workdir is gs://.
+Ctrl-C during run is stop. After a TPU was taken away: delete, create, install and the same run resume from the last
+checkpoint, if the workdir is gs://.
 TEXT
 }
 
@@ -176,7 +176,7 @@ train() {
     on_workers "$line"
     return
   fi
-  set -m # its own process group, which a Ctrl-C of the terminal does not reach: the output goes on while the run saves
+  set -m # its own process group, which a Ctrl-C of the terminal does not reach: the output continues while the run saves
   on_workers "$line" < /dev/null &
   local shown=$!
   set +m

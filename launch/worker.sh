@@ -23,7 +23,7 @@ follow() {
     [[ -f worker.status ]] && exit "$(cat worker.status)"
     sleep 0.1
   done
-  echo 'the run was killed: nothing says how it ended' >&2
+  echo 'the run was killed: its status is unknown' >&2
   exit 137
 }
 
@@ -31,7 +31,7 @@ case ${1:-} in
   run)
     shift
     if running; then # gcloud connects again after a lost connection
-      echo 'a run is going on here; this is its output' >&2
+      echo 'a run is active here; this is its output' >&2
     else
       rm -f worker.pid worker.status
       [[ ! -f worker.log ]] || mv worker.log worker.previous.log

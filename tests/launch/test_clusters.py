@@ -296,7 +296,7 @@ def test_a_second_connection_finds_the_run_and_starts_no_other(cloud):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     line = second.stderr.readline()
-    while "a run is going on here" not in line:
+    while "a run is active here" not in line:
         assert line, "the run was not found"
         line = second.stderr.readline()
     stopped = launch("tpu_vm.sh", "stop", *WHERE)

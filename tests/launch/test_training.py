@@ -1,4 +1,4 @@
-"""launch/local.py with real training: several processes give the run of one, stop together, and go on."""
+"""launch/local.py with real training: several processes give the run of one, stop together, and resume."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_the_next_launch_goes_on(tmp_path)
     assert 3 <= saved < 400
     again = launch(tmp_path / "run", changes=long)
     while f"resumes at step {saved} of 400" not in (line := again.stderr.readline()):
-        assert line, "it did not go on"
+        assert line, "it did not resume"
     again.terminate()
     ((status, _, said),) = ended([again])
     assert status == 0, said
