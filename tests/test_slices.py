@@ -84,7 +84,8 @@ from gensupcon_jax.data.datasets import from_arrays
 from gensupcon_jax.losses import generalized_contrastive_loss
 from gensupcon_jax.paths import as_path
 from gensupcon_jax.run.train import train_and_evaluate
-from gensupcon_jax.weights import convert
+from gensupcon_jax.weights.export import export
+from gensupcon_jax.weights.show import show
 
 finished, scratch = map(Path, sys.argv[1:])
 rng = np.random.default_rng(0)
@@ -106,8 +107,8 @@ results = train_and_evaluate(config, scratch / "probe", from_arrays(images, np.a
 assert results["dataset"] == "arrays" and "classifier_top1" in results and "knn_top1" in results
 
 for name in ("encoder.safetensors", "encoder.stablehlo"):
-    convert.export(as_path(finished), as_path(scratch / name))
-print(convert.show(as_path(scratch / "encoder.safetensors")))
+    export(as_path(finished), as_path(scratch / name))
+print(show(as_path(scratch / "encoder.safetensors")))
 found = jax.export.deserialize(bytearray((scratch / "encoder.stablehlo").read_bytes())).call(images[:4])
 assert found.shape[0] == 4
 assert not [name for name in sys.modules if name.partition(".")[0] in ("tensorflow", "tensorflow_datasets", "clu", "cv2")]
