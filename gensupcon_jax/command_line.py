@@ -41,7 +41,9 @@ class Parser(argparse.ArgumentParser):
         try:
             options, unknown = self.parse_known_args([self._spelled(argument) for argument in arguments])
         except argparse.ArgumentError as error:
-            raise UserError(_sentence(error)) from error
+            if error.argument_name is None:  # from Python 3.12 on also for what is missing
+                self.error(error.message)
+            raise UserError(_sentence(error.argument_name, error.message)) from error
         flag = next((argument for argument in unknown if argument.startswith("-")), None)
         if flag is not None:
             following = list(arguments[list(arguments).index(flag) + 1 :]) if flag in arguments else []
@@ -85,13 +87,12 @@ class Parser(argparse.ArgumentParser):
         return f"{found}; {did_you_mean(suggestions)}" if suggestions else f"{found}; see {self.prog} --help"
 
 
-def _sentence(error: argparse.ArgumentError) -> str:
-    flag = error.argument_name or "the command line"
-    if error.message and error.message.startswith("expected"):
+def _sentence(flag: str, message: str) -> str:
+    if message.startswith("expected"):
         return f"Missing value for flag {flag}"
-    if error.message and error.message.startswith("ignored explicit argument"):
+    if message.startswith("ignored explicit argument"):
         return f"{flag.partition('/')[0]} takes no value"
-    return f"{flag} {error.message}"
+    return f"{flag} {message}"
 
 
 def add_switch(parser: argparse._ActionsContainer, name: str, help: str) -> None:

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import os
+import runpy
 import subprocess
 import sys
 
@@ -72,6 +73,25 @@ def test_every_command_lists_what_it_takes(capfd, command):
         "weights": ("export", "show"),
     }[command]
     assert [part for part in listed if part not in printed] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "usage"),
+    [
+        ("gensupcon_jax", "gensupcon COMMAND"),
+        ("gensupcon_jax.main", "python -m gensupcon_jax.main"),
+        ("gensupcon_jax.plan", "gensupcon plan"),
+        ("gensupcon_jax.prepare", "gensupcon prepare"),
+        ("gensupcon_jax.weights", "gensupcon weights"),
+    ],
+)
+def test_every_module_that_was_a_command_still_is(capfd, monkeypatch, module, usage):
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    try:
+        runpy.run_module(module, run_name="__main__")
+    except SystemExit as done:
+        assert not done.code
+    assert capfd.readouterr().out.startswith(f"usage: {usage} ")
 
 
 def test_a_misspelled_command_is_one_line_with_a_suggestion(capfd):
