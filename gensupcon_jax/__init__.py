@@ -40,7 +40,7 @@ __all__ = [
     "train_and_evaluate",
 ]
 
-# Where each public name is found; editors read the imports above.
+# The module of each public name; editors read the imports above.
 _MODULES = {
     "gensupcon_jax.data.datasets": ("from_arrays",),
     "gensupcon_jax.errors": ("RunStopped", "UserError"),

@@ -1,4 +1,4 @@
-"""The command `gensupcon`, and python -m gensupcon_jax: one line of the table for each command, imported when it is used."""
+"""The command `gensupcon`, also as python -m gensupcon_jax: a table of commands, each imported when it is used."""
 
 import importlib
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gensupcon_jax import __version__, command_line
 from gensupcon_jax.errors import UserError
 
-# A module has `main(arguments, program)`, and imports no jax before it has looked at them.
+# A module has `main(arguments, program)`, and does not import jax before it has parsed them.
 _MODULES = {
     "train": ("gensupcon_jax.main", "train an encoder with a recipe, evaluate it, write a report"),
     "plan": ("gensupcon_jax.plan.command", "memory, speed and cost of a recipe on hardware that is not here"),
@@ -24,7 +24,7 @@ COMMANDS = {name: command_line.Command(_lazy(module), help) for name, (module, h
 
 
 def main(arguments: list[str] | None = None, program: str = "gensupcon") -> None:
-    """Run what the arguments (None: those of this process) say; mistakes end in a line each, status 1."""
+    """Run the command of the arguments (None: sys.argv); each error is printed in one line, with status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
     description = "Generalized supervised contrastive learning in JAX."
     try:

@@ -1,4 +1,4 @@
-"""Sums, means and gathers over the devices of a mapped axis; without an axis, of the arrays as they are."""
+"""Sums, means and gathers over the devices of a mapped axis; without an axis, of the local arrays."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,12 +8,12 @@ from jaxtyping import Array, Float
 
 
 def num_devices(axis_name: str | None) -> int:
-    """Devices of the axis; 1 without one."""
+    """Number of devices of the axis; 1 without an axis."""
     return 1 if axis_name is None else jax.lax.axis_size(axis_name)
 
 
 def first_number(num_rows: int, axis_name: str | None) -> Any:
-    """The number of this device's first row in the array of all devices, each of which holds num_rows."""
+    """Index of this device's first row in the array of all devices, with num_rows per device."""
     return 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_rows
 
 
@@ -33,12 +33,12 @@ def max_over(array: Any, axis_name: str | None) -> Any:
 
 
 def gather(tree: Any, axis_name: str | None) -> Any:
-    """The arrays of all devices, one after another."""
+    """The concatenated arrays of all devices."""
     return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
 
 
 def varying(tree: Any, axis_names: str | Iterable[str] | None) -> Any:
-    """Inside `shard_map`: declared to differ between devices, which jax must know; anywhere else as it is."""
+    """Inside `shard_map`, the tree marked as varying over these axes, as jax requires; elsewhere unchanged."""
     names = {axis_names} if isinstance(axis_names, str) else set(axis_names or ())
     names &= set(jax.sharding.get_abstract_mesh().manual_axes)
 

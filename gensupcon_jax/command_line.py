@@ -1,4 +1,4 @@
-"""What all commands share: one parser, one style of help, and a suggestion for every misspelling. Standard library only."""
+"""Common parts of all commands: parser, help, and suggestions for misspellings. Standard library only."""
 
 import argparse
 import difflib
@@ -11,17 +11,17 @@ from gensupcon_jax.errors import UserError
 
 
 class Command(NamedTuple):
-    """A command's function, which takes the arguments and the words that came before them, and a line of help."""
+    """The function of a command, called with the arguments and the program name, and a line of help."""
 
     run: Callable[[list[str], str], None]
     help: str
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are UserErrors; --a-flag is --a_flag, -flag is --flag.
+    """An argparse parser whose errors are UserErrors; --a-flag is --a_flag, -flag is --flag.
 
-    program: the words before the arguments, as in "gensupcon train". The flags added to the parser itself are listed
-    where an argument is not known; those of further groups are found in --help only.
+    program: the words before the arguments, as in "gensupcon train". Errors for unknown arguments list the flags of the
+    parser itself; those of further groups are listed by --help only.
     """
 
     def __init__(self, program: str, description: str):
@@ -34,9 +34,8 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse(self, arguments: Sequence[str], other_flags: Sequence[str] = ()) -> argparse.Namespace:
-        """The options; UserError for a wrong one. other_flags: what the command takes beside them, for the messages.
-
-        Of other_flags, those that end in a name (`--config.epochs`) are suggested where a flag is misspelled.
+        """The options; UserError for a wrong one. other_flags: further flags of the command, such as `--config.epochs`, which
+        are suggested for misspelled flags.
         """
         try:
             options, unknown = self.parse_known_args([self._spelled(argument) for argument in arguments])
@@ -53,11 +52,11 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Of argparse, for what is missing."""
+        """Called by argparse for missing arguments."""
         raise UserError(f"{message}; see {self.prog} --help")
 
     def flags(self) -> dict[str, argparse.Action]:
-        """The long flags by their name without hyphens."""
+        """The long flags by name, without hyphens."""
         return {flag[2:]: action for action in self._actions for flag in action.option_strings if flag[:2] == "--"}
 
     def _spelled(self, argument: str) -> str:
@@ -102,7 +101,7 @@ def add_switch(parser: argparse._ActionsContainer, name: str, help: str) -> None
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """The type of a flag that takes whole numbers of a range."""
+    """The type of a flag that takes integers in a range."""
     allowed = f"a whole number from {low}" + ("" if high is None else f" to {high}")
 
     def parsed(text: str) -> int:
@@ -148,7 +147,7 @@ def with_commas(text: str) -> list[str]:
     return text.split(",") if text else []
 
 
-# What other programs call a field.
+# Names of fields in other programs.
 _ABBREVIATIONS = {
     "bs": "batch_size",
     "lr": "learning_rate",
@@ -166,7 +165,7 @@ _MOST_SUGGESTIONS = 3
 
 
 def nearest_fields(name: str, fields: Iterable[str]) -> list[str]:
-    """The dotted fields that `name` may mean: those that end so first, then those spelled nearly so; most likely first."""
+    """The dotted fields that `name` may mean, most likely first: those with this last part, then those spelled similarly."""
     fields = list(fields)
     group, _, last = name.rpartition(".")
     last = _ABBREVIATIONS.get(last, last)
@@ -186,7 +185,7 @@ def nearest_fields(name: str, fields: Iterable[str]) -> list[str]:
 
 
 def _close(name: str, names: Iterable[str]) -> list[str]:
-    """The nearest of the names, or none."""
+    """The most similar name, if any."""
     return difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)
 
 
@@ -199,9 +198,9 @@ def did_you_mean(suggestions: Sequence[str]) -> str:
 def run_named(
     commands: dict[str, Command], arguments: Sequence[str], program: str, description: str, version: str | None = None
 ) -> None:
-    """Run the command that the first argument names with the rest of them; UserError where there is none.
+    """Run the command named by the first argument with the remaining ones; UserError if there is none.
 
-    With --help the commands are listed.
+    --help lists the commands.
     """
     if not arguments:
         raise UserError(f"a command is missing; allowed: {', '.join(commands)}; see {program} --help")
@@ -236,7 +235,7 @@ def _overview(commands: dict[str, Command], program: str, description: str) -> s
 
 
 def end(error: UserError | KeyboardInterrupt) -> NoReturn:
-    """End the process with a line for each mistake, status 1, without a traceback."""
+    """End the process with one line per error, status 1, without a traceback."""
     if isinstance(error, KeyboardInterrupt):
         sys.exit("\ninterrupted")
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))

@@ -1,9 +1,9 @@
-"""How a run ends early: by a mistake that a user can mend, or because it was asked to. `main.py` prints one line for each."""
+"""Exceptions that end a run early: errors that the user can correct, and stop requests. Each is printed in one line."""
 
 
 class UserError(ValueError):
-    """Says what was found, what is allowed and which field to change."""
+    """The message says what was found, what is allowed and which field to change."""
 
 
 class RunStopped(Exception):  # noqa: N818  (nothing went wrong)
-    """The run was asked to stop and has saved its state; the message says how far it is."""
+    """The run was stopped by a signal and has saved its state; the message contains the step."""

@@ -1,4 +1,4 @@
-"""What the extra `tensorflow` brings, and the sentences for an installation without it."""
+"""The packages of the extra `tensorflow`, and the messages if they are not installed."""
 
 import importlib.util
 import os
@@ -10,12 +10,12 @@ _TENSORFLOW_MODULES = ("tensorflow", "tensorflow_datasets", "tensorboard", "clu"
 
 
 def missing_of_tensorflow() -> list[str]:
-    """Which modules of the extra `tensorflow` are not installed; nothing is imported."""
+    """The modules of the extra `tensorflow` that are not installed; imports nothing."""
     return [name for name in _TENSORFLOW_MODULES if importlib.util.find_spec(name) is None]
 
 
 def require_tensorflow(found: str) -> None:
-    """Raise UserError, which names the extra, where it is not installed; found: the setting that needs it."""
+    """Raise UserError that names the extra if it is not installed; found: the setting that needs it."""
     missing = missing_of_tensorflow()
     if missing:
         raise UserError(
@@ -25,6 +25,6 @@ def require_tensorflow(found: str) -> None:
 
 
 def quiet_tensorflow() -> None:
-    """Keep TensorFlow, once it is imported, from writing at start-up; what the user has set stays."""
+    """Silence the start-up messages of TensorFlow; settings of the user are kept."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

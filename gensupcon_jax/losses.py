@@ -1,4 +1,4 @@
-"""The generalized supervised contrastive loss: its dense definition, and the factored, tiled form that training runs."""
+"""The generalized supervised contrastive loss: its dense definition, and the factored, tiled form used in training."""
 
 import functools
 import numbers
@@ -21,15 +21,15 @@ Scalar = float | int | np.number | jax.Array | np.ndarray
 
 NORMALIZERS = names_of("loss.normalizer")
 
-# Rows of logits held at once. On a CPU 128 and 256 are the fastest (512 leaves the cache), and an accelerator has enough
-# to do in one step.
+# Rows of logits in memory at once. On a CPU 128 and 256 are the fastest (512 does not fit the cache), and they are enough
+# work for an accelerator.
 DEFAULT_TILE_SIZE = 256
 
-# A TPU rounds the inputs of a float32 matmul to bfloat16 unless told otherwise; with logits of 1 / temperature that
-# rounding would be larger than the differences the loss is about.
+# By default a TPU rounds the inputs of a float32 matmul to bfloat16; for logits of 1 / temperature that rounding would be
+# larger than the differences that matter for the loss.
 _PRECISION = jax.lax.Precision.HIGHEST
 
-# An anchor counts as having a similar contrast when its similarities sum to more than this. Float32 ends at 1e-38:
+# An anchor has a similar contrast if its similarities sum to more than this. Float32 ends at 1e-38:
 # above 1e-33 a flushed pair changes the sum by at most 1e-5 of it, and 1 / sum does not overflow in the gradient.
 _SMALLEST_SIMILARITY = 1e-33
 
@@ -39,8 +39,8 @@ _SMALLEST_SIMILARITY = 1e-33
 class AnchorLoss:
     """The loss of every anchor: `loss` [anchor] float32, `valid` [anchor] bool.
 
-    An anchor without a contrast, or without a similar one, is not valid and its loss is 0: `mean()` leaves it out,
-    `loss.mean()` counts it, as the authors' code does. Unpacks as `loss, valid`. `axis_name` is static. It is not a number:
+    An anchor without a contrast, or without a similar one, is not valid and its loss is 0: `mean()` excludes it,
+    `loss.mean()` includes it, as the authors' code does. Unpacks as `loss, valid`. `axis_name` is static. It is not a number:
     arithmetic with it is a UserError.
 
     >>> anchor_loss = AnchorLoss(jnp.array([1.0, 3.0, 0.0]), jnp.array([True, True, False]))
@@ -58,7 +58,7 @@ class AnchorLoss:
         return iter((self.loss, self.valid))
 
     def __repr__(self) -> str:
-        """A sentence in place of arrays: jax.grad prints it where `.mean()` was forgotten."""
+        """A sentence instead of arrays: jax.grad prints it if `.mean()` was forgotten."""
         num = jnp.shape(self.loss)[0] if len(jnp.shape(self.loss)) == 1 else "all"
         return f"AnchorLoss: a loss for each of {num} anchors, not one number; allowed: .mean(), or .loss [anchor]"
 
@@ -69,10 +69,10 @@ class AnchorLoss:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
 
     def mean(self, axis_name: str | None = None) -> Float[Array, ""]:
-        """The mean over the valid anchors, of all devices of `axis_name` or of the loss's own axis; 0 if there are none.
+        """The mean over the valid anchors of all devices of `axis_name` or of the axis of the loss; 0 if there are none.
 
-        Under `shard_map(check_vma=False)`, `pmap` and `vmap`, jax differentiates the sum over devices of what each
-        of them returns: there, gradients of this mean taken inside the mapped function are to be averaged (`pmean`).
+        Under `shard_map(check_vma=False)`, `pmap` and `vmap`, jax differentiates the sum of the values of all devices:
+        there, gradients of this mean that are taken inside the mapped function must be averaged (`pmean`).
         """
         valid = jnp.asarray(self.valid)
         totals = jnp.stack([jnp.sum(jnp.where(valid, self.loss, 0.0)), jnp.sum(valid, dtype=jnp.float32)])
@@ -89,8 +89,8 @@ def label_similarity(
     """Similarity of label distributions: their cosine (paper; authors' code), or another of LABEL_SIMILARITIES.
 
     anchor_labels [anchor, class] and contrast_labels [contrast, class], any numeric type, >= 0; returns
-    [anchor, contrast] in 0..1, float32. A row of zeros is similar to nothing; what float32 flushes to zero (below
-    1.2e-38) is zero. Negative entries are not looked for. Raises UserError for shapes that do not fit and unknown names.
+    [anchor, contrast] in 0..1, float32. A row of zeros has similarity 0 to every row; values that float32 flushes to
+    zero (below 1.2e-38) are zero. Negative entries are not checked. Raises UserError for mismatched shapes and unknown names.
 
     >>> label_similarity(jnp.array([[1, 0], [1, 1]]), jnp.array([[1, 0], [0, 1]])).round(3).tolist()
     [[1.0, 0.0], [0.7070000171661377, 0.7070000171661377]]
@@ -106,8 +106,8 @@ def latent_similarity(
 ) -> Float[Array, "anchor contrast"]:
     """Inner products of embeddings over the temperature: the logits of the contrastive softmax (paper).
 
-    anchors [anchor, dim] and contrasts [contrast, dim] are taken as they are: normalize them first. Returns
-    [anchor, contrast] float32. Raises UserError for a temperature <= 0 (not when traced) and shapes that do not fit.
+    anchors [anchor, dim] and contrasts [contrast, dim] must be normalized already. Returns
+    [anchor, contrast] float32. Raises UserError for a temperature <= 0 (unless traced) and mismatched shapes.
 
     >>> latent_similarity(jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 0.0], [0.0, 1.0]]), temperature=0.5).tolist()
     [[2.0, 0.0]]
@@ -127,10 +127,10 @@ def dense_contrastive_loss(
     normalizer: str = "similarity",
     scale: Scalar = 1.0,
 ) -> AnchorLoss:
-    """The definition: cross-entropy between label similarity and the softmax of latent similarity (paper, Eq. 2).
+    """The loss by its definition: cross-entropy between label similarity and the softmax of latent similarity (paper, Eq. 2).
 
-    Both matrices are [anchor, contrast]; mask [anchor, contrast] is true for the pairs that count (None: all; pass
-    `~jnp.eye(n, dtype=bool)` when the anchors are their own contrasts). normalizer: divide by the sum of similarities
+    Both matrices are [anchor, contrast]; mask [anchor, contrast] is true for the pairs to include (None: all; pass
+    `~jnp.eye(n, dtype=bool)` if the anchors are their own contrasts). normalizer: divide by the sum of similarities
     ("similarity", authors' code) or by the number of contrasts ("count", Eq. 2). scale multiplies the loss; the authors'
     is temperature / base_temperature. Label similarity is a constant. Raises UserError for another normalizer.
 
@@ -165,24 +165,24 @@ def generalized_contrastive_loss(
 
     anchors [anchor, dim] and contrasts [contrast, dim]: unit vectors, any float type; anchor_labels [anchor, class] and
     contrast_labels [contrast, class]: distributions >= 0, any numeric type, constants to the gradient. Without
-    contrasts every other anchor is a contrast. contrast_mask [contrast] (or [anchor]) is false for contrasts to
-    leave out; an anchor left out as a contrast is still an anchor. The loss is multiplied by
-    temperature / base_temperature (authors: 0.07), or not when that is None. normalizer: see `dense_contrastive_loss`.
+    contrasts, every other anchor is a contrast. contrast_mask [contrast] (or [anchor]) is false for contrasts to
+    exclude; an anchor excluded as a contrast is still an anchor. The loss is multiplied by
+    temperature / base_temperature (authors: 0.07), unless that is None. normalizer: see `dense_contrastive_loss`.
     label_similarity: a name of LABEL_SIMILARITIES.
-    axis_name: a mapped axis over which anchors and contrasts are spread: each anchor then meets the contrasts of all
-    devices. tile_size: rows of logits held at once; it changes the memory and the speed, never the value.
+    axis_name: a mapped axis over which anchors and contrasts are sharded: each anchor is compared with the contrasts of all
+    devices. tile_size: rows of logits in memory at once; it affects memory and speed, not the value.
 
-    Returns AnchorLoss of the local anchors, float32; without any anchor or contrast none is valid. Differentiable once, in
+    Returns AnchorLoss of the local anchors, float32; without anchors or contrasts none is valid. Differentiable once, in
     reverse mode, in anchors, contrasts and temperature. Precision (128 dimensions, s: the largest logit): a loss to 1e-5
     of itself or to 1.2e-6 s, whichever is more, and never below 0; a gradient to 5e-5 of its largest entry or to 4e-7 s of
     that of the attraction alone, nearly all of which the softmax cancels when the embeddings have converged.
-    |z|^2 / temperature must stay below 1e38. Negative labels are not looked for: their loss means nothing.
+    |z|^2 / temperature must stay below 1e38. Negative labels are not checked; their loss is meaningless.
 
-    Raises UserError for unknown names, temperatures <= 0 (a traced one cannot be looked at: NaN), tile_size < 1,
-    contrasts without labels, shapes that do not fit, and a second derivative.
+    Raises UserError for unknown names, temperatures <= 0 (a traced one cannot be checked and gives NaN), tile_size < 1,
+    contrasts without labels, mismatched shapes, and a second derivative.
 
     >>> features = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # unit vectors
-    >>> labels = jax.nn.one_hot(jnp.array([0, 1, 0, 1]), 2)  # or mixed ones, or a teacher's
+    >>> labels = jax.nn.one_hot(jnp.array([0, 1, 0, 1]), 2)  # or mixed labels, or the probabilities of a teacher
     >>> loss = generalized_contrastive_loss(features, labels, temperature=0.1)
     >>> f"{loss.mean():.6f}"
     '0.000091'
@@ -201,8 +201,8 @@ def generalized_contrastive_loss(
     labels, contrast_labels = varying(features, axis_name)
     mask, tau = varying((mask, _float32(temperature)), axis_name)
     penalty = None if contrast_mask is None else jnp.where(mask, 0.0, -jnp.inf)
-    # Half of the temperature on either side: the logits are then inner products as they are, the same for (i, j) and
-    # (j, i), and attraction and softmax round the same numbers.
+    # The root of the temperature on either side: the logits are then plain inner products, equal for (i, j) and (j, i), and
+    # attraction and softmax round the same numbers.
     anchors, contrasts = (each / jnp.sqrt(tau) for each in embeddings)
 
     others = (None, None) if among_themselves else (contrasts, contrast_labels)
@@ -222,10 +222,10 @@ def generalized_contrastive_loss(
 def flatten_views(
     features: Float[Array, "image view dim"], labels: Shaped[Array, "image class"]
 ) -> tuple[Float[Array, "anchor dim"], Shaped[Array, "anchor class"]]:
-    """Features [image, view, dim] as SupContrast has them, and labels [image, class], as anchors and their labels.
+    """Anchors and their labels from features [image, view, dim], the layout of SupContrast, and labels [image, class].
 
-    Every view becomes an anchor with the label of its image, the views of an image one after the other: anchors
-    [image * view, dim] and labels [image * view, class]. Raises UserError for shapes that do not fit.
+    Every view becomes an anchor with the label of its image; the views of an image are consecutive: anchors
+    [image * view, dim] and labels [image * view, class]. Raises UserError for mismatched shapes.
 
     >>> features = jnp.ones((8, 2, 16)) / 4  # 8 images, 2 views of each
     >>> anchors, anchor_labels = flatten_views(features, jax.nn.one_hot(jnp.arange(8) % 2, 2))
@@ -245,7 +245,7 @@ def flatten_views(
 def label_features(labels: Shaped[Array, "row class"], name: str) -> Float[Array, "row feature"]:
     """Features whose inner products are this similarity of labels, float32, constants to the gradient.
 
-    name: of LABEL_SIMILARITIES; UserError for others, and where its function returns something else than features.
+    name: a key of LABEL_SIMILARITIES; UserError for others, and if its function does not return features.
     """
     if name not in LABEL_SIMILARITIES:
         allowed = ", ".join(LABEL_SIMILARITIES)
@@ -261,8 +261,8 @@ def label_features(labels: Shaped[Array, "row class"], name: str) -> Float[Array
 
 def _unit_rows(labels: Float[Array, "row class"]) -> Float[Array, "row class"]:
     """Rows of length 1; a zero row stays zero."""
-    # In units of the largest entry: the square of a small one would be flushed to zero, that of a large one overflow. Two
-    # roots, as XLA may divide by way of 1 / largest, which is flushed to zero for the largest floats.
+    # Relative to the largest entry: the square of a small entry would be flushed to zero, that of a large one would overflow.
+    # Two roots, as XLA may divide by multiplying with 1 / largest, which is flushed to zero for the largest floats.
     largest = jnp.abs(labels).max(axis=1, keepdims=True, initial=0.0)
     inverse_root = jax.lax.rsqrt(jnp.where(largest > 0.0, largest, 1.0))
     labels = labels * inverse_root * inverse_root
@@ -277,7 +277,7 @@ def _roots_of_shares(labels: Float[Array, "row class"]) -> Float[Array, "row cla
 
 
 # name -> function of labels [row, class] float32 >= 0 -> features [row, feature] >= 0, whose inner products are the
-# similarity: training never holds the matrix of all pairs. One more is one more entry, also from outside:
+# similarity: training never computes the matrix of all pairs. To add one, add an entry, also from outside the package:
 # LABEL_SIMILARITIES["overlap"] = lambda labels: labels.
 LABEL_SIMILARITIES: dict[str, Callable[[Any], Any]] = {
     "cosine": _unit_rows,
@@ -291,7 +291,7 @@ LABEL_SIMILARITIES: dict[str, Callable[[Any], Any]] = {
 def _attraction(anchors, labels, contrasts, contrast_labels, mask, axis_name):
     """-> the mean logit of the contrasts weighted by their similarity, the sum of that and their number [anchor].
 
-    Any common vector may be taken off the contrasts before they are summed: their mean leaves the least to round.
+    Any common vector may be subtracted from the contrasts before they are summed: their mean minimizes rounding.
     """
     points = anchors if contrasts is None else contrasts
     num_contrasts = sum_over(mask.sum(), axis_name)
@@ -318,10 +318,10 @@ def _label_sums_over(anchor_labels, contrast_labels, contrasts, mask, axis_name)
 def _label_sums_among(labels, embeddings, mask, axis_name):
     """-> the same with every other anchor as a contrast: sums over j != i of all devices.
 
-    "Sum of all, minus oneself" would cancel: with a peaked teacher the others may hold 1e-9 of what the anchor itself
-    holds of a class. So the one row that holds most of a class (its leader) is kept apart from the rest: a leader
-    meets only the rest, with nothing to subtract, and for any other row oneself is at most half of the class. Hence
-    the sums keep their relative precision and are exactly 0 for an anchor with no similar contrast.
+    "Sum of all, minus the anchor itself" would cancel: with a peaked teacher the other rows may have 1e-9 of the mass that
+    the anchor has in a class. So the row with the largest share of a class (its leader) is separated from the rest: for
+    a leader nothing is subtracted, and any other row is at most half of the class. Hence the sums keep their relative
+    precision and are exactly 0 for an anchor without a similar contrast.
     """
     values = _with_count(embeddings, mask)
     leader, share = _class_leaders(labels * mask[:, None], axis_name)
@@ -335,7 +335,7 @@ def _label_sums_among(labels, embeddings, mask, axis_name):
 def _class_leaders(
     labels: Float[Array, "row class"], axis_name: str | None
 ) -> tuple[Int[Array, " class"], Float[Array, " class"]]:
-    """Of each class the local row that holds most of it, and how much (0 where the leader is on another device)."""
+    """Per class, the local row with the largest share, and that share (0 if the leader is on another device)."""
     share = labels.max(axis=0)
     rows = jnp.arange(labels.shape[0])[:, None]
     leader = jnp.where(labels == share, rows, labels.shape[0] - 1).min(axis=0)
@@ -354,13 +354,13 @@ def _sums_per_class(labels, values):
 
 
 def _sums_per_row(labels, per_class):
-    """labels per_class [row, dim + 1], likewise."""
+    """labels @ per_class [row, dim + 1], with the same summation of weights."""
     vectors, weights = per_class[:, :-1], per_class[:, -1]
     return jnp.column_stack([_matmul(labels, vectors), _sum_in_sixteens(labels * weights, axis=1)])
 
 
 def _sum_in_sixteens(array: Float[Array, "row column"], axis: int) -> Float[Array, " other"]:
-    """Sums of 16, and of those again: a long float32 sum of equal numbers rounds every addition the same way."""
+    """A sum in groups of 16, recursively: in a long float32 sum of equal numbers, every addition is rounded the same way."""
     while array.shape[axis] > 16:
         size = array.shape[axis]
         whole, rest = jnp.split(array, [size // 16 * 16], axis=axis)
@@ -382,11 +382,11 @@ def _without_count(sums):
 
 
 class _Points(NamedTuple):
-    """Embeddings (over the root of the temperature) with what one side of the pairs must know of them."""
+    """Embeddings (divided by the root of the temperature) with the values for one side of the pairs."""
 
     embeddings: Float[Array, "point dim"]
     number: Int[Array, " point"]  # consecutive, in the array of all devices
-    penalty: Float[Array, " point"] | None  # as a contrast: 0, or -inf when it is left out; None: none is
+    penalty: Float[Array, " point"] | None  # as a contrast: 0, or -inf if it is excluded; None: all 0
     largest: Any = None  # [point], as an anchor: the largest of its logits, and
     total: Any = None  # [point], the sum of exp(s_ij - largest); 0 and 1 where there is no contrast
     weight: Float[Array, " point"] | None = None  # as an anchor: the cotangent of its log_sum_exp, over total
@@ -395,14 +395,14 @@ class _Points(NamedTuple):
 def _softmax_sums(anchors: _Points, contrasts: _Points, tile_size: int, with_self: bool):
     """-> `largest` and `total` [anchor] of the softmax over the contrasts.
 
-    Both are kept, as their log_sum_exp would be rounded to the precision of a logit, and exp(s_ij - log_sum_exp) with it.
+    Both are returned, as log_sum_exp would be rounded to the precision of a logit, and exp(s_ij - log_sum_exp) with it.
     """
 
     def tile(rows: _Points):
         # The mask comes before the maximum: after it, a small temperature would leave only exp(-large) = 0.
         logits = _penalized(_logits(rows, contrasts, with_self), contrasts.penalty)
         largest = logits.max(axis=1)
-        some = largest != -jnp.inf  # also NaN, which must not pass for "no contrast"
+        some = largest != -jnp.inf  # also true for NaN, which does not mean "no contrast"
         largest = jnp.where(some, largest, 0.0)
         total = jnp.exp(logits - largest[:, None]).sum(axis=1)
         return largest, jnp.where(some, total, 1.0)
@@ -413,8 +413,8 @@ def _softmax_sums(anchors: _Points, contrasts: _Points, tile_size: int, with_sel
 def _log_sum_exp_gradients(points: _Points, others: _Points, tile_size: int, with_self: bool):
     """Gradient for `points` [point, dim] of sum_i cotangent_i log_sum_exp_i, i over the anchors of either side.
 
-    A pair pulls on a point twice: in the softmax of the point (as an anchor) and in that of the other. A side without
-    weights has no anchors.
+    A pair contributes to the gradient of a point twice: in the softmax of the point (as an anchor) and in that of the other
+    point. A side without weights has no anchors.
     """
 
     def tile(rows: _Points):
@@ -446,12 +446,12 @@ def _logits(rows: _Points, columns: _Points, with_self: bool):
 
 
 def _penalized(logits, penalty, axis: int = 0):
-    # Most batches leave out nothing, and a pass over all logits is not free.
+    # Most batches exclude nothing: this saves a pass over all logits.
     return logits if penalty is None else logits + jnp.expand_dims(penalty, axis)
 
 
 def _map_tiles(function: Callable, rows: _Points, tile_size: int):
-    """function over equal tiles of at most tile_size rows, one after another; rows that fill the last are cut off."""
+    """function applied to equal tiles of at most tile_size rows, sequentially; padding of the last tile is dropped."""
     num_rows = rows.embeddings.shape[0]
     num_tiles = max(1, -(-num_rows // tile_size))
     size = -(-num_rows // num_tiles)
@@ -477,9 +477,9 @@ def _log_sum_exp_among(embeddings, penalty, reference, tile_size: int, axis_name
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _among_with_gradient(embeddings, value, points: _Points, everyone: _Points, tile_size: int):
-    """The local value, among zeros for the anchors of the other devices, with the gradient of log_sum_exp in the first.
+    """The local values, with zeros for the anchors of other devices, and the gradient of log_sum_exp for `embeddings`.
 
-    No collective stands in here or in its gradient: jax loses the name of the axis there under `grad(vmap(...))`.
+    Without collectives, also in the gradient: jax loses the axis name there under `grad(vmap(...))`.
     """
     return jnp.zeros_like(everyone.total).at[points.number].set(value)
 
@@ -534,7 +534,7 @@ def _over_backward(tile_size, residuals, cotangents):
     )
     local_contrasts = local_contrasts._replace(embeddings=_differentiable_once(contrasts))
     of_anchors = _log_sum_exp_gradients(local_anchors, every_contrast, tile_size, with_self=True)
-    # Its own loop, so that the compiler drops all of it where nobody asks for it (keys of a momentum encoder).
+    # Its own loop, so that the compiler drops all of it where zeros asks for it (keys of a momentum encoder).
     of_contrasts = _log_sum_exp_gradients(local_contrasts, every_anchor, tile_size, with_self=True)
     return of_anchors, of_contrasts, None, None, None
 
@@ -544,7 +544,7 @@ _over_with_gradient.defvjp(_over_forward, _over_backward)
 
 @jax.custom_jvp
 def _differentiable_once(embeddings):
-    """The embeddings, in a gradient that must not be differentiated: what it is built of are constants to jax."""
+    """The embeddings in a gradient that must not be differentiated, as its other inputs are constants to jax."""
     return embeddings
 
 
@@ -566,7 +566,7 @@ def _with_sums(
 
 
 def _above(reference, anchors: _Points):
-    """log_sum_exp - reference: two near logits cancel exactly, and nothing after that is rounded like a logit."""
+    """log_sum_exp - reference: nearby logits cancel exactly, and later rounding is relative to the difference."""
     return (anchors.largest - jax.lax.stop_gradient(reference)) + jnp.log(anchors.total)
 
 
@@ -576,10 +576,10 @@ def _without_value(array):
 
 
 def _own_part(values, axis_name: str | None):
-    """Of one vector [all anchors] a device, zero but for its own: the own part [anchor].
+    """The local part [anchor] of vectors [all anchors], one per device, that are zero except for the local part.
 
-    A sum in form, so that its gradient hands every device the weights of all anchors: with them a device computes the
-    whole gradient of its own embeddings (s_ij = s_ji), and no gradient has to be sent.
+    It is written as a sum, so that its gradient gives every device the weights of all anchors: with them a device computes
+    the full gradient of its local embeddings (s_ij = s_ji), without communication of gradients.
     """
     return values if axis_name is None else jax.lax.psum_scatter(values, axis_name, tiled=True)
 
@@ -590,7 +590,7 @@ def _points(embeddings, penalty, axis_name: str | None) -> _Points:
     return _Points(jax.lax.stop_gradient(embeddings), number, penalty)
 
 
-# ---- small parts
+# ---- helpers
 
 
 def _float32(array) -> jax.Array:
@@ -606,7 +606,7 @@ def _inner_products(rows, columns):
 
 
 def _masked_log_softmax(logits, allowed):
-    """Row by row over the allowed entries; 0 for all others, so that rows without any have finite gradients."""
+    """Log-softmax per row over the allowed entries; 0 elsewhere, so that rows without allowed entries have finite gradients."""
     largest = jax.lax.stop_gradient(jnp.where(allowed, logits, -jnp.inf).max(axis=1, keepdims=True, initial=-jnp.inf))
     shifted = jnp.where(allowed, logits - jnp.where(largest == -jnp.inf, 0.0, largest), 0.0)
     total = jnp.sum(jnp.where(allowed, jnp.exp(shifted), 0.0), axis=1, keepdims=True)
@@ -614,16 +614,16 @@ def _masked_log_softmax(logits, allowed):
 
 
 def _never_negative(excess):
-    """Rounding takes a loss of nearly 0 below it; the gradient stays."""
+    """The values, at least 0 despite rounding; the gradient is unchanged."""
     return excess + jax.lax.stop_gradient(jnp.where(excess < 0.0, -excess, 0.0))
 
 
 def _has_similar(similarity):
-    return ~(similarity <= _SMALLEST_SIMILARITY)  # NaN labels are to be seen in the loss
+    return ~(similarity <= _SMALLEST_SIMILARITY)  # NaN labels give a NaN loss
 
 
 def _validity(similarity, num_contrasts, normalizer: str):
-    """-> which anchors have a similar contrast [anchor], and what their sums are divided by (1 for the others)."""
+    """-> which anchors have a similar contrast [anchor], and the divisor of their sums (1 for the others)."""
     valid = _has_similar(similarity)
     divisor = similarity if normalizer == "similarity" else num_contrasts.astype(jnp.float32)
     return valid, jnp.where(valid, divisor, 1.0)
@@ -636,8 +636,7 @@ def _bound(axis_name: str | None) -> str | None:
     try:
         jax.lax.axis_size(axis_name)
     except NameError:
-        # Out there the arrays are those of all devices already, and a sum over the axis is neither possible nor missing:
-        # the loss itself could not have been computed without the axis.
+        # Outside, the arrays are already those of all devices, so that a sum over the axis is neither possible nor needed.
         return None
     return axis_name
 
@@ -652,7 +651,7 @@ def _check_settings(temperature, base_temperature, normalizer: str, tile_size):
 
 
 def _check_positive(name: str, value):
-    """One finite number above 0, in whatever it is wrapped; of a traced one only the shape is known."""
+    """UserError unless the value is one finite number above 0; for a traced value only the shape is checked."""
     if isinstance(value, Tracer):
         wrong, found = jnp.ndim(value) > 0, f"of shape {list(jnp.shape(value))}"
     else:

@@ -11,10 +11,10 @@ PROGRAM = "python -m gensupcon_jax.main"
 
 
 def main(arguments: list[str], program: str = PROGRAM) -> None:
-    """Train and evaluate the encoder of a recipe, and say where the report is; UserError for a wrong argument."""
+    """Train and evaluate the encoder of a recipe, and print the path of the report; UserError for a wrong argument."""
     quiet_tensorflow()
     options = parse(arguments, program)
-    # After the arguments: a wrong one is said before jax is imported, a wrong value before the data and the rest are.
+    # Imported here: wrong arguments are reported before jax is imported, wrong values before the data are.
     from gensupcon_jax.run.config_check import check_config
 
     check_config(options.config)
@@ -38,7 +38,7 @@ def parse(arguments: list[str], program: str = PROGRAM) -> argparse.Namespace:
 
 
 def build_parser(program: str) -> command_line.Parser:
-    """What training takes."""
+    """The parser of the command line of training."""
     from gensupcon_jax.run import recipes
 
     parser = command_line.Parser(
@@ -48,17 +48,15 @@ def build_parser(program: str) -> command_line.Parser:
     parser.add_argument(
         "--workdir",
         metavar="FOLDER",
-        help="folder of this run; the same command resumes where it stopped (default: runs/<name of the recipe>)",
+        help="folder of this run; the same command resumes the run (default: runs/<name of the recipe>)",
     )
     several = parser.add_argument_group("several processes as one run")
     several.add_argument(
-        "--coordinator_address", metavar="HOST:PORT", help="of process 0; every process gets the same one"
+        "--coordinator_address", metavar="HOST:PORT", help="address of process 0; the same for every process"
     )
+    several.add_argument("--num_processes", metavar="N", type=command_line.whole_number(1), help="number of processes")
     several.add_argument(
-        "--num_processes", metavar="N", type=command_line.whole_number(1), help="how many processes in all"
-    )
-    several.add_argument(
-        "--process_id", metavar="N", type=command_line.whole_number(0), help="which one this is, from 0"
+        "--process_id", metavar="N", type=command_line.whole_number(0), help="index of this process, from 0"
     )
     command_line.add_switch(several, "distributed", "take all three from the cluster: TPU pod, SLURM, GKE, Open MPI")
     several.add_argument(
@@ -66,36 +64,36 @@ def build_parser(program: str) -> command_line.Parser:
         metavar="SECONDS",
         type=command_line.number_from(1),
         default=50.0,
-        help="until all processes must have come (default: %(default)g)",
+        help="time to wait for all processes (default: %(default)g)",
     )
-    ending = parser.add_argument_group("end of the run, and what it says")
+    ending = parser.add_argument_group("logging and end of the run")
     command_line.add_switch(ending, "wandb", "also log to Weights & Biases, where the package wandb is installed")
     ending.add_argument(
         "--stopped_status",
         metavar="N",
         type=command_line.whole_number(0, 255),
         default=0,
-        help="exit status of a run that a signal ended early, for schedulers that start it again (default: %(default)d)",
+        help="exit status of a run that a signal stopped, for schedulers that restart it (default: %(default)d)",
     )
     ending.add_argument(
         "--watchdog_seconds",
         metavar="SECONDS",
         type=command_line.number_from(0),
         default=1800.0,
-        help="a step may take so long before the run says where it hangs, and ends; 0: any time (default: %(default)g)",
+        help="a run whose step takes longer prints its stacks and exits; 0: no limit (default: %(default)g)",
     )
     ending.add_argument(
         "--verbosity",
         metavar="N",
         type=command_line.whole_number(-3),
         default=-1,
-        help="of absl's log: -1 warnings, 0 information, 1 debugging (default: %(default)d)",
+        help="of the log of absl: -1 warnings, 0 information, 1 debugging (default: %(default)d)",
     )
     return parser
 
 
 def run() -> None:
-    """Entry of `python -m gensupcon_jax.main`: a mistake in the arguments is one line, status 1."""
+    """Entry point of `python -m gensupcon_jax.main`: an error is printed in one line, status 1."""
     try:
         main(sys.argv[1:])
     except (UserError, KeyboardInterrupt) as error:

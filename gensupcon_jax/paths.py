@@ -1,4 +1,4 @@
-"""Folders and files of this machine, or of object storage (gs://bucket/folder): read and written alike."""
+"""Local paths and paths on object storage (gs://bucket/folder), read and written the same way."""
 
 import contextlib
 import os
@@ -18,15 +18,15 @@ Path = LocalPath | epath.Path  # for annotations; `as_path` makes one
 
 
 def as_path(path: str | Path) -> Path:
-    """What a user typed as a path: of object storage where it starts with gs://, else of this machine.
+    """The path for a text: on object storage if it starts with gs://, else local.
 
-    Raises UserError for another scheme, and for gs:// without what reads it.
+    Raises UserError for another scheme, and for gs:// if its packages are not installed.
     """
     scheme = re.match(r"[a-z][a-z0-9+.-]*://", str(path))
     if scheme is None:
         return LocalPath(path)
     if scheme[0] != "gs://":
-        raise UserError(f"{path} begins with {scheme[0]}; allowed: a path of this machine, or gs://bucket/folder")
+        raise UserError(f"{path} begins with {scheme[0]}; allowed: a local path, or gs://bucket/folder")
     if not _can_reach_google():
         raise UserError(
             f"{path} needs google-cloud-storage, which orbax asks about the bucket, and TensorFlow, which reads it; "
@@ -43,19 +43,19 @@ def _can_reach_google() -> bool:
 
 
 def is_remote(path: Path) -> bool:
-    """Whether it is of object storage, where nothing can be appended to or renamed."""
+    """Whether it is on object storage, where files cannot be appended to or renamed."""
     return not isinstance(path, LocalPath)
 
 
 def absolute(path: Path) -> Path:
-    """Independent of the folder that we are in, as orbax wants it; a gs:// path is so already."""
+    """The absolute path, as orbax requires it; gs:// paths are absolute already."""
     return path if is_remote(path) else path.absolute()
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """The whole file or nothing: an older one stays until the new one is complete."""
+    """Write a file atomically: an older one stays until the new one is complete."""
     if is_remote(path):
-        path.write_bytes(content)  # an object appears whole, when it is closed
+        path.write_bytes(content)  # atomic: an object appears when it is closed
         return
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
@@ -67,7 +67,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def local_file(path: Path) -> Iterator[LocalPath]:
-    """The file on this machine, for libraries that read no other: itself, or a copy for as long as it is needed."""
+    """A local file, for libraries that read no other: the file itself, or a temporary copy."""
     if isinstance(path, LocalPath):
         yield path
         return
@@ -78,6 +78,6 @@ def local_file(path: Path) -> Iterator[LocalPath]:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What reading or writing may raise: OSError, and TensorFlow's own errors where it reaches the object storage."""
+    """The exceptions of reading and writing: OSError, and TensorFlow's errors if it accesses the object storage."""
     tensorflow: Any = sys.modules.get("tensorflow")
     return (OSError, tensorflow.errors.OpError) if hasattr(tensorflow, "errors") else (OSError,)

@@ -1,16 +1,16 @@
-"""Words for people: an error's reason in one line, listed names, aligned tables, dotted names of nested fields."""
+"""Text for messages: reasons of errors, lists of names, aligned tables, dotted names of nested fields."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong: as the system calls it, else the first line of the message, else the kind of error."""
+    """The reason of an error: the message of the system, else the first line of its text, else its type."""
     return getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def one_line(text: object) -> str:
-    """All lines and runs of spaces as one line."""
+    """The text on one line, with single spaces."""
     return " ".join(str(text).split())
 
 
@@ -22,7 +22,7 @@ def listed(names: Iterable[Any], most: int = 5) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
-    """A table as text, its columns two spaces apart: those in `left` begin at the left, the others end at the right."""
+    """A table as text, its columns two spaces apart: those in `left` are aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
