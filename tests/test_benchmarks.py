@@ -1,4 +1,4 @@
-"""The step's benchmark runs as main does: a config's own step, for real, at the sizes that were asked for."""
+"""The benchmark of the step runs like main: the real step of a config, at the requested sizes."""
 
 import re
 import sys
@@ -27,6 +27,6 @@ def test_the_step_of_a_recipe_is_timed(monkeypatch, capsys, recipe):
     assert found and float(found[1]) > 0
 
 
-def test_a_loss_that_is_not_finite_is_no_figure():
+def test_a_loss_that_is_not_finite_is_not_reported():
     with pytest.raises(SystemExit, match="the loss is nan: what was timed is no training"):
         step.seconds_of_steps(lambda state, *_: (state, {"loss": jnp.nan}), None, None, None, num_steps=1)

@@ -19,7 +19,7 @@ def over_devices(function, out_specs=SAME, num_devices=4):
 
 
 @pytest.mark.parametrize("name", ["sum_over", "max_over"])
-def test_over_an_axis_a_row_is_that_of_all_devices(name):
+def test_over_an_axis_each_row_equals_that_of_one_device(name):
     expected = {"sum_over": [[14, 17]], "max_over": [[5, 9]]}[name]
     np.testing.assert_array_equal(over_devices(lambda rows: getattr(collectives, name)(rows, "data")), expected)
     np.testing.assert_array_equal(getattr(collectives, name)(VALUES, None), VALUES)
@@ -41,7 +41,7 @@ def test_rows_are_numbered_and_gathered_in_the_order_of_the_devices():
     assert collectives.num_devices(None) == 1
 
 
-def test_what_is_the_same_everywhere_is_declared_to_differ():
+def test_replicated_values_are_marked_as_varying():
     def known_axes(rows):
         same = {"a": jnp.ones(2), "b": rows}
         for axes in ("data", ("data",), frozenset({"data"})):
@@ -54,5 +54,5 @@ def test_what_is_the_same_everywhere_is_declared_to_differ():
 
 
 @pytest.mark.parametrize("axes", ["data", None, ()])
-def test_outside_of_the_mapped_function_nothing_is_declared(axes):
+def test_outside_of_the_mapped_function_nothing_changes(axes):
     np.testing.assert_array_equal(collectives.varying(VALUES, axes), VALUES)

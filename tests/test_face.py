@@ -1,4 +1,4 @@
-"""What a user meets first: the public names and the command, what they say, and what they do not import."""
+"""The public names and the command: messages, examples, and lazy imports."""
 
 import doctest
 import importlib
@@ -15,7 +15,7 @@ from tests import ROOT
 from tests.running import told
 
 
-def test_every_public_name_is_there_and_listed():
+def test_every_public_name_exists_and_is_listed():
     assert {name for names in gensupcon_jax._MODULES.values() for name in names} | {"__version__"} == set(
         gensupcon_jax.__all__
     )

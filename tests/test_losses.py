@@ -67,7 +67,7 @@ def labels_of(kind, rng, num_rows, num_classes=NUM_CLASSES):
 
 
 def problem(kind, seed, *, num_anchors=NUM_ANCHORS, num_contrasts=None):
-    """-> anchors, labels, contrasts, labels, mask; num_contrasts=None: the anchors among themselves."""
+    """-> anchors, labels, contrasts, labels, mask; num_contrasts=None: every other anchor is a contrast."""
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     anchors, anchor_labels = embeddings(rng, num_anchors), labels_of(kind, rng, num_anchors)
     mask = rng.random(num_contrasts or num_anchors) < 0.7
@@ -76,7 +76,7 @@ def problem(kind, seed, *, num_anchors=NUM_ANCHORS, num_contrasts=None):
     return anchors, anchor_labels, embeddings(rng, num_contrasts), labels_of(kind, rng, num_contrasts), mask
 
 
-# ---- what is true, in float64 and without a trick
+# ---- the reference, in float64
 
 
 def loop_loss(anchors, anchor_labels, contrasts, contrast_labels, mask, normalizer, temperature=TEMPERATURE):
@@ -105,7 +105,7 @@ def cosine(left, right):
 
 
 def true_gradients(anchors, anchor_labels, contrasts, contrast_labels, mask, normalizer, temperature=TEMPERATURE):
-    """Of the mean over valid anchors, in float64 and by the derivative of the formula. -> of anchors, of contrasts."""
+    """Gradients of the mean over valid anchors, in float64, by the derivative of the formula. -> anchors, contrasts."""
     itself = contrasts is None
     if itself:
         contrasts, contrast_labels = anchors, anchor_labels
@@ -128,7 +128,7 @@ def true_gradients(anchors, anchor_labels, contrasts, contrast_labels, mask, nor
     return (of_anchors + of_contrasts, None) if itself else (of_anchors, of_contrasts)
 
 
-# ---- what is tested, compiled once a shape
+# ---- the tested functions, compiled once per shape
 
 
 def dense_anchor_loss(anchors, anchor_labels, contrasts, contrast_labels, mask, normalizer, temperature, scale=1.0):
@@ -238,7 +238,7 @@ def test_bhattacharyya_by_hand():
 
 
 def with_features(labels):
-    """Of an entry from outside, more features than classes: the overlap of two labels, and half of that of their pairs."""
+    """An entry from outside the package, with more features than classes: overlap of labels, plus half that of pairs."""
     pairs = (labels[:, :, None] * labels[:, None, :]).reshape(len(labels), -1)
     return jnp.concatenate([labels, jnp.sqrt(0.5) * pairs], axis=1)
 
@@ -246,7 +246,7 @@ def with_features(labels):
 @pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
 @pytest.mark.parametrize("normalizer", ["similarity", "count"])
 @pytest.mark.parametrize("name", ["overlap", "bhattacharyya"])
-def test_both_forms_take_a_similarity_from_the_table(monkeypatch, name, normalizer, num_contrasts):
+def test_both_forms_use_the_similarity_of_the_table(monkeypatch, name, normalizer, num_contrasts):
     monkeypatch.setitem(LABEL_SIMILARITIES, "overlap", with_features)
     anchors, anchor_labels, contrasts, contrast_labels, mask = problem("mixed", 5, num_contrasts=num_contrasts)
     others, other_labels = (anchors, anchor_labels) if contrasts is None else (contrasts, contrast_labels)
@@ -287,7 +287,7 @@ def test_a_similarity_is_constant_and_must_return_features(monkeypatch):
     np.testing.assert_array_equal(gradient, 0.0)
 
 
-# ---- against the truth in float64
+# ---- against the reference in float64
 
 
 @pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
@@ -308,7 +308,7 @@ def test_a_similarity_is_constant_and_must_return_features(monkeypatch):
         "dense-count",
     ],
 )
-def test_both_forms_are_the_formula(normalizer, masked, run, num_contrasts):
+def test_both_forms_match_the_formula(normalizer, masked, run, num_contrasts):
     for seed, kind in enumerate(KINDS):
         *sides, mask = problem(kind, seed, num_contrasts=num_contrasts)
         arguments = (*sides, mask if masked else None, normalizer)
@@ -322,7 +322,7 @@ def test_both_forms_are_the_formula(normalizer, masked, run, num_contrasts):
         assert_gradients_equal(gradients[1], of_contrasts)
 
 
-def test_the_true_gradient_is_the_slope_of_the_loop():
+def test_the_reference_gradient_is_the_slope_of_the_reference():
     anchors, anchor_labels, contrasts, contrast_labels, mask = problem("mixed", 3, num_anchors=4, num_contrasts=5)
 
     def mean(anchors, contrasts):
@@ -347,7 +347,7 @@ def test_more_seeds_factored_against_dense(kind):
 
 
 @pytest.mark.parametrize("tile", [1, 24, 1000])
-def test_the_tile_changes_nothing(tile):
+def test_the_tile_size_does_not_change_the_value(tile):
     arguments = (*problem("teacher", 1), "similarity", TEMPERATURE)
     (expected, (of_anchors, _)), (result, gradients) = factored(*arguments), factored(*arguments, tile)
     np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-6)
@@ -492,7 +492,7 @@ def test_own_class_per_image_gives_simclr():
     assert_values_equal(result.loss, expected)
 
 
-# ---- what must not break it
+# ---- degenerate inputs
 
 
 def hard_cases():
@@ -582,7 +582,7 @@ def test_labels_need_not_sum_to_one(scale):
 
 @pytest.mark.parametrize("run", [dense, factored])
 @pytest.mark.parametrize("broken", ["anchors", "labels"])
-def test_nan_is_seen(run, broken):
+def test_nan_is_propagated(run, broken):
     anchors, *_ = problem("hard", 7)
     labels = np.eye(NUM_ANCHORS // 2, dtype=np.float32)[np.arange(NUM_ANCHORS) // 2]
     (anchors if broken == "anchors" else labels)[3, 0] = np.nan
@@ -594,7 +594,7 @@ def test_nan_is_seen(run, broken):
 
 @pytest.mark.parametrize("run", [dense, factored])
 @pytest.mark.parametrize(("num_anchors", "num_contrasts"), [(0, None), (0, 3), (4, 0), (0, 0)])
-def test_nobody_gives_nothing_valid(run, num_anchors, num_contrasts):
+def test_without_anchors_or_contrasts_none_is_valid(run, num_anchors, num_contrasts):
     anchors, labels, *_ = problem("hard", 7)
     others = (None, None) if num_contrasts is None else (anchors[:num_contrasts], labels[:num_contrasts])
     arguments = (anchors[:num_anchors], labels[:num_anchors], *others)
@@ -606,7 +606,7 @@ def test_nobody_gives_nothing_valid(run, num_anchors, num_contrasts):
 
 
 @pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
-def test_a_second_derivative_is_refused(num_contrasts):
+def test_a_second_derivative_is_an_error(num_contrasts):
     anchors, labels, contrasts, contrast_labels, _ = problem("teacher", 3, num_contrasts=num_contrasts)
 
     def mean(anchor_loss_fn, points, temperature):
@@ -675,7 +675,7 @@ def mesh_of(num_devices):
 
 
 def on_devices(num_devices, function, out_specs, **settings):
-    """function with all its arguments spread over the devices by rows."""
+    """function with all arguments sharded over the devices by rows."""
     rows = PartitionSpec("data")
     sharded = jax.shard_map(function, mesh=mesh_of(num_devices), in_specs=rows, out_specs=out_specs, **settings)
     return jax.jit(sharded)
@@ -700,7 +700,7 @@ def spread_mean_and_gradients(*arguments):
 
 @pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
-def test_devices_give_what_one_gives(num_devices, num_contrasts):
+def test_several_devices_give_the_values_of_one(num_devices, num_contrasts):
     run = on_devices(num_devices, spread_mean_and_gradients, PartitionSpec("data"))
     for kind in KINDS:
         arguments = problem(kind, 9, num_contrasts=num_contrasts)
@@ -714,7 +714,7 @@ def test_devices_give_what_one_gives(num_devices, num_contrasts):
 
 
 @pytest.mark.parametrize("num_contrasts", [None, 0], ids=["no anchor", "no contrast"])
-def test_nobody_on_any_device(num_contrasts):
+def test_without_anchors_on_any_device_none_is_valid(num_contrasts):
     anchors, labels, *_ = problem("hard", 9)
     sides = (
         (anchors[:0], labels[:0], None, None) if num_contrasts is None else (anchors, labels, anchors[:0], labels[:0])
@@ -728,7 +728,7 @@ def test_nobody_on_any_device(num_contrasts):
     assert average == 0.0 and result.valid.shape == (len(sides[0]),) and not result.valid.any()
 
 
-def test_a_second_derivative_is_refused_on_devices():
+def test_a_second_derivative_is_an_error_on_devices():
     anchors, labels, *_ = problem("hard", 9)
     mean = on_devices(8, lambda *local: spread_loss(*local, None, None, None).mean(), PartitionSpec())
     with pytest.raises(UserError, match="second derivative"):
@@ -783,7 +783,7 @@ def test_without_check_vma(encoder):
 
     @shard
     def inside(weights, inputs, labels):
-        # jax differentiates here the sum of what all devices return: the same mean, once a device.
+        # Here jax differentiates the sum of the values of all devices: the same mean, once per device.
         return jax.lax.pmean(jax.grad(encoder_mean)(weights, "data", inputs, labels), "data")
 
     assert_gradients_equal(jax.jit(inside)(weights, inputs, labels), expected_gradient)
@@ -812,7 +812,7 @@ def test_under_vmap_with_an_axis_name(num_contrasts):
         assert_gradients_equal(None if actual is None else actual.reshape(true.shape), true)
 
 
-# ---- what is handed back, bad input, memory
+# ---- the result, wrong input, memory
 
 
 def test_anchor_loss_is_a_tree_with_a_static_axis():
@@ -846,14 +846,14 @@ def test_anchor_loss_is_a_tree_with_a_static_axis():
         ({"contrast_mask": np.ones(3, bool)}, ("3", "4", "contrast_mask")),
     ],
 )
-def test_bad_input_says_what_was_found_and_what_is_allowed(changes, words):
+def test_wrong_input_is_an_error_that_names_what_was_found_and_what_is_allowed(changes, words):
     settings = {"temperature": 0.1} | changes
     with pytest.raises(UserError) as raised:
         generalized_contrastive_loss(np.ones((4, 2), np.float32), np.ones((4, 2)), **settings)
     assert all(word in str(raised.value) for word in words) and "\n" not in str(raised.value)
 
 
-# The shape checks of the tests stand before the house's own: these look behind them.
+# jaxtyping's shape checks of the tests would come first: these tests disable them.
 unchecked_loss = inspect.unwrap(generalized_contrastive_loss)
 
 
@@ -871,7 +871,7 @@ unchecked_loss = inspect.unwrap(generalized_contrastive_loss)
         ({"temperature": "low"}, ("low", "above 0", "loss.temperature")),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(changes, words):
+def test_mismatched_shapes_are_named(changes, words):
     arguments = {
         "anchors": np.ones((4, 2), np.float32),
         "anchor_labels": np.ones((4, 6)),
@@ -891,13 +891,13 @@ def test_shapes_of_the_matrices():
         inspect.unwrap(latent_similarity)(np.ones((4, 2)), np.ones((4, 3)), temperature=0.1)
 
 
-def test_a_traced_temperature_cannot_be_looked_at():
+def test_a_traced_temperature_is_not_checked():
     anchors, labels, *_ = problem("hard", 7)
     loss = jax.jit(lambda temperature: generalized_contrastive_loss(anchors, labels, temperature=temperature).mean())
     assert np.isfinite(loss(0.1)) and np.isnan(loss(-0.1))
 
 
-def test_bad_input_of_the_dense_form():
+def test_wrong_input_of_the_dense_form():
     square = np.ones((2, 2), np.float32)
     with pytest.raises(UserError, match=r"loss\.normalizer"):
         dense_contrastive_loss(square, square, normalizer="mean")
@@ -923,7 +923,7 @@ def test_memory_grows_with_the_anchors_not_with_their_square():
     assert small < temporary_bytes(dense_anchor_loss, 2048, 100) / 4
 
 
-def test_contrasts_without_gradient_cost_nothing():
+def test_contrasts_without_gradient_take_no_time():
     anchors, labels, contrasts, contrast_labels, _ = problem("hard", 0, num_contrasts=NUM_CONTRASTS)
 
     def num_matmuls(num_devices, differentiated):
@@ -944,10 +944,10 @@ def test_contrasts_without_gradient_cost_nothing():
     assert num_matmuls(8, differentiated=False) <= num_matmuls(8, differentiated=True) - 3
 
 
-# ---- what a user of SupContrast tries first
+# ---- for users of SupContrast
 
 
-def test_views_are_flattened_as_supcontrast_has_them():
+def test_views_are_flattened_in_the_layout_of_supcontrast():
     features = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
     labels = np.array([[1, 0], [0, 1], [0.25, 0.75]], np.float32)
     anchors, anchor_labels = flatten_views(features, labels)
@@ -966,7 +966,7 @@ def test_features_with_a_view_axis_get_a_hint():
         inspect.unwrap(generalized_contrastive_loss)(np.zeros((3, 2, 4), np.float32), np.eye(3), temperature=0.1)
 
 
-def test_a_forgotten_mean_gives_a_sentence():
+def test_a_forgotten_mean_is_an_error_of_one_sentence():
     sentence = r"AnchorLoss: a loss for each of 4 anchors, not one number; allowed: \.mean\(\), or \.loss \[anchor\]"
 
     def loss_fn(anchors):

@@ -1,4 +1,4 @@
-"""The command line, as a user types it: every mistake is one line and status 1, without a traceback."""
+"""The command line: every error is one line with status 1, without a traceback."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def fails(capfd, monkeypatch):
         (["--distributed=maybe"], "--distributed takes no value"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_and_status_1(tmp_path, fails, arguments, message):
+def test_a_wrong_argument_is_one_line_and_status_1(tmp_path, fails, arguments, message):
     workdir = ["--workdir", tmp_path / "run"] if "--workdir" not in arguments else []
     fails("train", "digits", *workdir, *arguments, message=message)
     assert not (tmp_path / "run").exists()
@@ -116,8 +116,8 @@ def test_a_broken_recipe_is_one_line_and_status_1(tmp_path, fails):
     fails("train", "mine.py", "--config.seed=1", cwd=tmp_path, message="mine.py, line 1: SyntaxError: invalid syntax")
 
 
-def test_two_real_processes_say_a_mistake_in_one_line(tmp_path):
-    """Of all the mistakes here: one that is found before jax is imported, and one that the run finds."""
+def test_two_real_processes_report_an_error_in_one_line(tmp_path):
+    """Two of the errors above: one found before jax is imported, and one found by the run."""
     for command, message in (
         (["gensupcon_jax.main", "--config", "configs/digits.py", "--config.sed=1"],
          "sed is not a field of the config; did you mean seed?"),
@@ -134,7 +134,7 @@ def run(*arguments, cwd=ROOT):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_overrides_stand_anywhere_and_with_or_without_an_equals_sign(tmp_path, monkeypatch):
+def test_overrides_may_be_anywhere_with_or_without_an_equals_sign(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = main.parse(
         ["--config.seed=3", "--config.steps", "4", "--config", "digits", "--config.loss.symmetric",
@@ -148,7 +148,7 @@ def test_overrides_stand_anywhere_and_with_or_without_an_equals_sign(tmp_path, m
     assert options.workdir == "runs/digits"
 
 
-def test_flags_are_spelled_in_every_usual_way():
+def test_flags_are_accepted_in_all_usual_spellings():
     several = ["--coordinator-address=h:1", "-num_processes", "2", "--process_id=1", "--verbosity", "-2"]
     options = main.parse(["digits", *several, "--distributed=true", "--workdir=w"])
     assert (options.coordinator_address, options.num_processes, options.process_id) == ("h:1", 2, 1)
@@ -200,7 +200,7 @@ START = "from gensupcon_jax.configs import common\ndef get_config():\n    c = co
         (START + "    assert c.seed\n", ", line 4: AssertionError"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_recipe_is_said_with_its_line(tmp_path, recipe, message):
+def test_an_error_in_a_recipe_is_reported_with_its_line(tmp_path, recipe, message):
     path = tmp_path / "mine.py"
     path.write_text(recipe)
     with pytest.raises(UserError) as error:
@@ -209,7 +209,7 @@ def test_a_mistake_in_a_recipe_is_said_with_its_line(tmp_path, recipe, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_recipe_that_needs_a_variant_says_so(tmp_path):
+def test_a_missing_variant_of_a_recipe_is_an_error(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("def get_config(variant):\n    return 5\n")
     with pytest.raises(UserError) as error:
@@ -236,7 +236,7 @@ def test_the_digits_run_from_the_command_line_and_a_second_time(tmp_path, monkey
     done = run("gensupcon_jax.main", "--config", ROOT / "configs/digits.py", *SHORT, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "step 4/4" in done.stderr  # plain lines: the output is no terminal
+    assert "step 4/4" in done.stderr  # plain lines, as the output is not a terminal
     assert "\r" not in done.stderr
     results = json.loads((tmp_path / "runs/digits/results.json").read_text())  # the default workdir
     lines = done.stdout.splitlines()
@@ -254,7 +254,7 @@ def test_the_digits_run_from_the_command_line_and_a_second_time(tmp_path, monkey
     assert said.count("\n") == 1
 
 
-def test_wandb_is_asked_for_by_a_flag_and_named_where_it_is_missing(tmp_path, fails, monkeypatch):
+def test_wandb_is_enabled_by_a_flag_and_named_if_it_is_missing(tmp_path, fails, monkeypatch):
     monkeypatch.setattr("gensupcon_jax.store.writers.find_spec", lambda name: None)
     message = "the writer wandb needs the package wandb; install it with: pip install wandb"
     fails("train", "digits", "--wandb", "--workdir", tmp_path / "run", message=message)

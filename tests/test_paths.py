@@ -1,4 +1,4 @@
-"""Object storage is used as a folder of this machine is: the same run, the same errors. Nothing here reaches Google's."""
+"""Object storage behaves like a local folder: the same run, the same errors. No test accesses the network."""
 
 import json
 import types
@@ -55,13 +55,13 @@ CONFIG = {"evaluate.linear_probe": False}
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_is_the_run_of_a_folder_also_when_it_goes_on(tmp_path, storage, stopping):
+def test_a_run_in_a_bucket_equals_one_in_a_folder_also_when_it_resumes(tmp_path, storage, stopping):
     expected = train.train_and_evaluate(tiny_config(**CONFIG), tmp_path / "run", tiny_dataset(), devices=DEVICE)
     stopping(5)
     with pytest.raises(KeyboardInterrupt):
         train.train_and_evaluate(tiny_config(**CONFIG), "gs://bucket/run", tiny_dataset(), devices=DEVICE)
     remote = storage.root / "bucket/run"
-    assert [row["step"] for row in rows_of(remote)] == [1, 2, 3]  # what the checkpoint of step 3 goes on from
+    assert [row["step"] for row in rows_of(remote)] == [1, 2, 3]  # the checkpoint of step 3 resumes from these
     results = train.train_and_evaluate(tiny_config(**CONFIG), "gs://bucket/run", tiny_dataset(), devices=DEVICE)
     same = [name for name in expected if not name.endswith("seconds")]
     assert {name: results[name] for name in same} == {name: expected[name] for name in same}
@@ -99,7 +99,7 @@ def test_rows_are_in_the_bucket_after_a_flush_and_after_a_minute(storage, monkey
     assert [row["step"] for row in metrics.read_metrics(folder)] == [1, 2]
     writer.close()
     assert [row["step"] for row in metrics.read_metrics(folder)] == [1, 2]
-    metrics.MetricsFile(folder, 1).close()  # goes on from step 1
+    metrics.MetricsFile(folder, 1).close()  # resumes from step 1
     assert [row["step"] for row in metrics.read_metrics(folder)] == [1]
 
 
@@ -113,7 +113,7 @@ def test_compiled_programs_are_kept_with_the_run(workdir, storage, monkeypatch):
     assert said.get("jax_persistent_cache_enable_xla_caches") == ("none" if workdir.startswith("gs://") else None)
 
 
-def test_a_bucket_that_cannot_be_written_is_said(storage, monkeypatch):
+def test_a_bucket_that_cannot_be_written_is_an_error(storage, monkeypatch):
     def refuse(path, mode):
         raise PermissionError(13, "Permission denied")
 
@@ -125,12 +125,12 @@ def test_a_bucket_that_cannot_be_written_is_said(storage, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["s3://bucket/run", "http://somewhere/run"])
-def test_another_scheme_is_refused(path):
-    with pytest.raises(UserError, match=rf"{path} begins with \w+://; allowed: a path of this machine, or gs://bucket"):
+def test_another_scheme_is_an_error(path):
+    with pytest.raises(UserError, match=rf"{path} begins with \w+://; allowed: a local path, or gs://bucket"):
         paths.as_path(path)
 
 
-def test_gs_without_its_library_is_refused(monkeypatch):
+def test_gs_without_its_packages_is_an_error(monkeypatch):
     def absent(name):
         raise ModuleNotFoundError(name)
 
@@ -139,7 +139,7 @@ def test_gs_without_its_library_is_refused(monkeypatch):
         paths.as_path("gs://bucket/run")
 
 
-def test_a_path_of_this_machine_is_a_plain_path(tmp_path):
+def test_a_local_path_is_a_pathlib_path(tmp_path):
     path = paths.as_path(str(tmp_path))
     assert type(path) is type(tmp_path)
     assert not paths.is_remote(path)

@@ -1,4 +1,4 @@
-"""With TensorFlow not installed everything works but tfds: sets and encoded images, which name the extra."""
+"""Without TensorFlow everything works except tfds: data sets and encoded images, whose errors name the extra."""
 
 import json
 import os
@@ -17,7 +17,7 @@ NAMED = 'pip install "gensupcon_jax[tensorflow]" installs it'
 
 
 def without_tensorflow(*arguments, cwd=ROOT):
-    """(status, stdout, stderr) of Python with these arguments, where the packages of the extra are not there."""
+    """(status, stdout, stderr) of Python with these arguments, with the packages of the extra missing."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{BLOCKED}:{ROOT}"}
     environment["XLA_FLAGS"] = QUICK_COMPILES
     done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env=environment)
@@ -26,14 +26,14 @@ def without_tensorflow(*arguments, cwd=ROOT):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished run on the digits, and what it said."""
+    """A finished run on the digits, and its output."""
     folder = tmp_path_factory.mktemp("core") / "run"
     status, stdout, said = without_tensorflow(*command(folder, {"steps": 4})[1:])
     assert status == 0, said
     return folder, stdout, said
 
 
-def test_tensorflow_is_not_there_in_these_tests():
+def test_tensorflow_is_missing_in_these_tests():
     program = (
         "import importlib.metadata, importlib.util, sys\n"
         "names = ['tensorflow', 'tensorflow_datasets', 'tensorboard', 'clu', 'cv2', 'array_record']\n"
@@ -118,7 +118,7 @@ print("done without TensorFlow")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("module", "flag"), [("gensupcon_jax.plan", "topology"), ("gensupcon_jax.weights", "export")])
-def test_the_other_commands_say_what_they_take(module, flag):
+def test_the_other_commands_print_their_help(module, flag):
     _, stdout, said = without_tensorflow("-m", module, "--help")
     assert flag in stdout
     assert "Traceback" not in said
@@ -127,7 +127,7 @@ def test_the_other_commands_say_what_they_take(module, flag):
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["gensupcon_jax.main", "gensupcon_jax.prepare"])
 @pytest.mark.parametrize("name", ["tfds:fashion_mnist", "folder:there/is/none"])
-def test_what_needs_tensorflow_names_the_extra_before_anything_else(tmp_path, module, name):
+def test_a_missing_tensorflow_is_an_error_that_names_the_extra(tmp_path, module, name):
     arguments = ["--config", "configs/digits.py", f"--config.dataset.name={name}", f"--workdir={tmp_path / 'run'}"]
     status, stdout, said = without_tensorflow("-m", module, *arguments)
     assert (status, stdout) == (1, "")

@@ -1,4 +1,4 @@
-"""Every supported Python that is found runs the quick tests, and those that are not there are said."""
+"""Every supported Python that is found runs the quick tests, and missing ones are listed."""
 
 import runpy
 import shutil
@@ -45,8 +45,8 @@ def test_the_others_run_the_quick_tests_in_environments_of_their_own(tmp_path):
     ]
 
 
-def test_those_that_are_not_there_are_said(tmp_path):
-    # pyenv's own python3.12 of a version that is not chosen: it is there, and does not start.
+def test_missing_pythons_are_listed(tmp_path):
+    # pyenv's shim of a python3.12 that is not selected: it exists, but does not start.
     program(tmp_path / "bin" / "python3.12", "exit 127")
     status, stdout, _, calls = run_stacks(tmp_path, {"python3": "3.13"}, {})
     assert (status, stdout, calls) == (0, "not on this machine, and not tested: Python 3.11 3.12\n", [])
@@ -67,7 +67,7 @@ def test_a_failure_on_one_of_them_fails_after_all_have_run(tmp_path):
                      "newer ones: pip install . Say which one to use: make PYTHON=python3.12"),
     ],
 )  # fmt: skip
-def test_a_python_that_cannot_is_refused_before_anything_is_installed(monkeypatch, version, message):
+def test_an_unsupported_python_is_an_error_before_anything_is_installed(monkeypatch, version, message):
     monkeypatch.setattr(sys, "version_info", version)
     monkeypatch.setattr("platform.python_version", lambda: ".".join(map(str, version)))
     with pytest.raises(SystemExit, match="is needed") as refused:
@@ -76,7 +76,7 @@ def test_a_python_that_cannot_is_refused_before_anything_is_installed(monkeypatc
 
 
 @pytest.mark.parametrize("version", [(3, 11, 0), (3, 12, 1), (3, 13, 9)])
-def test_a_python_that_can_is_not(monkeypatch, version):
+def test_a_supported_python_is_accepted(monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
     assert runpy.run_path(str(VERSION_CHECK))["FIRST"] == (3, 11)
 

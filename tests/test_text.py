@@ -3,7 +3,7 @@
 from gensupcon_jax.text import aligned, flatten, listed, one_line, reason
 
 
-def test_a_reason_is_what_the_system_says_else_the_first_line_else_the_kind_of_error():
+def test_a_reason_is_the_message_of_the_system_else_the_first_line_else_the_type():
     assert reason(FileNotFoundError(2, "No such file or directory", "a.txt")) == "No such file or directory"
     assert reason(ValueError("\nfirst\nsecond")) == "first"
     assert reason(OSError("only this")) == "only this"
@@ -17,14 +17,14 @@ def test_one_line_has_no_breaks_and_no_runs_of_spaces():
     assert one_line("") == ""
 
 
-def test_of_many_names_the_first_few_are_listed():
+def test_the_first_few_of_many_names_are_listed():
     assert listed([]) == ""
     assert listed(["a", "b"], 2) == "a, b"
     assert listed(["a", "b", "c"], 2) == "a, b, and 1 more"
     assert listed(range(9)) == "0, 1, 2, 3, 4, and 4 more"
 
 
-def test_a_table_has_its_words_at_the_left_and_its_numbers_at_the_right():
+def test_a_table_has_text_aligned_left_and_numbers_aligned_right():
     rows = [["split", "images", "formats"], ["test", "1,234", "PNG"]]
     assert aligned(rows) == "split  images  formats\ntest    1,234      PNG"
     assert aligned(rows, (0, 2)) == "split  images  formats\ntest    1,234  PNG"

@@ -1,4 +1,4 @@
-"""A built wheel: everything of the source tree is in it, and it trains from a folder that has nothing to do with this one."""
+"""A built wheel: it contains all files of the source tree, and trains from an unrelated folder."""
 
 import importlib.metadata
 import os
