@@ -68,7 +68,7 @@ def test_a_folder_with_damaged_images_exits_with_0_and_writes_a_page(tmp_path, r
         (["--watchdog_seconds=1"], "--watchdog_seconds is not a flag of gensupcon prepare; see gensupcon prepare --help"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_and_status_1(tmp_path, run, arguments, message):
+def test_a_wrong_argument_is_one_line_and_status_1(tmp_path, run, arguments, message):
     (tmp_path / "notes.txt").write_text("mine")
     assert run("--config", ROOT / "configs/digits.py", *arguments, cwd=tmp_path) == (1, "", f"error: {message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
