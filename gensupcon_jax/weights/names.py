@@ -155,7 +155,8 @@ def _own_name(path: ModulePath, hidden: bool) -> str:
 
 
 def _own_part(name: str) -> str:
-    return name.split(".")[1]
+    part = name.split(".")[1] if "." in name else ""
+    return part if part in PARTS else "backbone"
 
 
 def _unchanged(value: np.ndarray, of_file: Any) -> np.ndarray:

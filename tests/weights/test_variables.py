@@ -169,6 +169,18 @@ def test_a_vit_for_another_pool_or_width_is_refused():
     assert "blocks.0.attn.proj.bias (12,) in the file, (24,) here" in message
 
 
+def test_a_file_of_another_family_is_refused():
+    own = {"params": {"backbone": {"Dense_0": {"kernel": np.zeros((2, 3), np.float32)}}}}
+    named = {"cls_token": np.zeros((1, 1, 12), np.float32), "norm.weight": np.zeros(12, np.float32)}
+    named |= {"blocks.0.norm1.bias": np.zeros(12, np.float32)}
+    message = error_of(fill, own, named, where="vit.safetensors", parts=("backbone",))
+    assert (
+        "vit.safetensors (timm ViT names) does not fit backbone: 1 missing in the file: params.backbone.Dense_0.kernel"
+        in message
+    )
+    assert "3 in the file but not here: cls_token, norm.weight, blocks.0.norm1.bias" in message
+
+
 def test_weights_for_other_images_have_their_positions_resized():
     variables = jax.tree.map(
         lambda leaf: np.ones(leaf.shape, np.float32), vit_shapes("vit_tiny_patch4", 8, 3, width=12)
