@@ -113,7 +113,7 @@ class VisionTransformer(nn.Module):
         side = self.image_size // self.patch_size
         class_token = self.param("cls_token", nn.initializers.normal(1e-6), (1, 1, self.width))
         positions = self.param("pos_embed", _NORMAL, (1, 1 + side * side, self.width))
-        positions = resize_positions(positions, patches.shape[1:3])
+        positions = resize_positions(positions, (patches.shape[1], patches.shape[2]))
         tokens = patches.reshape(patches.shape[0], -1, self.width)
         class_tokens = jnp.broadcast_to(class_token.astype(tokens.dtype), (tokens.shape[0], 1, self.width))
         return jnp.concatenate([class_tokens, tokens], axis=1) + positions.astype(tokens.dtype)

@@ -113,7 +113,7 @@ def _from_torch(value: np.ndarray, num_axes: int) -> np.ndarray:
 # Vision transformers of timm
 
 _TRANSFORMER_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-_TRANSFORMER_MODULES = {
+_TRANSFORMER_MODULES: dict[ModulePath, str] = {
     ("patch_embed",): "patch_embed.proj",
     ("norm",): "norm",
     ("fc_norm",): "fc_norm",
