@@ -156,7 +156,7 @@ def test_its_step_is_planned():
     (plan,) = compare.plan(config, topologies=["gpu:4"], batch_sizes=[32], sizes=SIZES._asdict())  # lowers the step
     assert plan.memory["running statistics"] == 0
     assert plan.memory["EMA"] == plan.memory["parameters"] > 0
-    assert plan.flops_an_image > 0
+    assert plan.flops_per_image > 0
     assert figures.group_of("jit(sharded)/shard_map/jvp(Encoder)/Encoder.features/backbone/Dense_0") == "backbone"
 
 

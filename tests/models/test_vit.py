@@ -139,6 +139,7 @@ def shallow(monkeypatch):
     monkeypatch.setitem(ENCODERS, "vit_tiny_patch4", build)
 
 
+@pytest.mark.slow
 def test_it_trains_and_a_probe_sees_larger_images(tmp_path, shallow):
     fields = {"model.name": "vit_tiny_patch4", "steps": 2}
     dataset, devices = tiny_dataset(), jax.devices()[:2]
@@ -172,7 +173,7 @@ def test_its_step_is_planned_with_its_parts(shallow):
     config = tiny_config(**{"model.name": "vit_tiny_patch4"})
     (plan,) = compare.plan(config, topologies=["gpu:2"], batch_sizes=[32], sizes=SIZES._asdict())  # lowers the step
     assert plan.memory["running statistics"] == 0
-    assert plan.flops_an_image > 0
+    assert plan.flops_per_image > 0
     scope = "jit(sharded)/shard_map/transpose(jvp(Encoder))/Encoder.features/backbone/"
     parts = {"patch_embed/conv": "patches", "block12/attn/qkv": "attention", "block2/mlp/fc1": "MLP", "add": "backbone"}
     assert {name: figures.group_of(scope + name) for name in parts} == parts
