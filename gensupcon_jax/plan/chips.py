@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import sys
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import jax
@@ -89,14 +90,12 @@ def find_slice(name: str, *, chip_config: str | None = None) -> Slice:
     chip_config: how libtpu presents a chip; None: as on the machine.
     """
     chip, sides = parse_topology(name)
-    try:
-        import libtpu  # noqa: F401  (what jax looks for)
-    except ImportError as error:
+    if find_spec("libtpu") is None:  # what jax looks for
         is_there = sys.platform == "linux" and platform.machine() == "x86_64"
         only = (
             "" if is_there else f"; it exists for Linux on x86-64 only, this is {sys.platform} on {platform.machine()}"
         )
-        raise UserError(f"the TPU compiler is not installed; install it with: {EXTRA}{only}") from error
+        raise UserError(f"the TPU compiler is not installed; install it with: {EXTRA}{only}")
     # Without these libtpu queries the metadata server of a Google machine for minutes, and logs its absence.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")

@@ -28,6 +28,8 @@ TABLES: Mapping[str, Iterable[str]] = {
     "sources": SOURCES,
 }
 
+_LARGEST_BLOCK = 65_536  # that a message suggests: the search for all divisors of 10^30 would take forever
+
 
 def rule_of(name: str) -> Rule:
     """The rule of a field, with the names that the tables hold now."""
@@ -57,25 +59,33 @@ def check_config(config: ConfigDict) -> None:
     _raise(problems)
 
 
+def check_devices(config: ConfigDict, num_devices: int) -> None:
+    """UserError with a line for each field that does not fit this number of devices; needs no data."""
+    _raise(_device_problems(config, num_devices))
+
+
 def check_combinations(config: ConfigDict, num_train_images: int, num_devices: int) -> None:
     """UserError with a line for each field that does not fit this number of images and devices."""
-    problems = []
-    try:
-        local = local_batch_size(config.batch_size, num_devices)
-        if config.mix.kind != "none" and local % config.mix.block:
-            # A batch larger than the data is refused below; the search for its divisors would take forever.
-            divisors = [size for size in range(1, min(local, num_train_images) + 1) if local % size == 0]
-            problems.append(
-                f"mix.block is {config.mix.block}, which does not divide the {local} images per device; "
-                f"allowed: {', '.join(map(str, divisors[-8:]))}"
-            )
-    except UserError as error:
-        problems.append(str(error))
+    problems = _device_problems(config, num_devices)
     try:
         steps_per_epoch(num_train_images, config.batch_size)
     except UserError as error:
         problems.append(str(error))
     _raise(problems)
+
+
+def _device_problems(config: ConfigDict, num_devices: int) -> list[str]:
+    try:
+        local = local_batch_size(config.batch_size, num_devices)
+    except UserError as error:
+        return [str(error)]
+    if config.mix.kind == "none" or local % config.mix.block == 0:
+        return []
+    divisors = [size for size in range(1, min(local, _LARGEST_BLOCK) + 1) if local % size == 0]
+    return [
+        f"mix.block is {config.mix.block}, which does not divide the {local} images per device; "
+        f"allowed: {', '.join(map(str, divisors[-8:]))}"
+    ]
 
 
 def _views(config: ConfigDict) -> list[str]:

@@ -20,7 +20,7 @@ from gensupcon_jax.method.state import TrainState, state_shardings
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run import assemble
 from gensupcon_jax.run.advice import Advisor
-from gensupcon_jax.run.config_check import check_combinations, check_config
+from gensupcon_jax.run.config_check import check_combinations, check_config, check_devices
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.writers import RowFn, check_writers
 from gensupcon_jax.weights import initial, teachers
@@ -157,8 +157,9 @@ def build_run(
     check_config(config)
     check_writers(writers)
     config = config.copy_and_resolve_references()
-    dataset = _dataset(config, folder, dataset)
     mesh = sharding.make_mesh(devices)
+    check_devices(config, mesh.size)  # before the data is read
+    dataset = _dataset(config, folder, dataset)
     check_combinations(config, dataset.train.num_images, mesh.size)
     description = dataset.description()
     data = DataShape.of(description)

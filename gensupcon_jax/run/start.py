@@ -14,7 +14,8 @@ from absl import flags, logging
 from gensupcon_jax import paths
 from gensupcon_jax.cluster import cpu_flags, detection, processes
 from gensupcon_jax.errors import RunStopped, UserError
-from gensupcon_jax.store.workdir import COMPILED
+from gensupcon_jax.run import config_check
+from gensupcon_jax.store import workdir
 
 _ACCURACIES = {
     "classifier_top1": "classifier of this run",
@@ -57,6 +58,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
     cpu_flags.set_for_this_machine(os.environ)
     keep_compiled_programs(folder)
     join_processes(options)
+    check_early(options, folder)
     from gensupcon_jax.run.train import (  # a process that cannot join reports it before this is imported
         Launch,
         train_and_evaluate,
@@ -69,6 +71,13 @@ def _train(options: argparse.Namespace, command: str) -> None:
     if processes.is_first():
         print(summary(results, folder))
     processes.finish()
+
+
+def check_early(options: argparse.Namespace, folder: paths.Path) -> None:
+    """UserError for what the devices or the workdir do not allow, before the rest of the program and the data are read."""
+    config_check.check_devices(options.config, jax.device_count())
+    if processes.is_first() and not paths.is_remote(folder):
+        workdir.check_writable(folder)
 
 
 def log_with(verbosity: int) -> None:
@@ -111,7 +120,7 @@ def keep_compiled_programs(folder: paths.Path) -> None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder / COMPILED))
+    jax.config.update("jax_compilation_cache_dir", str(folder / workdir.COMPILED))
     if paths.is_remote(folder):
         # XLA's own cache, for GPUs, supports local folders only: it would create one named "gs:".
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")

@@ -1,5 +1,6 @@
 """The workdir of a run: config, description of the data, results. It belongs to one run only."""
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -60,6 +61,15 @@ def read_results(workdir: Path) -> dict[str, Any] | None:
     return _read_object(
         workdir / RESULTS, "move it away to evaluate the trained encoder again, or choose another --workdir"
     )
+
+
+def check_writable(workdir: Path) -> None:
+    """UserError if the folder cannot be made and written; folders that it makes for that are removed again."""
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    _make_writable(workdir)
+    for folder in made:
+        with contextlib.suppress(OSError):  # somebody else has put something there
+            folder.rmdir()
 
 
 def _make_writable(workdir: Path) -> None:
