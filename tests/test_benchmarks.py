@@ -28,5 +28,5 @@ def test_the_step_of_a_recipe_is_timed(monkeypatch, capsys, recipe):
 
 
 def test_a_loss_that_is_not_finite_is_not_reported():
-    with pytest.raises(SystemExit, match="the loss is nan: what was timed is no training"):
+    with pytest.raises(SystemExit, match="the loss is nan: the timed steps are not training"):
         step.seconds_of_steps(lambda state, *_: (state, {"loss": jnp.nan}), None, None, None, num_steps=1)
