@@ -39,6 +39,7 @@ class Run:
 
     folder: the workdir.  data: sizes and statistics of the images.  teacher, given: a trained classifier, and weights to start
     from, where the config names them.  frozen: variables that are read and never updated, on every device.
+    data_description: of the data set, with its fingerprint, computed once: it reads every image in memory.
     writers: where rows go in addition to metrics.jsonl and TensorBoard, see `store.writers`.
     """
 
@@ -52,11 +53,12 @@ class Run:
     given: GivenWeights | None
     parts: assemble.Parts
     frozen: dict[str, Any]
+    data_description: dict[str, Any]
     writers: tuple[str | RowFn, ...] = ()
 
     def description(self) -> dict[str, Any]:
         """The content of `dataset.json`: the data, and the fingerprints of what the run uses without saving it."""
-        return self.dataset.description() | {name: value for name, value in self.fingerprints().items() if value}
+        return self.data_description | {name: value for name, value in self.fingerprints().items() if value}
 
     def fingerprints(self) -> dict[str, str | None]:
         """Those of the teacher and of the initial weights; None if there are none."""
@@ -170,7 +172,7 @@ def build_run(
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
     frozen = assemble.frozen_variables(config, teacher, lambda: given and given.backbone_variables())
     frozen = sharding.place(frozen, sharding.replicated(mesh))
-    return Run(config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, tuple(writers))
+    return Run(config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, description, tuple(writers))
 
 
 def say(text: str) -> None:
