@@ -23,7 +23,7 @@ lint: $(VENV)/.installed  ## Style, types and common mistakes.
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(RUN)
-	$(VENV)/bin/shellcheck launch/*.sh .ci/run .ci/stacks
+	$(VENV)/bin/shellcheck launch/*.sh .ci/browser .ci/run .ci/stacks
 
 format: $(VENV)/.installed  ## Write the style into the files.
 	$(RUN) -m ruff check --fix .

@@ -27,6 +27,8 @@ from jaxtyping import install_import_hook  # noqa: E402  (after the environment 
 
 install_import_hook("gensupcon_jax", "beartype.beartype")
 
+from tests.browser import browser  # noqa: E402, F401  (a fixture)
+
 
 @pytest.fixture(autouse=True)
 def coarse_pictures(monkeypatch):
