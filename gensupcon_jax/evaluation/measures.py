@@ -21,7 +21,12 @@ _TILE = 1024  # queries at a time: the cosines of a large split would not fit in
 
 def recall_at_1(features: Features) -> float:
     """Share of images, in percent, whose nearest other image of the split is of the same class (image retrieval's R@1)."""
-    return 100.0 * float(np.mean([ranked[0] for rows in _ranked_matches(features) for ranked in rows]))
+    return _recall(features, 1)
+
+
+def recall_at_10(features: Features) -> float:
+    """Share of images, in percent, that have an image of their class among their 10 nearest others (image retrieval's R@10)."""
+    return _recall(features, 10)
 
 
 def mean_average_precision(features: Features) -> float:
@@ -35,6 +40,7 @@ def mean_average_precision(features: Features) -> float:
 
 MEASURES: dict[str, Callable[[Features], float]] = {
     "recall_at_1": recall_at_1,
+    "recall_at_10": recall_at_10,
     "mean_average_precision": mean_average_precision,
 }
 
@@ -42,6 +48,12 @@ MEASURES: dict[str, Callable[[Features], float]] = {
 def measured(names: Sequence[str], features: Features) -> dict[str, float]:
     """The value of each of these measures for one split's features."""
     return {name: float(MEASURES[name](features)) for name in names}
+
+
+def _recall(features: Features, most: int) -> float:
+    """Share of images, in percent, with an image of their class among the `most` nearest others."""
+    found = [rows[:, :most].any(axis=1) for rows in _ranked_matches(features)]
+    return 100.0 * float(np.mean(np.concatenate(found)))
 
 
 def _ranked_matches(features: Features) -> Iterator[Bool[np.ndarray, "query other"]]:

@@ -21,6 +21,18 @@ def test_recall_at_1_is_the_share_whose_nearest_other_image_has_their_class():
     assert measures.recall_at_1(SPLIT) == 80.0
 
 
+def test_recall_at_10_needs_one_image_of_the_class_among_the_ten_nearest():
+    # On a circle, one image per degree: the nearest of image 0 are 1, 2, ...; its class is 10 or 11 places away.
+    angles = np.deg2rad(np.arange(20.0))
+    values = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    for place, found in ((10, True), (11, False)):
+        classes = np.arange(20)
+        classes[place] = 0
+        # From the other side, image 0 is the 10th or 11th nearest too, or beyond: the nearer ones on both sides come first.
+        assert measures.recall_at_10(Features(values, classes)) == pytest.approx(5.0 * found)
+    assert measures.recall_at_10(SPLIT) == 100.0  # four others: all of them are looked at
+
+
 def test_average_precision_by_hand():
     # Ranks of the images of the same class among the four others:
     # 0: 1 -> 1.  10: 1 -> 1.  25: 3, 4 -> (1/3 + 2/4) / 2.  90: 1, 2 -> 1.  100: 1, 2 -> 1.
@@ -36,9 +48,11 @@ def test_an_image_alone_in_its_class_is_left_out():
 
 
 def test_tiles_change_nothing(monkeypatch):
-    whole = measures.recall_at_1(SPLIT), measures.mean_average_precision(SPLIT)
+    names = tuple(measures.MEASURES)
+    whole = measures.measured(names, SPLIT)
     monkeypatch.setattr(measures, "_TILE", 2)
-    assert (measures.recall_at_1(SPLIT), measures.mean_average_precision(SPLIT)) == whole
+    assert measures.measured(names, SPLIT) == whole
+    assert names == ("recall_at_1", "recall_at_10", "mean_average_precision")
 
 
 def test_mean_average_precision_is_that_of_scikit_learn():
