@@ -7,7 +7,8 @@ from jaxtyping import Array, Bool, Float, Int
 from gensupcon_jax.errors import UserError
 
 # A queue is a dict of arrays [slot, batch, ...]: `embeddings`, `labels` and, with a teacher, its `probabilities`. Every
-# step fills the next slots, so nothing crosses devices and a checkpoint fits any number of them.
+# step fills the next slots, so nothing crosses devices and a checkpoint fits any number of them. `filled` is 1 where a key was
+# stored: the number of steps does not tell, as a skipped step leaves its slots as they were.
 Queue = dict[str, Array]
 
 
@@ -30,12 +31,13 @@ def num_slots(queue_size: int, batch_size: int, num_key_views: int = 1) -> int:
 
 def empty_queue(slots: int, batch_size: int, **sizes: int) -> Queue:
     """A queue without keys; sizes are the last axes of its arrays, such as embeddings=128, labels=10."""
-    return {name: jnp.zeros((slots, batch_size, size)) for name, size in sizes.items()}
+    return {name: jnp.zeros((slots, batch_size, size)) for name, size in (sizes | {"filled": 1}).items()}
 
 
 def enqueue(queue: Queue, keys: dict[str, Float[Array, "batch view dim"]], step: Int[Array, ""] | int) -> Queue:
     """The keys of step `step`, each view in place of the oldest slot (MoCo, arXiv 1911.05722; layout: ours)."""
     slots, num_views = len(queue["embeddings"]), keys["embeddings"].shape[1]
+    keys = keys | {"filled": jnp.ones_like(keys["embeddings"][..., :1])}
     for view in range(num_views):
         slot = (step * num_views + view) % slots
         queue = {
@@ -45,11 +47,7 @@ def enqueue(queue: Queue, keys: dict[str, Float[Array, "batch view dim"]], step:
     return queue
 
 
-def queue_contents(
-    queue: Queue, num_key_views: int, step: Int[Array, ""] | int
-) -> tuple[dict[str, Float[Array, "key dim"]], Bool[Array, " key"]]:
-    """All keys [slot * batch, ...] before step `step` adds its own, and a mask of those filled so far."""
-    slots, batch_size = queue["embeddings"].shape[:2]
-    filled = jnp.arange(slots) < step * num_key_views
-    flat = {name: stored.reshape(slots * batch_size, -1) for name, stored in queue.items()}
-    return flat, jnp.repeat(filled, batch_size)
+def queue_contents(queue: Queue) -> tuple[dict[str, Float[Array, "key dim"]], Bool[Array, " key"]]:
+    """All keys [slot * batch, ...], and a mask of the places that hold one."""
+    flat = {name: stored.reshape(-1, stored.shape[-1]) for name, stored in queue.items()}
+    return flat, flat.pop("filled")[:, 0] > 0

@@ -197,7 +197,7 @@ def _contrastive_loss(
         values["keys"], changed = _keys(setup, params, state, batch, _stream(rng, 1))
         updates |= changed
     if setup.slots:
-        queued, filled = queue_contents(state.queue, setup.num_key_views, state.step)
+        queued, filled = queue_contents(state.queue)
         updates["queue"] = _enqueued(setup, state, values)
     pairs = _pairs(values, queued, mode=setup.mode, symmetric=setup.is_symmetric)
     value, metrics = _compared(setup, pairs, filled)

@@ -40,7 +40,11 @@ def linear(features: int, inputs: Float[Array, "batch dim"], *, name: str) -> Fl
     def bias(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return nn.Dense(features, dtype=jnp.float32, kernel_init=kernel, bias_init=bias, name=name)(inputs)
+    # On a TPU a float32 product rounds its operands to bfloat16 unless the precision is stated.
+    layer = nn.Dense(
+        features, dtype=jnp.float32, precision=jax.lax.Precision.HIGHEST, kernel_init=kernel, bias_init=bias, name=name
+    )
+    return layer(inputs)
 
 
 class LinearHead(nn.Module):

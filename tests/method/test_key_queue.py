@@ -18,7 +18,7 @@ def keys_of_step(step, num_views=1):
 def test_it_holds_the_newest_keys_of_earlier_steps(slots, num_views):
     queue, expected = empty_queue(slots, 2, embeddings=3, labels=2), []
     for step in range(8):
-        contents, filled = queue_contents(queue, num_views, step)
+        contents, filled = queue_contents(queue)
         held = sorted(float(row[0]) for row in contents["embeddings"][filled])
         assert held == sorted(expected)
         np.testing.assert_array_equal(contents["labels"][:, 0], -contents["embeddings"][:, 0])
@@ -28,8 +28,17 @@ def test_it_holds_the_newest_keys_of_earlier_steps(slots, num_views):
 
 
 def test_the_queue_is_empty_before_the_first_step():
-    _, filled = queue_contents(empty_queue(4, 2, embeddings=3, labels=2), 1, 0)
+    _, filled = queue_contents(empty_queue(4, 2, embeddings=3, labels=2))
     assert not filled.any()
+
+
+def test_a_step_that_was_skipped_leaves_no_key():
+    queue = empty_queue(3, 2, embeddings=3, labels=2)
+    for step in (0, 2):  # step 1 was skipped: its slot was never written
+        queue = enqueue(queue, keys_of_step(step), step)
+    contents, filled = queue_contents(queue)
+    assert filled.tolist() == [True, True, False, False, True, True]
+    assert sorted(contents) == ["embeddings", "labels"]
 
 
 def test_a_size_that_is_not_a_multiple_of_the_batch_names_its_neighbors():

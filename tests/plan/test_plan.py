@@ -265,7 +265,7 @@ def test_a_tiny_step_is_planned_for_four_chips():
     (plan,) = tpu_plan()
     assert (plan.num_chips, plan.num_hosts, plan.images_per_chip) == (4, 1, 8)
     assert plan.verdict == figures.FITS
-    assert plan.memory["queue"] == 64 / 4 * (8 + 4) * 4
+    assert plan.memory["queue"] == 64 / 4 * (8 + 4 + 1) * 4  # embeddings, labels, filled
     assert {group.name for group in plan.groups} >= {"stem", "stage 1", "head", "loss", "EMA", "update", "key encoder"}
     parsed = sum(group.flops for group in plan.groups)
     assert parsed == pytest.approx(plan.flops_per_image, rel=0.1)
