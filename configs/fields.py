@@ -231,7 +231,7 @@ FIELDS: dict[str, Field] = {
     ),
     "mix.block": Field(
         32,
-        integer(1),
+        integer(2),
         "partners come from blocks of this many consecutive images; must divide the batch per device",
         "images",
     ),

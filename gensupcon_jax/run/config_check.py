@@ -81,7 +81,12 @@ def _device_problems(config: ConfigDict, num_devices: int) -> list[str]:
         return [str(error)]
     if config.mix.kind == "none" or local % config.mix.block == 0:
         return []
-    divisors = [size for size in range(1, min(local, _LARGEST_BLOCK) + 1) if local % size == 0]
+    if local == 1:
+        return [
+            f"mix.kind is {config.mix.kind!r}, but 1 image per device has no partner to mix with; allowed: raise batch_size "
+            f"({config.batch_size}) to {2 * num_devices} or more, or set mix.kind to none"
+        ]
+    divisors = [size for size in range(2, min(local, _LARGEST_BLOCK) + 1) if local % size == 0]
     return [
         f"mix.block is {config.mix.block}, which does not divide the {local} images per device; "
         f"allowed: {', '.join(map(str, divisors[-8:]))}"

@@ -184,16 +184,16 @@ def _check_settings(kind: str, alpha: Number, per: str, views: str, block: int) 
             raise UserError(f"mix.{name} is {value!r}; allowed: {', '.join(allowed)}")
     if not 0 < alpha < math.inf:
         raise UserError(f"mix.alpha is {alpha!r}; allowed: a number above 0")
-    if block < 1:
-        raise UserError(f"mix.block is {block!r}; allowed: an integer from 1")
+    if block < 2 and kind != "none":  # with 1, every image would be its own partner
+        raise UserError(f"mix.block is {block!r}; allowed: an integer from 2")
 
 
 def _check_block(block: int, num_images: int, first_index: int | Array) -> None:
     if num_images % block:
-        divisors = [size for size in range(1, num_images + 1) if num_images % size == 0]
+        divisors = [size for size in range(2, num_images + 1) if num_images % size == 0]
         raise UserError(
             f"mix.block is {block}, which does not divide the {num_images} images per device; "
-            f"allowed: {', '.join(map(str, divisors))}"
+            f"allowed: {', '.join(map(str, divisors)) or 'none, as an image per device has no partner'}"
         )
     if isinstance(first_index, int) and first_index % block:
         raise UserError(f"first_index is {first_index}; allowed: multiples of mix.block ({block})")

@@ -326,7 +326,7 @@ def test_color_images_bfloat16_soft_labels_and_every_option_run(tmp_path):
     ("changes", "devices", "message"),
     [
         (
-            {"batch_size": 30, "mix.block": 1},
+            {"batch_size": 30, "mix.block": 2},
             4,
             "batch_size is 30, not divisible by 4 devices; set batch_size to 28 or 32, "
             "or use another number of devices",
@@ -334,7 +334,13 @@ def test_color_images_bfloat16_soft_labels_and_every_option_run(tmp_path):
         (
             {"mix.block": 5},
             1,
-            "mix.block is 5, which does not divide the 32 images per device; allowed: 1, 2, 4, 8, 16, 32",
+            "mix.block is 5, which does not divide the 32 images per device; allowed: 2, 4, 8, 16, 32",
+        ),
+        (
+            {"batch_size": 4},
+            4,
+            "mix.kind is 'mixup_cutmix', but 1 image per device has no partner to mix with; allowed: raise batch_size (4) to "
+            "8 or more, or set mix.kind to none",
         ),
         ({"batch_size": 512}, 1, "batch_size is 512; allowed: 1 to 96, the number of training images"),
         ({"loss.temperature": 0.0}, 1, "loss.temperature is 0.0; allowed: a number above 0"),

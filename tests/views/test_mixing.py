@@ -244,11 +244,11 @@ def test_shard_map_gives_the_same_as_one_device(per, alpha):
 
 
 @pytest.mark.parametrize("kind", mixing.KINDS)
-def test_one_image_of_one_pixel_has_only_itself_to_mix_with(kind):
-    images, labels = np.full((1, 1, 1, 1, 1), 0.5, np.float32), np.float32([[0.25, 0.75]])
-    mixed_images, mixed_labels = mix_fn(kind=kind, block=1)(KEY, images, labels, first_index=0)
+def test_two_equal_images_of_one_pixel_stay_what_they_are(kind):
+    images, labels = np.full((2, 1, 1, 1, 1), 0.5, np.float32), np.float32([[0.25, 0.75]] * 2)
+    mixed_images, mixed_labels = mix_fn(kind=kind, block=2)(KEY, images, labels, first_index=0)
     np.testing.assert_allclose(mixed_images, images, rtol=1e-6)
-    np.testing.assert_allclose(mixed_labels, [[[0.25, 0.75]]], rtol=1e-6)
+    np.testing.assert_allclose(mixed_labels, [[[0.25, 0.75]]] * 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,8 @@ def test_one_image_of_one_pixel_has_only_itself_to_mix_with(kind):
         ({"views": "same"}, "mix.views is 'same'; allowed: independent, alike"),
         ({"alpha": 0.0}, "mix.alpha is 0.0; allowed: a number above 0"),
         ({"alpha": float("nan")}, "mix.alpha is nan; allowed: a number above 0"),
-        ({"block": 0}, "mix.block is 0; allowed: an integer from 1"),
+        ({"block": 0}, "mix.block is 0; allowed: an integer from 2"),
+        ({"block": 1}, "mix.block is 1; allowed: an integer from 2"),
     ],
 )
 def test_settings_that_are_not_allowed_are_an_error_of_the_builder(settings, message):
@@ -270,7 +271,15 @@ def test_settings_that_are_not_allowed_are_an_error_of_the_builder(settings, mes
 
 def test_a_block_that_does_not_divide_is_an_error_that_lists_the_divisors():
     images, labels = numbered(12)
-    with pytest.raises(UserError, match=r"mix.block is 8, .* 12 images per device; allowed: 1, 2, 3, 4, 6, 12$"):
+    with pytest.raises(UserError, match=r"mix.block is 8, .* 12 images per device; allowed: 2, 3, 4, 6, 12$"):
+        mixing.build_mix_fn(**SETTINGS)(KEY, images, labels, first_index=0)
+
+
+def test_one_image_per_device_has_no_partner():
+    images, labels = numbered(1)
+    with pytest.raises(
+        UserError, match=r"does not divide the 1 images per device; allowed: none, as an image per device"
+    ):
         mixing.build_mix_fn(**SETTINGS)(KEY, images, labels, first_index=0)
 
 
