@@ -42,6 +42,14 @@ def _can_reach_google() -> bool:
         return False
 
 
+def split_entry(path: str | Path) -> tuple[Path, str | None]:
+    """FILE#ENTRY -> the path of the file, and the entry of a checkpoint with several state dicts, None without "#"."""
+    if "#" not in str(path) or as_path(path).exists():
+        return as_path(path), None
+    file, _, entry = str(path).rpartition("#")
+    return as_path(file), entry
+
+
 def is_remote(path: Path) -> bool:
     """Whether it is on object storage, where files cannot be appended to or renamed."""
     return not isinstance(path, LocalPath)

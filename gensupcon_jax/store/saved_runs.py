@@ -8,7 +8,7 @@ import ml_collections
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import BACKBONE_FIELDS, build_backbone, choose_stem
-from gensupcon_jax.paths import Path, as_path
+from gensupcon_jax.paths import Path, as_path, split_entry
 from gensupcon_jax.store import checkpoint, workdir
 
 COLLECTIONS = ("params", "batch_stats")
@@ -60,7 +60,7 @@ def _with_backbone(run: SavedRun) -> SavedRun:
         if source is None:
             _check_part(current, "backbone", "choose the workdir of a contrastive or cross_entropy run")
         path = _find(as_path(str(source)), current.folder)
-        if path.is_file():
+        if split_entry(path)[0].is_file():
             return run._replace(weights_file=path, config=_with_model_of(run.config, current))
         visited.append(path)
         if len(visited) > MOST_WORKDIRS:
@@ -89,7 +89,7 @@ def _with_model_of(config: ml_collections.ConfigDict, encoder: SavedRun) -> ml_c
 def _find(source: Path, folder: Path) -> Path:
     """The path of `model.weights`, or the same name in the parent of the workdir, for runs that were moved together."""
     for path in (source, folder.parent / source.name):
-        if path.exists():
+        if split_entry(path)[0].exists():
             return path
     raise UserError(
         f"model.weights of {folder} is {source}, which does not exist, nor does {folder.parent / source.name}; "

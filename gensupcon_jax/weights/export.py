@@ -1,6 +1,5 @@
 """Export of a run: its weights as a .safetensors file, or its features as a portable function (StableHLO)."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,18 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gensupcon_jax import __version__
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, as_path
-from gensupcon_jax.store.saved_runs import COLLECTIONS, SavedRun, run_backbone
+from gensupcon_jax.store.saved_runs import COLLECTIONS, run_backbone
 from gensupcon_jax.views.augment import normalize
+from gensupcon_jax.weights.description import describe
 from gensupcon_jax.weights.files import SAFETENSORS, refuse_existing, write_new, write_safetensors
 from gensupcon_jax.weights.names import PARTS, family_of
 from gensupcon_jax.weights.runs import load_run
 from gensupcon_jax.weights.variables import NETWORK, named_tensors
 
 STABLEHLO = ".stablehlo"
-DESCRIBED = ("stem", "width", "patch_size", "pool")  # of a network's attributes, where it has them
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -34,7 +32,8 @@ def export(workdir: Path, output: Path, *, head: bool = False) -> str:
     run = load_run(workdir)
     if output.suffix == SAFETENSORS:
         named = named_tensors(run.variables, parts=PARTS if head else NETWORK)
-        write_safetensors(output, named, _metadata(run))
+        # "pt" is the layout of the tensors, which safetensors' readers for PyTorch expect.
+        write_safetensors(output, named, {"format": "pt"} | describe(run).as_metadata())
         return f"{output}: {len(named)} tensors in {family_of(run.variables).naming} names, from step {run.step} of {workdir}"
     description = run.description
     export_features(
@@ -71,16 +70,3 @@ def export_features(
     shape = jax.export.symbolic_shape("batch, " + ", ".join(str(size) for size in image_shape))
     exported = jax.export.export(jax.jit(features), platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.uint8))
     write_new(as_path(path), bytes(exported.serialize()))
-
-
-def _metadata(run: SavedRun) -> dict[str, str]:
-    """The metadata needed to use the weights, as text; lists are JSON."""
-    backbone = run_backbone(run)
-    return {
-        "format": "pt",  # The layout of the tensors, which safetensors' readers for PyTorch expect.
-        "made_by": f"gensupcon_jax {__version__}",
-        "architecture": run.config.model.name,
-        **{name: str(getattr(backbone, name)) for name in DESCRIBED if hasattr(backbone, name)},
-        "step": str(run.step),
-        **{name: json.dumps(run.description[name]) for name in ("image_shape", "mean", "std", "class_names")},
-    }

@@ -240,10 +240,44 @@ def _family_of_names(names: list[str]) -> tuple[Family | None, bool]:
     return next((each for each in FAMILIES if any(name.startswith(each.begins) for name in names)), None), False
 
 
+_WRAPPERS = re.compile(r"(?:(?:_orig_mod|backbone|model|encoder_q|module)\.)+")
+_CONTAINERS = ("encoder_q.", "backbone.")  # other networks, queues and heads stand beside these
+_LAYERS_BESIDE = ("fc.", "head.", "projection.")
+
+
 def strip_wrapper(name: str) -> str:
-    """Remove the "module." that torch's DataParallel adds to a network, or to its encoder (SupContrast)."""
-    name = name.removeprefix("module.")
-    return "encoder." + name.removeprefix("encoder.module.") if name.startswith("encoder.module.") else name
+    """Remove the prefixes, in any order, that training programs add to a network, or to its encoder (SupContrast).
+
+    "_orig_mod." (torch.compile), "module." (DataParallel), "model." (Lightning), "backbone." (solo-learn, mmpretrain),
+    "encoder_q." (MoCo).
+    """
+    name = name[len(_wrapper(name)) :]
+    inner = name.removeprefix("encoder.")
+    return name if inner == name else "encoder." + inner[len(_wrapper(inner)) :]
+
+
+def unwrapped(named: Mapping[str, Any], *, where: str | Path) -> tuple[dict[str, Any], list[str]]:
+    """The tensors without these prefixes, and the names of those that are left out.
+
+    Where some names have "encoder_q." or "backbone.", the network is what has it: what stands beside it, such as MoCo's
+    encoder_k and queue, is left out, except layers named fc, head or projection. UserError if two names become one.
+    """
+    contained = [name for name in named if any(part in _wrapper(name) for part in _CONTAINERS)]
+    taken = [name for name in named if name in contained or strip_wrapper(name).startswith(_LAYERS_BESIDE)]
+    origins: dict[str, str] = {}
+    for name in taken if contained else named:
+        other = origins.setdefault(strip_wrapper(name), name)
+        if other != name:
+            raise UserError(
+                f"{where} has both {other} and {name}, which may be the same weight; remove one of the two networks"
+            )
+    return {short: named[name] for short, name in origins.items()}, sorted(set(named) - set(origins.values()))
+
+
+def _wrapper(name: str) -> str:
+    """The prefixes of wrappers at the beginning of a name."""
+    found = _WRAPPERS.match(name)
+    return found[0] if found else ""
 
 
 def canonical(name: str) -> str:

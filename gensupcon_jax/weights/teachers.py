@@ -21,7 +21,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.gray import TORCHVISION_GRAY
 from gensupcon_jax.models import Classifier, build_backbone
-from gensupcon_jax.paths import Path, as_path
+from gensupcon_jax.paths import Path, as_path, split_entry
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.text import listed, reason
 from gensupcon_jax.views.augment import normalize
@@ -495,8 +495,9 @@ def _function_fingerprint(teacher: Teacher) -> str:
 
 
 def _existing_file(path: str | Path) -> Path:
-    if not as_path(path).is_file():
-        found = "is a folder" if as_path(path).is_dir() else "does not exist"
+    file, _ = split_entry(path)
+    if not file.is_file():
+        found = "is a folder" if file.is_dir() else "does not exist"
         raise UserError(f"teacher.path {path} {found}; allowed with this teacher.kind: a file")
     return as_path(path)
 

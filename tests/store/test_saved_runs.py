@@ -145,6 +145,12 @@ def test_runs_that_were_moved_together_are_found(tmp_path):
     assert "backbone" in read_run(tmp_path / "new" / "probe", need="backbone").variables["params"]
 
 
+def test_the_file_of_a_probe_may_name_an_entry(tmp_path):
+    (tmp_path / "net.pth").touch()
+    source = f"{tmp_path / 'net.pth'}#state_dict_ema"
+    assert str(read_run(make_probe(tmp_path / "probe", source), need="classifier").weights_file) == source
+
+
 def test_a_chain_that_ends_at_a_file_names_it(tmp_path):
     (tmp_path / "net.safetensors").touch()
     run = read_run(make_probe(tmp_path / "probe", tmp_path / "net.safetensors"), need="classifier")

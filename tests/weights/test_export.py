@@ -12,10 +12,11 @@ import safetensors
 from gensupcon_jax import __main__
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.views.augment import normalize
-from gensupcon_jax.weights.files import read_file
+from gensupcon_jax.weights.description import describe, description_of_file
+from gensupcon_jax.weights.files import read_file, write_safetensors
 from gensupcon_jax.weights.runs import load_run
 from gensupcon_jax.weights.variables import fill, named_tensors
-from tests.store.test_saved_runs import assert_same, make_run, network
+from tests.store.test_saved_runs import DATASET, assert_same, make_run, network
 
 
 def expected_features(run, images):
@@ -50,6 +51,12 @@ def test_exported_weights_are_loadable_and_have_metadata(tmp_path, capsys):
     assert metadata["architecture"] == "resnet_small"
     assert (metadata["stem"], metadata["width"], metadata["step"]) == ("cifar", "4", "4")
     assert json.loads(metadata["image_shape"]) == [8, 8, 1]
+    description = description_of_file(path)
+    assert description == describe(load_run(folder))
+    assert description.mean == tuple(DATASET.description()["mean"])
+    assert description.class_names == ("0", "1", "2", "3")
+    assert (description.num_features, description.step, description.network) == (16, 4, {"stem": "cifar", "width": 4})
+    assert (description.center_share, description.interpolation) == (1.0, "bilinear")
     capsys.readouterr()
     __main__.main(["weights", "show", str(path)])
     shown = capsys.readouterr().out.splitlines()
@@ -71,3 +78,18 @@ def test_the_platform_of_jax_is_set_before_anything_is_exported(tmp_path, monkey
             ["weights", "export", "--workdir", str(tmp_path / "none"), "--output", str(tmp_path / "x.stablehlo")]
         )
     assert told == [os.environ]
+
+
+def test_files_of_others_have_no_description(tmp_path):
+    write_safetensors(
+        tmp_path / "other.safetensors", {"fc.bias": np.ones(2, np.float32)}, {"format": "pt", "mean": "[0]"}
+    )
+    assert description_of_file(tmp_path / "other.safetensors") is None
+    assert description_of_file(tmp_path / "other.pth") is None
+
+
+def test_the_center_share_is_that_of_an_evaluation(tmp_path):
+    encoded = make_run(tmp_path / "encoded", description={"encoded": True}, **{"dataset.center_share": 0.75})
+    assert describe(load_run(encoded)).center_share == 0.75
+    in_memory = make_run(tmp_path / "in_memory", **{"dataset.center_share": 0.75})
+    assert describe(load_run(in_memory)).center_share == 1.0

@@ -3,7 +3,7 @@
 import pytest
 
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.weights.names import OWN, RESNET, VIT, family_of, recognize
+from gensupcon_jax.weights.names import OWN, RESNET, VIT, family_of, recognize, strip_wrapper, unwrapped
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,42 @@ def test_other_names_are_refused(names):
 )
 def test_a_network_belongs_to_the_family_that_names_all_of_it(backbone, family):
     assert family_of({"params": {"backbone": backbone}}) is family
+
+
+@pytest.mark.parametrize(
+    ("name", "stripped"),
+    [
+        ("_orig_mod.conv1.weight", "conv1.weight"),
+        ("backbone.conv1.weight", "conv1.weight"),
+        ("model.conv1.weight", "conv1.weight"),
+        ("encoder_q.conv1.weight", "conv1.weight"),
+        ("module.conv1.weight", "conv1.weight"),
+        ("module._orig_mod.model.backbone.layer1.0.conv1.weight", "layer1.0.conv1.weight"),
+        ("_orig_mod.module.encoder_q.fc.bias", "fc.bias"),
+        ("module.encoder.module.conv1.weight", "encoder.conv1.weight"),
+        ("encoder._orig_mod.conv1.weight", "encoder.conv1.weight"),
+        ("params.backbone.Dense_0.kernel", "params.backbone.Dense_0.kernel"),  # ours
+        ("blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc1.weight"),
+        ("modules.0.weight", "modules.0.weight"),
+        ("model", "model"),
+    ],
+)
+def test_wrappers_are_removed_in_any_order(name, stripped):
+    assert strip_wrapper(name) == stripped
+
+
+def test_beside_a_backbone_only_its_layers_are_kept():
+    names = ["backbone.conv1.weight", "fc.weight", "projector.0.weight", "momentum_backbone.conv1.weight"]
+    named, left_out = unwrapped(dict.fromkeys(names, 0), where="x")
+    assert (sorted(named), left_out) == (
+        ["conv1.weight", "fc.weight"],
+        ["momentum_backbone.conv1.weight", "projector.0.weight"],
+    )
+    assert unwrapped({"fc.weight": 1, "queue": 2}, where="x") == ({"fc.weight": 1, "queue": 2}, [])
+
+
+def test_two_weights_of_one_name_are_refused():
+    with pytest.raises(
+        UserError, match=r"x has both model.conv1.weight and module.conv1.weight, which may be the same"
+    ):
+        unwrapped({"model.conv1.weight": 0, "module.conv1.weight": 1}, where="x")
