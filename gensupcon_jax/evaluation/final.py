@@ -9,6 +9,8 @@ from jaxtyping import Int
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import padded_batches
 from gensupcon_jax.evaluation.features import Features, dataset_features, extract, pixel_features
+from gensupcon_jax.evaluation.kept_neighbors import KeptNeighbors, fits
+from gensupcon_jax.evaluation.kept_probe import FittedProbe
 from gensupcon_jax.evaluation.knn import evaluate_knn
 from gensupcon_jax.evaluation.measures import measured
 from gensupcon_jax.evaluation.outcome import Number, Outcome, top1
@@ -31,15 +33,19 @@ class Settings(NamedTuple):
 class Evaluation(NamedTuple):
     """The outcomes for one network and its test features; None: not requested, too large, or not available.
 
-    measures: name -> (value on validation, value on test).
+    step: of the network.  measures: name -> (value on validation, value on test).  probe: that of `linear`.
+    neighbors: what predicts the class of a new image where there is neither a probe nor a classifier.
     """
 
+    step: int
     linear: Outcome | None
     knn: Outcome
     raw_pixels: Outcome | None
     classifier: Outcome | None
     test: Features
     measures: dict[str, tuple[float, float]]
+    probe: FittedProbe | None
+    neighbors: KeptNeighbors | None
 
     def main_predictions(self) -> tuple[str, Int[np.ndarray, "example"]]:
         """The test predictions that a report shows, and the name of their accuracy in the results."""
@@ -49,24 +55,52 @@ class Evaluation(NamedTuple):
         return "knn_top1", self.knn.test_predictions
 
 
-def evaluate_network(predict_fn: Callable, dataset: Dataset, settings: Settings) -> Evaluation:
+def evaluate_network(
+    predict_fn: Callable, dataset: Dataset, settings: Settings, *, step: int = 0, earlier: Evaluation | None = None
+) -> Evaluation:
     """k-NN and linear probe of the frozen features, k-NN of the raw pixels for comparison, the network's own classifier
     if it has one, and the requested measures.
 
-    predict_fn: uint8 images -> objectives.Prediction.
+    predict_fn: uint8 images -> objectives.Prediction.  step: of the network, to be kept with the probe.
+    earlier: of another network on the same data, whose outcome for the raw pixels is taken over.
     """
     splits = ("train", "validation", "test")
     features = dataset_features(lambda images: predict_fn(images).features, dataset, splits, **settings.extraction)
-    pixels = pixel_features(dataset, **settings.extraction)
     on_validation, on_test = (measured(settings.measures, features[split]) for split in ("validation", "test"))
+    probe = evaluate_linear(features, penalties=settings.penalties, step=step) if settings.penalties else None
+    nearest = evaluate_knn(features, **settings.knn)
+    classifier = _evaluate_classifier(predict_fn, dataset, settings.extraction)
+    keeps_neighbors = probe is None and classifier is None and fits(features["train"])
     return Evaluation(
-        linear=evaluate_linear(features, penalties=settings.penalties) if settings.penalties else None,
-        knn=evaluate_knn(features, **settings.knn),
-        raw_pixels=None if pixels is None else evaluate_knn(pixels, **settings.knn),
-        classifier=_evaluate_classifier(predict_fn, dataset, settings.extraction),
+        step=step,
+        linear=probe and probe.outcome,
+        knn=nearest,
+        raw_pixels=earlier.raw_pixels if earlier else _evaluate_pixels(dataset, settings),
+        classifier=classifier,
         test=features["test"],
         measures={name: (on_validation[name], on_test[name]) for name in settings.measures},
+        probe=probe and probe.fitted,
+        neighbors=_neighbors(features["train"], nearest, settings, step) if keeps_neighbors else None,
     )
+
+
+def reevaluate_classifier(
+    predict_fn: Callable, dataset: Dataset, settings: Settings, *, step: int, earlier: Evaluation
+) -> Evaluation:
+    """The evaluation of a network with the same features as an earlier one: only its classifier is evaluated."""
+    classifier = _evaluate_classifier(predict_fn, dataset, settings.extraction)
+    probe = earlier.probe and earlier.probe._replace(step=step)
+    neighbors = earlier.neighbors and earlier.neighbors._replace(step=step)
+    return earlier._replace(step=step, classifier=classifier, probe=probe, neighbors=neighbors)
+
+
+def _evaluate_pixels(dataset: Dataset, settings: Settings) -> Outcome | None:
+    pixels = pixel_features(dataset, **settings.extraction)
+    return None if pixels is None else evaluate_knn(pixels, **settings.knn)
+
+
+def _neighbors(train: Features, nearest: Outcome, settings: Settings, step: int) -> KeptNeighbors:
+    return KeptNeighbors(train, int(nearest.setting), settings.knn["temperature"], step)
 
 
 def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, extraction: dict) -> Outcome | None:

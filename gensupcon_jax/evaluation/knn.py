@@ -1,6 +1,7 @@
 """k-NN on frozen features; k is chosen on the validation split."""
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +28,37 @@ def knn_predictions(
     The weighting is that of instance discrimination (arXiv 1805.01978). Any k above the number of training images is left out.
     """
     allowed = tuple(k for k in neighbors if k <= len(train.values)) or (len(train.values),)
-    find = functools.partial(nearest, num_neighbors=max(allowed))
-    votes = functools.partial(_votes, temperature=temperature, num_classes=num_classes)
+    settings = {"temperature": temperature, "num_classes": num_classes, "query_tile": query_tile}
     predictions = {k: [] for k in allowed}
-    for start in range(0, len(queries), query_tile):
-        cosines, indices = (np.asarray(part) for part in find(queries[start : start + query_tile], train.values))
+    for votes in _tiles_of_votes(train, queries, allowed, **settings):
         for k in allowed:
-            predictions[k].append(votes(cosines[:, :k], train.classes[indices[:, :k]]).argmax(1))
+            predictions[k].append(votes[k].argmax(1))
     return {k: np.concatenate(parts) for k, parts in predictions.items()}
+
+
+def knn_probabilities(
+    train: Features,
+    queries: Float[np.ndarray, "query dim"],
+    *,
+    neighbors: int,
+    temperature: Number,
+    num_classes: int,
+) -> Float[np.ndarray, "query {num_classes}"]:
+    """The share of each class in the votes of `knn_predictions`, for one k; rows sum to 1."""
+    k = min(neighbors, len(train.values))
+    settings = {"temperature": temperature, "num_classes": num_classes, "query_tile": 1024}
+    votes = [each[k] for each in _tiles_of_votes(train, queries, (k,), **settings)]
+    found = np.concatenate([np.zeros((0, num_classes)), *votes])
+    return found / found.sum(axis=1, keepdims=True)
+
+
+def _tiles_of_votes(
+    train: Features, queries: np.ndarray, neighbors: tuple[int, ...], *, query_tile: int, **settings
+) -> Iterator[dict[int, np.ndarray]]:
+    for start in range(0, len(queries), query_tile):
+        tile = queries[start : start + query_tile]
+        cosines, indices = (np.asarray(part) for part in nearest(tile, train.values, max(neighbors)))
+        yield {k: _votes(cosines[:, :k], train.classes[indices[:, :k]], **settings) for k in neighbors}
 
 
 @functools.partial(jax.jit, static_argnames="num_neighbors")

@@ -1,23 +1,36 @@
 """A linear probe: logistic regression on frozen features; its penalty is chosen on the validation split."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from gensupcon_jax.evaluation.features import Features
+from gensupcon_jax.evaluation.kept_probe import FittedProbe
 from gensupcon_jax.evaluation.outcome import Number, Outcome, top1
 
 
-def evaluate_linear(features: dict[str, Features], *, penalties: tuple[Number, ...]) -> Outcome:
+class LinearProbe(NamedTuple):
+    """The outcome of the probe with the penalty that was chosen, and the probe itself."""
+
+    outcome: Outcome
+    fitted: FittedProbe
+
+
+def evaluate_linear(features: dict[str, Features], *, penalties: tuple[Number, ...], step: int = 0) -> LinearProbe:
     """Multinomial logistic regression on standardized frozen features, its L2 penalty chosen on validation.
 
     A penalty weighs |W|^2 / 2 against the mean cross-entropy. In a tie of accuracy the highest validation likelihood
     decides: on easy data all penalties reach 100 %, and the strongest was the worst on the test split.
+    step: of the network that the features come from, to be kept with the probe.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    train = features["train"]
+    train, validation = features["train"], features["validation"]
+    if len(np.unique(train.classes)) == 1:  # which scikit-learn refuses
+        return _of_one_class(features, max(penalties), step)
 
     def fit(penalty):
         solver = LogisticRegression(C=1 / (penalty * len(train.classes)), max_iter=2000)
@@ -26,7 +39,6 @@ def evaluate_linear(features: dict[str, Features], *, penalties: tuple[Number, .
     # The products are small: several threads next to XLA's own took 60 seconds instead of 3.
     with threadpool_limits(1, user_api="blas"):
         probes = {penalty: fit(penalty) for penalty in sorted(penalties, reverse=True)}
-    validation = features["validation"]
 
     def score(probe):
         # A validation class without training images, which no probe can predict, must not stop the choice.
@@ -36,4 +48,26 @@ def evaluate_linear(features: dict[str, Features], *, penalties: tuple[Number, .
 
     scores = {penalty: score(probe) for penalty, probe in probes.items()}
     best = max(scores, key=lambda setting: scores[setting])
-    return Outcome(best, scores[best][0], probes[best].predict(features["test"].values))
+    outcome = Outcome(best, scores[best][0], probes[best].predict(features["test"].values))
+    return LinearProbe(outcome, folded(probes[best], step))
+
+
+def folded(pipeline: Any, step: int) -> FittedProbe:
+    """A scikit-learn pipeline of StandardScaler and LogisticRegression as one linear layer with the same probabilities."""
+    scaler, solver = pipeline[0], pipeline[-1]
+    coefficients, intercepts = (np.asarray(part, np.float64) for part in (solver.coef_, solver.intercept_))
+    if len(solver.classes_) == 2:  # one row, for the second class: a sigmoid is a softmax of (0, logit)
+        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
+        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
+    weight = (coefficients / np.asarray(scaler.scale_, np.float64)).T
+    bias = intercepts - np.asarray(scaler.mean_, np.float64) @ weight
+    return FittedProbe(weight, bias, np.asarray(solver.classes_, np.int64), step)
+
+
+def _of_one_class(features: dict[str, Features], penalty: Number, step: int) -> LinearProbe:
+    """The probe of training images that are all of one class: it predicts that class."""
+    train, validation, test = (features[name] for name in ("train", "validation", "test"))
+    (only,) = np.unique(train.classes)
+    fitted = FittedProbe(np.zeros((train.values.shape[1], 1)), np.zeros(1), np.array([only], np.int64), step)
+    predicted = [np.full(len(split.classes), only) for split in (validation, test)]
+    return LinearProbe(Outcome(penalty, top1(predicted[0], validation.classes), predicted[1]), fitted)

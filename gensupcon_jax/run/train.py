@@ -17,6 +17,7 @@ from gensupcon_jax.evaluation.final import Evaluation, evaluate_network, numbers
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.run import assemble, loop
+from gensupcon_jax.run.kept import keep_predictors
 from gensupcon_jax.run.log import trained_seconds
 from gensupcon_jax.run.pictures import PicturedBatch, batch_pictures, embed_fn_of, embeddings_of, pictured_batch
 from gensupcon_jax.run.record import new_record
@@ -114,12 +115,13 @@ def _evaluate_and_report(
     """
     started = time.monotonic()
     predict_fn, settings = run.predict_fn(trained.state), run.evaluation_settings()
-    evaluation = evaluate_network(predict_fn, run.compared_dataset(), settings)
+    evaluation = evaluate_network(predict_fn, run.compared_dataset(), settings, step=run.lengths.total_steps)
     seconds = trained_seconds(run.folder, run.lengths.total_steps)
     results = numbers_of(evaluation) | _facts(run, trained) | {"chance_loss": chance_loss, "train_seconds": seconds}
     results["seconds"] = before + seconds + time.monotonic() - started
     test_embeddings = extract(lambda images: embeddings_of(predict_fn(images)), run.dataset.test, **settings.extraction)
     if processes.is_first():
+        keep_predictors(run.folder, [evaluation])
         page = _report_data(run, trained.state, evaluation, results, pictured)
         page |= {"test_embeddings": test_embeddings, "command": command}
         report.write_report(run.folder / workdir.REPORT, report.ReportData(**page))

@@ -81,7 +81,7 @@ def test_a_linear_probe_separates_what_is_linear():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((300, 5)).astype(np.float32)
     split = Features(values, (values @ [1, 2, 0, 0, -1] > 0).astype(int))
-    result = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-4))
+    result = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-4)).outcome
     assert result.setting == 1e-4
     assert outcome.top1(result.test_predictions, split.classes) > 98
 
@@ -91,14 +91,14 @@ def test_of_equally_accurate_probes_the_most_likely_is_chosen():
     classes = np.arange(120) % 3
     values = (4 * np.eye(3)[classes] + 0.3 * rng.standard_normal((120, 3))).astype(np.float32)
     split = Features(values, classes)
-    result = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-3))
+    result = probe.evaluate_linear({"train": split, "validation": split, "test": split}, penalties=(1.0, 1e-3)).outcome
     assert (result.setting, result.validation_top1) == (1e-3, 100.0)
 
 
 def test_a_validation_class_without_training_images_counts_as_wrong():
     values = np.array([[0.0], [0.1], [1.0], [1.1]], np.float32)
     train, validation = Features(values, np.array([0, 0, 1, 1])), Features(values, np.array([0, 0, 1, 2]))
-    result = probe.evaluate_linear({"train": train, "validation": validation, "test": train}, penalties=(0.01,))
+    result = probe.evaluate_linear({"train": train, "validation": validation, "test": train}, penalties=(0.01,)).outcome
     assert result.validation_top1 == 75.0
 
 

@@ -40,7 +40,9 @@ def test_other_data_is_an_error(tmp_path):
         workdir.claim(tmp_path, CONFIG, {**DATASET, "fingerprint": "abd"})
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "results.json", "report.html", "checkpoints"])
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "results.json", "report.html", "checkpoints", "probe.npz", "neighbors.npz"]
+)
 def test_results_of_unknown_origin_are_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match=rf"contains {name}, which would be overwritten"):

@@ -1,0 +1,73 @@
+"""Named arrays kept in a workdir, as an .npz file with a fingerprint: plain numbers, nothing is ever unpickled."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.fingerprints import fingerprint
+from gensupcon_jax.paths import Path, write_whole
+from gensupcon_jax.text import reason
+
+Arrays = dict[str, np.ndarray]
+_KIND, _FINGERPRINT = "kind", "fingerprint"
+
+
+def write_kept(path: Path, kind: str, arrays: Arrays) -> Path | None:
+    """Write the arrays, atomically; returns where a different file that was there is now, None if nothing was replaced.
+
+    kind: what they are, with the version of the format ("linear probe 1"); a reader asks for it. Names may contain "/".
+    """
+    content = _content(kind, arrays)
+    earlier = path.read_bytes() if path.exists() else None
+    if earlier == content:
+        return None
+    aside = None if earlier is None else _free_name(path)
+    if aside is not None:
+        write_whole(aside, earlier)
+    write_whole(path, content)
+    return aside
+
+
+def read_kept(path: Path, kind: str) -> Arrays | None:
+    """The arrays of a file of this kind, None without a file; UserError, in one line, for a damaged or foreign one."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = dict(file)
+        found, sealed = (str(arrays.pop(name)) for name in (_KIND, _FINGERPRINT))
+    except Exception as error:  # of many kinds, from zipfile and numpy, by what is damaged
+        raise UserError(_unusable(path, kind, f"it cannot be read: {reason(error)}")) from error
+    if found != kind:
+        raise UserError(_unusable(path, kind, f"it holds {found!r}"))
+    if sealed != fingerprint(_parts(kind, arrays)):
+        raise UserError(_unusable(path, kind, "its content differs from what was saved"))
+    return arrays
+
+
+def _unusable(path: Path, kind: str, problem: str) -> str:
+    return f"{path} is not the {kind!r} that a run has kept ({problem}); put back the file of the run, or remove it"
+
+
+def _content(kind: str, arrays: Arrays) -> bytes:
+    stream = io.BytesIO()
+    seal = {_KIND: np.array(kind), _FINGERPRINT: np.array(fingerprint(_parts(kind, arrays)))}
+    np.savez(stream, **(arrays | seal))
+    return stream.getvalue()
+
+
+def _parts(kind: str, arrays: Arrays) -> Iterator[str | memoryview]:
+    yield kind
+    for name, array in sorted(arrays.items()):
+        yield str((name, array.shape, array.dtype.str))
+        yield np.asarray(array, order="C").data
+
+
+def _free_name(path: Path) -> Path:
+    """A name beside the file that nothing has yet: probe_earlier.npz, probe_earlier_again.npz, ..."""
+    name = f"{path.stem}_earlier"
+    while (path.parent / f"{name}{path.suffix}").exists():
+        name += "_again"
+    return path.parent / f"{name}{path.suffix}"
