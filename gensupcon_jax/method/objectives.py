@@ -298,7 +298,7 @@ def cross_entropy(
 ) -> Objective:
     """Cross-entropy of a classifier on backbone features with (mixed) label distributions, for teachers and the baseline.
 
-    model: an `Encoder`, of which only the backbone is used. Every view counts as an image.
+    model: a `HeadedEncoder`, of which only the backbone is used. Every view counts as an image.
     """
 
     def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:

@@ -13,7 +13,7 @@ from gensupcon_jax.models.encoders import (
     build_model,
     choose_stem,
 )
-from gensupcon_jax.models.heads import Classifier, Encoder, EncoderOutput, LinearHead, MlpHead, unit_normalize
+from gensupcon_jax.models.heads import Classifier, EncoderOutput, HeadedEncoder, LinearHead, MlpHead, unit_normalize
 from gensupcon_jax.models.resnet import ResNet
 from gensupcon_jax.models.vit import VisionTransformer
 
@@ -26,9 +26,9 @@ __all__ = [
     "POOLS",
     "STEMS",
     "Classifier",
-    "Encoder",
     "EncoderOutput",
     "EncoderSettings",
+    "HeadedEncoder",
     "LinearHead",
     "MlpHead",
     "ResNet",

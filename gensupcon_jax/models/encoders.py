@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.models.heads import Encoder, LinearHead, MlpHead
+from gensupcon_jax.models.heads import HeadedEncoder, LinearHead, MlpHead
 from gensupcon_jax.models.resnet import BasicBlock, Bottleneck, ResidualBlock, ResNet
 from gensupcon_jax.models.vit import VisionTransformer
 
@@ -98,7 +98,7 @@ def build_model(
     head_hidden_dim: int | None = None,
     embedding_dim: int = 128,
     **backbone_fields: Any,
-) -> Encoder:
+) -> HeadedEncoder:
     """Return the encoder of these config fields, a backbone and a head; UserError if a value is not allowed.
 
     `backbone_fields` are those of `build_backbone`. `head_hidden_dim` is read by the "mlp" head only.
@@ -110,8 +110,8 @@ def build_model(
     _check_positive("model.head_hidden_dim", head_hidden_dim, or_none=True)
     backbone = build_backbone(name=name, image_size=image_size, **backbone_fields)
     if head == "linear":
-        return Encoder(backbone, LinearHead(embedding_dim))
-    return Encoder(backbone, MlpHead(embedding_dim, head_hidden_dim))
+        return HeadedEncoder(backbone, LinearHead(embedding_dim))
+    return HeadedEncoder(backbone, MlpHead(embedding_dim, head_hidden_dim))
 
 
 def build_backbone(

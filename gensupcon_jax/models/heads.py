@@ -93,7 +93,7 @@ class EncoderOutput(NamedTuple):
     embeddings: Float[Array, "batch dim"]
 
 
-class Encoder(nn.Module):
+class HeadedEncoder(nn.Module):
     """A backbone (images -> features) and a head (features -> projections)."""
 
     backbone: nn.Module

@@ -94,7 +94,7 @@ class Instruction(NamedTuple):
 
     @property
     def scope(self) -> str:
-        """The part of the Python program it comes from: jit(f)/jvp(Encoder)/backbone/..."""
+        """The part of the Python program it comes from: jit(f)/jvp(HeadedEncoder)/backbone/..."""
         match = re.search(r'op_name="([^"]*)"', self.attributes)
         return match[1] if match else ""
 

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.state import TrainState
-from gensupcon_jax.models import Encoder
+from gensupcon_jax.models import HeadedEncoder
 from gensupcon_jax.paths import as_path
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.names import recognize
@@ -48,7 +48,7 @@ class GivenWeights(NamedTuple):
         return state.replace(**changes)
 
 
-def read_weights(path: str | None, model: Encoder, data: DataShape) -> GivenWeights | None:
+def read_weights(path: str | None, model: HeadedEncoder, data: DataShape) -> GivenWeights | None:
     """The weights of `model.weights` for this network, None for None; a missing or different head is left out.
 
     Raises UserError if the backbone is missing or does not fit.
@@ -59,7 +59,7 @@ def read_weights(path: str | None, model: Encoder, data: DataShape) -> GivenWeig
         return _read(path, model, data)
 
 
-def _read(path: str, model: Encoder, data: DataShape) -> GivenWeights:
+def _read(path: str, model: HeadedEncoder, data: DataShape) -> GivenWeights:
     sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
     expected = jax.eval_shape(lambda key: model.init(key, sample, train=False), jax.random.key(0))
     if as_path(path).is_dir():

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import (
     Classifier,
-    Encoder,
+    HeadedEncoder,
     LinearHead,
     ResNet,
     build_backbone,
@@ -259,7 +259,7 @@ def test_running_statistics_move_a_tenth_of_the_way_and_only_while_training():
 
 def shallow_model(batch_norm):
     backbone = ResNet(stage_sizes=(1,), width=4, axis_name="data" if batch_norm == "sync" else None)
-    return Encoder(backbone, LinearHead(6))
+    return HeadedEncoder(backbone, LinearHead(6))
 
 
 @cache

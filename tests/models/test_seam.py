@@ -157,7 +157,10 @@ def test_its_step_is_planned():
     assert plan.memory["running statistics"] == 0
     assert plan.memory["EMA"] == plan.memory["parameters"] > 0
     assert plan.flops_per_image > 0
-    assert figures.group_of("jit(sharded)/shard_map/jvp(Encoder)/Encoder.features/backbone/Dense_0") == "backbone"
+    assert (
+        figures.group_of("jit(sharded)/shard_map/jvp(HeadedEncoder)/HeadedEncoder.features/backbone/Dense_0")
+        == "backbone"
+    )
 
 
 def test_variables_of_other_kinds_are_refused(tmp_path, monkeypatch):

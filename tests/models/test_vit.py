@@ -174,7 +174,7 @@ def test_its_step_is_planned_with_its_parts(shallow):
     (plan,) = compare.plan(config, topologies=["gpu:2"], batch_sizes=[32], sizes=SIZES._asdict())  # lowers the step
     assert plan.memory["running statistics"] == 0
     assert plan.flops_per_image > 0
-    scope = "jit(sharded)/shard_map/transpose(jvp(Encoder))/Encoder.features/backbone/"
+    scope = "jit(sharded)/shard_map/transpose(jvp(HeadedEncoder))/HeadedEncoder.features/backbone/"
     parts = {"patch_embed/conv": "patches", "block12/attn/qkv": "attention", "block2/mlp/fc1": "MLP", "add": "backbone"}
     assert {name: figures.group_of(scope + name) for name in parts} == parts
 

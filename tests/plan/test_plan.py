@@ -88,11 +88,11 @@ def test_link_time_is_bounded_by_the_bytes_that_leave_a_chip():
 def test_scopes_are_sorted_into_parts():
     names = {
         "jit(sharded)/shard_map/augment/vmap(vmap())/dot_general": "augment",
-        "jit(sharded)/shard_map/jvp(Encoder)/Encoder.features/backbone/backbone._stem/stem_conv": "stem",
-        "jit(sharded)/shard_map/transpose(jvp(Encoder))/Encoder.features/backbone/stage2_block1/conv1": "stage 2",
-        "jit(sharded)/shard_map/key_encoder/Encoder.features/backbone/stage2_block1/conv1": "key encoder",
+        "jit(sharded)/shard_map/jvp(HeadedEncoder)/HeadedEncoder.features/backbone/backbone._stem/stem_conv": "stem",
+        "jit(sharded)/shard_map/transpose(jvp(HeadedEncoder))/HeadedEncoder.features/backbone/stage2_block1/conv1": "stage 2",
+        "jit(sharded)/shard_map/key_encoder/HeadedEncoder.features/backbone/stage2_block1/conv1": "key encoder",
         "jit(sharded)/shard_map/teacher/Network/backbone/stage1_block1": "teacher",
-        "jit(sharded)/shard_map/jvp(Encoder)/head/hidden/dot_general": "head",
+        "jit(sharded)/shard_map/jvp(HeadedEncoder)/head/hidden/dot_general": "head",
         "jit(sharded)/shard_map/jvp(Classifier)/output/dot_general": "head",
         "jit(sharded)/shard_map/transpose(jvp(loss))/while": "loss",
         "jit(sharded)/shard_map/ema/add": "EMA",
