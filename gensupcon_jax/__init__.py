@@ -6,6 +6,7 @@ The public names below are imported when they are first used: `import gensupcon_
 
     loss = gsc.generalized_contrastive_loss(features, labels, temperature=0.1).mean()
     results = gsc.train_and_evaluate(config, "runs/mine", gsc.from_arrays(images, labels))
+    features = gsc.Encoder.load("runs/mine").embed(images)
 """
 
 import importlib
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gensupcon_jax.data.datasets import from_arrays
     from gensupcon_jax.errors import RunStopped, UserError
+    from gensupcon_jax.inference.encoder import Encoder
     from gensupcon_jax.losses import (
         AnchorLoss,
         dense_contrastive_loss,
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AnchorLoss",
+    "Encoder",
     "RunStopped",
     "UserError",
     "__version__",
@@ -44,6 +47,7 @@ __all__ = [
 _MODULES = {
     "gensupcon_jax.data.datasets": ("from_arrays",),
     "gensupcon_jax.errors": ("RunStopped", "UserError"),
+    "gensupcon_jax.inference.encoder": ("Encoder",),
     "gensupcon_jax.losses": (
         "AnchorLoss",
         "dense_contrastive_loss",

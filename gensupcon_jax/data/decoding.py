@@ -217,7 +217,15 @@ def decode_upright(encoded: bytes, orientation: int, num_channels: int) -> UInt8
     except tf.errors.OpError as error:
         raise ValueError(tensorflow_reason(error)) from error
     pixels = _turned(pixels.numpy(), orientation)
-    return pixels if num_channels == 3 else _gray(pixels)
+    return pixels if num_channels == 3 else to_gray(pixels)
+
+
+def center_crop(
+    pixels: UInt8[np.ndarray, "height width 3"], share: Number, image_size: int, num_channels: int
+) -> UInt8[np.ndarray, "size size channel"]:
+    """The center crop of a decoded, upright image, resized as the crops of encoded images are."""
+    boxes = center_boxes(np.array([pixels.shape[:2]]), share)[0]
+    return _crops(pixels, boxes, 1, image_size=image_size, num_channels=num_channels)[0]
 
 
 def read_encoded(split: EncodedSplit, index: int) -> bytes:
@@ -258,7 +266,7 @@ def _crops(
         crop = pixels[top : top + height, left : left + width]
         cv2.resize(crop, (image_size, image_size), dst=crops[view], interpolation=interpolation)
     crops = _turned(crops, int(orientation))
-    return crops if num_channels == 3 else _gray(crops)
+    return crops if num_channels == 3 else to_gray(crops)
 
 
 def _turned(images: np.ndarray, orientation: int) -> np.ndarray:
@@ -272,7 +280,7 @@ def _turned(images: np.ndarray, orientation: int) -> np.ndarray:
     return images if orientation == 1 else np.ascontiguousarray(images)
 
 
-def _gray(images: np.ndarray) -> np.ndarray:
+def to_gray(images: np.ndarray) -> np.ndarray:
     """Luma (ITU-R 601) in one channel; gray pixels keep their value."""
     return np.round(images.astype(np.float32) @ np.array(PIL_GRAY, np.float32))[..., None].astype(np.uint8)
 
@@ -300,10 +308,16 @@ def _damage_message(split: EncodedSplit, indices: np.ndarray, error: Exception) 
 
 def damage_of(split: EncodedSplit, index: int) -> str | None:
     """The name of this image and why it cannot be read or decoded; None where it can."""
+    problem = damage_reason(split, index)
+    return problem and f"{split.where(index)} cannot be decoded ({problem})"
+
+
+def damage_reason(split: EncodedSplit, index: int) -> str | None:
+    """Why this image cannot be read or decoded; None where it can."""
     try:
         decode_upright(read_encoded(split, index), 1, 3)
     except (OSError, ValueError) as error:
-        return f"{split.where(index)} cannot be decoded ({one_line(error)})"
+        return one_line(error)
     return None
 
 

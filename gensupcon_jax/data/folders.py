@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ def _find(folder: epath.Path, names: tuple[str, ...], *, is_train: bool) -> Foun
             continue
         if entry.name not in numbers:
             raise UserError(f"{entry} is a class that training does not have; allowed: {listed(names, 8)}")
-        images = _images_below(entry, others)
+        images = images_below(entry, others)
         files += images
         classes += [numbers[entry.name]] * len(images)
         if is_train and not images:
@@ -113,15 +114,15 @@ def _find(folder: epath.Path, names: tuple[str, ...], *, is_train: bool) -> Foun
     return Found(files, np.array(classes, np.int32), empty, others)
 
 
-def _images_below(folder: epath.Path, others: collections.Counter) -> list[str]:
-    """Sorted paths of all image files below a class folder; other files are counted by suffix."""
+def images_below(folder: epath.Path, others: collections.Counter) -> list[str]:
+    """Sorted paths of all image files below a folder; other files are counted by suffix."""
     images = []
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         suffix = Path(entry.name).suffix
         if suffix.lower() in SUFFIXES:
             images.append(os.fspath(entry))
         elif entry.is_dir():
-            images += _images_below(entry, others)
+            images += images_below(entry, others)
         else:
             others[suffix or entry.name] += 1
     return images
@@ -135,9 +136,7 @@ def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_fold
     key = fingerprint([f"{folder} {listed_files} {[changed for _, changed in versions]}"])
 
     def read_all() -> dict[str, np.ndarray]:
-        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            headers = pool.map(_read_one, found.files)
-            return headers_as_arrays(with_progress(headers, len(found.files), f"reading headers of {split}"))
+        return headers_as_arrays(read_headers(found.files, f"reading headers of {split}"))
 
     headers, problems = headers_from_arrays(cached(cache_folder, f"folder_{path}_{split}", key, read_all))
     encoded_paths = np.array([os.fsencode(file) for file in found.files], object)
@@ -151,6 +150,12 @@ def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_fold
         fingerprint=fingerprint([listed_files]),
         cache_key=key,
     )
+
+
+def read_headers(files: Sequence[str], text: str) -> list[Header]:
+    """The header of each file, read in parallel; text: label of the progress bar."""
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        return list(with_progress(pool.map(_read_one, files), len(files), text))
 
 
 def _sizes_and_times(files: list[str]) -> list[tuple[int, int]]:

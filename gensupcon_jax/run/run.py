@@ -161,7 +161,7 @@ def build_run(
     config = config.copy_and_resolve_references()
     mesh = sharding.make_mesh(devices)
     check_devices(config, mesh.size)  # before the data is read
-    dataset = _dataset(config, folder, dataset)
+    dataset = read_dataset(config, folder, dataset)
     check_combinations(config, dataset.train.num_images, mesh.size)
     description = dataset.description()
     data = DataShape.of(description)
@@ -181,7 +181,7 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | None) -> datasets.Dataset:
+def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | None = None) -> datasets.Dataset:
     """The data that the config names, or the given data, with `dataset.train_images` training images."""
     if given is None:
         reading = {name: config.dataset[name] for name in datasets.Reading._fields if name in config.dataset}

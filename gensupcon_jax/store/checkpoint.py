@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -141,6 +141,47 @@ def read_newest(folder: Path, names: Iterable[str]) -> Restored | None:
     return _newest_good(folder, tuple(names), agree=lambda value: [value])[0]
 
 
+def read_step(folder: Path, names: Iterable[str], step: int | str) -> Restored | None:
+    """These fields of the checkpoint of one step, or of the "best" one; None if the folder has no checkpoint.
+
+    Raises UserError that lists the saved steps if this one is not among them, and if its checkpoint is damaged.
+    """
+    steps = saved_steps(folder)
+    if not steps:
+        return None
+    best = _best_step(folder, steps)
+    chosen = best if step == "best" else step
+    listed = ", ".join(f"{saved} (best)" if saved == best else str(saved) for saved in steps)
+    if chosen is None:
+        raise UserError(
+            f"step is 'best', but {folder.parent} records no best step: it was not evaluated while it trained "
+            f"(evaluate.every_epochs); allowed: last, or one of the saved steps {listed}"
+        )
+    if chosen not in steps:
+        raise UserError(
+            f"step is {step!r}, and {folder.parent} has no checkpoint of step {chosen}; allowed: last, best, or one of the saved "
+            f"steps {listed}"
+        )
+    try:
+        return _read(folder, int(chosen), tuple(names))
+    except Damaged as damage:
+        raise UserError(
+            f"the checkpoint of step {chosen} in {folder} is damaged ({damage}); allowed: another of the saved steps {listed}"
+        ) from damage
+
+
+def _best_step(folder: Path, steps: Sequence[int]) -> int | None:
+    """The best step according to the newest record that can be read."""
+    for step in reversed(steps):
+        with contextlib.suppress(Damaged):
+            return (_read_record(_record_of(folder, step)).get("best") or {}).get("step")
+    return None
+
+
+def _record_of(folder: Path, step: int) -> Path:
+    return folder / str(step) / _RECORD / "metadata"
+
+
 def fingerprints(tree: Any) -> dict[str, str]:
     """Name of each array -> 16 hexadecimal digits of its bits, independent of its sharding."""
     named = _named(tree)
@@ -182,7 +223,7 @@ def _newest_good(folder: Path, wanted: Any, *, agree: Any) -> tuple[Restored | N
 
 def _read(folder: Path, step: int, wanted: Any) -> Restored:
     """One checkpoint, verified; `wanted`: an abstract tree, or the names of top-level fields."""
-    record = _read_record(folder / str(step) / _RECORD / "metadata")
+    record = _read_record(_record_of(folder, step))
     # As a single process: a failure of one must not leave the others waiting in orbax's barriers.
     own = jax.process_index()
     options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})

@@ -1,4 +1,4 @@
-"""Reading of saved runs: the config, the description of the data, and the network of the newest checkpoint of a workdir."""
+"""Reading of saved runs: the config, the description of the data, and the network of a checkpoint of a workdir."""
 
 import json
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from gensupcon_jax.store import checkpoint, workdir
 
 COLLECTIONS = ("params", "batch_stats")
 NEEDS = ("backbone", "classifier")
+STEPS = ("last", "best")  # or a number
 MOST_WORKDIRS = 4  # a longer chain of probes is a cycle
 
 
@@ -31,19 +32,30 @@ class SavedRun(NamedTuple):
     weights_file: Path | None = None
 
 
-def read_run(folder: str | Path, *, need: str | None = None) -> SavedRun:
+def read_run(folder: str | Path, *, need: str | None = None, step: int | str = "last") -> SavedRun:
     """The run in a workdir, finished or not; backbone, model config and weights of a probe are those of the run it evaluates.
 
     `need`: "backbone" | "classifier" (which includes its backbone) | None: as it is in the checkpoint. Where the chain of
     `model.weights` ends at a file, `weights_file` is that file (`weights.load_run` fills it in).
-    Raises UserError if the workdir, its checkpoint or the needed part is missing.
+    step: "last": the newest intact checkpoint | "best": the best by validation | the number of a saved step.
+    Raises UserError if the workdir, its checkpoint, the step (the saved ones are listed) or the needed part is missing.
     """
+    step = checked_step(step)
     if need not in (None, *NEEDS):
         raise UserError(f"need is {need!r}; allowed: {', '.join(NEEDS)}, None")
-    run = _read_one(as_path(folder))
+    run = _read_one(as_path(folder), step)
     if need == "classifier":
         _check_part(run, "classifier", "train one with objective cross_entropy or linear_probe, or classifier.beside")
     return run if need is None else _with_backbone(run)
+
+
+def checked_step(step: int | str) -> int | str:
+    """The step of a run, as a number where it is one; UserError for anything else than "last", "best" or a number."""
+    if step in STEPS:
+        return step
+    if str(step).isdecimal():
+        return int(step)
+    raise UserError(f"step is {step!r}; allowed: {', '.join(STEPS)}, or the number of a saved step")
 
 
 def run_backbone(run: SavedRun, *, batch_norm: str = "local") -> nn.Module:
@@ -97,10 +109,10 @@ def _find(source: Path, folder: Path) -> Path:
     )
 
 
-def _read_one(folder: Path) -> SavedRun:
+def _read_one(folder: Path, step: int | str = "last") -> SavedRun:
     config, description = (_read_json(folder, name) for name in (workdir.CONFIG, workdir.DATASET))
-    step, variables = _read_checkpoint(folder)
-    return SavedRun(folder, ml_collections.ConfigDict(config), description, variables, step)
+    read_step, variables = _read_checkpoint(folder, step)
+    return SavedRun(folder, ml_collections.ConfigDict(config), description, variables, read_step)
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -114,9 +126,13 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
         raise UserError(f"{folder / name} cannot be read ({error}); choose another workdir") from error
 
 
-def _read_checkpoint(folder: Path) -> tuple[int, dict[str, Any]]:
-    """Step and network of the newest intact checkpoint, as NumPy arrays; nothing else is read."""
-    restored = checkpoint.read_newest(folder / workdir.CHECKPOINTS, COLLECTIONS)
+def _read_checkpoint(folder: Path, step: int | str) -> tuple[int, dict[str, Any]]:
+    """Step and network of a checkpoint, as NumPy arrays; nothing else is read."""
+    checkpoints = folder / workdir.CHECKPOINTS
+    if step == "last":
+        restored = checkpoint.read_newest(checkpoints, COLLECTIONS)
+    else:
+        restored = checkpoint.read_step(checkpoints, COLLECTIONS, step)
     if restored is None:
         raise UserError(f"{folder} contains no checkpoint; train it first, or choose another workdir")
     return restored.step, {name: {} for name in COLLECTIONS} | restored.fields

@@ -13,9 +13,9 @@ from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.variables import fill, fitted
 
 
-def load_run(folder: str | Path, *, need: str = "backbone") -> SavedRun:
+def load_run(folder: str | Path, *, need: str = "backbone", step: int | str = "last") -> SavedRun:
     """`saved_runs.read_run`, with the backbone from a file if the run's `model.weights` is a file."""
-    run = read_run(folder, need=need)
+    run = read_run(folder, need=need, step=step)
     image_size = run.description["image_shape"][0]  # a probe's may be another than that of the encoder it evaluates
     if run.weights_file is None:
         return run._replace(variables=fitted(run.variables, image_size))

@@ -1,0 +1,1 @@
+"""What was trained, used: images in; features, classes and neighbors out."""

@@ -1,0 +1,251 @@
+"""A trained encoder, ready to use: images in, features and classes out."""
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from tqdm import tqdm
+
+from gensupcon_jax.cluster.sharding import batch_sharding, make_mesh, place, replicated
+from gensupcon_jax.data.input_pipeline import padded_batches
+from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
+from gensupcon_jax.inference import pixels
+from gensupcon_jax.inference.images import ImageFiles, damaged_rows, find_images
+from gensupcon_jax.inference.predictors import Predictions, Predictor, choose_predictor
+from gensupcon_jax.inference.sources import Source, read_source
+from gensupcon_jax.paths import Path
+from gensupcon_jax.text import listed
+
+Images = Any  # an array [image, height, width, channel], arrays, PIL images, paths, a folder, or ImageFiles
+
+
+class Outputs(NamedTuple):
+    """What an encoder computes for a batch of images.
+
+    indices [image]: rows in the images that were passed.  logits: of the classifier, None where the encoder has none.
+    """
+
+    indices: Int[np.ndarray, "image"]
+    features: Float[np.ndarray, "image feature"]
+    logits: Float[np.ndarray, "image class"] | None
+
+
+class Encoder:
+    """A trained encoder: `Encoder.load(source)`.
+
+    Features are those of the run's own evaluation: image files are decoded, turned upright, center-cropped and resized in the
+    same way, and normalized with the mean and standard deviation that it was trained with.
+
+        encoder = gsc.Encoder.load("runs/photos")
+        encoder.embed("holiday")  # float32 [image, feature]
+        encoder.predict(["cat.jpg", "dog.jpg"]).classes
+    """
+
+    def __init__(self, source: Source, devices: Sequence[jax.Device] | None = None):
+        self._source = source
+        self._mesh = make_mesh(devices)
+
+    @classmethod
+    def load(
+        cls, source: str | Path, *, step: int | str = "last", devices: Sequence[jax.Device] | None = None
+    ) -> "Encoder":
+        """The encoder of a workdir.
+
+        step: "last" | "best" (by validation) | the number of a saved step.  devices: None: all of them.
+        Raises UserError for a source without an encoder, and for a step that is not saved (the saved ones are listed).
+        """
+        return cls(read_source(source, step=step), devices)
+
+    def __repr__(self) -> str:
+        step = "" if self.step is None else f", step {self.step}"
+        shape = " x ".join(map(str, self.image_shape))
+        classes = f", {len(self.class_names)} classes" if self.class_names else ""
+        return f"Encoder({self.source!r}{step}: images {shape} -> {self.num_features} features{classes})"
+
+    @property
+    def source(self) -> str:
+        """The path it was read from."""
+        return self._source.name
+
+    @property
+    def step(self) -> int | None:
+        """The step of the checkpoint; None where the source does not say it."""
+        return self._source.step
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that it takes as they are; others are cropped and resized."""
+        return self._source.image_shape
+
+    @property
+    def num_features(self) -> int:
+        """Number of features per image."""
+        return self._source.num_features
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that it was trained with; empty where the source does not say them."""
+        return self._source.class_names
+
+    @property
+    def center_share(self) -> float:
+        """Share of the shorter side of an image that the center crop keeps."""
+        return self._source.center_share
+
+    @property
+    def mean(self) -> Float[np.ndarray, "channel"]:
+        """Mean of each channel, 0..1, that images are normalized with."""
+        return self._source.mean
+
+    @property
+    def std(self) -> Float[np.ndarray, "channel"]:
+        """Standard deviation of each channel, 0..1, that images are normalized with."""
+        return self._source.std
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the weights and of how images are prepared: equal where features are comparable."""
+        return self._source.fingerprint
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what the source does not say and is assumed."""
+        return self._source.notes
+
+    def preprocess(self, image: Any) -> UInt8[np.ndarray, "height width channel"]:
+        """An image as the encoder takes it: upright, center-cropped, resized, uint8 of `image_shape`.
+
+        image: path, PIL image, or array [height, width, channel] or [height, width], uint8 or float in 0..1.  An array that has
+        the size of `image_shape` is not cropped.
+        """
+        if isinstance(image, str | os.PathLike):
+            return pixels.read_prepared(find_images([image]), self.image_shape, self.center_share)
+        return pixels.prepared(image, self.image_shape, self.center_share)
+
+    def embed(
+        self, images: Images, *, batch_size: int = 64, progress: bool = False
+    ) -> Float[np.ndarray, "image feature"]:
+        """Features of images, one row per image, in order.
+
+        images: an array [image, height, width, channel], uint8 or float in 0..1; a list of arrays, PIL images or paths; the path
+        of a folder, whose images come in the order of `find_images(folder).names`; or what `find_images` returns.
+        batch_size: over all devices.  progress: whether a progress bar is shown.
+        Raises UserError that names the files that cannot be decoded.
+        """
+        return self._all(images, batch_size, progress).features
+
+    def predict(self, images: Images, *, batch_size: int = 64) -> Predictions:
+        """The class of each image and the probabilities of all classes; images as in `embed`.
+
+        By the classifier of the run, else by the linear probe that it kept, else by its k-NN on the training images.
+        """
+        outputs = self._all(images, batch_size, False)
+        return self.classify(outputs.features, outputs.logits)
+
+    def classify(
+        self, features: Float[np.ndarray, "image feature"], logits: Float[np.ndarray, "image class"] | None = None
+    ) -> Predictions:
+        """The predictions for outputs of this encoder; UserError where it has no classifier, probe or training images."""
+        return self._predictor(features, logits)
+
+    def outputs(self, found: ImageFiles, *, batch_size: int = 64) -> Iterator[Outputs]:
+        """Features and logits of image files, a batch at a time, in order.
+
+        Files whose content turns out to be damaged are left out, and appended to `found.damaged` with the reason.
+        """
+        split = self._seen(found)
+        rows = np.arange(split.num_images)
+        while len(rows):
+            batches = self._batches(split.subset(rows), batch_size, of=split.num_images)
+            done = 0
+            try:
+                for features, logits in batches:
+                    part = rows[done : done + len(features)]
+                    done += len(features)
+                    yield Outputs(part, features, logits)
+                return
+            except UserError:
+                damaged = damaged_rows(found, rows[done : done + self._batch_size(batch_size, split.num_images)])
+                if not damaged:
+                    raise
+                found.damaged.extend((found.names[row], problem) for row, problem in damaged.items())
+                rows = np.array([row for row in rows[done:] if row not in damaged], np.int64)
+
+    @functools.cached_property
+    def _has_classifier(self) -> bool:
+        images = jax.ShapeDtypeStruct((1, *self.image_shape), np.uint8)
+        return jax.eval_shape(self._source.apply_fn, self._source.variables, images)[1] is not None
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        return choose_predictor(self._source, self._embed_split, self._has_classifier)
+
+    @functools.cached_property
+    def _compiled(self) -> tuple[Any, Any]:
+        """The variables on every device, and the function that is compiled for each shape of a batch."""
+        everywhere = replicated(self._mesh)
+        return place(dict(self._source.variables), everywhere), jax.jit(self._source.apply_fn, out_shardings=everywhere)
+
+    def _all(self, images: Images, batch_size: int, progress: bool) -> Outputs:
+        split = self._split_of(images)
+        parts = self._batches(split, batch_size, of=split.num_images)
+        bar = tqdm(total=split.num_images, unit=" images", disable=not progress)
+        features, logits = [], []
+        with bar:
+            for some_features, some_logits in parts:
+                features.append(some_features)
+                logits.append(some_logits)
+                bar.update(len(some_features))
+        joined = None if logits[0] is None else np.concatenate(logits)
+        return Outputs(np.arange(split.num_images), np.concatenate(features), joined)
+
+    def _split_of(self, images: Images) -> AnySplit:
+        """The images as the input pipeline reads them."""
+        paths = isinstance(images, str | os.PathLike) or (
+            isinstance(images, Sequence) and len(images) and all(isinstance(each, str | os.PathLike) for each in images)
+        )
+        found = find_images(images) if paths else images
+        if not isinstance(found, ImageFiles):
+            arrays = pixels.prepared_batch(found, self.image_shape, self.center_share)
+            return Split(arrays, np.zeros((len(arrays), 1), np.float32))
+        if found.damaged:
+            problems = listed([f"{name} ({problem})" for name, problem in found.damaged])
+            raise UserError(
+                f"{len(found.damaged)} images cannot be decoded: {problems}; repair or remove them, or use "
+                "`outputs(find_images(...))`, which leaves them out"
+            )
+        return self._seen(found)
+
+    def _seen(self, found: ImageFiles) -> EncodedSplit:
+        """Image files as this encoder takes them."""
+        if found.names:
+            require_tensorflow(f"{found.names[0]} is an image file")
+            quiet_tensorflow()
+        return pixels.seen(found.split, self.image_shape, self.center_share)
+
+    def _embed_split(self, split: AnySplit) -> Float[np.ndarray, "image feature"]:
+        return np.concatenate([features for features, _ in self._batches(split, 64, of=split.num_images)])
+
+    def _batch_size(self, batch_size: int, num_images: int) -> int:
+        """Images per batch: a multiple of the devices, and not much more than there are images."""
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise UserError(f"batch_size is {batch_size!r}; allowed: a whole number >= 1")
+        enough = min(batch_size, 1 << (num_images - 1).bit_length())
+        return -(-enough // self._mesh.size) * self._mesh.size
+
+    def _batches(
+        self, split: AnySplit, batch_size: int, *, of: int
+    ) -> Iterator[tuple[Float[np.ndarray, "image feature"], Float[np.ndarray, "image class"] | None]]:
+        """Features and logits of every image once, in order.  of: number of images, which bounds the batch."""
+        variables, apply_fn = self._compiled
+        size = self._batch_size(batch_size, of)
+        for images, is_real in padded_batches(split, size, batch_sharding(self._mesh)):
+            features, logits = apply_fn(variables, images)
+            # Fetched immediately: more than 32 unawaited calls on several CPU devices hang.
+            yield np.asarray(features)[is_real], None if logits is None else np.asarray(logits)[is_real]

@@ -1,0 +1,112 @@
+"""Image files to embed: those below a folder, or a list of paths, with their headers read and damaged ones set apart."""
+
+import collections
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+
+from gensupcon_jax.data.decoding import damage_reason
+from gensupcon_jax.data.folders import SPLIT_NAMES, SUFFIXES, images_below, read_headers
+from gensupcon_jax.data.headers import join_headers
+from gensupcon_jax.data.splits import EncodedSplit
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path
+
+_SPLIT_FOLDERS = {name for names in SPLIT_NAMES.values() for name in names}
+
+
+class ImageFiles(NamedTuple):
+    """Image files whose headers are intact, in order.
+
+    names: path of each below its folder, or as it was given.  split: the files, for the input pipeline.  folders: the class
+    folder of each, None for one that lies in none.  damaged: (name, reason) of those that cannot be decoded: by their
+    headers, and, after a pass over the images, by their content.
+    """
+
+    names: tuple[str, ...]
+    split: EncodedSplit
+    folders: tuple[str | None, ...]
+    damaged: list[tuple[str, str]]
+
+
+def find_images(source: str | Path | Sequence[str | Path]) -> ImageFiles:
+    """The image files of a folder, at any depth and sorted, or these files in this order; hidden files are left out.
+
+    A folder of classes is <folder>/<class>/<image> or <folder>/<split>/<class>/<image>, split one of train, validation, test.
+    Raises UserError for a path that does not exist, and for a folder without images.
+
+        found = find_images("photos")
+        found.names[0], found.folders[0]  # "cats/001.jpg", "cats"
+    """
+    if isinstance(source, str | os.PathLike):
+        path = epath.Path(source).expanduser()
+        if not path.is_dir():
+            return _read([_existing(path)], [os.fspath(source)], [None])
+        files = _visible(path)
+        names = [_below(file, path) for file in files]
+        return _read(files, names, _class_folders(names))
+    if not len(source):
+        raise UserError("0 image files were given; allowed: a folder with images, or 1 or more files")
+    files = [_existing(epath.Path(file).expanduser()) for file in source]
+    return _read(files, [os.fspath(file) for file in source], [None] * len(files))
+
+
+def damaged_rows(found: ImageFiles, rows: np.ndarray) -> dict[int, str]:
+    """Row -> why its image cannot be decoded, of the rows where that is so; each is decoded on its own."""
+    problems = {int(row): damage_reason(found.split, int(row)) for row in rows}
+    return {row: problem for row, problem in problems.items() if problem}
+
+
+def _visible(folder: epath.Path) -> list[str]:
+    others: collections.Counter[str] = collections.Counter()
+    files = [
+        file
+        for file in images_below(folder, others)
+        if not any(part.startswith(".") for part in _below(file, folder).split("/"))
+    ]
+    if not files:
+        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
+        raise UserError(f"{folder} contains no images ({kinds}); allowed: a folder with {', '.join(SUFFIXES)} files")
+    return files
+
+
+def _below(file: str, folder: epath.Path) -> str:
+    return epath.Path(file).relative_to(folder).as_posix()
+
+
+def _existing(path: epath.Path) -> str:
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {found}; allowed: a folder with images ({', '.join(SUFFIXES)}), or files")
+    return os.fspath(path)
+
+
+def _class_folders(names: Sequence[str]) -> list[str | None]:
+    """The first folder of each name, or the second where the first ones are splits; None for images that lie in none."""
+    parts = [name.split("/")[:-1] for name in names]
+    depth = 1 if parts and all(len(folders) > 1 and folders[0] in _SPLIT_FOLDERS for folders in parts) else 0
+    return [folders[depth] if len(folders) > depth else None for folders in parts]
+
+
+def _read(files: Sequence[str], names: Sequence[str], folders: Sequence[str | None]) -> ImageFiles:
+    headers, problems = join_headers(read_headers(files, "reading headers"))
+    intact = np.array([row for row, problem in enumerate(problems) if problem is None], np.int64)
+    encoded_paths = np.array([os.fsencode(file) for file in files], object)
+    split = EncodedSplit(
+        sources_fn=lambda numbers: list(encoded_paths[numbers]),
+        where_fn=lambda number: files[number],
+        are_paths=True,
+        numbers=np.arange(len(files)),
+        classes=np.zeros(len(files), np.int32),
+        headers=headers,
+        num_classes=1,
+    )
+    return ImageFiles(
+        names=tuple(names[row] for row in intact),
+        split=split.subset(intact),
+        folders=tuple(folders[row] for row in intact),
+        damaged=[(name, problem) for name, problem in zip(names, problems, strict=True) if problem],
+    )

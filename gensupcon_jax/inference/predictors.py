@@ -1,0 +1,92 @@
+"""Who names the class of an image: the classifier of a run, the linear probe that it kept, or k-NN on its training images."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+from jaxtyping import Float, Int
+
+from gensupcon_jax.data.splits import AnySplit
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.evaluation.features import Features
+from gensupcon_jax.evaluation.kept_neighbors import KeptNeighbors, read_neighbors
+from gensupcon_jax.evaluation.kept_probe import read_probe
+from gensupcon_jax.evaluation.knn import best_neighbors
+from gensupcon_jax.inference.sources import Source
+from gensupcon_jax.run.run import read_dataset
+from gensupcon_jax.store.saved_runs import SavedRun
+
+EmbedFn = Callable[[AnySplit], Float[np.ndarray, "image feature"]]
+
+
+class Predictions(NamedTuple):
+    """The class of each image, and who predicted it.
+
+    classes [image]: numbers, from 0.  probabilities [image, class].  class_names: may be empty.  predictor: "classifier" |
+    "probe" | "k-NN".
+    """
+
+    classes: Int[np.ndarray, "image"]
+    probabilities: Float[np.ndarray, "image class"]
+    class_names: tuple[str, ...]
+    predictor: str
+
+    @property
+    def names(self) -> list[str]:
+        """The name of the class of each image."""
+        return [self.class_names[number] if self.class_names else str(number) for number in self.classes]
+
+
+Predictor = Callable[[Float[np.ndarray, "image feature"], Float[np.ndarray, "image class"] | None], Predictions]
+
+
+def choose_predictor(source: Source, embed_fn: EmbedFn, has_classifier: bool) -> Predictor:
+    """The first that there is of classifier, probe and k-NN; UserError where there is none.
+
+    embed_fn: a split of the run's data set -> features of this encoder.
+    """
+    if has_classifier:
+        return lambda features, logits: _predictions(scipy.special.softmax(logits, axis=1), source, "classifier")
+    if source.run is None:
+        raise UserError(
+            f"{source.name} has no classifier, so it predicts no classes; allowed: the workdir of a run, or a file with a "
+            "classifier (fc.weight or head.weight)"
+        )
+    run, num_classes = source.run, len(source.class_names)
+    probe, neighbors = read_probe(run.folder, run.step), read_neighbors(run.folder, run.step)
+    if probe is not None:
+        return lambda features, logits: _predictions(probe.class_probabilities(features, num_classes), source, "probe")
+    found = neighbors or _neighbors_of(run, embed_fn)
+    return lambda features, logits: _predictions(found.class_probabilities(features, num_classes), source, "k-NN")
+
+
+def _predictions(probabilities: np.ndarray, source: Source, predictor: str) -> Predictions:
+    probabilities = probabilities.astype(np.float32)
+    return Predictions(probabilities.argmax(1), probabilities, source.class_names, predictor)
+
+
+def _neighbors_of(run: SavedRun, embed_fn: EmbedFn) -> KeptNeighbors:
+    """The k-NN of a step for which the run kept none: on its training images, with the k best on its validation images."""
+    no_other = f"{run.folder} has neither a classifier nor a kept probe of step {run.step}, and its training images"
+    try:
+        dataset = read_dataset(run.config.copy_and_resolve_references(), run.folder)
+    except UserError as error:
+        raise UserError(f"{no_other} cannot be read again: {error}") from error
+    if dataset.description()["fingerprint"] != run.description["fingerprint"]:
+        raise UserError(
+            f"{no_other} are no longer those it was trained on ({run.config.dataset.name} has changed); restore them, or "
+            "choose the last or the best step, for which a run keeps its predictor"
+        )
+    features = {
+        name: Features(embed_fn(split), split.classes)
+        for name, split in (("train", dataset.train), ("validation", dataset.validation))
+    }
+    temperature = run.config.evaluate.knn_temperature
+    best, _ = best_neighbors(
+        features,
+        neighbors=tuple(run.config.evaluate.neighbors),
+        temperature=temperature,
+        num_classes=dataset.num_classes,
+    )
+    return KeptNeighbors(features["train"], best, temperature, run.step)
