@@ -26,7 +26,6 @@ PAPER = "paper"  # arXiv 2206.00384
 AUTHORS = "authors' code"  # their CIFAR release
 OURS = "ours"  # chosen in this project
 MOCO_V2 = "ours, as MoCo v2 (arXiv 2003.04297)"
-AUTO_AUGMENT = "ours, as AutoAugment (arXiv 1805.09501)"
 RAND_AUGMENT = "ours, as RandAugment (arXiv 1909.13719)"
 
 
@@ -159,11 +158,15 @@ FIELDS: dict[str, Field] = {
         "simclr",
         choice("simclr", "auto", "rand", "cutout", "none"),
         "simclr: crop, flip, color jitter, gray, blur; auto: crop, flip, AutoAugment; rand: crop, flip, RandAugment; "
-        "cutout: crop, flip, a gray square; none: only normalization. A policy reads only the fields of its own operations",
+        "cutout: crop, flip, a gray square; none: only normalization. A policy reads only the fields of its own operations "
+        "and cutout_size",
         source=AUTHORS,
     ),
     "augment.crop_scale": Field(
-        (0.2, 1.0), interval(0, 1), "smallest and largest share of the area that a crop keeps", source=AUTHORS
+        (0.2, 1.0),
+        interval(0, 1),
+        "smallest and largest share of the area that a crop keeps",
+        source="authors' code; before AutoAugment and RandAugment theirs is (0.08, 1)",
     ),
     "augment.crop_ratio": Field(
         (3 / 4, 4 / 3),
@@ -200,15 +203,20 @@ FIELDS: dict[str, Field] = {
         "auto",
         choice("auto", "cifar10", "svhn", "imagenet"),
         "AutoAugment's policy; auto: by the data set",
-        source=AUTO_AUGMENT,
+        source="ours, as AutoAugment (arXiv 1805.09501); authors' code: ImageNet's, on CIFAR too",
     ),
-    "augment.rand_num_operations": Field(2, integer(0), "operations per image", "operations", RAND_AUGMENT),
-    "augment.rand_magnitude": Field(9.0, number(0, 30), "strength of each operation", source=RAND_AUGMENT),
+    "augment.rand_num_operations": Field(
+        2, integer(0), "operations per image", "operations", f"{RAND_AUGMENT}; authors' code: 1"
+    ),
+    "augment.rand_magnitude": Field(
+        9.0, number(0, 30), "strength of each operation", source=f"{RAND_AUGMENT}; authors' code: 2"
+    ),
     "augment.cutout_size": Field(
-        0.5,
-        number(0, 1),
-        "side of the square as a share of the image's side",
-        source="ours, as Cutout (arXiv 1708.04552): 16 of 32 pixels",
+        None,
+        optional(number(0, 1)),
+        "side of Cutout's gray square as a share of the image's side, after any policy's other operations; 0: no square; "
+        "None: 0.5 with the policy cutout, else 0",
+        source="authors' code: off, or 16 of 32 pixels (arXiv 1708.04552)",
     ),
     # Mixing
     "mix.kind": Field(
@@ -377,7 +385,8 @@ FIELDS: dict[str, Field] = {
     "optimizer.schedule_per": Field(
         "step",
         choice("step", "epoch"),
-        "epoch: the rate after the warm-up changes once per epoch, as in the authors' code",
+        "epoch: the rate after the warm-up changes once per epoch, and the warm-up ends at the value of the cosine there, "
+        "also before the step schedule, as in the authors' code",
     ),
     "optimizer.warmup_epochs": Field(10.0, number(0), "duration of the linear warm-up to the peak", "epochs", AUTHORS),
     "optimizer.warmup_steps": Field(None, optional(integer(0)), "the same in steps", "steps"),
@@ -385,7 +394,13 @@ FIELDS: dict[str, Field] = {
     "optimizer.warmup_learning_rate": Field(
         0.01, number(0), "learning rate at which the warm-up starts", source=AUTHORS
     ),
-    "optimizer.final_learning_rate": Field(5e-4, number(0), "learning rate at which the cosine ends", source=AUTHORS),
+    "optimizer.final_learning_rate": Field(
+        0.001,
+        number(0, 1),
+        "learning rate at which the cosine ends, relative to the peak, so that learning_rate alone may be changed",
+        "share of learning_rate",
+        "authors' code: the decay rate of 0.1, to the third power",
+    ),
     "optimizer.decay_epochs": Field(
         (60, 75, 90),
         several(number(0)),

@@ -12,11 +12,11 @@ from gensupcon_jax.configs.fields import OURS
 VARIANTS = ("supcon", "genscl", "genscl_teacher", "cross_entropy", "teacher", "linear_probe")
 
 
-def changes(variant: str, *, data_set: str, method: str, values: str) -> Changes:
+def changes(variant: str, *, data_set: str, method: str, values: str, teacher: str = OURS) -> Changes:
     """The values of a variant and their sources.
 
-    data_set: names the workdirs that later stages read.  method: source of mixing and the teacher.  values: source of the
-    numbers.  Raises ValueError for an unknown variant.
+    data_set: names the workdirs that later stages read.  method: source of mixing.  values: source of the numbers.
+    teacher: source of the kind of teacher.  Raises ValueError for an unknown variant.
     """
     if variant not in VARIANTS:
         close = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(variant, VARIANTS, n=1))
@@ -25,7 +25,7 @@ def changes(variant: str, *, data_set: str, method: str, values: str) -> Changes
     if variant in ("genscl", "genscl_teacher", "teacher"):
         found |= {"mix.kind": ("mixup_cutmix", method)}
     if variant == "genscl_teacher":
-        found |= _taught(data_set, method)
+        found |= _taught(data_set, teacher)
     if variant in ("cross_entropy", "teacher"):
         found |= {"objective": ("cross_entropy", OURS)} | _one_plain_view(values)
     if variant == "linear_probe":
@@ -33,10 +33,10 @@ def changes(variant: str, *, data_set: str, method: str, values: str) -> Changes
     return found
 
 
-def _taught(data_set: str, method: str) -> Changes:
+def _taught(data_set: str, teacher: str) -> Changes:
     """The teacher's predictions for the mixed images are additional labels, with weight 1 and temperature 1."""
     return {
-        "teacher.kind": ("workdir", method),
+        "teacher.kind": ("workdir", teacher),
         "teacher.path": (f"runs/{data_set}_teacher", OURS),
     }
 
@@ -66,5 +66,9 @@ def _probed(data_set: str, values: str) -> Changes:
         "optimizer.decay_factor": (0.2, values),
         "optimizer.warmup_epochs": (5.0, values),
         "optimizer.warmup_learning_rate": (1e-5, values),
+        "optimizer.final_learning_rate": (
+            0.008,
+            f"{values}: the decay factor to the third power; the cosine where the warm-up ends",
+        ),
         "optimizer.weight_decay": (0.0, values),
     }

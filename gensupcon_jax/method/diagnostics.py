@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from gensupcon_jax import losses
 from gensupcon_jax.collectives import first_number, max_over, mean_over, num_devices, sum_over
+from gensupcon_jax.method.attraction import unrelated_attraction
 
 # A contrast is similar if its label similarity is above one half. For hard labels that is the same class; for an anchor
 # mixed from two classes it is every class with a share of more than 37 % (0.37 / |(0.37, 0.63)| = 0.5).
@@ -38,7 +39,7 @@ def batch_diagnostics(
     contrasts: Labeled | None = None,
     *,
     contrast_mask: Shaped[Array, " masked"] | None = None,
-    teacher_probabilities: Float[Array, "anchor class"] | None = None,
+    teacher: tuple[Float[Array, "anchor class"], Float[Array, "contrast class"] | None] | None = None,
     label_similarity: str = "cosine",
     axis_name: str | None = None,
     num_anchors: int = 64,
@@ -47,9 +48,10 @@ def batch_diagnostics(
 
     Arguments as for `losses.generalized_contrastive_loss`. `pair_diagnostics` of the first num_anchors anchors of all
     devices, `embedding_diagnostics` of all; similarity_mass, the mean over all anchors of the sum of label similarities
-    to the contrasts; label_entropy and, with teacher_probabilities, teacher_entropy: means in nats.
+    to the contrasts; label_entropy: a mean in nats. teacher: its predictions for the anchors and the contrasts; with it also
+    teacher_entropy and, of the first num_anchors anchors, unrelated_attraction, see `attraction.unrelated_attraction`.
     """
-    arrays = (anchors, contrasts, contrast_mask, teacher_probabilities)
+    arrays = (anchors, contrasts, contrast_mask, teacher)
     anchors, contrasts, contrast_mask, teacher = jax.lax.stop_gradient(arrays)
     metrics = pair_diagnostics(
         anchors,
@@ -65,7 +67,19 @@ def batch_diagnostics(
     metrics["similarity_mass"] = mean_over(mass, axis_name)
     metrics["label_entropy"] = mean_entropy(anchors.labels, axis_name=axis_name)
     if teacher is not None:
-        metrics["teacher_entropy"] = mean_entropy(teacher, axis_name=axis_name)
+        of_anchors, of_contrasts = teacher
+        metrics["teacher_entropy"] = mean_entropy(of_anchors, axis_name=axis_name)
+        among_themselves = contrasts is None
+        queries = _first_rows((anchors.labels, of_anchors), num_anchors, axis_name)
+        others = (anchors.labels, of_anchors) if among_themselves else (contrasts.labels, of_contrasts)
+        pairs = (len(queries[0]), len(others[0]))
+        metrics["unrelated_attraction"] = unrelated_attraction(
+            queries,
+            others,
+            _allowed_pairs(*pairs, contrast_mask, among_themselves, axis_name),
+            label_similarity=label_similarity,
+            axis_name=axis_name,
+        )
     return metrics
 
 

@@ -35,22 +35,26 @@ def build_schedule(
 ) -> optax.Schedule:
     """The rate at step 0, 1, ...: a linear warm-up from warmup_learning_rate, then `schedule` (authors' code).
 
-    cosine per step: up to learning_rate, then half a cosine over the remaining steps. cosine per epoch: one value per
-    epoch from a cosine over the whole run; the warm-up ends at its value there. step: x decay_factor after each of
-    decay_epochs; step and constant are the same per step and per epoch. UserError for unknown names.
+    cosine per step: up to learning_rate, then half a cosine over the remaining steps, down to final_learning_rate, a share of
+    learning_rate. cosine per epoch: one value per epoch from a cosine over the whole run; the warm-up ends at its value there.
+    step: x decay_factor after each of decay_epochs; per epoch, the warm-up ends at the value of that cosine here too. constant
+    is the same per step and per epoch. UserError for unknown names.
     """
     _check_choice("schedule", schedule, SCHEDULES)
     _check_choice("schedule_per", schedule_per, SCHEDULE_PER)
     if schedule == "cosine" and schedule_per == "step":
-        return _cosine_per_step(learning_rate, warmup_learning_rate, final_learning_rate, warmup_steps, total_steps)
+        final = learning_rate * final_learning_rate
+        return _cosine_per_step(learning_rate, warmup_learning_rate, final, warmup_steps, total_steps)
 
-    if schedule == "cosine":
-        epochs, warmup_epochs = max(total_steps, 1) / steps_per_epoch, warmup_steps / steps_per_epoch
-        cosine = functools.partial(_cosine_in_epoch, peak=learning_rate, final=final_learning_rate, epochs=epochs)
-        return _line_then_epochs(cosine, warmup_learning_rate, warmup_epochs, warmup_steps, steps_per_epoch)
+    epochs, warmup_epochs = max(total_steps, 1) / steps_per_epoch, warmup_steps / steps_per_epoch
+    cosine = functools.partial(
+        _cosine_in_epoch, peak=learning_rate, final=learning_rate * final_learning_rate, epochs=epochs
+    )
     decays = tuple(decay_epochs) if schedule == "step" else ()
     decayed = functools.partial(_decayed_in_epoch, peak=learning_rate, decay_epochs=decays, factor=decay_factor)
-    return _line_then_epochs(decayed, warmup_learning_rate, 0, warmup_steps, steps_per_epoch)
+    follows_cosine = schedule == "cosine" or (schedule == "step" and schedule_per == "epoch")
+    line = _Line(warmup_learning_rate, cosine(warmup_epochs) if follows_cosine else learning_rate, warmup_steps)
+    return _line_then_epochs(line, cosine if schedule == "cosine" else decayed, steps_per_epoch)
 
 
 class OptimizerFields(NamedTuple):
@@ -159,14 +163,20 @@ def _cosine_per_step(peak: Number, start: Number, final: Number, warmup_steps: i
     )
 
 
-def _line_then_epochs(
-    rate_in_epoch: Callable, start: Number, end_epoch: Number, warmup_steps: int, steps_per_epoch: int
-) -> optax.Schedule:
-    """A line from start to the rate in end_epoch, then one rate per epoch; epochs are counted from 1."""
+class _Line(NamedTuple):
+    """The warm-up: a line from one rate to another over so many steps."""
+
+    start: Any
+    end: Any
+    num_steps: int
+
+
+def _line_then_epochs(line: _Line, rate_in_epoch: Callable, steps_per_epoch: int) -> optax.Schedule:
+    """The warm-up, then one rate per epoch; epochs are counted from 1."""
 
     def rate(step):
-        line = start + step / max(warmup_steps, 1) * (rate_in_epoch(end_epoch) - start)
-        return jnp.where(step < warmup_steps, line, rate_in_epoch(step // steps_per_epoch + 1))
+        on_line = line.start + step / max(line.num_steps, 1) * (line.end - line.start)
+        return jnp.where(step < line.num_steps, on_line, rate_in_epoch(step // steps_per_epoch + 1))
 
     return rate
 

@@ -20,6 +20,10 @@ MEANINGS = {
     "train/effective_rank": ("effective rank", "directions that the embeddings use"),
     "train/label_entropy": ("entropy of the labels", "nats; 0: one class each"),
     "train/teacher_entropy": ("entropy of the teacher", "nats; 0: one class each, ln(classes): uninformative"),
+    "train/unrelated_attraction": (
+        "attraction without a common class",
+        "share of the teacher's attraction; from a floor of probability under all classes",
+    ),
     "train/classifier_accuracy": ("accuracy of the classifier", "share of the training images of the last batch"),
     "train/gradient_norm": ("gradient norm", ""),
 }

@@ -227,8 +227,10 @@ def _diagnose(
         "label_similarity": label_similarity,
         "axis_name": axis_name,
     }
-    teacher_probabilities = first.anchors.get("probabilities")
-    metrics = diagnostics.batch_diagnostics(anchors, contrasts, teacher_probabilities=teacher_probabilities, **settings)
+    teacher = None
+    if "probabilities" in first.anchors:
+        teacher = first.anchors["probabilities"], (first.contrasts or {}).get("probabilities")
+    metrics = diagnostics.batch_diagnostics(anchors, contrasts, teacher=teacher, **settings)
     metrics["chance_loss"] = diagnostics.batch_chance_loss(
         anchors.labels, contrasts and contrasts.labels, scale=scale, normalizer=normalizer, **settings
     )

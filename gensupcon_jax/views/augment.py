@@ -70,7 +70,7 @@ def build_augment_fn(
     auto_policy: str,
     rand_num_operations: int,
     rand_magnitude: Number,
-    cutout_size: Number,
+    cutout_size: Number | None,
 ) -> Callable[[jax.Array, Array], jax.Array]:
     """augment_fn(keys [batch], images uint8 [batch, height, width, channel]) -> normalized views, by one of POLICIES.
 
@@ -90,6 +90,7 @@ def build_augment_fn(
     _check_choice("auto_policy", auto_policy, AUTO_POLICIES)
     _check_number("rand_num_operations", rand_num_operations, 0)
     _check_number("rand_magnitude", rand_magnitude, 0, MAX_MAGNITUDE)
+    cutout_size = (0.5 if policy == "cutout" else 0) if cutout_size is None else cutout_size
     _check_number("cutout_size", cutout_size, 0, 1)
 
     crop = functools.partial(random_resized_crop, size=image_size, scale=crop_scale, ratio=crop_ratio)
@@ -100,9 +101,10 @@ def build_augment_fn(
         "simclr": [crop, *flip, *colors],
         "auto": [crop, *flip, functools.partial(auto_augment, policy=auto_table)],
         "rand": [crop, *flip, rand],
-        "cutout": [crop, *flip, functools.partial(random_cutout, size=cutout_size, fill=mean)],
+        "cutout": [crop, *flip],
         "none": [functools.partial(whole_image, size=image_size)],
     }[policy]
+    transforms += [functools.partial(random_cutout, size=cutout_size, fill=mean)] if cutout_size else []
 
     def augment_fn(
         keys: Key[jax.Array, "batch"],

@@ -125,7 +125,7 @@ def test_spread_and_rank_of_nearly_collapsed_embeddings_do_not_cancel():
 def test_entropies():
     labels = jnp.array([[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.25] * 4, [0.0] * 4])
     assert float(mean_entropy(labels)) == pytest.approx((0 + np.log(2) + np.log(4) + 0) / 4)
-    metrics = diagnose(jnp.eye(4), labels, teacher_probabilities=jnp.full((4, 4), 0.25))
+    metrics = diagnose(jnp.eye(4), labels, teacher=(jnp.full((4, 4), 0.25), None))
     assert float(metrics["label_entropy"]) == pytest.approx(3 * np.log(2) / 4)
     assert float(metrics["teacher_entropy"]) == pytest.approx(np.log(4))
 
@@ -208,7 +208,7 @@ def test_integer_labels_and_bfloat16_embeddings():
 
 def test_no_gradient_flows():
     def total(embeddings, labels):
-        metrics = diagnose(embeddings, labels, teacher_probabilities=labels)
+        metrics = diagnose(embeddings, labels, teacher=(labels, None))
         return sum(metrics.values()) + chance(labels)
 
     for gradient in jax.grad(total, argnums=(0, 1))(PLACES, CLASSES):
@@ -239,7 +239,7 @@ def everything(anchors, labels, contrasts, contrast_labels, mask, teacher, axis_
         Labeled(anchors, labels),
         None if contrasts is None else Labeled(contrasts, contrast_labels),
         contrast_mask=mask,
-        teacher_probabilities=teacher,
+        teacher=(teacher, None if contrasts is None else contrast_labels),
         axis_name=axis_name,
         num_anchors=num_anchors,
     )

@@ -49,7 +49,7 @@ SETTINGS = {
     "auto_policy": "auto",
     "rand_num_operations": 2,
     "rand_magnitude": 9.0,
-    "cutout_size": 0.5,
+    "cutout_size": None,
 }
 OFF = {
     "crop_scale": (1.0, 1.0),
@@ -470,6 +470,16 @@ def test_cutout_fills_with_the_mean():
     is_hidden = np.isclose(views, augment.normalize(IMAGES, MEAN, STD), atol=1e-6).all(axis=-1) == 0
     np.testing.assert_allclose(views[is_hidden], 0, atol=1e-6)
     assert is_hidden.any(axis=(1, 2)).all()
+
+
+@every_policy
+def test_cutout_is_added_to_any_policy(policy):
+    augment_fn = augment.build_augment_fn(**SETTINGS | OFF | {"policy": policy, "cutout_size": 1.0, "num_views": 1})
+    views = np.asarray(jax.jit(augment_fn)(KEYS[:8], IMAGES)[:, 0])
+    is_hidden = np.isclose(views, 0, atol=1e-6).all(axis=-1)
+    assert (
+        is_hidden.mean(axis=(1, 2)) >= 0.25
+    ).all()  # of a square as large as the image, a quarter at least is inside
 
 
 @pytest.mark.parametrize(
