@@ -21,6 +21,13 @@ def listed(names: Iterable[Any], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def common_start(texts: Collection[str]) -> str:
+    """The longest text with which all of these begin, letter by letter."""
+    first, last = min(texts), max(texts)  # those between them begin with what these two share
+    differing = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return first[: next(differing, len(first))]
+
+
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
     """A table as text, its columns two spaces apart: those in `left` are aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

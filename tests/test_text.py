@@ -1,6 +1,6 @@
 """Reasons, lists, tables and dotted names, as messages and files show them."""
 
-from gensupcon_jax.text import aligned, flatten, listed, one_line, reason
+from gensupcon_jax.text import aligned, common_start, flatten, listed, one_line, reason
 
 
 def test_a_reason_is_the_message_of_the_system_else_the_first_line_else_the_type():
@@ -33,3 +33,10 @@ def test_a_table_has_text_aligned_left_and_numbers_aligned_right():
 
 def test_nested_fields_have_dotted_names():
     assert flatten({"a": {"b": {"c": 1}}, "d": 2, "e": {}}) == {"a.b.c": 1, "d": 2}
+
+
+def test_common_start_is_letter_by_letter():
+    assert common_start(["mixup_seed1", "mixup_seed10", "mixup_seed2"]) == "mixup_seed"
+    assert common_start(["abc"]) == "abc"
+    assert common_start(["abc", "ab"]) == "ab"
+    assert common_start(["abc", "xbc"]) == ""

@@ -47,6 +47,16 @@ class Evaluation(NamedTuple):
     probe: FittedProbe | None
     neighbors: KeptNeighbors | None
 
+    def outcomes(self) -> dict[str, Outcome]:
+        """Those that there are, by the beginning of their names in the results."""
+        named = {
+            "linear": self.linear,
+            "knn": self.knn,
+            "raw_pixel_knn": self.raw_pixels,
+            "classifier": self.classifier,
+        }
+        return {name: outcome for name, outcome in named.items() if outcome is not None}
+
     def main_predictions(self) -> tuple[str, Int[np.ndarray, "example"]]:
         """The test predictions that a report shows, and the name of their accuracy in the results."""
         for name, outcome in (("linear_top1", self.linear), ("classifier_top1", self.classifier)):
@@ -116,13 +126,7 @@ def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, extraction: dic
 
 def numbers_of(evaluation: Evaluation) -> dict[str, Any]:
     """Top-1 of each outcome on both splits, in percent, the chosen settings, and the measures."""
-    named = {
-        "linear": evaluation.linear,
-        "knn": evaluation.knn,
-        "raw_pixel_knn": evaluation.raw_pixels,
-        "classifier": evaluation.classifier,
-    }
-    made = {name: outcome for name, outcome in named.items() if outcome is not None}
+    made = evaluation.outcomes()
     classes = evaluation.test.classes
     results: dict[str, Any] = {
         f"{name}_top1": top1(outcome.test_predictions, classes) for name, outcome in made.items()

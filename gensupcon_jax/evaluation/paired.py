@@ -30,7 +30,7 @@ class Paired(NamedTuple):
 def compare_on_images(first: Bool[np.ndarray, "image"], second: Bool[np.ndarray, "image"]) -> Paired:
     """Compare two predictors by which images each classifies correctly.
 
-    The test is McNemar's in its exact form (Biometrika 1947): under no difference, the images that only one of the two gets
+    The test is McNemar's in its exact form (Psychometrika 1947): under no difference, the images that only one of the two gets
     right are tosses of a coin. The interval is that of Agresti and Min (Statistics in Medicine 2005), which adds half an image
     to each of the four cells.
 

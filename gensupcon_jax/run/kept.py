@@ -1,9 +1,11 @@
-"""What a run keeps of its evaluation in the workdir, so that its encoder can predict classes: probes, or features for k-NN."""
+"""What a run keeps of its evaluation in the workdir: probes, or features for k-NN, that predict classes; its test predictions."""
 
 from collections.abc import Sequence
 
+from gensupcon_jax.data.splits import AnySplit
 from gensupcon_jax.evaluation.final import Evaluation
 from gensupcon_jax.evaluation.kept_neighbors import MOST_BYTES, write_neighbors
+from gensupcon_jax.evaluation.kept_predictions import predictions_to_keep, write_predictions
 from gensupcon_jax.evaluation.kept_probe import write_probe
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run.run import say
@@ -24,3 +26,11 @@ def keep_predictors(folder: Path, evaluations: Sequence[Evaluation]) -> None:
             f"classifier, and the training features exceed {MOST_BYTES / 2**20:.0f} MiB, the most that is kept for k-NN "
             "(evaluate.train_images makes them fewer)"
         )
+
+
+def keep_predictions(folder: Path, test: AnySplit, evaluations: Sequence[Evaluation]) -> None:
+    """Write predictions.npz, from which runs are compared; says where a different file that was there is now."""
+    outcomes = {each.step: each.outcomes() for each in evaluations}
+    aside = write_predictions(folder, predictions_to_keep(test, outcomes))
+    if aside is not None:
+        say(f"an earlier evaluation had kept other test predictions: they are now in {aside}")

@@ -17,7 +17,7 @@ from gensupcon_jax.evaluation.final import Evaluation, evaluate_network, numbers
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.run import assemble, loop
-from gensupcon_jax.run.kept import keep_predictors
+from gensupcon_jax.run.kept import keep_predictions, keep_predictors
 from gensupcon_jax.run.log import trained_seconds
 from gensupcon_jax.run.pictures import PicturedBatch, batch_pictures, embed_fn_of, embeddings_of, pictured_batch
 from gensupcon_jax.run.record import new_record
@@ -122,6 +122,7 @@ def _evaluate_and_report(
     test_embeddings = extract(lambda images: embeddings_of(predict_fn(images)), run.dataset.test, **settings.extraction)
     if processes.is_first():
         keep_predictors(run.folder, [evaluation])
+        keep_predictions(run.folder, run.dataset.test, [evaluation])
         page = _report_data(run, trained.state, evaluation, results, pictured)
         page |= {"test_embeddings": test_embeddings, "command": command}
         report.write_report(run.folder / workdir.REPORT, report.ReportData(**page))

@@ -18,6 +18,7 @@ RESULTS = "results.json"
 REPORT = "report.html"
 PROBE = "probe.npz"
 NEIGHBORS = "neighbors.npz"
+PREDICTIONS = "predictions.npz"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 DAMAGED = "damaged_images.txt"
@@ -34,7 +35,8 @@ def check(workdir: Path, config: dict, dataset: dict) -> dict[str, dict]:
     """
     _make_writable(workdir)
     missing = [name for name in (CONFIG, DATASET) if not (workdir / name).exists()]
-    results = [name for name in (METRICS, RESULTS, REPORT, CHECKPOINTS, PROBE, NEIGHBORS) if (workdir / name).exists()]
+    own = (METRICS, RESULTS, REPORT, CHECKPOINTS, PROBE, NEIGHBORS, PREDICTIONS)
+    results = [name for name in own if (workdir / name).exists()]
     if missing and results:
         raise UserError(
             f"workdir {workdir} has no {' and no '.join(missing)} but contains {', '.join(results)}, "

@@ -1,10 +1,11 @@
-"""What a run keeps to predict classes: the probe that its results count, or the neighbors, or a sentence."""
+"""What a run keeps: the probe that its results count, or the neighbors, or a sentence; and its test predictions."""
 
 import jax
 
 from gensupcon_jax.evaluation import final
 from gensupcon_jax.evaluation.features import extract
 from gensupcon_jax.evaluation.kept_neighbors import read_neighbors
+from gensupcon_jax.evaluation.kept_predictions import read_predictions
 from gensupcon_jax.evaluation.kept_probe import read_probe
 from gensupcon_jax.evaluation.outcome import top1
 from gensupcon_jax.run import train
@@ -30,6 +31,14 @@ def test_the_kept_probe_has_the_accuracy_of_the_results(tmp_path):
     assert probe.class_numbers.tolist() == [0, 1, 2, 3]
     assert top1(probe.probabilities(features).argmax(1), test.classes) == results["linear_top1"]
     assert not (tmp_path / "neighbors.npz").exists()
+
+
+def test_the_kept_predictions_have_the_accuracies_of_the_results(tmp_path):
+    results, _, test = evaluated(tmp_path)
+    kept = read_predictions(tmp_path)
+    assert kept.labels.tolist() == test.classes.tolist()
+    accuracies = {f"{name}_top1": top1(each, test.classes) for name, each in kept.predictions[0].items()}
+    assert accuracies == {name: results[name] for name in ("linear_top1", "knn_top1", "raw_pixel_knn_top1")}
 
 
 def test_without_a_probe_the_neighbors_are_kept_or_a_sentence_says_that_nothing_is(tmp_path, monkeypatch, capsys):

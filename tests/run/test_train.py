@@ -45,6 +45,7 @@ def test_a_run_writes_all_its_files(finished):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.json", "dataset.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json", "report.html",
+        "predictions.npz",
         "probe.npz",
     }  # fmt: skip
 

@@ -41,7 +41,8 @@ def test_other_data_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics.jsonl", "results.json", "report.html", "checkpoints", "probe.npz", "neighbors.npz"]
+    "name",
+    ["metrics.jsonl", "results.json", "report.html", "checkpoints", "probe.npz", "neighbors.npz", "predictions.npz"],
 )
 def test_results_of_unknown_origin_are_not_overwritten(tmp_path, name):
     (tmp_path / name).write_text("mine")
