@@ -49,7 +49,7 @@ def dense_loss(embeddings, labels):
     """The definition, differentiated by jax."""
     others = ~jnp.eye(embeddings.shape[0], dtype=bool)
     logits = latent_similarity(embeddings, embeddings, temperature=TEMPERATURE)
-    return dense_contrastive_loss(label_similarity(labels, labels), logits, mask=others).mean()
+    return dense_contrastive_loss(label_similarity(labels, labels), logits, contrast_weights=others).mean()
 
 
 def matmul(left, right):

@@ -181,7 +181,7 @@ def anchor_picture(embedded: Embedded) -> Any:
 def typical_anchor(embedded: Embedded, wanted: np.ndarray) -> int:
     """Of the anchors with a quarter or more of a second class, the one whose loss after training is the median."""
     latent = latent_similarity(embedded.after, embedded.after, temperature=TEMPERATURE)
-    loss = np.asarray(dense_contrastive_loss(wanted, latent, mask=~np.eye(NUM_IMAGES, dtype=bool)).loss)
+    loss = np.asarray(dense_contrastive_loss(wanted, latent, contrast_weights=~np.eye(NUM_IMAGES, dtype=bool)).loss)
     mixed = np.flatnonzero(np.sort(embedded.labels, axis=1)[:, -2] >= 0.25)
     return int(mixed[np.argsort(loss[mixed])[len(mixed) // 2]])
 

@@ -123,27 +123,31 @@ def dense_contrastive_loss(
     label_similarity: Float[Array, "anchor contrast"],
     latent_similarity: Float[Array, "anchor contrast"],
     *,
-    mask: Shaped[Array, "anchor contrast"] | None = None,
+    contrast_weights: Shaped[Array, "anchor contrast"] | None = None,
     normalizer: str = "similarity",
     scale: Scalar = 1.0,
 ) -> AnchorLoss:
     """The loss by its definition: cross-entropy between label similarity and the softmax of latent similarity (paper, Eq. 2).
 
-    Both matrices are [anchor, contrast]; mask [anchor, contrast] is true for the pairs to include (None: all; pass
-    `~jnp.eye(n, dtype=bool)` if the anchors are their own contrasts). normalizer: divide by the sum of similarities
-    ("similarity", authors' code) or by the number of contrasts ("count", Eq. 2). scale multiplies the loss; the authors'
-    is temperature / base_temperature. Label similarity is a constant. Raises UserError for another normalizer.
+    Both matrices are [anchor, contrast]; so are contrast_weights >= 0, the weight of each pair in the sum of the softmax:
+    0 or False leaves it out (None: all 1; pass `~jnp.eye(n, dtype=bool)` if the anchors are their own contrasts).
+    normalizer: divide by the sum of similarities ("similarity", authors' code) or by the number of contrasts ("count", Eq. 2).
+    scale multiplies the loss; the authors' is temperature / base_temperature. Label similarity and weights are constants.
+    Raises UserError for another normalizer and for negative weights.
 
     >>> loss = dense_contrastive_loss(jnp.eye(2), jnp.zeros((2, 2)))
     >>> loss.loss.tolist() == [jnp.log(2.0)] * 2
     True
     """
     _check_normalizer(normalizer)
-    allowed = jnp.ones(label_similarity.shape, bool) if mask is None else jnp.asarray(mask).astype(bool)
-    weights = jnp.where(allowed, jax.lax.stop_gradient(_float32(label_similarity)), 0.0)
-    log_probabilities = _masked_log_softmax(_float32(latent_similarity), allowed)
-    valid, divisor = _validity(weights.sum(axis=1), allowed.sum(axis=1), normalizer)
-    loss = -scale * jnp.sum(weights * log_probabilities, axis=1) / divisor
+    _check_weights(contrast_weights)
+    if contrast_weights is None:
+        contrast_weights = jnp.ones(label_similarity.shape, bool)
+    allowed, log_weights = _log_weights(contrast_weights)
+    similarity = jnp.where(allowed, jax.lax.stop_gradient(_float32(label_similarity)), 0.0)
+    log_probabilities = _weighted_log_softmax(_float32(latent_similarity), allowed, log_weights)
+    valid, divisor = _validity(similarity.sum(axis=1), allowed.sum(axis=1), normalizer)
+    loss = -scale * jnp.sum(similarity * log_probabilities, axis=1) / divisor
     return AnchorLoss(jnp.where(valid, loss, 0.0), valid)
 
 
@@ -157,7 +161,7 @@ def generalized_contrastive_loss(
     base_temperature: Scalar | None = None,
     normalizer: str = "similarity",
     label_similarity: str = "cosine",
-    contrast_mask: Shaped[Array, " masked"] | None = None,
+    contrast_weights: Shaped[Array, " weighted"] | None = None,
     axis_name: str | None = None,
     tile_size: int = DEFAULT_TILE_SIZE,
 ) -> AnchorLoss:
@@ -165,20 +169,23 @@ def generalized_contrastive_loss(
 
     anchors [anchor, dim] and contrasts [contrast, dim]: unit vectors, any float type; anchor_labels [anchor, class] and
     contrast_labels [contrast, class]: distributions >= 0, any numeric type, constants to the gradient. Without
-    contrasts, every other anchor is a contrast. contrast_mask [contrast] (or [anchor]) is false for contrasts to
-    exclude; an anchor excluded as a contrast is still an anchor. The loss is multiplied by
-    temperature / base_temperature (authors: 0.07), unless that is None. normalizer: see `dense_contrastive_loss`.
-    label_similarity: a name of LABEL_SIMILARITIES.
+    contrasts, every other anchor is a contrast. contrast_weights [contrast] (or [anchor]), >= 0 or booleans: the weight of
+    each contrast in the sum of the softmax, a constant; 0 leaves the contrast out, also as an attraction, but such an anchor
+    is still an anchor. Attraction is not weighted otherwise: the loss of anchor i is the mean over its similar contrasts of
+    log sum_a v_a exp(s_ia) - s_ij (BCL, arXiv 2207.09052); a factor v_j in front of exp(s_ij) would only add a constant.
+    The loss is multiplied by temperature / base_temperature (authors: 0.07), unless that is None. normalizer: see
+    `dense_contrastive_loss`. label_similarity: a name of LABEL_SIMILARITIES.
     axis_name: a mapped axis over which anchors and contrasts are sharded: each anchor is compared with the contrasts of all
     devices. tile_size: rows of logits in memory at once; it affects memory and speed, not the value.
 
     Returns AnchorLoss of the local anchors, float32; without anchors or contrasts none is valid. Differentiable once, in
     reverse mode, in anchors, contrasts and temperature. Precision (128 dimensions, s: the largest logit): a loss to 1e-5
-    of itself or to 1.2e-6 s, whichever is more, and never below 0; a gradient to 5e-5 of its largest entry or to 4e-7 s of
-    that of the attraction alone, nearly all of which the softmax cancels when the embeddings have converged.
-    |z|^2 / temperature must stay below 1e38. Negative labels are not checked; their loss is meaningless.
+    of itself or to 1.2e-6 s, whichever is more, and never below 0 unless there are weights other than 0 and 1; a gradient
+    to 5e-5 of its largest entry or to 4e-7 s of that of the attraction alone, nearly all of which the softmax cancels when
+    the embeddings have converged. |z|^2 / temperature must stay below 1e38. Negative labels are not checked; their loss is
+    meaningless.
 
-    Raises UserError for unknown names, temperatures <= 0 (a traced one cannot be checked and gives NaN), tile_size < 1,
+    Raises UserError for unknown names, temperatures <= 0 and weights < 0 (traced ones cannot be checked), tile_size < 1,
     contrasts without labels, mismatched shapes, and a second derivative.
 
     >>> features = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # unit vectors
@@ -188,19 +195,21 @@ def generalized_contrastive_loss(
     '0.000091'
     """
     _check_settings(temperature, base_temperature, normalizer, tile_size)
-    _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_mask)
+    _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_weights)
+    _check_weights(contrast_weights)
     among_themselves = contrasts is None
     if contrasts is None or contrast_labels is None:
         contrasts, contrast_labels = anchors, anchor_labels
     if 0 in (len(anchors), len(contrasts)):
         loss, valid = varying((jnp.zeros(len(anchors)), jnp.zeros(len(anchors), bool)), axis_name)
         return AnchorLoss(loss, valid, axis_name)
-    mask = jnp.ones(len(contrasts), bool) if contrast_mask is None else jnp.asarray(contrast_mask).astype(bool)
+    mask, penalty = jnp.ones(len(contrasts), bool), None
+    if contrast_weights is not None:
+        mask, penalty = _log_weights(contrast_weights)
     embeddings = varying((_float32(anchors), _float32(contrasts)), axis_name)
     features = [label_features(labels, label_similarity) for labels in (anchor_labels, contrast_labels)]
     labels, contrast_labels = varying(features, axis_name)
-    mask, tau = varying((mask, _float32(temperature)), axis_name)
-    penalty = None if contrast_mask is None else jnp.where(mask, 0.0, -jnp.inf)
+    mask, penalty, tau = varying((mask, penalty, _float32(temperature)), axis_name)
     # The root of the temperature on either side: the logits are then plain inner products, equal for (i, j) and (j, i), and
     # attraction and softmax round the same numbers.
     anchors, contrasts = (each / jnp.sqrt(tau) for each in embeddings)
@@ -213,7 +222,9 @@ def generalized_contrastive_loss(
         excess = _log_sum_exp_over(anchors, contrasts, penalty, attraction, tile_size, axis_name)
 
     valid, divisor = _validity(similarity, num_contrasts, normalizer)
-    loss = (similarity / divisor) * _never_negative(excess)
+    if contrast_weights is None or jnp.asarray(contrast_weights).dtype == bool:
+        excess = _never_negative(excess)
+    loss = (similarity / divisor) * excess
     if base_temperature is not None:
         loss = loss * (tau / base_temperature)
     return AnchorLoss(jnp.where(valid, loss, 0.0), valid, axis_name)
@@ -386,7 +397,7 @@ class _Points(NamedTuple):
 
     embeddings: Float[Array, "point dim"]
     number: Int[Array, " point"]  # consecutive, in the array of all devices
-    penalty: Float[Array, " point"] | None  # as a contrast: 0, or -inf if it is excluded; None: all 0
+    penalty: Float[Array, " point"] | None  # as a contrast: the log of its weight, -inf if it is left out; None: all 0
     largest: Any = None  # [point], as an anchor: the largest of its logits, and
     total: Any = None  # [point], the sum of exp(s_ij - largest); 0 and 1 where there is no contrast
     weight: Float[Array, " point"] | None = None  # as an anchor: the cotangent of its log_sum_exp, over total
@@ -446,7 +457,7 @@ def _logits(rows: _Points, columns: _Points, with_self: bool):
 
 
 def _penalized(logits, penalty, axis: int = 0):
-    # Most batches exclude nothing: this saves a pass over all logits.
+    # Most batches weight nothing: this saves a pass over all logits.
     return logits if penalty is None else logits + jnp.expand_dims(penalty, axis)
 
 
@@ -605,12 +616,28 @@ def _inner_products(rows, columns):
     return jnp.einsum("id,jd->ij", rows, columns, precision=_PRECISION)
 
 
-def _masked_log_softmax(logits, allowed):
-    """Log-softmax per row over the allowed entries; 0 elsewhere, so that rows without allowed entries have finite gradients."""
-    largest = jax.lax.stop_gradient(jnp.where(allowed, logits, -jnp.inf).max(axis=1, keepdims=True, initial=-jnp.inf))
-    shifted = jnp.where(allowed, logits - jnp.where(largest == -jnp.inf, 0.0, largest), 0.0)
-    total = jnp.sum(jnp.where(allowed, jnp.exp(shifted), 0.0), axis=1, keepdims=True)
-    return jnp.where(allowed, shifted - jnp.log(jnp.where(total == 0.0, 1.0, total)), 0.0)
+def _weighted_log_softmax(logits, allowed, log_weights):
+    """logit - log of the weighted sum of exponentials, per row, for the allowed entries.
+
+    0 elsewhere, so that rows without allowed entries have finite gradients.
+    """
+    weighted = jnp.where(allowed, logits + log_weights, -jnp.inf)
+    largest = jax.lax.stop_gradient(weighted.max(axis=1, keepdims=True, initial=-jnp.inf))
+    largest = jnp.where(largest == -jnp.inf, 0.0, largest)
+    total = jnp.sum(
+        jnp.where(allowed, jnp.exp(jnp.where(allowed, weighted - largest, 0.0)), 0.0), axis=1, keepdims=True
+    )
+    return jnp.where(allowed, logits - largest - jnp.log(jnp.where(total == 0.0, 1.0, total)), 0.0)
+
+
+def _log_weights(weights):
+    """-> which contrasts have a weight above 0, and the logs of the weights, -inf for the others; constants."""
+    weights = jax.lax.stop_gradient(jnp.asarray(weights))
+    if weights.dtype == bool:
+        return weights, jnp.where(weights, 0.0, -jnp.inf)
+    weights = _float32(weights)
+    allowed = ~(weights <= 0.0)  # also true for NaN: it gives a NaN loss
+    return allowed, jnp.where(allowed, jnp.log(jnp.where(allowed, weights, 1.0)), -jnp.inf)
 
 
 def _never_negative(excess):
@@ -669,7 +696,19 @@ def _check_normalizer(normalizer: str):
         raise UserError(f"normalizer is {normalizer!r}; allowed: {', '.join(NORMALIZERS)}; change loss.normalizer")
 
 
-def _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_mask):
+def _check_weights(weights):
+    """UserError for a weight below 0 or infinite; traced weights cannot be checked."""
+    if weights is None or isinstance(weights, Tracer):
+        return
+    values = np.asarray(weights).astype(np.float32)
+    wrong = values[(values < 0.0) | np.isinf(values)]
+    if len(wrong):
+        raise UserError(
+            f"contrast_weights has {wrong[0]:g}; allowed: numbers from 0, or True and False; change contrast_weights"
+        )
+
+
+def _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_weights):
     _check_axes("anchors", anchors, ("anchor", "dim"))
     _check_axes("anchor_labels", anchor_labels, ("anchor", "class"))
     _check_size("anchor_labels", anchor_labels, 0, "anchors", anchors)
@@ -684,9 +723,9 @@ def _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_m
         _check_size("contrast_labels", contrast_labels, 0, "contrasts", contrasts)
         _check_size("contrasts", contrasts, 1, "anchors", anchors)
         _check_size("contrast_labels", contrast_labels, 1, "anchor_labels", anchor_labels)
-    if contrast_mask is not None:
-        _check_axes("contrast_mask", contrast_mask, ("contrast",))
-        _check_size("contrast_mask", contrast_mask, 0, "contrasts", anchors if contrasts is None else contrasts)
+    if contrast_weights is not None:
+        _check_axes("contrast_weights", contrast_weights, ("contrast",))
+        _check_size("contrast_weights", contrast_weights, 0, "contrasts", anchors if contrasts is None else contrasts)
 
 
 def _check_axes(name: str, array, axes: tuple[str, ...]):

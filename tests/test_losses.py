@@ -76,23 +76,30 @@ def problem(kind, seed, *, num_anchors=NUM_ANCHORS, num_contrasts=None):
     return anchors, anchor_labels, embeddings(rng, num_contrasts), labels_of(kind, rng, num_contrasts), mask
 
 
+def weights_from(mask, seed=0):
+    """Weights from 0.001 to 30 in place of True."""
+    spread = np.exp(np.random.default_rng([seed, 99]).uniform(np.log(0.001), np.log(30.0), len(mask)))
+    return np.where(mask, spread, 0.0).astype(np.float32)
+
+
 # ---- the reference, in float64
 
 
-def loop_loss(anchors, anchor_labels, contrasts, contrast_labels, mask, normalizer, temperature=TEMPERATURE):
-    """The formula of the paper, one pair at a time. -> loss [anchor], valid [anchor]."""
+def loop_loss(anchors, anchor_labels, contrasts, contrast_labels, weights, normalizer, temperature=TEMPERATURE):
+    """The formula of the paper, one pair at a time, with weights in the sum. -> loss [anchor], valid [anchor]."""
     itself = contrasts is None
     if itself:
         contrasts, contrast_labels = anchors, anchor_labels
     anchors, contrasts = np.float64(anchors), np.float64(contrasts)
     losses, valid = np.zeros(len(anchors)), np.zeros(len(anchors), bool)
     for i, (anchor, anchor_label) in enumerate(zip(anchors, np.float64(anchor_labels), strict=True)):
-        allowed = [j for j in range(len(contrasts)) if (mask is None or mask[j]) and not (itself and i == j)]
+        allowed = [j for j in range(len(contrasts)) if (weights is None or weights[j]) and not (itself and i == j)]
         logits = {j: anchor @ contrasts[j] / temperature for j in allowed}
         similarities = {j: cosine(anchor_label, np.float64(contrast_labels[j])) for j in allowed}
         if sum(similarities.values()) > 0.0:
             largest = max(logits.values())
-            log_sum_exp = largest + np.log(sum(np.exp(logit - largest) for logit in logits.values()))
+            of_each = dict.fromkeys(allowed, 1.0) if weights is None else np.float64(weights)
+            log_sum_exp = largest + np.log(sum(of_each[j] * np.exp(logit - largest) for j, logit in logits.items()))
             count = sum(similarities.values()) if normalizer == "similarity" else len(allowed)
             losses[i] = -sum(similarities[j] * (logits[j] - log_sum_exp) for j in allowed) / count
             valid[i] = True
@@ -104,20 +111,21 @@ def cosine(left, right):
     return left @ right / length if length > 0.0 else 0.0
 
 
-def true_gradients(anchors, anchor_labels, contrasts, contrast_labels, mask, normalizer, temperature=TEMPERATURE):
+def true_gradients(anchors, anchor_labels, contrasts, contrast_labels, weights, normalizer, temperature=TEMPERATURE):
     """Gradients of the mean over valid anchors, in float64, by the derivative of the formula. -> anchors, contrasts."""
     itself = contrasts is None
     if itself:
         contrasts, contrast_labels = anchors, anchor_labels
     anchors, contrasts = np.float64(anchors), np.float64(contrasts)
-    allowed = np.ones((len(anchors), len(contrasts)), bool) if mask is None else np.tile(mask, (len(anchors), 1))
+    weights = np.tile(np.ones(len(contrasts)) if weights is None else np.float64(weights), (len(anchors), 1))
+    allowed = weights > 0.0
     if itself:
         allowed = allowed & ~np.eye(len(anchors), dtype=bool)
     pairs = [[cosine(a, c) for c in np.float64(contrast_labels)] for a in np.float64(anchor_labels)]
     similarities = np.where(allowed, np.array(pairs), 0.0)
     logits = np.where(allowed, anchors @ contrasts.T / temperature, -np.inf)
     largest = logits.max(axis=1, keepdims=True)
-    powers = np.exp(logits - np.where(np.isfinite(largest), largest, 0.0))
+    powers = weights * np.exp(logits - np.where(np.isfinite(largest), largest, 0.0))
     probabilities = powers / np.maximum(powers.sum(axis=1, keepdims=True), 1e-300)
     total = similarities.sum(axis=1, keepdims=True)
     valid = total > 0.0
@@ -135,11 +143,11 @@ def dense_anchor_loss(anchors, anchor_labels, contrasts, contrast_labels, mask, 
     itself = contrasts is None
     if itself:
         contrasts, contrast_labels = anchors, anchor_labels
-    allowed = jnp.broadcast_to(True if mask is None else mask, (len(anchors), len(contrasts)))
+    weights = jnp.broadcast_to(True if mask is None else mask, (len(anchors), len(contrasts)))
     return dense_contrastive_loss(
         label_similarity(anchor_labels, contrast_labels),
         latent_similarity(anchors, contrasts, temperature=temperature),
-        mask=allowed & ~jnp.eye(len(anchors), dtype=bool) if itself else allowed,
+        contrast_weights=jnp.where(jnp.eye(len(anchors), dtype=bool), False, weights) if itself else weights,
         normalizer=normalizer,
         scale=scale,
     )
@@ -153,7 +161,7 @@ def factored_anchor_loss(anchors, anchor_labels, contrasts, contrast_labels, mas
         contrast_labels,
         temperature=temperature,
         normalizer=normalizer,
-        contrast_mask=mask,
+        contrast_weights=mask,
         tile_size=tile,
     )
 
@@ -260,11 +268,11 @@ def test_both_forms_use_the_similarity_of_the_table(monkeypatch, name, normalize
 
     def dense_mean(anchors, contrasts):
         logits = latent_similarity(anchors, anchors if contrasts is None else contrasts, temperature=TEMPERATURE)
-        result = dense_contrastive_loss(similarity, logits, mask=allowed, normalizer=normalizer)
+        result = dense_contrastive_loss(similarity, logits, contrast_weights=allowed, normalizer=normalizer)
         return result.mean(), result
 
     def factored_mean(anchors, contrasts):
-        settings = {"normalizer": normalizer, "label_similarity": name, "contrast_mask": mask, "tile_size": TILE}
+        settings = {"normalizer": normalizer, "label_similarity": name, "contrast_weights": mask, "tile_size": TILE}
         sides = (anchors, anchor_labels, contrasts, contrast_labels)
         result = generalized_contrastive_loss(*sides, temperature=TEMPERATURE, **settings)
         return result.mean(), result
@@ -292,26 +300,31 @@ def test_a_similarity_is_constant_and_must_return_features(monkeypatch):
 
 @pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
 @pytest.mark.parametrize(
-    ("normalizer", "masked", "run"),
+    ("normalizer", "weighted", "run"),
     [
-        ("similarity", False, factored),
-        ("similarity", True, factored),
-        ("count", True, factored),
-        ("similarity", True, dense),
-        ("count", True, dense),
+        ("similarity", "no", factored),
+        ("similarity", "0 or 1", factored),
+        ("similarity", "yes", factored),
+        ("count", "yes", factored),
+        ("similarity", "0 or 1", dense),
+        ("similarity", "yes", dense),
+        ("count", "yes", dense),
     ],
     ids=[
         "factored-similarity",
         "factored-similarity-masked",
-        "factored-count-masked",
-        "dense-similarity",
-        "dense-count",
+        "factored-similarity-weighted",
+        "factored-count-weighted",
+        "dense-similarity-masked",
+        "dense-similarity-weighted",
+        "dense-count-weighted",
     ],
 )
-def test_both_forms_match_the_formula(normalizer, masked, run, num_contrasts):
+def test_both_forms_match_the_formula(normalizer, weighted, run, num_contrasts):
     for seed, kind in enumerate(KINDS):
         *sides, mask = problem(kind, seed, num_contrasts=num_contrasts)
-        arguments = (*sides, mask if masked else None, normalizer)
+        weights = {"no": None, "0 or 1": mask, "yes": weights_from(mask, seed)}[weighted]
+        arguments = (*sides, weights, normalizer)
         expected, valid = loop_loss(*arguments)
         of_anchors, of_contrasts = true_gradients(*arguments)
         result, gradients = run(*arguments, TEMPERATURE)
@@ -324,12 +337,13 @@ def test_both_forms_match_the_formula(normalizer, masked, run, num_contrasts):
 
 def test_the_reference_gradient_is_the_slope_of_the_reference():
     anchors, anchor_labels, contrasts, contrast_labels, mask = problem("mixed", 3, num_anchors=4, num_contrasts=5)
+    weights = weights_from(mask)
 
     def mean(anchors, contrasts):
-        loss, valid = loop_loss(anchors, anchor_labels, contrasts, contrast_labels, mask, "count")
+        loss, valid = loop_loss(anchors, anchor_labels, contrasts, contrast_labels, weights, "count")
         return loss.sum() / valid.sum()
 
-    of_anchors, of_contrasts = true_gradients(anchors, anchor_labels, contrasts, contrast_labels, mask, "count")
+    of_anchors, of_contrasts = true_gradients(anchors, anchor_labels, contrasts, contrast_labels, weights, "count")
     rng = np.random.default_rng(0)
     step_a, step_c = rng.normal(size=anchors.shape) * 1e-6, rng.normal(size=contrasts.shape) * 1e-6
     slope = mean(anchors + step_a, contrasts + step_c) - mean(anchors - step_a, contrasts - step_c)
@@ -365,6 +379,85 @@ def test_tiny_similarities_keep_their_precision():
     assert result.valid.all()
     assert_values_equal(result.loss, loop_loss(*arguments)[0])
     assert_gradients_equal(gradients[0], true_gradients(*arguments)[0])
+
+
+# ---- weights of contrasts
+
+
+@pytest.mark.parametrize("run", [dense, factored])
+def test_a_weight_by_hand(run):
+    query, keys = np.array([[1.0, 0.0]], np.float32), np.float32([[1, 0], [0, 1], [-1, 0]])
+    labels = np.array([[1.0, 0.0]]), np.array([[1, 0], [0, 1], [0, 1]])
+    result, (of_query, _) = run(query, labels[0], keys, labels[1], np.float32([0.5, 3, 0]), "similarity", 1.0)
+    total = 0.5 * np.e + 3.0  # exp(1) at weight 0.5, exp(0) at weight 3, and exp(-1) left out
+    np.testing.assert_allclose(result.loss, [np.log(total) - 1.0], rtol=1e-6)
+    np.testing.assert_allclose(of_query, [[0.5 * np.e / total - 1.0, 3.0 / total]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("run", [dense, factored])
+def test_a_weight_of_2_is_two_copies_of_a_contrast_that_does_not_attract(run):
+    anchors, labels, contrasts, contrast_labels, _ = problem("hard", 2, num_contrasts=NUM_CONTRASTS)
+    labels[:, 0], contrast_labels[7] = 0.0, np.eye(NUM_CLASSES)[0]  # no anchor is similar to the contrast 7
+    weights = np.ones(NUM_CONTRASTS, np.float32)
+    weights[7] = 2.0
+    found, (of_anchors, of_contrasts) = run(
+        anchors, labels, contrasts, contrast_labels, weights, "similarity", TEMPERATURE
+    )
+    copied = [np.append(each, each[7:8], axis=0) for each in (contrasts, contrast_labels)]
+    expected, gradients = run(anchors, labels, *copied, None, "similarity", TEMPERATURE)
+    assert_values_equal(found.loss, expected.loss)
+    assert_gradients_equal(of_anchors, gradients[0])
+    assert_gradients_equal(of_contrasts[7], gradients[1][7] + gradients[1][-1])
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+def test_a_weight_of_0_leaves_out_exactly(num_contrasts):
+    anchors, labels, contrasts, contrast_labels, mask = problem("teacher", 5, num_contrasts=num_contrasts)
+    sides = (anchors, labels, contrasts, contrast_labels)
+    settings = ("similarity", TEMPERATURE)
+    by_mask, gradients_by_mask = factored(*sides, mask, *settings)
+    by_number, gradients_by_number = factored(*sides, mask.astype(np.float32), *settings)
+    np.testing.assert_array_equal(by_mask.loss, by_number.loss)
+    jax.tree.map(np.testing.assert_array_equal, gradients_by_mask, gradients_by_number)
+    if contrasts is not None:
+        fewer, (_, of_fewer) = factored(anchors, labels, contrasts[mask], contrast_labels[mask], None, *settings)
+        assert_values_equal(by_mask.loss, fewer.loss)
+        assert_gradients_equal(gradients_by_mask[1][mask], of_fewer)
+        assert not gradients_by_mask[1][~mask].any()
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.005])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_a_common_factor_of_all_weights_is_a_constant_however_large(size, temperature):
+    anchors, labels, *_ = problem("mixed", 6)
+    plain, (expected, _) = factored(anchors, labels, None, None, None, "similarity", temperature)
+    weights = np.full(NUM_ANCHORS, size, np.float32)
+    result, (gradient, _) = factored(anchors, labels, None, None, weights, "similarity", temperature)
+    np.testing.assert_allclose(result.loss[plain.valid], plain.loss[plain.valid] + np.log(size), rtol=1e-5)
+    assert_gradients_equal(gradient, expected)
+
+
+@pytest.mark.parametrize("tile", [1, 1000])
+def test_the_tile_size_does_not_change_a_weighted_value(tile):
+    *sides, mask = problem("teacher", 1)
+    arguments = (*sides, weights_from(mask), "similarity", TEMPERATURE)
+    (expected, (of_anchors, _)), (result, gradients) = factored(*arguments), factored(*arguments, tile)
+    np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-5, atol=1e-6)
+    assert_gradients_equal(gradients[0], of_anchors)
+
+
+@pytest.mark.parametrize("run", [dense, factored])
+def test_weights_are_constants_and_nan_is_propagated(run):
+    anchors, labels, *_, mask = problem("hard", 7)
+
+    def mean(weights):
+        form = dense_anchor_loss if run is dense else factored_anchor_loss
+        return form(anchors, labels, None, None, weights, "similarity", TEMPERATURE).mean()
+
+    assert not jax.grad(mean)(jnp.asarray(weights_from(mask))).any()
+    weights = weights_from(mask)
+    weights[3] = np.nan
+    assert np.isnan(run(anchors, labels, None, None, weights, "similarity", TEMPERATURE)[0].mean())
 
 
 # ---- converged embeddings: the precision that the docstring promises
@@ -688,7 +781,7 @@ def spread_loss(anchors, anchor_labels, contrasts, contrast_labels, mask):
         contrasts,
         contrast_labels,
         temperature=TEMPERATURE,
-        contrast_mask=mask,
+        contrast_weights=mask,
         axis_name="data",
         tile_size=TILE,
     )
@@ -700,10 +793,12 @@ def spread_mean_and_gradients(*arguments):
 
 @pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
-def test_several_devices_give_the_values_of_one(num_devices, num_contrasts):
+@pytest.mark.parametrize("kinds", [KINDS, ("mixed", "with_zero_rows")], ids=["0 or 1", "weighted"])
+def test_several_devices_give_the_values_of_one(num_devices, num_contrasts, kinds):
     run = on_devices(num_devices, spread_mean_and_gradients, PartitionSpec("data"))
-    for kind in KINDS:
-        arguments = problem(kind, 9, num_contrasts=num_contrasts)
+    for kind in kinds:
+        *sides, mask = problem(kind, 9, num_contrasts=num_contrasts)
+        arguments = (*sides, mask if kinds == KINDS else weights_from(mask))
         expected, expected_gradients = factored(*arguments, "similarity", TEMPERATURE)
         result, gradients = run(*arguments)
         assert result.valid.tolist() == expected.valid.tolist(), kind
@@ -843,7 +938,9 @@ def test_anchor_loss_is_a_tree_with_a_static_axis():
         ({"tile_size": 0}, ("0", "1 and more", "loss.tile_size")),
         ({"contrasts": np.ones((3, 2), np.float32)}, ("None", "both or neither", "contrast_labels")),
         ({"contrast_labels": np.ones((3, 2), np.float32)}, ("None", "both or neither", "contrasts")),
-        ({"contrast_mask": np.ones(3, bool)}, ("3", "4", "contrast_mask")),
+        ({"contrast_weights": np.ones(3, bool)}, ("3", "4", "contrast_weights")),
+        ({"contrast_weights": np.float32([1, -0.5, 0, 1])}, ("-0.5", "numbers from 0", "change contrast_weights")),
+        ({"contrast_weights": np.float32([1, np.inf, 0, 1])}, ("inf", "numbers from 0", "change contrast_weights")),
     ],
 )
 def test_wrong_input_is_an_error_that_names_what_was_found_and_what_is_allowed(changes, words):
@@ -866,7 +963,7 @@ unchecked_loss = inspect.unwrap(generalized_contrastive_loss)
         ({"contrasts": np.ones((3, 5), np.float32)}, ("5 columns", "allowed: 2", "change contrasts")),
         ({"contrast_labels": np.ones((3, 5))}, ("5 columns", "allowed: 6", "change contrast_labels")),
         ({"anchor_labels": np.ones((5, 6))}, ("5 rows", "allowed: 4", "change anchor_labels")),
-        ({"contrast_mask": np.ones((4, 3))}, ("[4, 3]", "[contrast]", "change contrast_mask")),
+        ({"contrast_weights": np.ones((4, 3))}, ("[4, 3]", "[contrast]", "change contrast_weights")),
         ({"tile_size": 2.5}, ("2.5", "without a fraction", "loss.tile_size")),
         ({"temperature": "low"}, ("low", "above 0", "loss.temperature")),
     ],
@@ -901,6 +998,8 @@ def test_wrong_input_of_the_dense_form():
     square = np.ones((2, 2), np.float32)
     with pytest.raises(UserError, match=r"loss\.normalizer"):
         dense_contrastive_loss(square, square, normalizer="mean")
+    with pytest.raises(UserError, match=r"contrast_weights has -1; allowed: numbers from 0"):
+        dense_contrastive_loss(square, square, contrast_weights=-square)
     with pytest.raises(UserError, match=r"loss\.temperature"):
         latent_similarity(square, square, temperature=0.0)
     with pytest.raises(UserError, match=r"loss\.temperature"):

@@ -38,7 +38,7 @@ def batch_diagnostics(
     anchors: Labeled,
     contrasts: Labeled | None = None,
     *,
-    contrast_mask: Shaped[Array, " masked"] | None = None,
+    contrast_weights: Shaped[Array, " masked"] | None = None,
     teacher: tuple[Float[Array, "anchor class"], Float[Array, "contrast class"] | None] | None = None,
     label_similarity: str = "cosine",
     axis_name: str | None = None,
@@ -51,19 +51,19 @@ def batch_diagnostics(
     to the contrasts; label_entropy: a mean in nats. teacher: its predictions for the anchors and the contrasts; with it also
     teacher_entropy and, of the first num_anchors anchors, unrelated_attraction, see `attraction.unrelated_attraction`.
     """
-    arrays = (anchors, contrasts, contrast_mask, teacher)
-    anchors, contrasts, contrast_mask, teacher = jax.lax.stop_gradient(arrays)
+    arrays = (anchors, contrasts, contrast_weights, teacher)
+    anchors, contrasts, contrast_weights, teacher = jax.lax.stop_gradient(arrays)
     metrics = pair_diagnostics(
         anchors,
         contrasts,
-        contrast_mask=contrast_mask,
+        contrast_weights=contrast_weights,
         label_similarity=label_similarity,
         axis_name=axis_name,
         num_anchors=num_anchors,
     )
     metrics |= embedding_diagnostics(anchors.embeddings, axis_name=axis_name)
     contrast_labels = None if contrasts is None else contrasts.labels
-    mass, _ = _similarity_masses(anchors.labels, contrast_labels, contrast_mask, label_similarity, axis_name)
+    mass, _ = _similarity_masses(anchors.labels, contrast_labels, contrast_weights, label_similarity, axis_name)
     metrics["similarity_mass"] = mean_over(mass, axis_name)
     metrics["label_entropy"] = mean_entropy(anchors.labels, axis_name=axis_name)
     if teacher is not None:
@@ -76,7 +76,7 @@ def batch_diagnostics(
         metrics["unrelated_attraction"] = unrelated_attraction(
             queries,
             others,
-            _allowed_pairs(*pairs, contrast_mask, among_themselves, axis_name),
+            _allowed_pairs(*pairs, contrast_weights, among_themselves, axis_name),
             label_similarity=label_similarity,
             axis_name=axis_name,
         )
@@ -87,7 +87,7 @@ def pair_diagnostics(
     anchors: Labeled,
     contrasts: Labeled | None = None,
     *,
-    contrast_mask: Shaped[Array, " masked"] | None = None,
+    contrast_weights: Shaped[Array, " weighted"] | None = None,
     label_similarity: str = "cosine",
     axis_name: str | None = None,
     num_anchors: int = 64,
@@ -101,7 +101,7 @@ def pair_diagnostics(
     queries, query_labels = _first_rows(anchors, num_anchors, axis_name)
     among_themselves = contrasts is None
     others, other_labels = anchors if among_themselves else contrasts
-    allowed = _allowed_pairs(len(queries), len(others), contrast_mask, among_themselves, axis_name)
+    allowed = _allowed_pairs(len(queries), len(others), contrast_weights, among_themselves, axis_name)
     similarity = losses.label_similarity(query_labels, other_labels, name=label_similarity)
     labels_alike = jnp.where(allowed, similarity, 0.0)
     embeddings_alike = jnp.where(allowed, losses.latent_similarity(queries, others, temperature=1.0), -jnp.inf)
@@ -154,21 +154,26 @@ def batch_chance_loss(
     anchor_labels: Shaped[Array, "anchor class"],
     contrast_labels: Shaped[Array, "contrast class"] | None = None,
     *,
-    contrast_mask: Shaped[Array, " masked"] | None = None,
+    contrast_weights: Shaped[Array, " weighted"] | None = None,
     scale: Float[Array, ""] | float | int = 1.0,
     normalizer: str = "similarity",
     label_similarity: str = "cosine",
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
-    """The loss of this batch's labels if all embeddings were equal: scale x ln of the number of contrasts.
+    """The loss of this batch's labels if all embeddings were equal: scale x ln of the sum of the contrasts' weights.
 
-    The mean over the valid anchors of all devices; for the normalizer "count", times the mean label similarity.
+    Without weights that is their number. The mean over the valid anchors of all devices; for the normalizer "count", times
+    the mean label similarity.
     Arguments as for `losses.generalized_contrastive_loss`; scale is its temperature / base_temperature.
     """
-    arrays = jax.lax.stop_gradient((anchor_labels, contrast_labels, contrast_mask))
+    arrays = jax.lax.stop_gradient((anchor_labels, contrast_labels, contrast_weights))
     mass, num_contrasts = _similarity_masses(*arrays, label_similarity, axis_name)
     valid = mass > _SMALLEST_MASS
-    loss = jnp.log(jnp.maximum(num_contrasts, 1.0))
+    weight = num_contrasts
+    if contrast_weights is not None:
+        weights = jax.lax.stop_gradient(jnp.asarray(contrast_weights).astype(jnp.float32))
+        weight = sum_over(weights.sum(), axis_name) - (weights if contrast_labels is None else 0.0)
+    loss = jnp.where(valid, jnp.log(jnp.where(weight > 0.0, weight, 1.0)), 0.0)
     if normalizer == "count":
         loss = loss * mass / jnp.maximum(num_contrasts, 1.0)
     total, count = sum_over(jnp.stack([jnp.sum(jnp.where(valid, loss, 0.0)), jnp.sum(valid)]), axis_name)
@@ -176,12 +181,12 @@ def batch_chance_loss(
 
 
 def _similarity_masses(
-    anchor_labels, contrast_labels, contrast_mask, label_similarity: str, axis_name: str | None
+    anchor_labels, contrast_labels, contrast_weights, label_similarity: str, axis_name: str | None
 ) -> tuple[Float[Array, " anchor"], Float[Array, " anchor"]]:
     """For each local anchor, the sum of label similarities to the contrasts of all devices, and their number."""
     anchors = losses.label_features(anchor_labels, label_similarity)
     contrasts = anchors if contrast_labels is None else losses.label_features(contrast_labels, label_similarity)
-    counts = jnp.ones(len(contrasts)) if contrast_mask is None else jnp.asarray(contrast_mask).astype(jnp.float32)
+    counts = jnp.ones(len(contrasts)) if contrast_weights is None else (jnp.asarray(contrast_weights) > 0) * 1.0
     per_class, number = sum_over((jnp.sum(contrasts * counts[:, None], axis=0), counts.sum()), axis_name)
     itself = counts if contrast_labels is None else jnp.zeros(len(anchors))
     # Sums of classes minus the anchor itself: exact for hard labels, rounded by about 1e-6 of the sum for others.
@@ -207,10 +212,10 @@ def _first_rows(arrays: tuple, num_rows: int, axis_name: str | None) -> tuple:
 
 
 def _allowed_pairs(
-    num_queries: int, num_contrasts: int, contrast_mask, among_themselves: bool, axis_name: str | None
+    num_queries: int, num_contrasts: int, contrast_weights, among_themselves: bool, axis_name: str | None
 ) -> Bool[Array, "query contrast"]:
     """Which of this device's contrasts count for which of the first anchors of all devices."""
-    allowed = jnp.ones(num_contrasts, bool) if contrast_mask is None else jnp.asarray(contrast_mask).astype(bool)
+    allowed = jnp.ones(num_contrasts, bool) if contrast_weights is None else jnp.asarray(contrast_weights) > 0
     allowed = jnp.broadcast_to(allowed, (num_queries, num_contrasts))
     if not among_themselves:
         return allowed

@@ -261,21 +261,21 @@ def _compared(
     setup: _Contrastive, pairs: list["Pair"], filled: Bool[Array, " key"] | None
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss of labels and teacher, and its metrics."""
-    mask_fn = functools.partial(_contrast_mask, filled=filled)
+    weights_fn = functools.partial(_contrast_weights, filled=filled)
     with jax.named_scope("loss"):
-        of_labels = _loss_of(pairs, "labels", mask_fn, setup.loss_settings)
+        of_labels = _loss_of(pairs, "labels", weights_fn, setup.loss_settings)
         value: Any = of_labels.mean()
     metrics = {"valid_anchors": of_labels.valid.mean()}
     if setup.teacher:
         with jax.named_scope("loss"):
-            of_teacher = _loss_of(pairs, "probabilities", mask_fn, setup.loss_settings).mean()
+            of_teacher = _loss_of(pairs, "probabilities", weights_fn, setup.loss_settings).mean()
         metrics |= {"label_loss": value, "teacher_loss": of_teacher}
         weight = setup.teacher.weight
         value = of_teacher if math.isinf(weight) else value + weight * of_teacher
     metrics["loss"] = value
     if setup.diagnose_fn is not None:
         with jax.named_scope("diagnostics"):
-            metrics |= setup.diagnose_fn(pairs, mask_fn, setup.axis_name)
+            metrics |= setup.diagnose_fn(pairs, weights_fn, setup.axis_name)
     return value, metrics
 
 
@@ -403,25 +403,25 @@ def _pairs(values: dict[str, Array], queued: dict[str, Array], *, mode: str, sym
     return [of_query(view) for view in (range(values["labels"].shape[1]) if symmetric else (0,))]
 
 
-def _loss_of(pairs: list[Pair], labels: str, mask_fn: Callable, settings: dict) -> losses.AnchorLoss:
+def _loss_of(pairs: list[Pair], labels: str, weights_fn: Callable, settings: dict) -> losses.AnchorLoss:
     """The loss of every anchor of every pair, with these labels: `labels` or `probabilities`."""
     parts = []
     for anchors, contrasts in pairs:
         others = () if contrasts is None else (contrasts["embeddings"], contrasts[labels])
-        mask = None if contrasts is None else mask_fn(contrasts["embeddings"])
+        weights = None if contrasts is None else weights_fn(contrasts["embeddings"])
         parts.append(
             losses.generalized_contrastive_loss(
-                anchors["embeddings"], anchors[labels], *others, contrast_mask=mask, **settings
+                anchors["embeddings"], anchors[labels], *others, contrast_weights=weights, **settings
             )
         )
     values, valid = (jnp.concatenate(part) for part in zip(*parts, strict=True))
     return losses.AnchorLoss(values, valid, parts[0].axis_name)
 
 
-def _contrast_mask(
+def _contrast_weights(
     contrasts: Float[Array, "contrast dim"], filled: Bool[Array, " key"] | None
 ) -> Bool[Array, " contrast"] | None:
-    """The mask of contrasts: all keys of this batch, and the filled part of the queue."""
+    """Which contrasts count: all keys of this batch, and the filled part of the queue."""
     if filled is None:
         return None
     return jnp.concatenate([jnp.ones(len(contrasts) - len(filled), bool), filled])

@@ -212,7 +212,7 @@ def _teacher_labels(
 
 def _diagnose(
     pairs: list[objectives.Pair],
-    mask_fn: Callable,
+    weights_fn: Callable,
     axis_name: str | None,
     *,
     scale: float,
@@ -223,7 +223,7 @@ def _diagnose(
     first = pairs[0]
     anchors, contrasts = _labeled(first.anchors), None if first.contrasts is None else _labeled(first.contrasts)
     settings = {
-        "contrast_mask": None if contrasts is None else mask_fn(contrasts.embeddings),
+        "contrast_weights": None if contrasts is None else weights_fn(contrasts.embeddings),
         "label_similarity": label_similarity,
         "axis_name": axis_name,
     }

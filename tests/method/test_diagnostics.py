@@ -62,7 +62,7 @@ def test_pairs_with_contrasts_and_a_mask():
     contrasts = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
     labels = jnp.eye(2)[jnp.array([0, 0, 1])]
     # Without the third, of the five anchors only 0 and 1 have a similar contrast, and both are near the first.
-    masked = numbers(diagnose(PLACES, CLASSES, contrasts, labels, contrast_mask=jnp.array([1, 1, 0])))
+    masked = numbers(diagnose(PLACES, CLASSES, contrasts, labels, contrast_weights=jnp.array([1, 1, 0])))
     assert masked["contrastive_accuracy"] == 1.0
     assert masked["similar_contrasts"] == masked["similarity_mass"] == pytest.approx(2 * 2 / 5)
     # With it, 1 goes over to it (0.96 against 0.8); 2 and 3 are nearest to the second, and 4 to the first.
@@ -161,8 +161,16 @@ def test_chance_loss_is_the_loss_of_equal_embeddings(mode, normalizer):
 
 def test_chance_loss_counts_the_filled_part_of_the_queue():
     labels = jnp.eye(2)[jnp.arange(8) % 2]
-    found = chance(labels[:4], labels, contrast_mask=jnp.arange(8) < 6)
+    found = chance(labels[:4], labels, contrast_weights=jnp.arange(8) < 6)
     assert float(found) == pytest.approx(np.log(6))
+
+
+def test_chance_loss_adds_up_the_weights():
+    found = chance(CLASSES[:2], CLASSES, contrast_weights=jnp.array([0.5, 0.25, 4.0, 0.0, 2.0]))
+    assert float(found) == pytest.approx(np.log(6.75))
+    # Among themselves an anchor does not count its own weight.
+    found = chance(jnp.array([[1, 0], [1, 0], [0, 1]]), contrast_weights=jnp.array([0.5, 0.25, 4.0]))
+    assert float(found) == pytest.approx((np.log(4.25) + np.log(4.5)) / 2)
 
 
 # ---- edge cases
@@ -177,9 +185,9 @@ def test_no_similar_contrast_at_all():
 @pytest.mark.parametrize("labels", [CLASSES, jnp.zeros((5, 2))], ids=["hard", "zero rows"])
 @pytest.mark.parametrize("mask", [None, jnp.zeros(5)], ids=["all contrasts", "no contrast"])
 def test_everything_is_finite(labels, mask):
-    metrics = diagnose(jnp.ones((5, 2)) / np.sqrt(2.0), labels, contrast_mask=mask)
+    metrics = diagnose(jnp.ones((5, 2)) / np.sqrt(2.0), labels, contrast_weights=mask)
     assert all(np.isfinite(value) for value in numbers(metrics).values())
-    assert np.isfinite(chance(labels, contrast_mask=mask, normalizer="count"))
+    assert np.isfinite(chance(labels, contrast_weights=mask, normalizer="count"))
 
 
 def test_collapsed_embeddings_are_right_as_often_as_chance():
@@ -238,13 +246,13 @@ def everything(anchors, labels, contrasts, contrast_labels, mask, teacher, axis_
     metrics = batch_diagnostics(
         Labeled(anchors, labels),
         None if contrasts is None else Labeled(contrasts, contrast_labels),
-        contrast_mask=mask,
+        contrast_weights=mask,
         teacher=(teacher, None if contrasts is None else contrast_labels),
         axis_name=axis_name,
         num_anchors=num_anchors,
     )
     chance = batch_chance_loss(
-        labels, contrast_labels, contrast_mask=mask, scale=0.5, normalizer="count", axis_name=axis_name
+        labels, contrast_labels, contrast_weights=mask, scale=0.5, normalizer="count", axis_name=axis_name
     )
     return metrics | {"chance_loss": chance}
 
