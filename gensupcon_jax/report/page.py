@@ -60,15 +60,20 @@ def render_report(data: ReportData) -> str:
     )
 
 
-def template(name: str) -> Any:
-    """The template of this name in this folder, with autoescape."""
+def template(name: str, folder: Path | None = None) -> Any:
+    """The template of this name in a folder (None: this one), with autoescape; it may include and import files of this one."""
     import jinja2
 
+    here = Path(__file__).parent
     # Names and paths are untrusted: autoescape is on, and the template marks nothing as safe.
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader([folder or here, here]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return environment.get_template(name)
 
 
 def _fields(tree: dict[str, Any]) -> list[tuple[str, str]]:
