@@ -17,13 +17,6 @@ from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.run import config_check
 from gensupcon_jax.store import workdir
 
-_ACCURACIES = {
-    "classifier_top1": "classifier of this run",
-    "linear_top1": "linear probe on frozen features",
-    "knn_top1": "k-NN on frozen features",
-    "raw_pixel_knn_top1": "k-NN on raw pixels (baseline)",
-}
-
 
 def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
     """Run the training that `main.parse` read, and exit with a message and a status if it does not finish.
@@ -59,6 +52,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
     keep_compiled_programs(folder)
     join_processes(options)
     check_early(options, folder)
+    from gensupcon_jax.run.summary import summary
     from gensupcon_jax.run.train import (  # a process that cannot join reports it before this is imported
         Launch,
         train_and_evaluate,
@@ -126,14 +120,3 @@ def keep_compiled_programs(folder: paths.Path) -> None:
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def summary(results: dict, folder: paths.Path) -> str:
-    """The last lines of a run."""
-    lines = [
-        f"test accuracy on {results['num_test']} images of {results['dataset']}, seed {results['seed']}:",
-        *(f"  {text:31}  {results[name]:6.2f} %" for name, text in _ACCURACIES.items() if name in results),
-        f"results: {folder / 'results.json'}",
-        f"report:  {folder / 'report.html'}",
-    ]
-    return "\n".join(lines)

@@ -13,10 +13,11 @@ from gensupcon_jax.cluster.stopping import stop_requests
 from gensupcon_jax.cluster.watchdog import Watchdog
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.evaluation.features import extract
-from gensupcon_jax.evaluation.final import Evaluation, evaluate_network, numbers_of
+from gensupcon_jax.evaluation.final import Evaluation, numbers_of
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.run import assemble, loop
+from gensupcon_jax.run.final_steps import evaluate_best, evaluate_last, numbers_of_best
 from gensupcon_jax.run.kept import keep_predictions, keep_predictors
 from gensupcon_jax.run.log import trained_seconds
 from gensupcon_jax.run.pictures import PicturedBatch, batch_pictures, embed_fn_of, embeddings_of, pictured_batch
@@ -109,22 +110,25 @@ def _claim(run: Run) -> None:
 def _evaluate_and_report(
     run: Run, trained: loop.Trained, pictured: PicturedBatch, chance_loss: float, before: float, command: str
 ) -> dict[str, Any]:
-    """Evaluate, write the report, and write results.json last: where it exists, the run is complete.
+    """Evaluate the last and the best step, write the report, and write results.json last: where it exists, the run is complete.
 
     before: seconds that passed before training.
     """
     started = time.monotonic()
+    evaluation = evaluate_last(run, trained.state)
     predict_fn, settings = run.predict_fn(trained.state), run.evaluation_settings()
-    evaluation = evaluate_network(predict_fn, run.compared_dataset(), settings, step=run.lengths.total_steps)
-    seconds = trained_seconds(run.folder, run.lengths.total_steps)
-    results = numbers_of(evaluation) | _facts(run, trained) | {"chance_loss": chance_loss, "train_seconds": seconds}
-    results["seconds"] = before + seconds + time.monotonic() - started
     test_embeddings = extract(lambda images: embeddings_of(predict_fn(images)), run.dataset.test, **settings.extraction)
+    page = _report_data(run, trained.state, evaluation, pictured) if processes.is_first() else {}
+    best = evaluate_best(run, trained, evaluation)  # after all that needs the trained network, whose memory it takes
+    seconds = trained_seconds(run.folder, run.lengths.total_steps)
+    results = numbers_of(evaluation) | {"best": numbers_of_best(best)} | _facts(run, trained)
+    results |= {"chance_loss": chance_loss, "train_seconds": seconds}
+    results["seconds"] = before + seconds + time.monotonic() - started
     if processes.is_first():
-        keep_predictors(run.folder, [evaluation])
-        keep_predictions(run.folder, run.dataset.test, [evaluation])
-        page = _report_data(run, trained.state, evaluation, results, pictured)
-        page |= {"test_embeddings": test_embeddings, "command": command}
+        evaluations = [evaluation] if best is None or best is evaluation else [evaluation, best]
+        keep_predictors(run.folder, evaluations)
+        keep_predictions(run.folder, run.dataset.test, evaluations)
+        page |= {"test_embeddings": test_embeddings, "command": command, "results": results, "chance_loss": chance_loss}
         report.write_report(run.folder / workdir.REPORT, report.ReportData(**page))
         workdir.write_json(run.folder / workdir.RESULTS, results)
     return processes.share(results)
@@ -149,17 +153,13 @@ def _facts(run: Run, trained: loop.Trained) -> dict[str, Any]:
     }
 
 
-def _report_data(
-    run: Run, state: TrainState, evaluation: Evaluation, results: dict[str, Any], pictured: PicturedBatch
-) -> dict[str, Any]:
-    """Fields of `report.ReportData`."""
+def _report_data(run: Run, state: TrainState, evaluation: Evaluation, pictured: PicturedBatch) -> dict[str, Any]:
+    """Fields of `report.ReportData` that need the trained network or its evaluation."""
     predictor, predictions = evaluation.main_predictions()
     return {
         "title": run.folder.name,
         "dataset": run.dataset.name,
-        "results": results,
         "metrics": read_metrics(run.folder),
-        "chance_loss": results["chance_loss"],
         "class_names": run.dataset.class_names,
         "test_labels": evaluation.test.classes,
         "test_predictions": predictions,

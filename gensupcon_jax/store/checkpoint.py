@@ -128,6 +128,24 @@ class Checkpoints:
             ) from error
 
 
+def restore_step(folder: Path, step: int, abstract_fields: dict) -> Restored:
+    """These fields of one checkpoint, placed with the shardings of `abstract_fields`; a collective call.
+
+    Raises Damaged, on all processes alike, if one of them cannot read it.
+    """
+    restored, problem = None, ""
+    try:
+        restored = _read(folder, step, tuple(abstract_fields))
+    except Damaged as damage:
+        problem = str(damage)
+    problems = [each for each in processes.group().gather(problem) if each]
+    if restored is None or problems:
+        raise Damaged(problems[0])
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_fields)
+    fields = {name: restored.fields.get(name, {}) for name in abstract_fields}  # an empty one is not saved
+    return restored._replace(fields=jax.tree.map(_place, fields, shardings))
+
+
 def saved_steps(folder: Path) -> list[int]:
     """The steps of all finished checkpoints, intact or damaged, in ascending order."""
     return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
