@@ -287,7 +287,8 @@ FIELDS: dict[str, Field] = {
     "model.batch_norm": Field(
         "sync",
         choice("sync", "local"),
-        "sync: statistics over all devices; local: each device its own, as in the authors' code",
+        "sync: statistics over all devices; local: each device its own, as in the authors' code; the keys of mode momentum are "
+        "then encoded on other devices than their queries, as MoCo does",
     ),
     # The classifier
     "classifier.label_smoothing": Field(

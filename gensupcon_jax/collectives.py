@@ -47,3 +47,13 @@ def varying(tree: Any, axis_names: str | Iterable[str] | None) -> Any:
         return jax.lax.pcast(array, tuple(sorted(missing)), to="varying") if missing else array
 
     return jax.tree.map(declared, tree) if names else tree
+
+
+def exchanged(rows: Float[Array, "batch ..."], axis_name: str | None) -> Float[Array, "batch ..."]:
+    """Every device's rows cut into one part per device, part d sent to device d; the same again puts all rows back in place.
+
+    The number of rows must be a multiple of the number of devices.
+    """
+    if axis_name is None:
+        return rows
+    return jax.lax.all_to_all(rows, axis_name, split_axis=0, concat_axis=0, tiled=True)

@@ -56,3 +56,13 @@ def test_replicated_values_are_marked_as_varying():
 @pytest.mark.parametrize("axes", ["data", None, ()])
 def test_outside_of_the_mapped_function_nothing_changes(axes):
     np.testing.assert_array_equal(collectives.varying(VALUES, axes), VALUES)
+
+
+def test_rows_are_exchanged_in_equal_parts_and_come_back():
+    def there(rows):
+        return collectives.exchanged(rows, "data")
+
+    # Of the rows 0, 1 | 2, 3 of two devices, each device gets one of each.
+    np.testing.assert_array_equal(over_devices(there, IN, num_devices=2), VALUES[[0, 2, 1, 3]])
+    np.testing.assert_array_equal(over_devices(lambda rows: there(there(rows)), IN, num_devices=2), VALUES)
+    np.testing.assert_array_equal(collectives.exchanged(jnp.asarray(VALUES), None), VALUES)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from gensupcon_jax import losses
 from gensupcon_jax.cluster.sharding import DATA_AXIS
+from gensupcon_jax.collectives import exchanged
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
@@ -57,7 +58,8 @@ class Momentum(NamedTuple):
     """The key encoder's moving average: its decay, and the schedule of the decay (MoCo; BYOL).
 
     momentum: 0..1.  schedule: `constant`, or `cosine` from `momentum` to 1 over total_steps.  queue_size, batch_size: keys.
-    symmetric: every view is a query once; otherwise only the first.
+    symmetric: every view is a query once; otherwise only the first.  shuffle_devices: keys are encoded on other devices, among
+    other images than their queries (MoCo's shuffling BatchNorm): with statistics per device a query would recognize its key by them.
     """
 
     momentum: float | int
@@ -66,6 +68,7 @@ class Momentum(NamedTuple):
     batch_size: int = 0
     symmetric: bool = False
     total_steps: int = 1
+    shuffle_devices: bool = False
 
     def num_key_views(self, num_views: int) -> int:
         """The number of views per image that become keys in a step."""
@@ -244,8 +247,11 @@ def _keys(
             jax.lax.stop_gradient(without_classifier(params)),
         )
     key_images = batch.images if setup.is_symmetric else batch.images[:, 1:]
+    axis_name = setup.axis_name if setup.momentum.shuffle_devices else None
     with jax.named_scope("key_encoder"):
-        _, keys, batch_stats = _encode(setup, ema_params, state.ema_batch_stats, key_images, rng)
+        elsewhere = exchanged(key_images, axis_name)
+        _, keys, batch_stats = _encode(setup, ema_params, state.ema_batch_stats, elsewhere, rng)
+        keys = exchanged(keys, axis_name)
     return jax.lax.stop_gradient(keys), {"ema_params": ema_params, "ema_batch_stats": batch_stats}
 
 

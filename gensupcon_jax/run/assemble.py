@@ -191,6 +191,7 @@ def _momentum(config: ConfigDict, durations: Lengths) -> objectives.Momentum | N
         batch_size=config.batch_size,
         symmetric=config.loss.symmetric,
         total_steps=durations.total_steps,
+        shuffle_devices=config.model.batch_norm == "local",
     )
 
 

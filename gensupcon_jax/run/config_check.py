@@ -79,17 +79,35 @@ def _device_problems(config: ConfigDict, num_devices: int) -> list[str]:
         local = local_batch_size(config.batch_size, num_devices)
     except UserError as error:
         return [str(error)]
+    problems = _exchange_problems(config, num_devices, local)
     if config.mix.kind == "none" or local % config.mix.block == 0:
-        return []
+        return problems
     if local == 1:
         return [
+            *problems,
             f"mix.kind is {config.mix.kind!r}, but 1 image per device has no partner to mix with; allowed: raise batch_size "
-            f"({config.batch_size}) to {2 * num_devices} or more, or set mix.kind to none"
+            f"({config.batch_size}) to {2 * num_devices} or more, or set mix.kind to none",
         ]
     divisors = [size for size in range(2, min(local, _LARGEST_BLOCK) + 1) if local % size == 0]
     return [
+        *problems,
         f"mix.block is {config.mix.block}, which does not divide the {local} images per device; "
-        f"allowed: {', '.join(map(str, divisors[-8:]))}"
+        f"allowed: {', '.join(map(str, divisors[-8:]))}",
+    ]
+
+
+def _exchange_problems(config: ConfigDict, num_devices: int, local: int) -> list[str]:
+    """Keys change devices in equal parts where BatchNorm's statistics are per device, see `Momentum.shuffle_devices`."""
+    is_exchanged = (
+        config.objective == "contrastive" and config.loss.mode == "momentum" and config.model.batch_norm == "local"
+    )
+    if not is_exchanged or local % num_devices == 0:
+        return []
+    squared = num_devices**2
+    return [
+        f"batch_size is {config.batch_size}, so {local} keys per device cannot be spread over {num_devices} devices in equal "
+        f"parts, which model.batch_norm local needs with loss.mode momentum; allowed: a multiple of {squared}, such as "
+        f"{-(-config.batch_size // squared) * squared}, or model.batch_norm sync"
     ]
 
 

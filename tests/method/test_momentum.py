@@ -164,6 +164,19 @@ def test_1_2_and_8_devices_are_the_same(symmetric):
         assert_same(state.queue, other_state.queue, 1e-4)
 
 
+@pytest.mark.slow
+def test_keys_encoded_on_other_devices_come_back_in_their_place():
+    # Statistics over all devices do not notice the exchange; statistics per device do.
+    for batch_norm, is_same in (("sync", True), ("local", False)):
+        settings = {"batch_norm": batch_norm, "queue_size": 64, "symmetric": True}
+        (state, values), (other, other_values) = (
+            run(parts(**settings, shuffle_devices=shuffle)[1], 4, num_steps=3) for shuffle in (False, True)
+        )
+        assert np.allclose(values, other_values, rtol=1e-5) == is_same
+        assert np.allclose(state.queue["embeddings"], other.queue["embeddings"], atol=1e-5) == is_same
+        np.testing.assert_array_equal(state.queue["labels"], other.queue["labels"])
+
+
 def test_no_gradient_flows_through_keys_and_momentum_1_keeps_the_encoder():
     model, objective = parts(momentum=1.0)
     state, _ = run(objective, num_steps=3)

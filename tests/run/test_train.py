@@ -344,6 +344,18 @@ def test_color_images_bfloat16_soft_labels_and_every_option_run(tmp_path):
             "mix.kind is 'mixup_cutmix', but 1 image per device has no partner to mix with; allowed: raise batch_size (4) to "
             "8 or more, or set mix.kind to none",
         ),
+        (
+            {
+                "batch_size": 8,
+                "loss.mode": "momentum",
+                "momentum_encoder.queue_size": 16,
+                "model.batch_norm": "local",
+                "mix.block": 2,
+            },
+            4,
+            "batch_size is 8, so 2 keys per device cannot be spread over 4 devices in equal parts, which model.batch_norm local "
+            "needs with loss.mode momentum; allowed: a multiple of 16, such as 16, or model.batch_norm sync",
+        ),
         ({"batch_size": 512}, 1, "batch_size is 512; allowed: 1 to 96, the number of training images"),
         ({"loss.temperature": 0.0}, 1, "loss.temperature is 0.0; allowed: a number above 0"),
         ({"mix.kind": "cutmx"}, 1, "mix.kind is 'cutmx'; allowed: none, mixup, cutmix, mixup_cutmix"),
