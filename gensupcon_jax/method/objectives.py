@@ -59,7 +59,7 @@ class Momentum(NamedTuple):
 
     momentum: 0..1.  schedule: `constant`, or `cosine` from `momentum` to 1 over total_steps.  queue_size, batch_size: keys.
     symmetric: every view is a query once; otherwise only the first.  shuffle_devices: keys are encoded on other devices, among
-    other images than their queries (MoCo's shuffling BatchNorm): with statistics per device a query would recognize its key by them.
+    other images than their queries (MoCo's shuffling BatchNorm): with statistics per device a query recognizes its key by them.
     """
 
     momentum: float | int
