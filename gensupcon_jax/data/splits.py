@@ -29,6 +29,11 @@ class Split(NamedTuple):
         """The most likely class of each image."""
         return self.labels.argmax(1)
 
+    @property
+    def class_shares(self) -> Float[np.ndarray, "class"]:
+        """The share of each class in all labels."""
+        return self.labels.mean(0, dtype=np.float64)
+
     def labels_of(self, indices: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some class"]:
         """Label distributions of these images."""
         return self.labels[indices]
@@ -81,6 +86,11 @@ class EncodedSplit:
     def num_images(self) -> int:
         """Number of images."""
         return len(self.numbers)
+
+    @property
+    def class_shares(self) -> Float[np.ndarray, "class"]:
+        """The share of each class in all labels."""
+        return np.bincount(self.classes, minlength=self.num_classes) / len(self.classes)
 
     def sources(self, indices: Int[np.ndarray, "some"]) -> list[bytes]:
         """Encoded bytes, or paths, of these images."""

@@ -7,11 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gensupcon_jax.report.curves import curve, training_loss
-from gensupcon_jax.report.data import PREDICTORS, ReportData, class_names
+from gensupcon_jax import verdicts
+from gensupcon_jax.report.data import PREDICTORS, ReportData, class_count, class_names
 from gensupcon_jax.report.scatter import SCATTER_POINTS, unit_rows
 from gensupcon_jax.report.similarity import similarity_correlation, similarity_missing, sorted_batch
 from gensupcon_jax.report.values import clean, is_number, number, short
+
+# Equal embeddings differ by rounding only, in all directions: that is not a rank.
+_SMALLEST_SPREAD = 1e-9
 
 
 class Check(NamedTuple):
@@ -36,6 +39,12 @@ def quick_checks(data: ReportData) -> list[Check]:
     ]
 
 
+def sentences(data: ReportData) -> list[tuple[str, str]]:
+    """(when, sentence) of all that the run said: before training, then by step."""
+    said = [(f"step {clean(row.get('step'))}", clean(text)) for row in data.metrics for text in row.get("advice") or ()]
+    return [("before training", clean(note)) for note in data.notes] + said
+
+
 def _check_finite(metrics: Sequence[dict[str, Any]]) -> Check:
     name, section = "Logged numbers", "curves"
     values = [
@@ -56,16 +65,19 @@ def _check_finite(metrics: Sequence[dict[str, Any]]) -> Check:
 
 def _check_loss(data: ReportData) -> Check:
     name, section = "Training loss", "curves"
-    _, values = curve(data.metrics, training_loss(data.metrics))
-    finite = values[np.isfinite(values)]
-    if finite.size < 1 + (data.chance_loss is None):
-        return Check("unknown", name, "Too few logged values.", section)
-    last = float(finite[-max(1, finite.size // 10) :].mean())
-    chance = data.chance_loss
-    aim = float(finite[0]) if chance is None else chance
-    reference = f"the first value was {aim:.3g}" if chance is None else f"the chance level is {aim:.3g}"
-    verb = "Ended at" if last < aim else "Did not fall: ended at"
-    return Check("ok" if last < aim else "warning", name, f"{verb} {last:.3g}; {reference}.", section)
+    numbers = verdicts.end_of_training(data.metrics, data.chance_loss)
+    loss, chance, step = verdicts.label_loss(numbers), numbers["chance_loss"], numbers["step"]
+    if not math.isfinite(loss):
+        return Check("unknown", name, "No logged values.", section)
+    if not math.isfinite(chance):
+        return Check("unknown", name, f"{loss:.4f} at step {step:g}; the chance level is not known.", section)
+    if not verdicts.is_at_chance(numbers, data.separable):
+        text = f"{loss:.4f} at step {step:g}, below the {chance:.4f} of a network that has learned nothing."
+        return Check("ok", name, text, section)
+    text = verdicts.at_chance(numbers, data.results.get("objective", "contrastive"))
+    if step < verdicts.EARLIEST_STEP:
+        return Check("unknown", name, f"{text}; {step:g} steps are too few to learn.", section)
+    return Check("warning", name, f"{text}.", section)
 
 
 def _check_similarity(data: ReportData) -> Check:
@@ -86,18 +98,30 @@ def _check_spread(data: ReportData) -> Check:
         return Check("unknown", name, "No test embeddings.", section)
     if not np.isfinite(embeddings).all():
         return Check("warning", name, "Some test embeddings are not finite.", section)
-    cosine = _mean_cosine(embeddings[:: math.ceil(len(embeddings) / SCATTER_POINTS)])
-    text = f"Two test images have a cosine similarity of {cosine:.2f} on average"
-    if cosine > 0.98:
-        return Check("warning", name, f"{text}: the encoder maps all images to the same point.", section)
-    return Check("ok", name, f"{text} (collapse would be 1.00).", section)
+    numbers = verdicts.end_of_training(data.metrics, data.chance_loss)
+    is_settled = numbers["step"] >= verdicts.EARLIEST_STEP
+    if is_settled and verdicts.is_collapsed(numbers, class_count(data), data.separable):
+        return Check("warning", name, f"{verdicts.collapsed(numbers)}.", section)
+    spread, rank = spread_and_rank(embeddings[:: math.ceil(len(embeddings) / SCATTER_POINTS)])
+    of_test = {
+        "loss": numbers["loss"],
+        "chance_loss": numbers["chance_loss"],
+        "embedding_spread": spread,
+        "effective_rank": rank,
+    }
+    if verdicts.is_collapsed(of_test | {"label_loss": verdicts.label_loss(numbers)}, class_count(data), data.separable):
+        return Check("warning", name, f"{verdicts.collapsed(of_test)}.", section)
+    text = f"The test embeddings have spread {spread:.4f} (0: all alike) and effective rank {rank:.1f}."
+    return Check("ok", name, text, section)
 
 
-def _mean_cosine(embeddings: Float[np.ndarray, "test dim"]) -> float:
-    """Mean cosine over all pairs, in linear time."""
-    units = unit_rows(embeddings)
-    count = len(units)
-    return float((np.square(units.sum(0)).sum() - np.square(units).sum()) / (count * (count - 1)))
+def spread_and_rank(embeddings: Float[np.ndarray, "test dim"]) -> tuple[float, float]:
+    """1 - |mean|^2 of the unit embeddings, and the number of directions that they use (0 if all are equal)."""
+    centered = unit_rows(embeddings).astype(np.float64)
+    centered -= centered.mean(0)
+    covariance = centered.T @ centered / len(centered)
+    spread = float(np.trace(covariance))
+    return spread, float(spread**2 / np.square(covariance).sum()) if spread > _SMALLEST_SPREAD else 0.0
 
 
 def _check_predictions(data: ReportData) -> Check:

@@ -28,8 +28,11 @@ class ReportData:
     results: dict[str, Any] = field(default_factory=dict)
     # Rows of metrics.jsonl: "step", then names; the curves are .../loss, .../top1 [percent] and train/learning_rate.
     metrics: Sequence[dict[str, Any]] = ()
-    # Loss of uninformative embeddings, in the unit of train/loss.
+    # Loss of uninformative embeddings, in the unit of train/loss, and the share of it that perfect separation removes.
     chance_loss: float | None = None
+    separable: float | None = None
+    # The sentences of the run before training; those during training are in the metrics, as "advice".
+    notes: Sequence[str] = ()
     class_names: Sequence[str] = ()
     # One batch: cosine of its label distributions (0..1), cosine of its embeddings (-1..1), and the distributions. Of
     # more than similarity.HEAT_MAP_ANCHORS anchors only that many are used.

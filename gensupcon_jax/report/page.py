@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gensupcon_jax import paths
-from gensupcon_jax.report.checks import quick_checks
+from gensupcon_jax.report.checks import quick_checks, sentences
 from gensupcon_jax.report.confusion import confusion_section
 from gensupcon_jax.report.curves import curves_section
 from gensupcon_jax.report.data import ReportData, class_count
@@ -53,6 +53,7 @@ def render_report(data: ReportData) -> str:
         ticks=ruler_ticks(data.results),
         verdict=verdict(data.results),
         checks=quick_checks(data),
+        sentences=sentences(data),
         config=_fields(data.config),
         results=_fields(data.results),
         **{name: None if isinstance(content, str) else content for name, content in sections.items()},

@@ -1,16 +1,17 @@
 """From a checked config to the functions that the loop calls. Shapes only: nothing is compiled or drawn here."""
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
+from gensupcon_jax import verdicts
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.method import diagnostics, objectives, optimizer
@@ -21,6 +22,9 @@ from gensupcon_jax.run.durations import duration_steps
 from gensupcon_jax.views.augment import build_augment_fn, normalize, resize
 from gensupcon_jax.views.mixing import build_mix_fn
 from gensupcon_jax.weights import teachers
+
+_UNITS = ("steps", "images", "epochs")  # of a duration; the first that is given counts
+_SHORT_WARMUP = 0.1  # share of the run that a warm-up gets which would be longer than the run
 
 
 class Lengths(NamedTuple):
@@ -46,20 +50,53 @@ class Parts(NamedTuple):
 
 
 def lengths(config: ConfigDict, per_epoch: int) -> Lengths:
-    """The config's durations, which may be given in epochs, steps or images."""
+    """The config's durations, which may be given in epochs, steps or images; a warm-up longer than the run is shortened."""
+    asked = _asked(config, per_epoch)
+    fits = asked.warmup_steps <= asked.total_steps
+    return asked._replace(
+        warmup_steps=asked.warmup_steps if fits else math.ceil(_SHORT_WARMUP * asked.total_steps),
+        checkpoint_steps=max(1, asked.checkpoint_steps),
+    )
 
+
+def shortened(config: ConfigDict, per_epoch: int) -> list[str]:
+    """A sentence on the durations of a config that are longer than its run, or none."""
+    asked, used = _asked(config, per_epoch), lengths(config, per_epoch)
+    total, found = asked.total_steps, []
+    if asked.warmup_steps > total > 0:
+        field = _given(config.optimizer, "warmup_", "optimizer.warmup_")
+        found.append(f"the warm-up of {asked.warmup_steps} ({field}) is shortened to {used.warmup_steps}")
+    every = (("evaluate.every_", asked.evaluate_steps), ("checkpoint.every_", asked.checkpoint_steps))
+    rare = [_given(config[name.split(".")[0]], "every_", name) for name, steps in every if steps > total > 0]
+    if rare:
+        found.append(f"{' and '.join(rare)} {'are' if len(rare) > 1 else 'is'} longer, so only its end counts")
+    decays = [epoch for epoch in config.optimizer.decay_epochs if epoch * per_epoch >= total]
+    if decays and config.optimizer.schedule == "step" and total > 0:
+        listed = ", ".join(f"{epoch:g}" for epoch in decays)
+        found.append(
+            f"the rate is not lowered at the epochs {listed} (optimizer.decay_epochs), which it does not reach"
+        )
+    return [f"this run has {total} steps: {'; '.join(found)}"] if found else []
+
+
+def _asked(config: ConfigDict, per_epoch: int) -> Lengths:
     def steps(group: ConfigDict, prefix: str, name: str) -> int:
-        given = {unit: group[prefix + unit] for unit in ("epochs", "steps", "images")}
+        given = {unit: group[prefix + unit] for unit in _UNITS}
         return duration_steps(**given, steps_per_epoch=per_epoch, batch_size=config.batch_size, name=name)
 
-    total_steps = steps(config, "", "")
     return Lengths(
         per_epoch=per_epoch,
-        warmup_steps=min(steps(config.optimizer, "warmup_", "optimizer.warmup"), total_steps),
-        total_steps=total_steps,
+        warmup_steps=steps(config.optimizer, "warmup_", "optimizer.warmup"),
+        total_steps=steps(config, "", ""),
         evaluate_steps=steps(config.evaluate, "every_", "evaluate.every"),
-        checkpoint_steps=max(1, steps(config.checkpoint, "every_", "checkpoint.every")),
+        checkpoint_steps=steps(config.checkpoint, "every_", "checkpoint.every"),
     )
+
+
+def _given(group: ConfigDict, prefix: str, name: str) -> str:
+    """The field of a duration that counts, with its value: optimizer.warmup_epochs 10."""
+    unit = next(unit for unit in _UNITS if group[prefix + unit] is not None)
+    return f"{name}{unit} {group[prefix + unit]:g}"
 
 
 def build_parts(
@@ -151,19 +188,36 @@ def frozen_variables(
     return frozen
 
 
-def chance_loss(config: ConfigDict, labels: Any) -> float:
-    """The loss at chance level, from the labels of one batch [image, view, class].
+def chance_loss(config: ConfigDict, labels: Any, class_shares: Sequence[float]) -> float:
+    """The loss of a network that has learned nothing about the images.
 
-    Contrastive: all embeddings are equal. Otherwise: every class is equally likely.
+    labels: of one batch [image, view, class].  class_shares: of the training split.
+    Contrastive: all embeddings are equal. Otherwise: every image gets the shares of the classes as its probabilities.
     """
     if config.objective != "contrastive":
-        return float(np.log(labels.shape[-1]))
+        smoothing = config.classifier.label_smoothing
+        return verdicts.entropy((1 - smoothing) * share + smoothing / len(class_shares) for share in class_shares)
     momentum = config.loss.mode == "momentum"
     return objectives.contrastive_chance_loss(
         labels,
         queue_size=config.momentum_encoder.queue_size if momentum else 0,
         **{**config.loss.to_dict(), "symmetric": momentum and config.loss.symmetric},
     )
+
+
+def num_contrasts(config: ConfigDict) -> int:
+    """The contrasts of one anchor of the contrastive loss."""
+    views, batch = config.augment.num_views, config.batch_size
+    if config.loss.mode == "all":
+        return batch * views - 1
+    return batch * (views - 1) + (config.momentum_encoder.queue_size if config.loss.mode == "momentum" else 0)
+
+
+def separable_loss(config: ConfigDict, class_shares: Sequence[float]) -> float:
+    """The share of the chance-level loss that perfectly separated classes remove."""
+    if config.objective != "contrastive":
+        return 1.0
+    return verdicts.separable_share(verdicts.entropy(class_shares), num_contrasts(config))
 
 
 def abstract_batch(config: ConfigDict, data: DataShape) -> Batch:

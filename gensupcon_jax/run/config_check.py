@@ -129,6 +129,16 @@ def _queue(config: ConfigDict) -> list[str]:
     return []
 
 
+def _contrasts(config: ConfigDict) -> list[str]:
+    has_queue = config.loss.mode == "momentum" and config.momentum_encoder.queue_size > 0
+    if config.objective != "contrastive" or config.batch_size > 1 or has_queue:
+        return []
+    return [
+        "batch_size is 1: an image has no others to be compared with; allowed with objective contrastive: 2 or more, or "
+        "loss.mode momentum with momentum_encoder.queue_size above 0"
+    ]
+
+
 def _teacher(config: ConfigDict) -> list[str]:
     problems, kind = [], config.teacher.kind
     if kind != "none" and config.objective != "contrastive":
@@ -144,16 +154,6 @@ def _probe(config: ConfigDict) -> list[str]:
     return [
         "model.weights is None; allowed with objective linear_probe: the workdir or file of the encoder to evaluate"
     ]
-
-
-def _warmup(config: ConfigDict) -> list[str]:
-    own = config.optimizer
-    in_epochs = (config.steps, config.images, own.warmup_steps, own.warmup_images) == (None,) * 4
-    if in_epochs and own.warmup_epochs > config.epochs:
-        return [f"optimizer.warmup_epochs is {own.warmup_epochs:g}; allowed: up to epochs ({config.epochs:g})"]
-    if config.steps is not None and own.warmup_steps is not None and own.warmup_steps > config.steps:
-        return [f"optimizer.warmup_steps is {own.warmup_steps}; allowed: up to steps ({config.steps})"]
-    return []
 
 
 def _averages(config: ConfigDict) -> list[str]:
@@ -174,16 +174,11 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
         ("objective", "augment.num_views", "loss.mode", "loss.symmetric", "momentum_encoder.queue_size", "batch_size"),
         _queue,
     ),
+    (("objective", "loss.mode", "momentum_encoder.queue_size", "batch_size"), _contrasts),
     (("objective", "teacher.kind", "teacher.path"), _teacher),
     (("objective", "model.weights"), _probe),
-    (
-        (
-            "epochs", "steps", "images", "optimizer.warmup_epochs", "optimizer.warmup_steps", "optimizer.warmup_images",
-        ),
-        _warmup,
-    ),
     (("optimizer.name", "optimizer.momentum", "optimizer.second_momentum"), _averages),
-)  # fmt: skip
+)
 
 
 def _raise(problems: list[str]) -> None:

@@ -12,7 +12,7 @@ from gensupcon_jax.paths import Path
 from gensupcon_jax.run.advice import Advisor
 from gensupcon_jax.run.progress import Progress
 from gensupcon_jax.run.run import Run
-from gensupcon_jax.store.metrics import read_metrics
+from gensupcon_jax.store.metrics import ADVICE, read_metrics
 from gensupcon_jax.store.writers import MetricsWriter
 
 
@@ -71,6 +71,11 @@ class TrainingLog:
         """Print a line."""
         self._progress.say(text)
 
+    def note(self, sentence: str) -> None:
+        """Print a sentence, and keep it in the row of this step, where the report finds it."""
+        self._progress.say(sentence)
+        self._row.setdefault(ADVICE, []).append(sentence)
+
     def advance(self) -> None:
         """Count one more step."""
         self._progress.advance()
@@ -86,9 +91,9 @@ class TrainingLog:
         self._notes["loss"] = f"{row['train/loss']:.4f}"
         if "train/contrastive_accuracy" in row:
             self._notes["accuracy"] = f"{100 * row['train/contrastive_accuracy']:.0f} %"
-        for sentence in self._advisor.sentences(step, row):
-            self._progress.say(sentence)
         self._row |= row
+        for sentence in self._advisor.sentences(step, row):
+            self.note(sentence)
 
     def add_validation(self, row: dict[str, Any], notes: dict[str, str]) -> None:
         """Add the scores on the validation split."""

@@ -15,7 +15,7 @@ from gensupcon_jax.method.state import TrainState, abstract, saved_fields
 from gensupcon_jax.run import divergence
 from gensupcon_jax.run.assemble import Lengths
 from gensupcon_jax.run.log import TrainingLog
-from gensupcon_jax.run.record import best_so_far, resumed_record
+from gensupcon_jax.run.record import best_so_far, changed_versions, resumed_record
 from gensupcon_jax.run.run import Run
 from gensupcon_jax.run.validation import validate
 from gensupcon_jax.store import tensorboard_writer, workdir
@@ -114,9 +114,12 @@ class _Loop:
         if restored is not None:
             self.step, self.state = restored.step, self.state.replace(**restored.fields)
             self.record = resumed_record(record, restored.record, run.folder)
+        warnings = [] if restored is None else changed_versions(record, restored.record)
         self.log = TrainingLog(run, advisor, self.step)
         if not tensorboard_writer.is_available():
             self.log.say(tensorboard_writer.LEFT_OUT)
+        for warning in warnings:
+            self.log.note(warning)
         self.log.say(opening(run, self.state, self.step, chance_loss))
 
     def has_diverged(self) -> bool:

@@ -10,7 +10,6 @@ from gensupcon_jax import __version__
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.paths import Path
-from gensupcon_jax.run.run import say
 from gensupcon_jax.store import workdir
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
@@ -30,24 +29,25 @@ def new_record(config: ConfigDict, fingerprints: dict[str, str | None]) -> dict[
 
 
 def resumed_record(record: dict[str, Any], saved: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The record with the best step of a checkpoint's record.
-
-    Raises UserError if the checkpoint has a different config, teacher or weights; warns if it has different versions.
-    """
+    """The record with the best step of a checkpoint's record; UserError if that has a different config, teacher or weights."""
     for name, what in (("config_fingerprint", "config"), ("fingerprints", "teacher or weights")):
         if saved[name] != record[name]:
             raise UserError(
                 f"the checkpoint of step {saved['step']} in {folder} was saved with a different {what} than that in "
                 f"{folder / workdir.CONFIG}; put that file back, or choose another --workdir"
             )
+    return record | {"best": saved["best"]}
+
+
+def changed_versions(record: dict[str, Any], saved: dict[str, Any]) -> list[str]:
+    """A sentence where a checkpoint's record has other versions, or none."""
     changed = [
         f"{name} {saved['versions'].get(name)} -> {version}"
         for name, version in record["versions"].items()
         if saved["versions"].get(name) != version
     ]
-    if changed:
-        say(f"warning: saved with different versions ({', '.join(changed)}): results may differ in their last digits")
-    return record | {"best": saved["best"]}
+    listed = ", ".join(changed)
+    return [f"saved with different versions ({listed}): results may differ in their last digits"] if changed else []
 
 
 def best_so_far(best: dict[str, Any] | None, row: dict[str, Any], step: int) -> dict[str, Any]:

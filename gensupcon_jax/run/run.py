@@ -40,7 +40,7 @@ class Run:
     folder: the workdir.  data: sizes and statistics of the images.  teacher, given: a trained classifier, and weights to start
     from, where the config names them.  frozen: variables that are read and never updated, on every device.
     data_description: of the data set, with its fingerprint, computed once: it reads every image in memory.
-    writers: where rows go in addition to metrics.jsonl and TensorBoard, see `store.writers`.
+    writers: where rows go in addition to metrics.jsonl and TensorBoard, see `store.writers`.  said: by `say`, for the report.
     """
 
     config: ConfigDict
@@ -55,6 +55,12 @@ class Run:
     frozen: dict[str, Any]
     data_description: dict[str, Any]
     writers: tuple[str | RowFn, ...] = ()
+    said: list[str] = dataclasses.field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Print a line on standard error, from process 0 only, and keep it for the report."""
+        self.said.append(text)
+        say(text)
 
     def description(self) -> dict[str, Any]:
         """The content of `dataset.json`: the data, and the fingerprints of what the run uses without saving it."""
@@ -66,6 +72,12 @@ class Run:
             "teacher": self.teacher.fingerprint if self.teacher else None,
             "weights": self.given.fingerprint if self.given else None,
         }
+
+    def notes(self) -> list[str]:
+        """What a user should know before training, in sentences; the same at every start."""
+        damaged = f"{len(self.dataset.damaged)} damaged images were left out; they are listed in {self.folder / workdir.DAMAGED}"
+        short = assemble.shortened(self.config, self.lengths.per_epoch)
+        return [*self.dataset.notes, *([damaged] if self.dataset.damaged else []), *short]
 
     def key(self, purpose: str) -> jax.Array:
         """The random key for a purpose: "init" draws the parameters, "step" everything in a step."""
@@ -121,6 +133,14 @@ class Run:
         chosen = np.sort(input_pipeline.epoch_order(0, 0, train.num_images)[:num])
         return dataclasses.replace(self.dataset, train=train.subset(chosen))
 
+    def class_shares(self) -> list[float]:
+        """The share of each class in the training labels."""
+        return self.dataset.train.class_shares.tolist()
+
+    def separable_share(self) -> float:
+        """The share of the chance-level loss that perfectly separated classes remove."""
+        return assemble.separable_loss(self.config, self.class_shares())
+
     def advisor(self, state: TrainState, chance_loss: float) -> Advisor:
         """The advisor that reads this run's metrics."""
         config = self.config
@@ -128,6 +148,7 @@ class Run:
         return Advisor(
             objective=config.objective,
             chance_loss=chance_loss,
+            separable=self.separable_share(),
             num_classes=self.dataset.num_classes,
             normalizer=config.loss.normalizer,
             learning_rate=config.optimizer.learning_rate,

@@ -22,7 +22,7 @@ from gensupcon_jax.run.kept import keep_predictions, keep_predictors
 from gensupcon_jax.run.log import trained_seconds
 from gensupcon_jax.run.pictures import PicturedBatch, batch_pictures, embed_fn_of, embeddings_of, pictured_batch
 from gensupcon_jax.run.record import new_record
-from gensupcon_jax.run.run import Run, build_run, say
+from gensupcon_jax.run.run import Run, build_run
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.metrics import read_metrics
 from gensupcon_jax.store.writers import RowFn
@@ -73,7 +73,7 @@ def train_and_evaluate(
         _check_teacher(run)  # before the workdir is claimed: its message recommends another config
         _claim(run)
         pictured = pictured_batch(run)
-        chance_loss = assemble.chance_loss(run.config, pictured.mixed.labels)
+        chance_loss = assemble.chance_loss(run.config, pictured.mixed.labels, run.class_shares())
         record = new_record(run.config, run.fingerprints())
         before = time.monotonic() - started
         trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog))
@@ -91,7 +91,7 @@ def _check_teacher(run: Run) -> None:
         student_std=run.data.std,
         **run.evaluation_settings().extraction,
     )
-    say(teachers.check_accuracy(accuracy, run.data.num_classes, run.config.teacher.allow_poor))
+    run.say(teachers.check_accuracy(accuracy, run.data.num_classes, run.config.teacher.allow_poor))
 
 
 def _claim(run: Run) -> None:
@@ -99,12 +99,8 @@ def _claim(run: Run) -> None:
     if processes.is_first():
         workdir.claim(run.folder, run.config.to_dict(), run.description())
         workdir.write_lines(run.folder / workdir.DAMAGED, run.dataset.damaged)
-    for note in run.dataset.notes:
-        say(note)
-    if run.dataset.damaged:
-        say(
-            f"{len(run.dataset.damaged)} damaged images were left out; they are listed in {run.folder / workdir.DAMAGED}"
-        )
+    for note in run.notes():
+        run.say(note)
 
 
 def _evaluate_and_report(
@@ -160,6 +156,8 @@ def _report_data(run: Run, state: TrainState, evaluation: Evaluation, pictured: 
         "title": run.folder.name,
         "dataset": run.dataset.name,
         "metrics": read_metrics(run.folder),
+        "separable": run.separable_share(),
+        "notes": run.said,
         "class_names": run.dataset.class_names,
         "test_labels": evaluation.test.classes,
         "test_predictions": predictions,

@@ -11,6 +11,7 @@ from gensupcon_jax.paths import Path
 from gensupcon_jax.store.workdir import METRICS
 from gensupcon_jax.text import reason
 
+ADVICE = "advice"  # the name in a row of the sentences that the run said at its step
 _REWRITE_SECONDS = 60.0
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store import tensorboard_writer
-from gensupcon_jax.store.metrics import MetricsFile
+from gensupcon_jax.store.metrics import ADVICE, MetricsFile
 from gensupcon_jax.store.wandb_writer import WandbWriter
 from gensupcon_jax.store.workdir import TENSORBOARD
 
@@ -63,15 +63,16 @@ class MetricsWriter:
 
     def __init__(self, workdir: Path, start_step: int, config: Mapping[str, Any], chosen: Sequence[str | RowFn] = ()):
         self._file = MetricsFile(workdir, start_step)
-        settings = WriterSettings(workdir, config, self._file.kept)
+        settings = WriterSettings(workdir, config, [_numbers(row) for row in self._file.kept])
         names = [name for name in chosen if isinstance(name, str)]
         names += ["tensorboard"] if tensorboard_writer.is_available() and "tensorboard" not in names else []
         self._writers = [WRITERS[name](settings) for name in names]
         self._row_fns = [writer for writer in chosen if not isinstance(writer, str)]
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """One row; a value that is not finite is null in metrics.jsonl."""
+        """One row; a value that is not finite is null in metrics.jsonl, which alone gets the sentences of advice."""
         self._file.write(step, values)
+        values = _numbers(values)
         for writer in self._writers:
             writer.write(step, values)
         for row_fn in self._row_fns:
@@ -86,3 +87,7 @@ class MetricsWriter:
         self._file.close()
         for writer in self._writers:
             writer.close()
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != ADVICE}

@@ -201,7 +201,10 @@ def test_a_classifier_at_chance_has_the_loss_of_equal_classes(teacher):
             {"loss.mode": "momentum", "momentum_encoder.queue_size": 100},
             "momentum_encoder.queue_size is 100; allowed: 0 or a multiple of batch_size (32) from 32; nearest: 96 or 128",
         ),
-        ({"steps": 5, "optimizer.warmup_steps": 6}, "optimizer.warmup_steps is 6; allowed: up to steps (5)"),
+        (
+            {"batch_size": 1, "mix.block": 1, "mix.kind": "none"},
+            "batch_size is 1: an image has no others to be compared with",
+        ),
         (
             {"optimizer.name": "adam", "optimizer.second_momentum": 1.0},
             "optimizer.second_momentum is 1; allowed with adam: from 0 to below 1",

@@ -19,6 +19,7 @@ from gensupcon_jax.report.scatter import SCATTER_POINTS, drawn_classes, flat_vie
 from gensupcon_jax.report.scores import wilson_interval
 from gensupcon_jax.report.sheet import SHEET_IMAGES, SHEET_PIXELS, label_shares, shrunk
 from gensupcon_jax.report.similarity import HEAT_MAP_ANCHORS, class_order, similarity_correlation, sorted_batch
+from gensupcon_jax.run.advice import Advisor
 
 # matplotlib and NumPy warn about wrong pictures: a layout that does not fit, a mean of an empty array.
 pytestmark = [pytest.mark.filterwarnings("error::UserWarning"), pytest.mark.filterwarnings("error::RuntimeWarning")]
@@ -312,11 +313,47 @@ def test_the_running_mean_of_a_straight_line_is_the_line():
     np.testing.assert_allclose(values, 2 * steps)
 
 
-def test_loss_above_chance_is_flagged():
-    metrics = [{"step": 0, "train/loss": 5.0}, {"step": 1, "train/loss": 6.0}]
-    for chance in (5.5, None):
-        checks = checks_of(ReportData(title="x", metrics=metrics, chance_loss=chance))
-        assert "warning: Did not fall: ended at 6" in checks
+@pytest.mark.parametrize(
+    ("loss", "last_step", "expected"),
+    [
+        (
+            5.4725,
+            90,
+            "warning: loss at chance level: 5.4725 at step 90, a network that has learned nothing gets 5.5000",
+        ),
+        (6.0, 90, "warning: loss at chance level: 6.0000 at step 90, a network that has learned nothing gets 5.5000"),
+        (6.0, 40, "unknown: loss at chance level: 6.0000 at step 40, a network that has learned nothing gets 5.5000"),
+        (5.0, 40, "ok: 5.0000 at step 40, below the 5.5000 of a network that has learned nothing."),
+    ],
+)
+def test_the_loss_is_compared_with_the_chance_level(loss, last_step, expected):
+    metrics = [{"step": step, "train/loss": loss} for step in (0, last_step // 2, last_step)]
+    assert expected in checks_of(ReportData(title="x", metrics=metrics, chance_loss=5.5))
+    unknown = checks_of(ReportData(title="x", metrics=metrics))
+    assert f"unknown: {loss:.4f} at step {last_step}; the chance level is not known." in unknown
+
+
+def test_the_report_and_the_log_say_the_same():
+    values = {
+        "train/loss": 5.5,
+        "train/embedding_spread": 0.001,
+        "train/effective_rank": 3.0,
+        "train/learning_rate": 0.5,
+    }
+    rows = [{"step": step, **values} for step in (60, 70, 80)]
+    advisor = Advisor(objective="contrastive", chance_loss=5.5, num_classes=3, learning_rate=0.5, batch_size=8)
+    said = [(row["step"], sentence) for row in rows for sentence in advisor.sentences(row["step"], row)]
+    assert [step for step, _ in said] == [80, 80]
+    rows[-1]["advice"] = [sentence for _, sentence in said]
+    page = page_of(dataclasses.replace(example(), metrics=rows, notes=("3 damaged images were left out",)))
+    text = page.section_text("checks")
+    assert "before training 3 damaged images were left out" in text
+    for _, sentence in said:
+        assert f"step 80 {sentence}" in text
+        assert f"! check {CHECKED[sentence.split(':')[0]]} {sentence.split('. ')[0]}." in text
+
+
+CHECKED = {"loss at chance level": "Training loss", "collapsed embeddings": "Collapse"}
 
 
 def test_similarity_correlation_by_hand():
@@ -342,7 +379,7 @@ def test_a_large_batch_is_subsampled_evenly():
 def test_a_collapsed_encoder_is_reported():
     alike = {"test_embeddings": np.ones((24, 6), np.float32), "latent_similarity": np.ones((12, 12), np.float32)}
     page = page_of(part(example(), "scatter", "similarity", **alike))
-    assert "the encoder maps all images to the same point" in page.section_text("checks")
+    assert "collapsed embeddings: spread 0.0000 (0: all alike) and effective rank 0.0 of the test images" in page.text
     assert "the encoder has collapsed" in page.section_text("scatter")
     assert "No correlation" in page.section_text("similarity")
 

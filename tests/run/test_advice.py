@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gensupcon_jax import losses, verdicts
 from gensupcon_jax.method.diagnostics import Labeled, batch_chance_loss, batch_diagnostics
 from gensupcon_jax.run.advice import Advisor
 
@@ -136,10 +137,22 @@ def test_with_a_teacher_the_part_of_the_labels_is_compared():
     assert sentence.startswith("loss at chance level: 8.9000")
 
 
+def test_with_the_teacher_alone_its_part_is_compared():
+    values = {"loss": 8.0, "label_loss": 8.9, "teacher_loss": 8.0, "teacher_entropy": 0.5}
+    assert said_by(advisor(has_teacher=True), **values) == []
+
+
 def test_chance_level_of_a_classifier_is_explained_by_its_classes():
     run = advisor(objective="cross_entropy", chance_loss=math.log(10))
     (sentence,) = said_by(run, {"train/loss": 2.30, "train/learning_rate": 0.5})
-    assert "2.3026 (ln of the number of classes)" in sentence
+    assert "2.3026 (entropy of the class shares)" in sentence
+    assert "raise optimizer.learning_rate" in sentence
+
+
+def test_a_classifier_whose_loss_is_above_that_of_equal_probabilities_needs_a_smaller_rate():
+    run = advisor(objective="linear_probe", chance_loss=math.log(10))
+    (sentence,) = said_by(run, {"train/loss": 7.0, "train/learning_rate": 0.5})
+    assert "lower optimizer.learning_rate" in sentence
 
 
 # ---- collapse
@@ -147,7 +160,9 @@ def test_chance_level_of_a_classifier_is_explained_by_its_classes():
 
 @pytest.mark.parametrize("changes", [{"embedding_spread": 0.001}, {"effective_rank": 1.02}], ids=["a point", "a line"])
 def test_collapsed_embeddings(changes):
-    (sentence,) = said_by(advisor(learning_rate=50.0), learning_rate=50.0, gradient_norm=0.001, **changes)
+    of_ten_equal_classes = verdicts.separable_share(math.log(10), 511)
+    run = advisor(learning_rate=50.0, separable=of_ten_equal_classes)
+    (sentence,) = said_by(run, learning_rate=50.0, gradient_norm=0.001, **changes)
     assert sentence.startswith("collapsed embeddings: spread ")
     assert "lower optimizer.learning_rate (now 50)" in sentence
 
@@ -161,6 +176,44 @@ def test_chance_level_by_collapse_is_explained_and_advises_no_higher_rate():
 
 def test_two_classes_on_a_line_are_not_collapsed():
     assert said_by(advisor(num_classes=2), effective_rank=1.0, embedding_spread=0.9) == []
+
+
+def separated(shares, num=1000, dim=8):
+    """Training numbers of perfectly separated classes with these shares, as far apart as so many can be."""
+    counts = np.round(np.array(shares) * num).astype(int)
+    classes = np.repeat(np.arange(len(counts)), counts)
+    corners = np.eye(len(counts)) - 1 / len(counts)  # of a simplex
+    corners /= np.linalg.norm(corners, axis=1, keepdims=True)
+    embeddings = np.pad(corners, ((0, 0), (0, dim - len(counts))))[classes]
+    labeled = Labeled(jnp.asarray(embeddings, jnp.float32), jnp.eye(len(counts))[classes])
+    numbers = {name: float(value) for name, value in batch_diagnostics(labeled).items()}
+    loss = losses.generalized_contrastive_loss(*labeled, temperature=0.1, base_temperature=None).mean()
+    numbers |= {"loss": float(loss), "chance_loss": float(batch_chance_loss(labeled.labels)), "valid_anchors": 1.0}
+    return {f"train/{name}": value for name, value in numbers.items()}, verdicts.separable_share(
+        verdicts.entropy(shares), num - 1
+    )
+
+
+@pytest.mark.parametrize(
+    "shares", [(0.6, 0.39, 0.01), (0.8, 0.19, 0.01), (0.7, 0.28, 0.01, 0.01), (0.75, 0.2, 0.02, 0.01, 0.01, 0.01)]
+)
+def test_separated_classes_of_which_few_are_frequent_are_not_collapsed(shares):
+    values, separable = separated(shares)
+    assert values["train/effective_rank"] < 1.5
+    assert values["train/embedding_spread"] > 0.4
+    assert values["train/loss"] < 0.93 * values["train/chance_loss"]
+    facts = {"chance_loss": values["train/chance_loss"], "num_classes": len(shares)}
+    assert said_by(advisor(**facts, separable=separable), values) == []
+    assert said_by(advisor(**facts), values) == []
+
+
+def test_one_class_in_a_hundred_is_learned_although_the_loss_hardly_falls():
+    values, separable = separated((0.99, 0.01))
+    assert values["train/loss"] > 0.99 * values["train/chance_loss"]
+    facts = {"chance_loss": values["train/chance_loss"], "num_classes": 2, "separable": separable}
+    assert said_by(advisor(**facts), values) == []
+    at_chance = values | {"train/loss": values["train/chance_loss"]}
+    assert names(said_by(advisor(**facts), at_chance)) == ["loss at chance level"]
 
 
 # ---- similar contrasts
@@ -218,7 +271,7 @@ def test_a_rate_too_small_for_the_normalizer():
     assert sentence.startswith("learning rate too small: at step 70 an update is 1e-05 of the norm")
     assert "about 10 times (the classes) smaller" in sentence
     assert "raise optimizer.learning_rate (now 0.005)" in sentence
-    assert "loss.normalizer" in sentence
+    assert ". Gradients with loss.normalizer count" in sentence
 
 
 def test_a_rate_too_small_for_anything():
@@ -236,8 +289,37 @@ def test_a_rate_too_large_for_the_normalizer():
     run = advisor(learning_rate=50.0)
     (sentence,) = said_by(run, loss=8.75, learning_rate=49.8, gradient_norm=0.0276, effective_rank=2.0)
     assert sentence.startswith("learning rate too large: at step 70 an update is 5% of the norm")
-    assert "lower optimizer.learning_rate (now 50)" in sentence
+    assert "Lower optimizer.learning_rate (now 50)" in sentence
     assert "a rate chosen for loss.normalizer count is about 10 times" in sentence
+
+
+def test_the_end_of_a_schedule_is_no_small_rate():
+    run = advisor()
+    assert said_by(run, loss=8.7, learning_rate=0.48) == []
+    assert said_by(run, steps=(900, 950, 999), loss=8.7, learning_rate=0.001) == []
+
+
+def test_a_field_is_not_to_be_raised_and_lowered_in_one_run():
+    run = advisor()
+    raised = said_by(run, loss=CHANCE, gradient_norm=0.01)
+    assert names(raised) == ["loss at chance level"]
+    assert "raise optimizer.learning_rate" in raised[0]
+    (neutral,) = said_by(run, steps=(90, 100, 110), gradient_norm=5.0)
+    assert neutral.startswith("learning rate too large: at step 100")
+    assert neutral.endswith(
+        "Earlier steps of this run indicated to raise optimizer.learning_rate, these to lower it: it is not the only cause. "
+        "Leave it, and check that the labels belong to the images (gensupcon prepare)"
+    )
+    run = advisor(has_teacher=True)
+    assert "Lower teacher.temperature" in said_by(run, steps=(1,), teacher_entropy=2.3)[0]
+    assert "Raise teacher.temperature" not in said_by(run, steps=(2,), teacher_entropy=0.001)[0]
+
+
+def test_large_updates_at_chance_level_agree_on_the_direction():
+    sentences = said_by(advisor(), loss=CHANCE, gradient_norm=5.0)
+    assert names(sentences) == ["loss at chance level", "learning rate too large"]
+    assert all("ower optimizer.learning_rate" in sentence for sentence in sentences)
+    assert not any("aise optimizer.learning_rate" in sentence for sentence in sentences)
 
 
 @pytest.mark.parametrize("changes", [{"optimizer": "lars"}, {"parameter_norm": None}, {"objective": "linear_probe"}])

@@ -44,6 +44,32 @@ def test_all_problems_are_reported_together_one_line_each():
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_refused"),
+    [
+        ({}, True),
+        ({"augment.num_views": 3, "loss.mode": "one"}, True),
+        ({"loss.mode": "momentum"}, True),
+        ({"loss.mode": "momentum", "momentum_encoder.queue_size": 64}, False),
+        ({"objective": "cross_entropy"}, False),
+    ],
+)
+def test_one_image_has_nothing_to_be_compared_with(changes, is_refused):
+    config = common.get_config()
+    config.update_from_flattened_dict({"batch_size": 1} | changes)
+    problems = [
+        problem for names, found in config_check.COMBINATIONS if "batch_size" in names for problem in found(config)
+    ]
+    assert (
+        problems
+        == [
+            "batch_size is 1: an image has no others to be compared with; allowed with objective contrastive: 2 or more, or "
+            "loss.mode momentum with momentum_encoder.queue_size above 0"
+        ]
+        * is_refused
+    )
+
+
 def test_bounds():
     bounds = [
         ("seed", 0, -1),

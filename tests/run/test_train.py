@@ -1,5 +1,6 @@
 """A whole run: the files it writes, how it resumes, and what it refuses."""
 
+import html
 import json
 import shutil
 
@@ -283,6 +284,10 @@ def test_a_resumed_run_does_not_repeat_what_was_reported(tmp_path, monkeypatch, 
     monkeypatch.setattr(input_pipeline, "train_batches", real)
     train.train_and_evaluate(collapses, tmp_path, tiny_dataset(), devices=DEVICE)
     assert capsys.readouterr().err.count("learning rate too large: ") == 0
+    said = [sentence for row in rows_of(tmp_path) for sentence in row.get("advice", [])]
+    assert sum(sentence.startswith("learning rate too large: ") for sentence in said) == 1  # kept from the first start
+    page = (tmp_path / "report.html").read_text()
+    assert all(sentence in html.unescape(page) for sentence in said)
 
 
 @pytest.mark.slow
@@ -360,7 +365,6 @@ def test_color_images_bfloat16_soft_labels_and_every_option_run(tmp_path):
         ({"loss.temperature": 0.0}, 1, "loss.temperature is 0.0; allowed: a number above 0"),
         ({"mix.kind": "cutmx"}, 1, "mix.kind is 'cutmx'; allowed: none, mixup, cutmix, mixup_cutmix"),
         ({"loss.normalizer": "sum", "loss.mode": "both"}, 1, "loss.mode is 'both'; allowed: all, one, momentum"),
-        ({"steps": None, "epochs": 0.5}, 1, "optimizer.warmup_epochs is 1; allowed: up to epochs (0.5)"),
     ],
 )
 def test_invalid_settings_are_reported_before_anything_is_written(tmp_path, changes, devices, message):

@@ -41,6 +41,18 @@ def test_a_writer_from_outside_gets_every_row_and_earlier_ones(tmp_path, monkeyp
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3, 4]
 
 
+def test_sentences_are_kept_in_the_file_and_withheld_from_writers_of_numbers(tmp_path):
+    rows = []
+    writer = MetricsWriter(tmp_path, 0, {}, (lambda step, values: rows.append((step, values)),))
+    writer.write(1, {"loss": 2.0, "advice": ["loss at chance level: raise it"]})
+    writer.close()
+    assert rows == [(1, {"loss": 2.0})]
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0, "advice": ["loss at chance level: raise it"]}]
+    resumed = MetricsWriter(tmp_path, 1, {})
+    resumed.close()
+    assert read_metrics(tmp_path)[0]["advice"] == ["loss at chance level: raise it"]
+
+
 def test_a_function_gets_every_row(tmp_path):
     rows = []
     writer = MetricsWriter(tmp_path, 0, {}, (lambda step, values: rows.append((step, values)),))
