@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
 from gensupcon_jax.inference import pixels
 from gensupcon_jax.inference.images import ImageFiles, damaged_rows, find_images
 from gensupcon_jax.inference.predictors import Predictions, Predictor, choose_predictor
+from gensupcon_jax.inference.settings import checked
 from gensupcon_jax.inference.sources import Source, read_source
 from gensupcon_jax.paths import Path
 from gensupcon_jax.text import listed
@@ -53,14 +55,27 @@ class Encoder:
 
     @classmethod
     def load(
-        cls, source: str | Path, *, step: int | str = "last", devices: Sequence[jax.Device] | None = None
+        cls,
+        source: str | Path,
+        *,
+        step: int | str = "last",
+        devices: Sequence[jax.Device] | None = None,
+        **given: Any,
     ) -> "Encoder":
-        """The encoder of a workdir.
+        """The encoder of a workdir, or of a file of weights: ours, timm's, torchvision's or SupContrast's.
 
-        step: "last" | "best" (by validation) | the number of a saved step.  devices: None: all of them.
+        step: of a workdir: "last" | "best" (by validation) | the number of a saved step.  devices: None: all of them.
+        given: what a file of another program does not say: architecture, image_size, mean, std, class_names, center_share. What
+        is not given is assumed as timm does, and a sentence on standard error says so.
         Raises UserError for a source without an encoder, and for a step that is not saved (the saved ones are listed).
+
+            Encoder.load("runs/photos", step="best")
+            Encoder.load("resnet50.safetensors", image_size=224)
         """
-        return cls(read_source(source, step=step), devices)
+        read = read_source(source, step=step, given=checked(given))
+        for note in read.notes:
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        return cls(read, devices)
 
     def __repr__(self) -> str:
         step = "" if self.step is None else f", step {self.step}"
@@ -81,7 +96,7 @@ class Encoder:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the images that it takes as they are; others are cropped and resized."""
-        return self._source.image_shape
+        return self._source.preparation.image_shape
 
     @property
     def num_features(self) -> int:
@@ -96,17 +111,17 @@ class Encoder:
     @property
     def center_share(self) -> float:
         """Share of the shorter side of an image that the center crop keeps."""
-        return self._source.center_share
+        return self._source.preparation.center_share
 
     @property
     def mean(self) -> Float[np.ndarray, "channel"]:
         """Mean of each channel, 0..1, that images are normalized with."""
-        return self._source.mean
+        return self._source.preparation.mean
 
     @property
     def std(self) -> Float[np.ndarray, "channel"]:
         """Standard deviation of each channel, 0..1, that images are normalized with."""
-        return self._source.std
+        return self._source.preparation.std
 
     @property
     def fingerprint(self) -> str:
@@ -178,13 +193,8 @@ class Encoder:
                 rows = np.array([row for row in rows[done:] if row not in damaged], np.int64)
 
     @functools.cached_property
-    def _has_classifier(self) -> bool:
-        images = jax.ShapeDtypeStruct((1, *self.image_shape), np.uint8)
-        return jax.eval_shape(self._source.apply_fn, self._source.variables, images)[1] is not None
-
-    @functools.cached_property
     def _predictor(self) -> Predictor:
-        return choose_predictor(self._source, self._embed_split, self._has_classifier)
+        return choose_predictor(self._source, self._embed_split)
 
     @functools.cached_property
     def _compiled(self) -> tuple[Any, Any]:

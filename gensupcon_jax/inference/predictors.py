@@ -41,12 +41,12 @@ class Predictions(NamedTuple):
 Predictor = Callable[[Float[np.ndarray, "image feature"], Float[np.ndarray, "image class"] | None], Predictions]
 
 
-def choose_predictor(source: Source, embed_fn: EmbedFn, has_classifier: bool) -> Predictor:
+def choose_predictor(source: Source, embed_fn: EmbedFn) -> Predictor:
     """The first that there is of classifier, probe and k-NN; UserError where there is none.
 
     embed_fn: a split of the run's data set -> features of this encoder.
     """
-    if has_classifier:
+    if source.has_classifier:
         return lambda features, logits: _predictions(scipy.special.softmax(logits, axis=1), source, "classifier")
     if source.run is None:
         raise UserError(

@@ -1,6 +1,5 @@
 """Where an encoder comes from: the workdir of a run, a file of weights, or an exported artifact."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,32 +8,38 @@ import jax.numpy as jnp
 import numpy as np
 
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.fingerprints import fingerprint
-from gensupcon_jax.models import Classifier
-from gensupcon_jax.paths import Path, as_path
+from gensupcon_jax.inference.settings import SAYS_ALL, Given, Preparation, preparation_of_file
+from gensupcon_jax.models import Classifier, build_backbone
+from gensupcon_jax.paths import Path, split_entry
+from gensupcon_jax.store import workdir
 from gensupcon_jax.store.saved_runs import COLLECTIONS, SavedRun, run_backbone
 from gensupcon_jax.views.augment import normalize, resize
+from gensupcon_jax.weights.architectures import Architecture, recognize_architecture
+from gensupcon_jax.weights.description import Description, description_of_file
+from gensupcon_jax.weights.files import FORMATS, format_of, read_weights_file
+from gensupcon_jax.weights.names import OWN, Named, recognize
 from gensupcon_jax.weights.runs import load_run
-from gensupcon_jax.weights.variables import weights_fingerprint
+from gensupcon_jax.weights.variables import fill, weights_fingerprint
+
+_CLASSIFIER_BIASES = ("fc.bias", "params.classifier.output.bias", "head.bias")  # a ResNet's head may have the last one
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in a folder of the hub, or one that timm wrote
+ALLOWED = f"the workdir of a run, a file of weights ({', '.join(FORMATS)}), or an exported .stablehlo file"
 
 
 class Source(NamedTuple):
     """An encoder that was read, and all that its images and outputs need.
 
-    name: of the source, as it was given.  step: of a run's checkpoint.  image_shape: (height, width, channel) of the images that
-    apply_fn takes.  center_share: share of the shorter side that the center crop of an image file keeps.  mean, std [channel]:
-    0..1.  apply_fn(variables, uint8 images [batch, *image_shape]) -> (features, logits or None).  run: where the source is one.
-    notes: sentences on what the source does not say and is assumed.
+    name: of the source, as it was given.  step: of a run's checkpoint, None where the source does not say it.  preparation: of
+    images.  apply_fn(variables, uint8 images [batch, *preparation.image_shape]) -> (features, logits or None).  run: where the
+    source is one.  notes: sentences on what the source does not say and is assumed.
     """
 
     name: str
     step: int | None
-    image_shape: tuple[int, int, int]
+    preparation: Preparation
     num_features: int
+    has_classifier: bool
     class_names: tuple[str, ...]
-    center_share: float
-    mean: np.ndarray
-    std: np.ndarray
     fingerprint: str
     variables: Mapping[str, Any]
     apply_fn: Callable[[Any, Any], tuple[Any, Any]]
@@ -42,76 +47,123 @@ class Source(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read_source(source: str | Path, *, step: int | str = "last") -> Source:
+def read_source(source: str | Path, *, step: int | str = "last", given: Given = SAYS_ALL) -> Source:
     """The encoder of a source; nothing is compiled.
 
+    given: what a file does not say; a run says all of it.
     Raises UserError, in one line, for a source that does not exist, holds no encoder, or does not have this step.
     """
-    path = as_path(source)
+    path, _ = split_entry(source)
+    if path.is_dir() and not (path / workdir.DATASET).exists():
+        source = path = next((path / name for name in _HUB_FILES if (path / name).is_file()), path)
     if path.is_dir():
-        return _from_workdir(path, step)
-    raise UserError(f"{source} is not the workdir of a run; allowed: the --workdir of a run")
+        return _from_workdir(path, step, given)
+    if format_of(path) is None:
+        raise UserError(
+            f"{source} {'is not a source of an encoder' if path.is_file() else 'does not exist'}; allowed: {ALLOWED}"
+        )
+    if step != "last":
+        raise UserError(f"step is {step!r}, and {source} is a file, which holds one step only; leave it out")
+    return _from_file(source, given)
 
 
-def _from_workdir(path: Path, step: int | str) -> Source:
+def _from_workdir(path: Path, step: int | str, given: Given) -> Source:
+    if any(value is not None for value in given):
+        named = ", ".join(name for name, value in given._asdict().items() if value is not None)
+        raise UserError(f"{path} is a workdir, which says its own {named}; leave out {named}")
     run = load_run(path, step=step)
     description = run.description
     size, _, num_channels = description["image_shape"]
     stored = description.get("stored_size", size)
-    mean, std = (np.array(description[name], np.float32) for name in ("mean", "std"))
-    share = float(run.config.dataset.get("center_share", 0.875)) if description.get("encoded") else 1.0
-    image_shape = (stored, stored, num_channels)
-    apply_fn = _apply_fn(run_backbone(run), run.variables, size, mean, std)
-    return Source(
-        name=str(path),
-        step=run.step,
-        image_shape=image_shape,
-        num_features=_num_features(apply_fn, run.variables, image_shape),
-        class_names=tuple(description["class_names"]),
-        center_share=share,
-        mean=mean,
-        std=std,
-        fingerprint=_fingerprint(backbone_fingerprint(run.variables), image_shape, mean, std, share),
-        variables=_network(run.variables),
-        apply_fn=apply_fn,
-        run=run,
+    preparation = Preparation(
+        image_shape=(stored, stored, num_channels),
+        center_share=float(run.config.dataset.get("center_share", 0.875)) if description.get("encoded") else 1.0,
+        mean=np.array(description["mean"], np.float32),
+        std=np.array(description["std"], np.float32),
+    )
+    source = _network_source(path, run_backbone(run), run.variables, preparation, size)
+    return source._replace(step=run.step, class_names=tuple(description["class_names"]), run=run)
+
+
+def _from_file(source: str | Path, given: Given) -> Source:
+    named, note = read_weights_file(source)
+    path, _ = split_entry(source)
+    naming, parts = recognize(named, where=path)
+    description = description_of_file(path)
+    if "backbone" not in parts:
+        raise UserError(f"{source} contains no encoder ({naming}); allowed: {ALLOWED}")
+    found = _architecture(named, naming, path, description, given)
+    prepared = preparation_of_file(path, found, naming, description, given)
+    size = prepared.preparation.image_shape[0]
+    backbone = build_backbone(**found.fields, image_size=size, batch_norm="local")
+    wanted = tuple(part for part in ("backbone", "classifier") if part in parts)
+    shapes = _shapes(backbone, named, parts, (size, size, found.num_channels))
+    variables = fill(shapes, named, where=path, parts=wanted)
+    read = _network_source(source, backbone, variables, prepared.preparation, size)
+    return read._replace(
+        step=description.step if description else None,
+        class_names=prepared.class_names,
+        notes=(*([note] if note else []), *prepared.notes),
     )
 
 
-def backbone_fingerprint(variables: Mapping[str, Any]) -> str:
-    """The fingerprint of a backbone's weights, as in the description of an export."""
-    return weights_fingerprint({name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree})
+def _architecture(named: Named, naming: str, path: Path, description: Description | None, given: Given) -> Architecture:
+    if description is not None:
+        fields = {name: value for name, value in description.network.items() if name in ("stem", "width", "pool")}
+        return Architecture(
+            {"name": given.architecture or description.architecture, **fields},
+            given.image_size or description.image_shape[0],
+            description.image_shape[2],
+        )
+    if naming == OWN.naming:
+        raise UserError(f"{path} does not say its architecture; export the run again")
+    return recognize_architecture(named, where=path, name=given.architecture)
 
 
-def _fingerprint(weights: str, image_shape: Sequence[int], mean: np.ndarray, std: np.ndarray, share: float) -> str:
-    """Of all that features depend on: equal for a run and its export, different where images are prepared differently."""
-    return fingerprint([json.dumps([weights, list(image_shape), mean.tolist(), std.tolist(), share])])
+def _shapes(backbone: Any, named: Named, parts: Sequence[str], image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """The variables that the file must fill, as shapes."""
+    images = jnp.zeros((1, *image_shape))
+    own = jax.eval_shape(lambda: backbone.init(jax.random.key(0), images, train=False))
+    shapes = {name: {"backbone": own[name]} if name in own else {} for name in COLLECTIONS}
+    if "classifier" in parts:
+        features = jax.eval_shape(lambda variables: backbone.apply(variables, images, train=False), own)
+        classifier = Classifier(next(len(named[name]) for name in _CLASSIFIER_BIASES if name in named))
+        shapes["params"]["classifier"] = jax.eval_shape(
+            lambda: classifier.init(jax.random.key(0), jnp.zeros(features.shape))
+        )["params"]
+    return shapes
 
 
-def _network(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """The variables that features and logits are computed from."""
-    parts = ("backbone", "classifier")
-    return {
-        name: {part: variables[name][part] for part in parts if part in variables.get(name, {})} for name in COLLECTIONS
+def _network_source(
+    name: str | Path, backbone: Any, variables: Mapping[str, Any], preparation: Preparation, size: int
+) -> Source:
+    """The source for a network of ours.  size: of its input, to which the device resizes images."""
+    kept = {
+        kind: {part: variables[kind][part] for part in ("backbone", "classifier") if part in variables.get(kind, {})}
+        for kind in COLLECTIONS
     }
-
-
-def _apply_fn(backbone: Any, variables: Mapping[str, Any], size: int, mean: np.ndarray, std: np.ndarray) -> Callable:
-    """uint8 images -> features and logits, as the run's own evaluation computes them."""
-    output = variables["params"].get("classifier")
+    output = kept["params"].get("classifier")
     classifier = None if output is None else Classifier(output["output"]["kernel"].shape[1])
+    network = {kind: {"backbone": parts["backbone"]} for kind, parts in variables.items() if "backbone" in parts}
 
     def apply(variables, images):
-        network = {name: parts["backbone"] for name, parts in variables.items() if "backbone" in parts}
-        features = backbone.apply(network, normalize(resize(images, size), mean, std), train=False)
+        network = {kind: parts["backbone"] for kind, parts in variables.items() if "backbone" in parts}
+        pixels = normalize(resize(images, size), preparation.mean, preparation.std)
+        features = backbone.apply(network, pixels, train=False)
         if classifier is None:
             return features, None
         return features, classifier.apply({"params": variables["params"]["classifier"]}, features)
 
-    return apply
-
-
-def _num_features(apply_fn: Callable, variables: Mapping[str, Any], image_shape: tuple[int, int, int]) -> int:
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
-    features, _ = jax.eval_shape(apply_fn, _network(variables), images)
-    return features.shape[1]
+    images = jax.ShapeDtypeStruct((1, *preparation.image_shape), jnp.uint8)
+    features, _ = jax.eval_shape(apply, kept, images)
+    return Source(
+        name=str(name),
+        step=None,
+        preparation=preparation,
+        num_features=features.shape[1],
+        has_classifier=classifier is not None,
+        class_names=(),
+        fingerprint=preparation.fingerprint(weights_fingerprint(network)),
+        variables=kept,
+        apply_fn=apply,
+    )
