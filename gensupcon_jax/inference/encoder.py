@@ -74,7 +74,7 @@ class Encoder:
         """
         read = read_source(source, step=step, given=checked(given))
         for note in read.notes:
-            print(f"note: {note}", file=sys.stderr, flush=True)
+            _say(note)
         return cls(read, devices)
 
     def __repr__(self) -> str:
@@ -137,7 +137,8 @@ class Encoder:
         """An image as the encoder takes it: upright, center-cropped, resized, uint8 of `image_shape`.
 
         image: path, PIL image, or array [height, width, channel] or [height, width], uint8 or float in 0..1.  An array that has
-        the size of `image_shape` is not cropped.
+        the size of `image_shape` is not cropped.  Large JPEG files are decoded at a smaller scale, as in the evaluation: their
+        path gives the run's own features exactly, a PIL image of them almost.
         """
         if isinstance(image, str | os.PathLike):
             return pixels.read_prepared(find_images([image]), self.image_shape, self.center_share)
@@ -150,6 +151,8 @@ class Encoder:
 
         images: an array [image, height, width, channel], uint8 or float in 0..1; a list of arrays, PIL images or paths; the path
         of a folder, whose images come in the order of `find_images(folder).names`; or what `find_images` returns.
+        Images of any sizes are cropped and resized as by `preprocess`.  Gray images are repeated for an encoder of color images;
+        color images become gray for one of gray images, and a sentence on standard error says so.
         batch_size: over all devices.  progress: whether a progress bar is shown.
         Raises UserError that names the files that cannot be decoded.
         """
@@ -222,7 +225,8 @@ class Encoder:
         )
         found = find_images(images) if paths else images
         if not isinstance(found, ImageFiles):
-            arrays = pixels.prepared_batch(found, self.image_shape, self.center_share)
+            arrays, num_gray = pixels.prepared_batch(found, self.image_shape, self.center_share)
+            _say(pixels.channels_note(num_gray, len(arrays), self.image_shape[2]))
             return Split(arrays, np.zeros((len(arrays), 1), np.float32))
         if found.damaged:
             problems = listed([f"{name} ({problem})" for name, problem in found.damaged])
@@ -237,6 +241,8 @@ class Encoder:
         if found.names:
             require_tensorflow(f"{found.names[0]} is an image file")
             quiet_tensorflow()
+            num_gray = int(found.split.headers.gray.sum())
+            _say(pixels.channels_note(num_gray, len(found.names), self.image_shape[2]))
         return pixels.seen(found.split, self.image_shape, self.center_share)
 
     def _embed_split(self, split: AnySplit) -> Float[np.ndarray, "image feature"]:
@@ -259,3 +265,8 @@ class Encoder:
             features, logits = apply_fn(variables, images)
             # Fetched immediately: more than 32 unawaited calls on several CPU devices hang.
             yield np.asarray(features)[is_real], None if logits is None else np.asarray(logits)[is_real]
+
+
+def _say(note: str | None) -> None:
+    if note is not None:
+        print(f"note: {note}", file=sys.stderr, flush=True)

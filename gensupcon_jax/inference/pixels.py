@@ -26,6 +26,18 @@ def seen(split: EncodedSplit, image_shape: Shape, center_share: Number) -> Encod
     return dataclasses.replace(split, image_size=image_shape[0], num_channels=image_shape[2], center_share=center_share)
 
 
+def channels_note(num_gray: int, num_images: int, num_channels: int) -> str | None:
+    """A sentence where the images have other channels than the encoder, None where they fit."""
+    num_color = num_images - num_gray
+    if num_channels == 1 and num_color:
+        return (
+            f"{num_color} of {num_images} images are in color and become gray (luma), as the encoder takes gray images"
+        )
+    if num_channels == 3 and not num_color:
+        return f"all {num_images} images are gray and are repeated in 3 channels, as the encoder takes color images"
+    return None
+
+
 def read_prepared(
     found: ImageFiles, image_shape: Shape, center_share: Number
 ) -> UInt8[np.ndarray, "size size channel"]:
@@ -40,8 +52,8 @@ def read_prepared(
 
 def prepared_batch(
     images: Any, image_shape: Shape, center_share: Number
-) -> UInt8[np.ndarray, "image height width channel"]:
-    """Arrays or PIL images as one array; UserError for images of another kind.
+) -> tuple[UInt8[np.ndarray, "image height width channel"], int]:
+    """Arrays or PIL images as one array, and how many of them are gray; UserError for images of another kind.
 
     images: an array [image, height, width, channel] or [image, height, width], or a list of images of any sizes.
     """
@@ -55,9 +67,17 @@ def prepared_batch(
             raise UserError(f"images have shape {images.shape}; allowed: [image, height, width, channel]")
     if len(images) == 0:
         raise UserError("0 images were given; allowed: 1 or more")
+    num_gray = sum(map(_is_gray, images))
     if isinstance(images, np.ndarray) and images.shape[1:] == image_shape and images.dtype == np.uint8:
-        return images
-    return np.stack([prepared(image, image_shape, center_share) for image in images])
+        return images, num_gray
+    return np.stack([prepared(image, image_shape, center_share) for image in images]), num_gray
+
+
+def _is_gray(image: Any) -> bool:
+    if isinstance(image, Image.Image):
+        return image.mode[0] in "1LI"
+    shape = np.shape(image)
+    return len(shape) == 2 or shape[2:] == (1,)
 
 
 def prepared(image: Any, image_shape: Shape, center_share: Number) -> UInt8[np.ndarray, "height width channel"]:

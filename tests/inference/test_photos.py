@@ -101,6 +101,26 @@ def test_gray_images_are_repeated_for_an_encoder_of_color(encoder):
     np.testing.assert_array_equal(encoder.embed(gray[None]), encoder.embed(color[None]))
 
 
+def test_images_of_other_channels_get_a_sentence(encoder, trained, capsys):
+    gray, color = np.zeros((16, 16), np.uint8), np.zeros((16, 16, 3), np.uint8)
+    encoder.embed([gray, color])
+    assert capsys.readouterr().err == ""
+    encoder.embed([gray, gray])
+    assert "note: all 2 images are gray and are repeated in 3 channels" in capsys.readouterr().err
+    Encoder.load(trained).embed([gray[:8, :8], color[:8, :8]])
+    assert "note: 1 of 2 images are in color and become gray (luma)" in capsys.readouterr().err
+
+
+def test_files_of_color_become_gray_for_an_encoder_of_gray(photos, trained, capsys):
+    encoder = Encoder.load(trained)
+    features = encoder.embed(photos[0] / "test" / "ash")
+    assert "9 of 11 images are in color and become gray" in capsys.readouterr().err
+    pixels = [
+        encoder.preprocess(photos[0] / "test" / "ash" / name) for name in find_images(photos[0] / "test/ash").names
+    ]
+    np.testing.assert_allclose(encoder.embed(np.stack(pixels)), features, atol=1e-5)
+
+
 def test_color_images_become_gray_for_an_encoder_of_gray(trained):
     encoder = Encoder.load(trained)
     color = np.asarray(picture(0, 1, (8, 8)))

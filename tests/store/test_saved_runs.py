@@ -95,6 +95,52 @@ def test_the_backbone_is_built_from_config_and_description(tmp_path):
     Classifier(4).apply({"params": run.variables["params"]["classifier"]}, jnp.ones((2, 16)))
 
 
+# Which step
+
+
+def make_run_with_best(folder, best):
+    """Checkpoints of steps 2, 4 and 6, whose parameters are all the number of the step."""
+    folder = make_run(folder, steps=())
+    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=3)
+    for step in (2, 4, 6):
+        fields = jax.tree.map(lambda leaf, step=step: np.full_like(leaf, step), network())
+        checkpoints.save(step, fields, {"best": best and {"step": best, "metric": "knn/top1", "value": 50.0}})
+    checkpoints.close()
+    return folder
+
+
+@pytest.mark.parametrize(("step", "expected"), [("last", 6), ("best", 4), (2, 2), ("2", 2), (6, 6)])
+def test_a_chosen_step_is_read(tmp_path, step, expected):
+    run = read_run(make_run_with_best(tmp_path / "run", best=4), need="classifier", step=step)
+    assert run.step == expected
+    assert {float(leaf.flat[0]) for leaf in jax.tree.leaves(run.variables)} == {expected}
+
+
+def test_a_step_that_is_not_there_lists_those_that_are(tmp_path):
+    folder = make_run_with_best(tmp_path / "run", best=4)
+    assert error_of(folder, step=3) == (
+        f"step is 3, and {folder} has no checkpoint of step 3; allowed: last, best, or one of the saved steps 2, 4 (best), 6"
+    )
+    assert "step is 'first'; allowed: last, best, or the number of a saved step" in error_of(folder, step="first")
+    assert "contains no checkpoint; train it first" in error_of(make_run(tmp_path / "empty", steps=()), step=3)
+
+
+def test_without_a_recorded_best_step_the_field_is_named(tmp_path):
+    folder = make_run_with_best(tmp_path / "run", best=None)
+    message = error_of(folder, step="best")
+    assert "records no best step" in message
+    assert "evaluate.every_epochs" in message
+    assert "saved steps 2, 4, 6" in message
+
+
+def test_a_damaged_step_is_not_replaced_by_another(tmp_path):
+    folder = make_run_with_best(tmp_path / "run", best=4)
+    (folder / workdir.CHECKPOINTS / "4" / "record" / "metadata").write_text("{")
+    for step in (4, "best"):
+        assert "the checkpoint of step 4 in" in error_of(folder, step=step)
+        assert "allowed: another of the saved steps 2, 4 (best), 6" in error_of(folder, step=step)
+
+
 # Chains: the checkpoint of a probe has its classifier only
 
 
