@@ -3,15 +3,20 @@
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.inference.encoder import Encoder
+from gensupcon_jax.models import build_backbone
 from gensupcon_jax.paths import as_path
+from gensupcon_jax.weights.architectures import recognize_architecture
 from gensupcon_jax.weights.export import export
 from gensupcon_jax.weights.files import read_file
+from gensupcon_jax.weights.variables import named_tensors
 from tests.tiny import tiny_dataset
 
 IMAGES = tiny_dataset().test.images
@@ -150,3 +155,53 @@ def test_networks_that_are_not_ours_are_one_line(tmp_path):
     )
     safetensors.numpy.save_file({"fc.weight": np.zeros((2, 4), np.float32), "fc.bias": np.zeros(2, np.float32)}, path)
     assert "contains no encoder" in error_of(path)
+
+
+# Architectures
+
+
+def vit_tensors(width, depth=12, patch_size=4, num_patches=16):
+    """Names and shapes of timm's vision transformer that its architecture is read off."""
+    blocks = {f"blocks.{block}.norm1.bias": np.zeros(width) for block in range(depth)}
+    return blocks | {
+        "cls_token": np.zeros((1, 1, width)),
+        "pos_embed": np.zeros((1, 1 + num_patches, width)),
+        "patch_embed.proj.weight": np.zeros((width, 3, patch_size, patch_size)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("width", "patch_size", "name"),
+    [(192, 4, "vit_tiny_patch4"), (384, 16, "vit_small_patch16"), (768, 8, "vit_base_patch8")],
+)
+def test_vision_transformers_are_recognized_by_width_and_patches(width, patch_size, name):
+    found = recognize_architecture(vit_tensors(width, patch_size=patch_size), where="file")
+    assert found == ({"name": name, "width": width, "pool": "class"}, 4 * patch_size, 3)
+    averaged = vit_tensors(width, patch_size=patch_size) | {"fc_norm.weight": np.zeros(width)}
+    assert recognize_architecture(averaged, where="file").fields["pool"] == "average"
+
+
+@pytest.mark.parametrize("name", ["resnet_small", "resnet18", "resnet34", "resnet50", "resnet101"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_every_resnet_of_ours_is_recognized(name, stem):
+    backbone = build_backbone(name=name, image_size=32, stem=stem, width=8)
+    shapes = jax.eval_shape(lambda: backbone.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False))
+    variables = {kind: {"backbone": shapes[kind]} for kind in ("params", "batch_stats")}
+    zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), variables)
+    found = recognize_architecture(named_tensors(zeros), where="file")
+    assert found == ({"name": name, "stem": stem, "width": 8}, None, 1)
+
+
+def test_a_vision_transformer_is_read_from_timms_names(tmp_path):
+    backbone = build_backbone(name="vit_tiny_patch4", image_size=8, width=12)
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    variables = {
+        "params": {"backbone": backbone.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)["params"]}
+    }
+    safetensors.numpy.save_file(named_tensors(variables), tmp_path / "vit.safetensors")
+    statistics = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    encoder = Encoder.load(tmp_path / "vit.safetensors", architecture="vit_tiny_patch4", **statistics)
+    assert encoder.image_shape == (8, 8, 3)  # as many positions as it has embeddings for
+    network = {"params": variables["params"]["backbone"]}
+    expected = backbone.apply(network, (jnp.asarray(images) / 255 - 0.5) / 0.5, train=False)
+    np.testing.assert_allclose(encoder.embed(images), expected, atol=1e-5)
