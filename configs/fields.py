@@ -76,6 +76,14 @@ FIELDS: dict[str, Field] = {
     "batch_size": Field(
         1024, integer(1), "images per step over all devices; each has augment.num_views views", "images", AUTHORS
     ),
+    "microbatches": Field(
+        1,
+        integer(1),
+        "the network takes the images of a device in this many parts, one after the other: activations take 1 / microbatches "
+        "of the memory, a step one forward pass more; the loss sees the whole batch, BatchNorm each part",
+        "parts",
+        "ours: GradCache (arXiv 2101.06983)",
+    ),
     "epochs": Field(500.0, above(0), "length of the training in passes over the training split", "epochs", AUTHORS),
     "steps": Field(None, optional(integer(0)), "length in steps; 0: only evaluate the encoder", "steps"),
     "images": Field(None, optional(integer(0)), "length in training images", "images"),

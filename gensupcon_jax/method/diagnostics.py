@@ -71,7 +71,9 @@ def batch_diagnostics(
         metrics["teacher_entropy"] = mean_entropy(of_anchors, axis_name=axis_name)
         among_themselves = contrasts is None
         queries = _first_rows((anchors.labels, of_anchors), num_anchors, axis_name)
-        others = (anchors.labels, of_anchors) if among_themselves else (contrasts.labels, of_contrasts)
+        others = (anchors.labels, of_anchors)
+        if contrasts is not None and of_contrasts is not None:
+            others = (contrasts.labels, of_contrasts)
         pairs = (len(queries[0]), len(others[0]))
         metrics["unrelated_attraction"] = unrelated_attraction(
             queries,

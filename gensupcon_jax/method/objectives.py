@@ -17,7 +17,15 @@ from gensupcon_jax.collectives import exchanged
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
-from gensupcon_jax.method.network import apply_training, fields_of, variables_of, without_classifier
+from gensupcon_jax.method.network import (
+    WHOLE,
+    Microbatches,
+    TrainingCall,
+    apply_training,
+    fields_of,
+    variables_of,
+    without_classifier,
+)
 from gensupcon_jax.method.state import TrainState
 
 MODES = names_of("loss.mode")
@@ -104,6 +112,7 @@ def contrastive(
     classifier: nn.Module | None = None,
     label_smoothing: float | int = 0.0,
     diagnose_fn: Callable | None = None,
+    microbatches: Microbatches = WHOLE,
     axis_name: str | None = DATA_AXIS,
 ) -> Objective:
     """GenSCL: all views are anchors and contrasts (`all`), view 0 against the others (`one`), or queries against the
@@ -136,6 +145,7 @@ def contrastive(
         classifier=classifier,
         label_smoothing=label_smoothing,
         diagnose_fn=diagnose_fn,
+        call=TrainingCall(axis_name, microbatches=microbatches),
         axis_name=axis_name,
     )
     return Objective(*(functools.partial(part, setup) for part in (_initial_fields, _contrastive_loss, _predict)))
@@ -155,6 +165,7 @@ class _Contrastive(NamedTuple):
     classifier: nn.Module | None
     label_smoothing: float | int
     diagnose_fn: Callable | None
+    call: TrainingCall
     axis_name: str | None
 
     @property
@@ -217,7 +228,7 @@ def _encode(
     setup: _Contrastive, params, batch_stats, views: Float[Array, "batch view height width channel"], rng
 ) -> tuple[Float[Array, "image dim"], Float[Array, "batch view embedding"], Any]:
     (features, embeddings), batch_stats = apply_training(
-        setup.model, params, batch_stats, _join(views), rng, axis_name=setup.axis_name
+        setup.model, params, batch_stats, _join(views), rng, settings=setup.call
     )
     return features, embeddings.reshape(*views.shape[:2], -1), batch_stats
 
@@ -300,6 +311,7 @@ def cross_entropy(
     classifier: nn.Module,
     *,
     label_smoothing: float | int = 0.0,
+    microbatches: Microbatches = WHOLE,
     axis_name: str | None = DATA_AXIS,
 ) -> Objective:
     """Cross-entropy of a classifier on backbone features with (mixed) label distributions, for teachers and the baseline.
@@ -316,7 +328,12 @@ def cross_entropy(
 
     def loss(params, state: TrainState, frozen, batch: MixedBatch, rng) -> tuple[Float[Array, ""], Aux]:
         features, batch_stats = apply_training(
-            model, params, state.batch_stats, _join(batch.images), rng, axis_name=axis_name, method="features"
+            model,
+            params,
+            state.batch_stats,
+            _join(batch.images),
+            rng,
+            settings=TrainingCall(axis_name, "features", microbatches),
         )
         logits = _apply(classifier, {"params": params["classifier"]}, features)
         value, accuracy = _cross_entropy(logits, _join(batch.labels), label_smoothing, axis_name)

@@ -148,7 +148,8 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
 
     The step is lowered for CUDA nevertheless, so a step that no GPU could run is an error.
     """
-    planned = plan_step(_in_one_tile(config), sizes, sharding.abstract_mesh(num_devices))
+    planned = plan_step(_without_loops(config), sizes, sharding.abstract_mesh(num_devices))
+    in_parts = "microbatches compute the forward pass once more, which is not counted"
     started = time.monotonic()
     traced = planned.train_step_fn.trace(planned.state, planned.frozen, planned.batch, planned.seed_key)
     cost = traced.lower(lowering_platforms=("cuda",)).cost_analysis()
@@ -166,15 +167,15 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
         advice="",
         flops_per_image=float(cost["flops"]) / planned.images_per_device,
         compile_seconds=time.monotonic() - started,
-        assumptions=planned.assumptions,
+        assumptions=planned.assumptions + ((in_parts,) if config.microbatches > 1 else ()),
         **_NOT_COMPILED,
     )
 
 
-def _in_one_tile(config: ConfigDict) -> ConfigDict:
-    """The same loss without a loop: a program that is only lowered counts the body of a loop once."""
+def _without_loops(config: ConfigDict) -> ConfigDict:
+    """The same step without loops: a program that is only lowered counts the body of a loop once."""
     num_contrasts = config.batch_size * config.augment.num_views + config.momentum_encoder.queue_size
-    return with_fields(config, {"loss.tile_size": num_contrasts})
+    return with_fields(config, {"loss.tile_size": num_contrasts, "microbatches": 1})
 
 
 def state_memory(planned: PlannedStep) -> dict[str, float]:
@@ -315,7 +316,9 @@ def refused_bytes(message: str, fixed: float) -> tuple[float, float]:
 def _advice(config: ConfigDict, sizes: DataSizes, num_chips: int, *, share: float) -> str:
     """The nearest change that should fit; share: of the current images, as memory is assumed linear in the batch size."""
     dtype = [] if config.model.dtype == "bfloat16" else ["model.dtype=bfloat16"]
-    changes = ", ".join([*dtype, "more chips, or chips with more memory"])
+    changes = ", ".join(
+        [*_fewer_activations(config, num_chips, share), *dtype, "more chips, or chips with more memory"]
+    )
     for images in range(int(config.batch_size // num_chips * share * 0.95), 0, -1):
         try:
             check_planned(with_fields(config, {"batch_size": images * num_chips}), sizes, num_chips)
@@ -323,6 +326,17 @@ def _advice(config: ConfigDict, sizes: DataSizes, num_chips: int, *, share: floa
             continue  # the queue size or a mixing block does not divide
         return f"try --batch_size={images * num_chips} ({images} images per chip; an estimate), {changes}"
     return f"try {changes}"
+
+
+def _fewer_activations(config: ConfigDict, num_chips: int, share: float) -> list[str]:
+    """The smallest number of microbatches whose activations should fit; the program's own size is counted among them."""
+    local, now = config.batch_size // num_chips, config.microbatches
+    if config.objective == "linear_probe" or share <= 0:
+        return []
+    enough = (parts for parts in range(now + 1, local // 2 + 1) if local % parts == 0 and now / parts <= 0.95 * share)
+    return [
+        f"--config.microbatches={parts} (an estimate; one forward pass more)" for parts in [next(enough, None)] if parts
+    ]
 
 
 def gib(num_bytes: float) -> str:

@@ -15,6 +15,7 @@ from gensupcon_jax import verdicts
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.method import diagnostics, objectives, optimizer
+from gensupcon_jax.method.network import Microbatches
 from gensupcon_jax.method.state import TrainState, create_state
 from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
 from gensupcon_jax.models import Classifier, HeadedEncoder, build_model
@@ -149,13 +150,19 @@ def encoder_of(config: ConfigDict, data: DataShape) -> HeadedEncoder:
 
 
 def build_objective(
-    config: ConfigDict, data: DataShape, durations: Lengths, teacher: teachers.Teacher | None = None
+    config: ConfigDict,
+    data: DataShape,
+    durations: Lengths,
+    teacher: teachers.Teacher | None = None,
+    *,
+    unrolled: bool = False,
 ) -> objectives.Objective:
-    """The config's objective."""
+    """The config's objective; unrolled: microbatches without a loop, for a look inside."""
+    microbatches = Microbatches(config.microbatches, unrolled)
     model, classifier = encoder_of(config, data), Classifier(data.num_classes)
     smoothing = config.classifier.label_smoothing
     if config.objective == "cross_entropy":
-        return objectives.cross_entropy(model, classifier, label_smoothing=smoothing)
+        return objectives.cross_entropy(model, classifier, label_smoothing=smoothing, microbatches=microbatches)
     if config.objective == "linear_probe":
         return objectives.linear_probe(model, classifier, label_smoothing=smoothing)
     return objectives.contrastive(
@@ -167,6 +174,7 @@ def build_objective(
         teacher=_teacher_labels(config, data, teacher),
         classifier=classifier if config.classifier.beside else None,
         label_smoothing=smoothing,
+        microbatches=microbatches,
         diagnose_fn=functools.partial(
             _diagnose,
             scale=config.loss.temperature / (config.loss.base_temperature or config.loss.temperature),

@@ -79,7 +79,7 @@ def _device_problems(config: ConfigDict, num_devices: int) -> list[str]:
         local = local_batch_size(config.batch_size, num_devices)
     except UserError as error:
         return [str(error)]
-    problems = _exchange_problems(config, num_devices, local)
+    problems = _exchange_problems(config, num_devices, local) + _microbatch_problems(config, local)
     if config.mix.kind == "none" or local % config.mix.block == 0:
         return problems
     if local == 1:
@@ -93,6 +93,16 @@ def _device_problems(config: ConfigDict, num_devices: int) -> list[str]:
         *problems,
         f"mix.block is {config.mix.block}, which does not divide the {local} images per device; "
         f"allowed: {', '.join(map(str, divisors[-8:]))}",
+    ]
+
+
+def _microbatch_problems(config: ConfigDict, local: int) -> list[str]:
+    if local % config.microbatches == 0:
+        return []
+    divisors = [parts for parts in range(1, min(local, _LARGEST_BLOCK) + 1) if local % parts == 0]
+    return [
+        f"microbatches is {config.microbatches}, which does not divide the {local} images per device; "
+        f"allowed: {', '.join(map(str, divisors[:8]))}"
     ]
 
 
@@ -148,6 +158,14 @@ def _teacher(config: ConfigDict) -> list[str]:
     return problems
 
 
+def _microbatches(config: ConfigDict) -> list[str]:
+    if config.objective != "linear_probe" or config.microbatches == 1:
+        return []
+    return [
+        f"microbatches is {config.microbatches}; allowed with objective linear_probe: 1, as it keeps no activations"
+    ]
+
+
 def _probe(config: ConfigDict) -> list[str]:
     if config.objective != "linear_probe" or config.model.weights is not None:
         return []
@@ -177,6 +195,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
     (("objective", "loss.mode", "momentum_encoder.queue_size", "batch_size"), _contrasts),
     (("objective", "teacher.kind", "teacher.path"), _teacher),
     (("objective", "model.weights"), _probe),
+    (("objective", "microbatches"), _microbatches),
     (("optimizer.name", "optimizer.momentum", "optimizer.second_momentum"), _averages),
 )
 

@@ -12,7 +12,7 @@ from gensupcon_jax.cluster.watchdog import Watchdog
 from gensupcon_jax.data.input_pipeline import Prefetched
 from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.method.state import TrainState, abstract, saved_fields
-from gensupcon_jax.run import divergence
+from gensupcon_jax.run import assemble, divergence
 from gensupcon_jax.run.assemble import Lengths
 from gensupcon_jax.run.log import TrainingLog
 from gensupcon_jax.run.record import best_so_far, changed_versions, resumed_record
@@ -172,9 +172,10 @@ class _Loop:
         good_step = int(state.step)
         self._checkpoints.save(good_step, saved_fields(state), self.record)
         (batch,) = self.run.batches(good_step, good_step + 1)
-        parts = self.run.parts
+        run = self.run
+        objective = assemble.build_objective(run.config, run.data, run.lengths, run.teacher, unrolled=True)
         found = divergence.first_bad_value(
-            parts.objective, parts.view_fn, self.run.mesh, state, self.run.frozen, batch, self._seed_key
+            objective, run.parts.view_fn, run.mesh, state, run.frozen, batch, self._seed_key
         )
         self._checkpoints.close()
         raise UserError(

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.method.network import apply_training, fields_of
+from gensupcon_jax.method.network import TrainingCall, apply_training, fields_of
 
 IMAGES = jnp.ones((4, 2, 2, 1))
 
@@ -44,14 +44,14 @@ def test_new_statistics_are_returned_and_the_classifier_is_left_out():
     variables = Normalized().init(jax.random.key(0), IMAGES, train=False)
     params = variables["params"] | {"classifier": {"kernel": jnp.ones(3)}}
     _, changed = apply_training(
-        Normalized(), params, variables["batch_stats"], IMAGES, jax.random.key(1), axis_name=None
+        Normalized(), params, variables["batch_stats"], IMAGES, jax.random.key(1), settings=TrainingCall(None)
     )
     np.testing.assert_allclose(changed["BatchNorm_0"]["mean"], [0.1], rtol=1e-6)  # a tenth of the way from 0 to 1
 
 
 def test_dropout_follows_the_key():
     def draw(key):
-        output, changed = apply_training(Dropping(), {}, {}, IMAGES, key, axis_name=None)
+        output, changed = apply_training(Dropping(), {}, {}, IMAGES, key, settings=TrainingCall(None))
         assert changed == {}
         return np.asarray(output)
 
@@ -64,7 +64,7 @@ def test_each_device_draws_for_itself():
     mesh = sharding.make_mesh(jax.devices()[:2])
 
     def draw(images, key):
-        return apply_training(Dropping(), {}, {}, images, key, axis_name=sharding.DATA_AXIS)[0]
+        return apply_training(Dropping(), {}, {}, images, key, settings=TrainingCall(sharding.DATA_AXIS))[0]
 
     specs = (sharding.BATCH, PartitionSpec())
     drawn = jax.jit(jax.shard_map(draw, mesh=mesh, in_specs=specs, out_specs=sharding.BATCH))(

@@ -140,6 +140,24 @@ def test_the_advised_batch_size_is_one_that_training_accepts(share):
     assert "--batch_size" not in figures._advice(config, sizes, 16, share=0.3)  # under one block
 
 
+def test_microbatches_are_advised_where_they_should_fit():
+    config, sizes = imagenet.get_config(), known.data_sizes("tfds:imagenet2012")  # 64 images per chip on 16 chips
+    for share, parts in ((0.9, 2), (0.5, 4), (0.3, 4), (0.04, 32)):
+        assert f"--config.microbatches={parts} (an estimate" in figures._advice(config, sizes, 16, share=share)
+    config.microbatches = 4
+    assert "--config.microbatches=8 (" in figures._advice(config, sizes, 16, share=0.6)
+    assert "microbatches" not in figures._advice(config, sizes, 16, share=0.001)
+
+
+def test_flops_on_gpus_do_not_depend_on_the_number_of_parts():
+    whole, parts = (
+        compare.plan(tiny_config(microbatches=count), topologies=["gpu:1"], batch_sizes=[32], sizes=TINY._asdict())[0]
+        for count in (1, 4)
+    )
+    assert parts.flops_per_image == whole.flops_per_image
+    assert "microbatches compute the forward pass once more, which is not counted" in parts.assumptions
+
+
 # Shapes
 
 
