@@ -147,6 +147,18 @@ FIELDS: dict[str, Field] = {
         choice("drop", "carry"),
         "the incomplete last batch of an epoch; drop: left out, different images in each epoch; carry: begins the next epoch",
     ),
+    "dataset.sampling": Field(
+        "uniform",
+        choice("uniform", "balanced", "sqrt"),
+        "images of an epoch; uniform: every image once; balanced: as many of each class; sqrt: of a class with n images, in "
+        "proportion to the root of n",
+    ),
+    "dataset.imbalance_factor": Field(
+        None,
+        optional(above(1)),
+        "keep fewer training images of each later class, exponentially, so that the first class has this many times as many as "
+        "the last (arXiv 1901.05555); None: all",
+    ),
     "dataset.skip_damaged": Field(
         False, FLAG, "leave out images that cannot be decoded, and list them in the workdir; False: an error"
     ),
@@ -322,6 +334,13 @@ FIELDS: dict[str, Field] = {
         "similarity",
         choice("similarity", "count"),
         "similarity: divide by the sum of label similarities; count: by the number of contrasts (paper, Eq. 2)",
+        source=AUTHORS,
+    ),
+    "loss.denominator": Field(
+        "plain",
+        choice("plain", "balanced"),
+        "weights of the contrasts in the sum of the softmax; plain: 1; balanced: 1 / the number of contrasts of its class (BCL, "
+        "arXiv 2207.09052)",
         source=AUTHORS,
     ),
     "loss.label_similarity": Field(

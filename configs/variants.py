@@ -12,15 +12,20 @@ from gensupcon_jax.configs.fields import OURS
 VARIANTS = ("supcon", "genscl", "genscl_teacher", "cross_entropy", "teacher", "linear_probe")
 
 
+def check(variant: str, allowed: tuple[str, ...] = VARIANTS) -> None:
+    """ValueError for a name that is not one of a recipe's variants."""
+    if variant not in allowed:
+        close = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(variant, allowed, n=1))
+        raise ValueError(f"unknown variant {variant!r}; {close}allowed: {', '.join(allowed)}")
+
+
 def changes(variant: str, *, data_set: str, method: str, values: str, teacher: str = OURS) -> Changes:
     """The values of a variant and their sources.
 
     data_set: names the workdirs that later stages read.  method: source of mixing.  values: source of the numbers.
     teacher: source of the kind of teacher.  Raises ValueError for an unknown variant.
     """
-    if variant not in VARIANTS:
-        close = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(variant, VARIANTS, n=1))
-        raise ValueError(f"unknown variant {variant!r}; {close}allowed: {', '.join(VARIANTS)}")
+    check(variant)
     found: Changes = {}
     if variant in ("genscl", "genscl_teacher", "teacher"):
         found |= {"mix.kind": ("mixup_cutmix", method)}

@@ -5,13 +5,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gensupcon_jax.configs import cifar10, cifar100, digits, fashion_mnist, imagenet, variants
+from gensupcon_jax.configs import cifar10, cifar100, cifar100_lt, digits, fashion_mnist, imagenet, variants
 from gensupcon_jax.configs.common import Changes
 from gensupcon_jax.configs.fields import FIELDS, GROUPS
 from gensupcon_jax.run.config_check import rule_of
 
 DOCS = Path(__file__).parent
-RECIPES = (cifar10, cifar100, imagenet, fashion_mnist, digits)
+RECIPES = (cifar10, cifar100, cifar100_lt, imagenet, fashion_mnist, digits)
 BEGIN, END = "<!-- written by python -m docs.ledger -->\n", "<!-- end -->\n"
 
 
@@ -68,7 +68,9 @@ def _recipe_section(recipe: ModuleType) -> str:
     if recipe is digits:
         columns = {"value": departures(recipe.changes())}
     else:
-        columns = {variant: departures(recipe.changes(variant)) for variant in variants.VARIANTS}
+        columns = {
+            variant: departures(recipe.changes(variant)) for variant in getattr(recipe, "VARIANTS", variants.VARIANTS)
+        }
     names = sorted({name for changes in columns.values() for name in changes})
     rows = ([_code(name), *_cells(name, columns), _sources(name, columns)] for name in names)
     title = recipe.__name__.rpartition(".")[2]

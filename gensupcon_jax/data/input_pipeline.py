@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Int64, UInt8
 
 from gensupcon_jax.data import decoding
+from gensupcon_jax.data.sampling import sampled_order
 from gensupcon_jax.data.shapes import Batch
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 from gensupcon_jax.errors import UserError
@@ -28,6 +29,13 @@ class HostCrops(NamedTuple):
     num_views: int
     scale: tuple[float | int, float | int] | None
     ratio: tuple[float | int, float | int]
+
+
+class Order(NamedTuple):
+    """The order of the training images: what becomes of an incomplete last batch, and how often each class is drawn."""
+
+    remainder: str = "drop"
+    sampling: str = "uniform"
 
 
 def steps_per_epoch(num_examples: int, batch_size: int, remainder: str = "drop") -> int:
@@ -50,11 +58,28 @@ def epoch_order(seed: int, epoch: int, num_examples: int) -> Int64[np.ndarray, "
     return np.argsort(random_bits, kind="stable")
 
 
-class EpochOrders:
-    """The images of the global batch of any step; the orders of the two most recent epochs are cached."""
+_EVERY_IMAGE_ONCE = Order()
 
-    def __init__(self, *, seed: int, num_examples: int, batch_size: int, remainder: str):
-        self._seed, self._num_examples, self._batch_size, self._remainder = seed, num_examples, batch_size, remainder
+
+class EpochOrders:
+    """The images of the global batch of any step; the orders of the two most recent epochs are cached.
+
+    classes: of all images; not needed if every image is drawn once per epoch (`order.sampling` "uniform").
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        num_examples: int,
+        batch_size: int,
+        order: Order = _EVERY_IMAGE_ONCE,
+        classes: Int[np.ndarray, "example"] | None = None,
+    ):
+        if order.sampling != "uniform" and classes is None:
+            raise TypeError(f"sampling is {order.sampling!r}, which needs the classes of all images, not None")
+        self._seed, self._num_examples, self._batch_size = seed, num_examples, batch_size
+        self._remainder, self._sampling, self._classes = order.remainder, order.sampling, classes
         self._per_epoch = steps_per_epoch(num_examples, batch_size)
         self._orders: dict[int, np.ndarray] = {}
 
@@ -74,8 +99,13 @@ class EpochOrders:
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
             kept = {number: order for number, order in self._orders.items() if number == epoch - 1}
-            self._orders = kept | {epoch: epoch_order(self._seed, epoch, self._num_examples)}
+            self._orders = kept | {epoch: self._new_order(epoch)}
         return self._orders[epoch]
+
+    def _new_order(self, epoch: int) -> np.ndarray:
+        if self._sampling == "uniform" or self._classes is None:
+            return epoch_order(self._seed, epoch, self._num_examples)
+        return sampled_order(self._seed, epoch, self._classes, self._sampling)
 
 
 def train_batches(
@@ -85,7 +115,7 @@ def train_batches(
     batch_size: int,
     steps: range,
     sharding: jax.sharding.Sharding,
-    remainder: str = "drop",
+    order: Order = _EVERY_IMAGE_ONCE,
     crops: HostCrops | None = None,
 ) -> Iterator[Batch]:
     """The batches of these steps; each host reads only its share.
@@ -93,7 +123,8 @@ def train_batches(
     crops: of encoded images; images in memory are cropped on the device. Batches are a function of (seed, step) only: they
     depend neither on the first step nor on the number of hosts and devices.
     """
-    orders = EpochOrders(seed=seed, num_examples=split.num_images, batch_size=batch_size, remainder=remainder)
+    classes = None if order.sampling == "uniform" else split.classes
+    orders = EpochOrders(seed=seed, num_examples=split.num_images, batch_size=batch_size, order=order, classes=classes)
     share = local_rows(batch_size, sharding)
     if isinstance(split, EncodedSplit):
         if crops is None:

@@ -13,7 +13,7 @@ from gensupcon_jax.evaluation.kept_neighbors import KeptNeighbors, fits
 from gensupcon_jax.evaluation.kept_probe import FittedProbe
 from gensupcon_jax.evaluation.knn import evaluate_knn
 from gensupcon_jax.evaluation.measures import measured
-from gensupcon_jax.evaluation.outcome import Number, Outcome, top1
+from gensupcon_jax.evaluation.outcome import Number, Outcome, per_class_top1, top1
 from gensupcon_jax.evaluation.probe import evaluate_linear
 
 
@@ -38,6 +38,7 @@ class Evaluation(NamedTuple):
     """
 
     step: int
+    num_classes: int
     linear: Outcome | None
     knn: Outcome
     raw_pixels: Outcome | None
@@ -83,6 +84,7 @@ def evaluate_network(
     keeps_neighbors = probe is None and classifier is None and fits(features["train"])
     return Evaluation(
         step=step,
+        num_classes=settings.knn["num_classes"],
         linear=probe and probe.outcome,
         knn=nearest,
         raw_pixels=earlier.raw_pixels if earlier else _evaluate_pixels(dataset, settings),
@@ -125,13 +127,23 @@ def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, extraction: dic
 
 
 def numbers_of(evaluation: Evaluation) -> dict[str, Any]:
-    """Top-1 of each outcome on both splits, in percent, the chosen settings, and the measures."""
+    """Top-1 of each outcome on both splits, in percent, the chosen settings, and the measures.
+
+    macro_top1: the mean over classes of per_class_top1 on the test split, in which a rare class counts as much as any other.
+    """
     made = evaluation.outcomes()
     classes = evaluation.test.classes
+    of_classes = {
+        name: per_class_top1(outcome.test_predictions, classes, evaluation.num_classes)
+        for name, outcome in made.items()
+    }
     results: dict[str, Any] = {
         f"{name}_top1": top1(outcome.test_predictions, classes) for name, outcome in made.items()
     }
     results |= {f"{name}_validation_top1": outcome.validation_top1 for name, outcome in made.items()}
+    for name, values in of_classes.items():
+        results[f"{name}_macro_top1"] = float(np.mean([value for value in values if value is not None]))
+    results["per_class_top1"] = of_classes
     settings = {"linear": "linear_penalty", "knn": "knn_neighbors", "raw_pixel_knn": "raw_pixel_knn_neighbors"}
     results |= {settings[name]: outcome.setting for name, outcome in made.items() if name in settings}
     if evaluation.measures:

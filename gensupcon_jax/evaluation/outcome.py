@@ -19,3 +19,15 @@ class Outcome(NamedTuple):
 def top1(predictions: Int[np.ndarray, "example"], classes: Int[np.ndarray, "example"]) -> float:
     """Share of correct predictions, in percent."""
     return 100.0 * float(np.mean(predictions == classes))
+
+
+def per_class_top1(
+    predictions: Int[np.ndarray, "example"], classes: Int[np.ndarray, "example"], num_classes: int
+) -> list[float | None]:
+    """For each class, the share of its images that are predicted right, in percent (recall); None for a class without images.
+
+    >>> per_class_top1(np.array([0, 1, 1]), np.array([0, 0, 1]), 3)
+    [50.0, 100.0, None]
+    """
+    shares = (predictions[classes == number] == number for number in range(num_classes))
+    return [100.0 * float(share.mean()) if len(share) else None for share in shares]

@@ -9,13 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from gensupcon_jax import losses
 from gensupcon_jax.cluster.sharding import DATA_AXIS
 from gensupcon_jax.collectives import exchanged
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.method.denominators import class_balanced_weights
 from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
 from gensupcon_jax.method.network import (
     WHOLE,
@@ -104,6 +105,7 @@ def contrastive(
     base_temperature: float | int | None = None,
     normalizer: str = "similarity",
     label_similarity: str = "cosine",
+    denominator: str = "plain",
     tile_size: int | None = None,
     num_views: int = 2,
     num_classes: int | None = None,
@@ -120,7 +122,8 @@ def contrastive(
 
     `loss` runs inside `shard_map`; it is the mean over the valid anchors of all devices (paper, Eq. 2; authors' code). With a
     teacher it is loss(labels) + weight x loss(probabilities), or only the latter where the weight is inf (authors' code).
-    A classifier is trained on the features, without gradient to the encoder. Raises UserError for an unknown mode.
+    denominator: "balanced" weights the contrasts by `denominators.class_balanced_weights`. A classifier is trained on the
+    features, without gradient to the encoder. Raises UserError for an unknown mode.
     """
     if mode not in MODES:
         raise UserError(f"loss.mode is {mode!r}; allowed: {', '.join(MODES)}")
@@ -137,6 +140,7 @@ def contrastive(
         model=model,
         mode=mode,
         loss_settings=settings,
+        denominator=denominator,
         num_classes=num_classes,
         momentum=momentum,
         num_key_views=num_key_views,
@@ -157,6 +161,7 @@ class _Contrastive(NamedTuple):
     model: nn.Module
     mode: str
     loss_settings: dict[str, Any]
+    denominator: str
     num_classes: int | None
     momentum: Momentum | None
     num_key_views: int
@@ -278,7 +283,9 @@ def _compared(
     setup: _Contrastive, pairs: list["Pair"], filled: Bool[Array, " key"] | None
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss of labels and teacher, and its metrics."""
-    weights_fn = functools.partial(_contrast_weights, filled=filled)
+    weights_fn = functools.partial(
+        _contrast_weights, filled=filled, denominator=setup.denominator, axis_name=setup.axis_name
+    )
     with jax.named_scope("loss"):
         of_labels = _loss_of(pairs, "labels", weights_fn, setup.loss_settings)
         value: Any = of_labels.mean()
@@ -375,7 +382,13 @@ def linear_probe(
 
 
 def contrastive_chance_loss(
-    labels: Float[Array, "batch view class"], *, mode: str, queue_size: int = 0, symmetric: bool = False, **settings
+    labels: Float[Array, "batch view class"],
+    *,
+    mode: str,
+    denominator: str = "plain",
+    queue_size: int = 0,
+    symmetric: bool = False,
+    **settings,
 ) -> float:
     """The loss of a whole batch whose embeddings are all equal, that of a network that has learned nothing.
 
@@ -394,7 +407,8 @@ def contrastive_chance_loss(
         queued = {"labels": repeated, "embeddings": jnp.zeros((queue_size, 1))}
     settings = {name: value for name, value in settings.items() if name != "tile_size" or value is not None}
     pairs = _pairs(values, queued, mode=mode, symmetric=symmetric)
-    return float(_loss_of(pairs, "labels", lambda contrasts: None, settings).mean())
+    weights_fn = functools.partial(_contrast_weights, filled=None, denominator=denominator, axis_name=None)
+    return float(_loss_of(pairs, "labels", weights_fn, settings).mean())
 
 
 class Pair(NamedTuple):
@@ -431,7 +445,7 @@ def _loss_of(pairs: list[Pair], labels: str, weights_fn: Callable, settings: dic
     parts = []
     for anchors, contrasts in pairs:
         others = () if contrasts is None else (contrasts["embeddings"], contrasts[labels])
-        weights = None if contrasts is None else weights_fn(contrasts["embeddings"])
+        weights = weights_fn((anchors if contrasts is None else contrasts)[labels])
         parts.append(
             losses.generalized_contrastive_loss(
                 anchors["embeddings"], anchors[labels], *others, contrast_weights=weights, **settings
@@ -442,12 +456,17 @@ def _loss_of(pairs: list[Pair], labels: str, weights_fn: Callable, settings: dic
 
 
 def _contrast_weights(
-    contrasts: Float[Array, "contrast dim"], filled: Bool[Array, " key"] | None
-) -> Bool[Array, " contrast"] | None:
-    """Which contrasts count: all keys of this batch, and the filled part of the queue."""
-    if filled is None:
-        return None
-    return jnp.concatenate([jnp.ones(len(contrasts) - len(filled), bool), filled])
+    labels: Float[Array, "contrast class"],
+    *,
+    filled: Bool[Array, " key"] | None,
+    denominator: str,
+    axis_name: str | None,
+) -> Shaped[Array, " contrast"] | None:
+    """The weights of the contrasts with these labels: of all keys of this batch, and of the filled part of the queue."""
+    allowed = None
+    if filled is not None:
+        allowed = jnp.concatenate([jnp.ones(len(labels) - len(filled), bool), filled])
+    return allowed if denominator == "plain" else class_balanced_weights(labels, allowed, axis_name=axis_name)
 
 
 def _cross_entropy(

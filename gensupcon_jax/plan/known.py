@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gensupcon_jax.data.long_tail import long_tail_sizes
 from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.errors import UserError
 
@@ -22,10 +23,15 @@ class DataSizes(NamedTuple):
     is_encoded: bool = False
     is_whole: bool = False
 
-    def num_train_images(self, validation_fraction: float, train_images: int | None) -> int:
-        """The number of images to train on, at most `dataset.train_images`."""
+    def num_train_images(
+        self, validation_fraction: float, train_images: int | None, imbalance_factor: float | None = None
+    ) -> int:
+        """The number of images to train on, at most `dataset.train_images`, long-tailed if there is a factor."""
         cut = round(self.num_images * validation_fraction) if self.is_whole else 0
-        return min(self.num_images - cut, train_images or self.num_images)
+        num_images = min(self.num_images - cut, train_images or self.num_images)
+        if imbalance_factor is None:
+            return num_images
+        return int(long_tail_sizes(num_images // self.num_classes, self.num_classes, imbalance_factor).sum())
 
     def shape(self, name: str) -> DataShape:
         """The shape for `assemble`; the statistics are placeholders, which change no cost."""

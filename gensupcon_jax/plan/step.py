@@ -45,7 +45,8 @@ def check_planned(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Non
 
 def num_train_images(config: ConfigDict, sizes: DataSizes) -> int:
     """The number of images per epoch."""
-    return sizes.num_train_images(config.dataset.validation_fraction, config.dataset.train_images)
+    fields = config.dataset
+    return sizes.num_train_images(fields.validation_fraction, fields.train_images, fields.imbalance_factor)
 
 
 def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -> PlannedStep:

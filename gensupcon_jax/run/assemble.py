@@ -286,7 +286,7 @@ def _diagnose(
     first = pairs[0]
     anchors, contrasts = _labeled(first.anchors), None if first.contrasts is None else _labeled(first.contrasts)
     settings = {
-        "contrast_weights": None if contrasts is None else weights_fn(contrasts.embeddings),
+        "contrast_weights": weights_fn((contrasts or anchors).labels),
         "label_similarity": label_similarity,
         "axis_name": axis_name,
     }

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from gensupcon_jax.cluster import processes, sharding
 from gensupcon_jax.data import datasets, input_pipeline
+from gensupcon_jax.data.long_tail import with_long_tail
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.evaluation import final
 from gensupcon_jax.method.state import TrainState, state_shardings
@@ -94,7 +95,7 @@ class Run:
             batch_size=self.config.batch_size,
             steps=range(start_step, end_step),
             sharding=placement or sharding.batch_sharding(self.mesh),
-            remainder=self.config.dataset.remainder,
+            order=input_pipeline.Order(self.config.dataset.remainder, self.config.dataset.sampling),
             crops=input_pipeline.HostCrops(augment.num_views, scale, tuple(augment.crop_ratio)),
         )
 
@@ -203,7 +204,7 @@ def say(text: str) -> None:
 
 
 def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | None = None) -> datasets.Dataset:
-    """The data that the config names, or the given data, with `dataset.train_images` training images."""
+    """The data that the config names, or the given data, with the training images that the config asks for."""
     if given is None:
         reading = {name: config.dataset[name] for name in datasets.Reading._fields if name in config.dataset}
         dataset = datasets.load(config.dataset.name, cache_folder=folder.parent / workdir.DATA_CACHE, **reading)
@@ -212,6 +213,8 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
         dataset = datasets.seen_at(given, config.dataset.image_size)
     if config.dataset.train_images is not None:
         dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)
+    if config.dataset.imbalance_factor is not None:
+        dataset = with_long_tail(dataset, config.dataset.imbalance_factor)
     return dataset
 
 

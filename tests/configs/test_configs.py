@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.cluster import sharding
-from gensupcon_jax.configs import cifar10, cifar100, digits, fashion_mnist, imagenet, variants
+from gensupcon_jax.configs import cifar10, cifar100, cifar100_lt, digits, fashion_mnist, imagenet, variants
 from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.run import assemble
 from gensupcon_jax.run.config_check import check_config
@@ -15,6 +15,7 @@ from gensupcon_jax.weights import teachers
 DATA = {  # image size, channels, classes, training images
     cifar10: (32, 3, 10, 45_000),
     cifar100: (32, 3, 100, 45_000),
+    cifar100_lt: (32, 3, 100, 9_754),
     fashion_mnist: (28, 1, 10, 54_000),
     imagenet: (224, 3, 1000, 1_153_051),
 }
@@ -22,8 +23,8 @@ DATA = {  # image size, channels, classes, training images
 ALL = [
     (recipe, variant)
     for recipe in DATA
-    for variant in variants.VARIANTS
-    if recipe is not cifar100 or variant == "genscl_teacher"
+    for variant in getattr(recipe, "VARIANTS", variants.VARIANTS)
+    if (recipe is not cifar100 or variant == "genscl_teacher") and (recipe, variant) != (cifar100_lt, "supcon")
 ]
 
 
@@ -107,6 +108,8 @@ def test_an_unknown_variant_is_named():
 
 def test_every_recipe_documents_the_command_of_every_stage():
     for recipe in DATA:
-        for variant in ("teacher", "genscl_teacher", "linear_probe"):
+        for variant in (
+            ("balanced", "linear_probe") if recipe is cifar100_lt else ("teacher", "genscl_teacher", "linear_probe")
+        ):
             assert f"--config configs/{name_of(recipe)}.py:{variant}" in recipe.__doc__
     assert "--config configs/digits.py" in digits.__doc__

@@ -13,6 +13,7 @@ from gensupcon_jax.data import datasets, decoding, input_pipeline
 from gensupcon_jax.data.input_pipeline import (
     EpochOrders,
     HostCrops,
+    Order,
     Prefetched,
     epoch_order,
     local_rows,
@@ -99,15 +100,15 @@ def test_evaluation_covers_every_image_once_in_order(num):
 
 
 def test_a_remainder_is_dropped_or_carried():
-    dropped = EpochOrders(seed=5, num_examples=23, batch_size=8, remainder="drop")
+    dropped = EpochOrders(seed=5, num_examples=23, batch_size=8)
     assert steps_per_epoch(23, 8) == 2
     assert np.concatenate([dropped.indices(step) for step in (2, 3)]).tolist() == epoch_order(5, 1, 23)[:16].tolist()
-    carried = EpochOrders(seed=5, num_examples=23, batch_size=8, remainder="carry")
+    carried = EpochOrders(seed=5, num_examples=23, batch_size=8, order=Order("carry"))
     assert steps_per_epoch(23, 8, "carry") == 3
     seen = np.concatenate([carried.indices(step) for step in range(23)])  # 8 epochs
     assert seen.tolist() == np.concatenate([epoch_order(5, epoch, 23) for epoch in range(8)]).tolist()
     assert (
-        EpochOrders(seed=5, num_examples=23, batch_size=8, remainder="carry").indices(17).tolist()
+        EpochOrders(seed=5, num_examples=23, batch_size=8, order=Order("carry")).indices(17).tolist()
         == seen[136:144].tolist()
     )
 
@@ -131,7 +132,7 @@ def hashes(split, start, end, *, seed=0, devices=1, batch_size=8, remainder="dro
         batch_size=batch_size,
         steps=range(start, end),
         sharding=sharding.batch_sharding(mesh),
-        remainder=remainder,
+        order=Order(remainder),
         crops=HostCrops(2, scale, (3 / 4, 4 / 3)),
     )
     return [
@@ -174,7 +175,7 @@ def test_evaluation_covers_every_encoded_image_once_in_order(trees, batch_size, 
 
 @pytest.mark.parametrize("num_hosts", [2, 4])
 def test_the_shares_of_several_hosts_form_the_batch_of_one_host(trees, num_hosts):
-    orders = EpochOrders(seed=3, num_examples=trees.train.num_images, batch_size=8, remainder="drop")
+    orders = EpochOrders(seed=3, num_examples=trees.train.num_images, batch_size=8)
 
     def crops_of(share, step):
         indices = orders.indices(step)[share]

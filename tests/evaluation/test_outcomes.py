@@ -6,7 +6,7 @@ import pytest
 
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.datasets import digits, from_arrays
-from gensupcon_jax.evaluation import features, knn, outcome, probe
+from gensupcon_jax.evaluation import features, final, knn, outcome, probe
 from gensupcon_jax.evaluation.features import Features
 
 # Directions at 0, 10, 90 and 100 degrees; lengths do not matter to a cosine.
@@ -119,3 +119,16 @@ def test_features_of_every_image_once_on_any_number_of_devices():
         found = features.dataset_features(feature_fn, dataset, ("train", "test"), **extraction)
         np.testing.assert_array_equal(found["train"].values, dataset.train.images.reshape(-1, 16))
         np.testing.assert_array_equal(found["test"].classes, dataset.test.labels.argmax(1))
+
+
+def test_a_rare_class_counts_as_much_as_any_other_in_the_macro_average():
+    classes, predictions = np.array([0] * 8 + [1, 1]), np.array([0] * 8 + [0, 1])
+    assert outcome.top1(predictions, classes) == 90.0
+    assert outcome.per_class_top1(predictions, classes, 3) == [100.0, 50.0, None]
+    empty = Features(np.zeros((10, 2), np.float32), classes)
+    of_knn = outcome.Outcome(5, 80.0, predictions)
+    settings = {"linear": None, "raw_pixels": None, "classifier": None, "probe": None, "neighbors": None}
+    evaluation = final.Evaluation(step=1, num_classes=3, knn=of_knn, test=empty, measures={}, **settings)
+    numbers = final.numbers_of(evaluation)
+    assert numbers["knn_macro_top1"] == 75.0
+    assert numbers["per_class_top1"] == {"knn": [100.0, 50.0, None]}

@@ -167,7 +167,7 @@ def test_the_state_per_device_is_counted_exactly():
     memory = figures.state_memory(planned)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(planned.state.params))
     assert memory["parameters"] == 4 * parameters
-    assert memory["queue"] == 64 / 8 * (8 + 4) * 4  # keys per device x (embedding + labels) x float32
+    assert memory["queue"] == 64 / 8 * (8 + 4 + 1) * 4  # keys per device x (embedding + labels + filled) x float32
     assert memory["EMA"] == memory["parameters"] + memory["running statistics"]
     assert memory["batch of images"] == 32 / 8 * (8 * 8 * 1 + 4 * 4)
 
@@ -176,6 +176,7 @@ def test_training_images_exclude_the_validation_split():
     assert known.data_sizes("tfds:imagenet2012").num_train_images(0.01, None) == 1_268_355
     assert known.data_sizes("tfds:cifar10").num_train_images(0.1, None) == 45_000
     assert known.data_sizes("tfds:cifar10").num_train_images(0.1, 500) == 500
+    assert known.data_sizes("tfds:cifar100").num_train_images(0.1, None, 100.0) == 9_754
     assert known.data_sizes("digits").num_train_images(0.1, None) == 1_077
     assert known.data_sizes("tfds:cifar10", num_images=123).num_train_images(0.1, None) == 123
 
