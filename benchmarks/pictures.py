@@ -14,7 +14,7 @@ import numpy as np
 from gensupcon_jax.data.datasets import digits
 from gensupcon_jax.data.splits import Split
 from gensupcon_jax.losses import dense_contrastive_loss, label_similarity, latent_similarity
-from gensupcon_jax.models import build_model
+from gensupcon_jax.models import ENCODER_FIELDS, build_model
 from gensupcon_jax.report.drawing import BLUE, EDGE, INK, MUTED, ORANGE, new_figure, picture_style
 from gensupcon_jax.report.similarity import class_order, similarity_correlation
 from gensupcon_jax.store.saved_runs import SavedRun, read_run
@@ -68,7 +68,7 @@ def embed(run: SavedRun, test: Split) -> Embedded:
     images, labels = images[:, 0], labels[:, 0]
     order = class_order(np.asarray(labels))
     images, labels = images[order], labels[order]
-    fields = {name: value for name, value in run.config.model.items() if name != "weights"}
+    fields = {name: value for name, value in run.config.model.items() if name in ENCODER_FIELDS}
     model = build_model(image_size=images.shape[1], **fields)
     inputs = normalize(images, *(np.asarray(run.description[name], np.float32) for name in ("mean", "std")))
     untrained = model.init(jax.random.key(run.config.seed), inputs, train=False)

@@ -7,8 +7,10 @@ from gensupcon_jax.configs.rules import (
     BELOW_ONE,
     CHANNELS,
     FLAG,
+    ONE_OR_THREE,
     PATH,
     SPLIT_NAME,
+    STEP,
     WEIGHT,
     Named,
     Rule,
@@ -126,6 +128,12 @@ FIELDS: dict[str, Field] = {
         optional(integer(1)),
         "height and width of the network's input; None: those of the images, or 32 to 224 by their sizes",
         "pixels",
+    ),
+    "dataset.channels": Field(
+        None,
+        optional(ONE_OR_THREE),
+        "channels of the network's input; images are converted when they are read: 1: color becomes gray (ITU-R 601); "
+        "3: gray is repeated; None: those of the images, or 3 for gray images if the encoder in model.weights takes 3",
     ),
     "dataset.center_share": Field(
         0.875,
@@ -304,6 +312,18 @@ FIELDS: dict[str, Field] = {
     "model.weights": Field(
         None, optional(PATH), "initial weights, a workdir or a .safetensors or .pth file; None: drawn from the seed"
     ),
+    "model.weights_step": Field(
+        None,
+        optional(STEP),
+        "which step of the workdir in model.weights; best: by its validation; None: last",
+    ),
+    "model.mean": Field(
+        None,
+        optional(CHANNELS),
+        "mean of each channel that images are normalized with, on the scale 0..1; None: that of model.weights, else of the "
+        "training images",
+    ),
+    "model.std": Field(None, optional(CHANNELS), "the same for the standard deviation"),
     "model.batch_norm": Field(
         "sync",
         choice("sync", "local"),
@@ -374,6 +394,7 @@ FIELDS: dict[str, Field] = {
         "callable: a Python function",
     ),
     "teacher.path": Field(None, optional(PATH), "the workdir or the file"),
+    "teacher.weights_step": Field(None, optional(STEP), "which step of a workdir; best: by its validation; None: last"),
     "teacher.architecture": Field(
         "resnet50", Named("encoders"), "encoder of the teacher, for kind weights; computes in model.dtype"
     ),
@@ -386,7 +407,8 @@ FIELDS: dict[str, Field] = {
     "teacher.mean": Field(
         None,
         optional(CHANNELS),
-        "mean of each channel of its training images, on the scale 0..1; None: that of the workdir, else of the data",
+        "mean of each channel of its training images, on the scale 0..1; None: that of the workdir, or of a file that says it, "
+        "else of the data",
     ),
     "teacher.std": Field(None, optional(CHANNELS), "the same for the standard deviation"),
     "teacher.weight": Field(

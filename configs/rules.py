@@ -162,6 +162,13 @@ CHANNELS = Rule(
     ((0.5,), (0.5, 0.4, 0.3), [0, 1, 1]),
     ((0.5, 0.5), (NAN,), "x", 0.5),
 )
+ONE_OR_THREE = Rule("1 or 3", lambda value: is_number(value) and value in (1, 3), (1, 3), (0, 2, 4, "3", 1.5))
+STEP = Rule(
+    "last, best, or the number of a saved step",
+    lambda value: value in ("last", "best") or (is_number(value) and isinstance(value, int) and value >= 0),
+    ("last", "best", 0, 12),
+    ("first", -1, 1.5, ""),
+)
 BELOW_ONE = Rule(
     "a number from 0 to below 1", lambda value: is_number(value) and 0 <= value < 1, (0, 0.9), (1, -0.1, NAN)
 )

@@ -1,8 +1,11 @@
-"""Mean and standard deviation of each channel of images, from counts of the 256 values."""
+"""Channels of images: mean and standard deviation of each, from counts of the 256 values; gray from color and back."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from gensupcon_jax.gray import PIL_GRAY
+
+_TILE = 1024  # images
 Statistics = tuple[Float[np.ndarray, "channel"], Float[np.ndarray, "channel"]]
 
 
@@ -28,3 +31,22 @@ def statistics_of_moments(moments: Float[np.ndarray, "moment=2 channel"]) -> Sta
     variance = square - mean**2
     std = np.where(variance > 1e-12, np.sqrt(np.maximum(variance, 0)), 1.0)
     return mean.astype(np.float32), std.astype(np.float32)
+
+
+def to_gray(images: np.ndarray) -> np.ndarray:
+    """Luma (ITU-R 601) in one channel; gray pixels keep their value."""
+    return np.round(images.astype(np.float32) @ np.array(PIL_GRAY, np.float32))[..., None].astype(np.uint8)
+
+
+def converted(
+    images: UInt8[np.ndarray, "example height width channel"], num_channels: int
+) -> UInt8[np.ndarray, "example height width {num_channels}"]:
+    """Images in 1 channel, by `to_gray`, or in 3 equal ones; unchanged if they have this number."""
+    if images.shape[-1] == num_channels:
+        return images
+    if num_channels == 3:
+        return np.repeat(images, 3, axis=-1)
+    gray = np.empty((*images.shape[:-1], 1), np.uint8)
+    for start in range(0, len(images), _TILE):  # in tiles: a float32 copy of all would take four times their memory
+        gray[start : start + _TILE] = to_gray(images[start : start + _TILE])
+    return gray

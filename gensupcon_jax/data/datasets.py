@@ -16,7 +16,7 @@ from gensupcon_jax.data.arrays import (
     class_names_of,
     distributions,
 )
-from gensupcon_jax.data.channels import channel_statistics
+from gensupcon_jax.data.channels import channel_statistics, converted
 from gensupcon_jax.data.cuts import check_fractions, cut, cut_off, cut_sizes, rare_class, refuse_one_class
 from gensupcon_jax.data.encoded_sets import Reading, evaluated_splits, from_listings, is_labeled
 from gensupcon_jax.data.listing import Listing
@@ -102,7 +102,7 @@ def load(name: str, **settings: Any) -> Dataset:
     """The data set of `dataset.name`; settings are fields of `Reading`; UserError for an unknown name."""
     reading = Reading(**settings)
     form, rest = source_of(name)
-    dataset = SOURCES[form](rest, reading)
+    dataset = in_channels(SOURCES[form](rest, reading), reading.channels)
     return dataset if dataset.is_encoded else seen_at(dataset, reading.image_size)
 
 
@@ -118,6 +118,31 @@ def source_of(name: str) -> tuple[str, str]:
 def seen_at(dataset: Dataset, image_size: int | None) -> Dataset:
     """The data set with images that the device resizes to this size; None: not resized."""
     return dataclasses.replace(dataset, resized=image_size)
+
+
+def in_channels(dataset: Dataset, num_channels: int | None) -> Dataset:
+    """The data set with images of 1 or 3 channels, in the same order: color becomes gray, gray is repeated; None: unchanged.
+
+    Raises UserError for encoded color images, whose gray statistics are measured only where they are read.
+    """
+    if num_channels in (None, dataset.num_channels):
+        return dataset
+    splits: dict[str, Any] = {}
+    for name in ("train", "validation", "test"):
+        split = getattr(dataset, name)
+        if isinstance(split, EncodedSplit):
+            splits[name] = dataclasses.replace(split, num_channels=num_channels)
+        else:
+            splits[name] = Split(converted(split.images, num_channels), split.labels)
+    statistics = dataset.statistics
+    if statistics is not None and num_channels == 1:
+        raise UserError(
+            f"dataset.channels is 1, but the encoded images of {dataset.name} have been read in 3 channels; "
+            "pass Reading(channels=1) where they are read, or set dataset.channels to None"
+        )
+    if statistics is not None:
+        statistics = (np.repeat(statistics[0], 3), np.repeat(statistics[1], 3))
+    return dataclasses.replace(dataset, **splits, statistics=statistics)
 
 
 def digits() -> Dataset:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from gensupcon_jax.data.channels import to_gray
 from gensupcon_jax.data.splits import EncodedSplit, Headers
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.gray import PIL_GRAY
 from gensupcon_jax.text import one_line
 
 _CROP_ATTEMPTS = 10  # as torchvision
@@ -278,11 +278,6 @@ def _turned(images: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         images = images[..., ::-1, :]
     return images if orientation == 1 else np.ascontiguousarray(images)
-
-
-def to_gray(images: np.ndarray) -> np.ndarray:
-    """Luma (ITU-R 601) in one channel; gray pixels keep their value."""
-    return np.round(images.astype(np.float32) @ np.array(PIL_GRAY, np.float32))[..., None].astype(np.uint8)
 
 
 def _keep_freed_memory() -> None:

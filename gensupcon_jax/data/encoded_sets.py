@@ -31,6 +31,7 @@ class Reading(NamedTuple):
     validation_fraction: float | int = 0.1
     test_fraction: float | int = 0.2
     image_size: int | None = None
+    channels: int | None = None
     center_share: float | int = 0.875
     memory_limit: float | int = 2048
     skip_damaged: bool = False
@@ -98,12 +99,12 @@ def from_listings(name: str, listings: dict[str, Listing], num_classes: int, rea
 def _with_common_shape(
     wholes: dict[str, EncodedSplit], problems: dict[str, list], reading: Reading
 ) -> dict[str, EncodedSplit]:
-    """The splits with one image size and one number of channels, derived from the data."""
+    """The splits with one image size and one number of channels, derived from the data if they are not given."""
     sizes = wholes["train"].headers.sizes[_intact(problems["train"])]
     is_gray = all(split.headers.gray[_intact(problems[where])].all() for where, split in wholes.items())
     seen = {
         "image_size": reading.image_size or _usual_size(sizes),
-        "num_channels": 1 if is_gray else 3,
+        "num_channels": reading.channels or (1 if is_gray else 3),
         "center_share": reading.center_share,
         "num_threads": reading.num_threads,
     }

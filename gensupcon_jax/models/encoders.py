@@ -19,6 +19,8 @@ HEADS = names_of("model.head")
 DTYPES = {name: getattr(jnp, name) for name in names_of("model.dtype")}
 BATCH_NORMS = names_of("model.batch_norm")
 BACKBONE_FIELDS = ("name", "stem", "width", "pool", "dtype")  # fields of a config's `model` that the features depend on
+# Those that the network depends on; the other fields of `model` say where its weights and its normalization come from.
+ENCODER_FIELDS = (*BACKBONE_FIELDS, "batch_norm", "head", "head_hidden_dim", "embedding_dim")
 LARGEST_CIFAR_STEM_SIZE = 64  # pixels, as in Tiny ImageNet: the ImageNet stem would leave 2x2 positions at the end
 
 

@@ -18,7 +18,7 @@ from gensupcon_jax.method import diagnostics, objectives, optimizer
 from gensupcon_jax.method.network import Microbatches
 from gensupcon_jax.method.state import TrainState, create_state
 from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
-from gensupcon_jax.models import Classifier, HeadedEncoder, build_model
+from gensupcon_jax.models import ENCODER_FIELDS, Classifier, HeadedEncoder, build_model
 from gensupcon_jax.run.durations import duration_steps
 from gensupcon_jax.views.augment import build_augment_fn, normalize, resize
 from gensupcon_jax.views.mixing import build_mix_fn
@@ -145,7 +145,7 @@ def build_parts(
 
 def encoder_of(config: ConfigDict, data: DataShape) -> HeadedEncoder:
     """The backbone and head of a config's `model` fields."""
-    fields = {name: value for name, value in config.model.items() if name != "weights"}
+    fields = {name: value for name, value in config.model.items() if name in ENCODER_FIELDS}
     return build_model(image_size=data.image_size, **fields)
 
 

@@ -174,6 +174,26 @@ def _probe(config: ConfigDict) -> list[str]:
     ]
 
 
+def _normalization(config: ConfigDict) -> list[str]:
+    given, missing = ("mean", "std") if config.model.std is None else ("std", "mean")
+    if (config.model.mean is None) == (config.model.std is None):
+        return []
+    return [
+        f"model.{missing} is None; allowed with model.{given} {config.model[given]!r}: numbers, one for each channel"
+    ]
+
+
+def _steps_of_sources(config: ConfigDict) -> list[str]:
+    problems, kind = [], config.teacher.kind
+    if config.model.weights is None and config.model.weights_step is not None:
+        problems.append(f"model.weights_step is {config.model.weights_step!r}; allowed without model.weights: None")
+    if kind != "workdir" and config.teacher.weights_step is not None:
+        problems.append(
+            f"teacher.weights_step is {config.teacher.weights_step!r}; allowed with teacher.kind {kind}: None"
+        )
+    return problems
+
+
 def _averages(config: ConfigDict) -> list[str]:
     own = config.optimizer
     if own.name not in ("adam", "adamw", "rmsprop"):
@@ -196,6 +216,8 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
     (("objective", "teacher.kind", "teacher.path"), _teacher),
     (("objective", "model.weights"), _probe),
     (("objective", "microbatches"), _microbatches),
+    (("model.mean", "model.std"), _normalization),
+    (("model.weights", "model.weights_step", "teacher.kind", "teacher.weights_step"), _steps_of_sources),
     (("optimizer.name", "optimizer.momentum", "optimizer.second_momentum"), _averages),
 )
 

@@ -7,7 +7,7 @@ import jax
 from gensupcon_jax.evaluation.final import Evaluation, evaluate_network, numbers_of, reevaluate_classifier
 from gensupcon_jax.method.state import TrainState, abstract
 from gensupcon_jax.run.loop import Trained
-from gensupcon_jax.run.run import Run, say
+from gensupcon_jax.run.run import Run
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.checkpoint import Damaged, restore_step
 
@@ -27,12 +27,12 @@ def evaluate_best(run: Run, trained: Trained, last: Evaluation) -> Evaluation | 
     step = _best_step(trained)
     if step in (None, last.step):
         if step is not None:
-            say(f"the best step by validation is the last one, {step}: it is not evaluated twice")
+            run.say(f"the best step by validation is the last one, {step}: it is not evaluated twice")
         return last
     try:
         state = _restored(run, trained.state, step)
     except Damaged as damage:
-        say(f"warning: the best step, {step}, is not evaluated: its checkpoint is damaged ({damage})")
+        run.say(f"warning: the best step, {step}, is not evaluated: its checkpoint is damaged ({damage})")
         return None
     evaluated = {"step": step, "earlier": last}
     places = (run.predict_fn(state), run.compared_dataset(), run.evaluation_settings())

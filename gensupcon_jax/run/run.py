@@ -22,6 +22,7 @@ from gensupcon_jax.paths import Path
 from gensupcon_jax.run import assemble
 from gensupcon_jax.run.advice import Advisor
 from gensupcon_jax.run.config_check import check_combinations, check_config, check_devices
+from gensupcon_jax.run.given_weights import suited
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.writers import RowFn, check_writers
 from gensupcon_jax.weights import initial, teachers
@@ -40,7 +41,8 @@ class Run:
 
     folder: the workdir.  data: sizes and statistics of the images.  teacher, given: a trained classifier, and weights to start
     from, where the config names them.  frozen: variables that are read and never updated, on every device.
-    data_description: of the data set, with its fingerprint, computed once: it reads every image in memory.
+    data_description: of the data set, with its fingerprint, computed once: it reads every image in memory; its mean and std are
+    those that images are normalized with.  source_notes: sentences on the weights that it starts from.
     writers: where rows go in addition to metrics.jsonl and TensorBoard, see `store.writers`.  said: by `say`, for the report.
     """
 
@@ -55,6 +57,7 @@ class Run:
     parts: assemble.Parts
     frozen: dict[str, Any]
     data_description: dict[str, Any]
+    source_notes: tuple[str, ...] = ()
     writers: tuple[str | RowFn, ...] = ()
     said: list[str] = dataclasses.field(default_factory=list)
 
@@ -64,8 +67,12 @@ class Run:
         say(text)
 
     def description(self) -> dict[str, Any]:
-        """The content of `dataset.json`: the data, and the fingerprints of what the run uses without saving it."""
-        return self.data_description | {name: value for name, value in self.fingerprints().items() if value}
+        """The content of `dataset.json`: the data, and the fingerprints and steps of what the run uses without saving it."""
+        used = self.fingerprints() | {
+            "teacher_step": self.teacher and self.teacher.step,
+            "weights_step": self.given and self.given.step,
+        }
+        return self.data_description | {name: value for name, value in used.items() if value is not None}
 
     def fingerprints(self) -> dict[str, str | None]:
         """Those of the teacher and of the initial weights; None if there are none."""
@@ -78,7 +85,7 @@ class Run:
         """What a user should know before training, in sentences; the same at every start."""
         damaged = f"{len(self.dataset.damaged)} damaged images were left out; they are listed in {self.folder / workdir.DAMAGED}"
         short = assemble.shortened(self.config, self.lengths.per_epoch)
-        return [*self.dataset.notes, *([damaged] if self.dataset.damaged else []), *short]
+        return [*self.dataset.notes, *([damaged] if self.dataset.damaged else []), *self.source_notes, *short]
 
     def key(self, purpose: str) -> jax.Array:
         """The random key for a purpose: "init" draws the parameters, "step" everything in a step."""
@@ -185,16 +192,19 @@ def build_run(
     check_devices(config, mesh.size)  # before the data is read
     dataset = read_dataset(config, folder, dataset)
     check_combinations(config, dataset.train.num_images, mesh.size)
-    description = dataset.description()
+    source = initial.open_weights(config.model.weights, config.model.weights_step)
+    dataset, of_data, description, notes = suited(config, dataset, source)
     data = DataShape.of(description)
     per_epoch = input_pipeline.steps_per_epoch(dataset.train.num_images, config.batch_size, config.dataset.remainder)
     lengths = assemble.lengths(config, per_epoch)
-    teacher = _teacher(config, description, teacher_fn)
-    given = initial.read_weights(config.model.weights, assemble.encoder_of(config, data), data)
+    teacher = _teacher(config, of_data, teacher_fn)
+    given = initial.read_weights(source, assemble.encoder_of(config, data), data)
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
     frozen = assemble.frozen_variables(config, teacher, lambda: given and given.backbone_variables())
     frozen = sharding.place(frozen, sharding.replicated(mesh))
-    return Run(config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, description, tuple(writers))
+    return Run(
+        config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, description, notes, tuple(writers)
+    )
 
 
 def say(text: str) -> None:
@@ -210,7 +220,8 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
         dataset = datasets.load(config.dataset.name, cache_folder=folder.parent / workdir.DATA_CACHE, **reading)
     else:
         config.dataset.name = "arrays"  # the name in the recipe is not that of the given data
-        dataset = datasets.seen_at(given, config.dataset.image_size)
+        dataset = datasets.in_channels(given, config.dataset.channels)
+        dataset = datasets.seen_at(dataset, config.dataset.image_size)
     if config.dataset.train_images is not None:
         dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)
     if config.dataset.imbalance_factor is not None:

@@ -95,7 +95,7 @@ def _check_teacher(run: Run) -> None:
 
 
 def _claim(run: Run) -> None:
-    """Claim the workdir for this run, and print notes on the data."""
+    """Claim the workdir for this run, and print notes on the data and on the weights that it starts from."""
     if processes.is_first():
         workdir.claim(run.folder, run.config.to_dict(), run.description())
         workdir.write_lines(run.folder / workdir.DAMAGED, run.dataset.damaged)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import ml_collections
 
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.models import BACKBONE_FIELDS, build_backbone, choose_stem
+from gensupcon_jax.models import BACKBONE_FIELDS, ENCODER_FIELDS, build_backbone, choose_stem
 from gensupcon_jax.paths import Path, as_path, split_entry
 from gensupcon_jax.store import checkpoint, workdir
 
@@ -80,7 +80,7 @@ def _with_backbone(run: SavedRun) -> SavedRun:
                 f"no encoder is found from {run.folder}: model.weights leads through "
                 f"{' -> '.join(str(folder) for folder in visited)}; choose the workdir of the encoder itself"
             )
-        current = _read_one(path)
+        current = _read_one(path, _step_of_weights(current))
     if current is run:
         return run
     merged = {
@@ -90,9 +90,16 @@ def _with_backbone(run: SavedRun) -> SavedRun:
     return run._replace(variables=merged, config=_with_model_of(run.config, current))
 
 
+def _step_of_weights(run: SavedRun) -> int | str:
+    """The step of the workdir in `model.weights` that the run started from, or evaluates."""
+    recorded = run.description.get("weights_step")
+    return recorded if recorded is not None else run.config.model.get("weights_step") or "last"
+
+
 def _with_model_of(config: ml_collections.ConfigDict, encoder: SavedRun) -> ml_collections.ConfigDict:
     """A copy with the model fields of the encoder; stem "auto" is resolved by the image size of the encoder's data."""
-    model = encoder.config.model.to_dict() | {"weights": config.model.get("weights")}
+    own = {name: value for name, value in config.model.items() if name not in ENCODER_FIELDS}
+    model = encoder.config.model.to_dict() | own
     if model["stem"] == "auto":
         model["stem"] = choose_stem(encoder.description["image_shape"][0])
     return ml_collections.ConfigDict(config.to_dict() | {"model": model})

@@ -13,18 +13,26 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.models import HeadedEncoder
 from gensupcon_jax.paths import as_path
-from gensupcon_jax.weights.files import read_file
-from gensupcon_jax.weights.names import recognize
+from gensupcon_jax.store.saved_runs import SavedRun
+from gensupcon_jax.weights.files import read_weights_file
+from gensupcon_jax.weights.names import Named, recognize
+from gensupcon_jax.weights.normalization import (
+    Normalization,
+    channels_of_file,
+    normalization_of_file,
+    normalization_of_run,
+)
 from gensupcon_jax.weights.runs import load_run, naming_the_field
 from gensupcon_jax.weights.variables import fill, fitted, weights_fingerprint
 
 
 class GivenWeights(NamedTuple):
-    """`params` and `batch_stats` that were read, their source, and the fingerprint of their values."""
+    """`params` and `batch_stats` that were read, their source, the fingerprint of their values, and the step of a run."""
 
     variables: dict[str, Any]
     source: str
     fingerprint: str
+    step: int | None = None
 
     def backbone_variables(self) -> dict[str, Any]:
         """The variables of the backbone only, for `model.apply(..., method="features")`."""
@@ -48,24 +56,65 @@ class GivenWeights(NamedTuple):
         return state.replace(**changes)
 
 
-def read_weights(path: str | None, model: HeadedEncoder, data: DataShape) -> GivenWeights | None:
-    """The weights of `model.weights` for this network, None for None; a missing or different head is left out.
+class WeightsSource(NamedTuple):
+    """What `model.weights` names, read but not yet fitted to a network: a run, or the tensors of a file.
 
-    Raises UserError if the backbone is missing or does not fit.
+    num_channels: of the images that its encoder takes, None if unknown.  normalization: of these images, None if unknown.
+    note: a sentence on what was chosen in the file, or "".
+    """
+
+    path: str
+    run: SavedRun | None
+    named: Named
+    num_channels: int | None
+    normalization: Normalization | None
+    note: str = ""
+
+    @property
+    def step(self) -> int | None:
+        """The step of the run's checkpoint; None for a file."""
+        return self.run and self.run.step
+
+
+def open_weights(path: str | None, step: str | int | None = None) -> WeightsSource | None:
+    """The source that `model.weights` names, None for None.  step: `model.weights_step`; None: the last.
+
+    Raises UserError if there is no encoder, or no such step (the saved ones are listed).
     """
     if path is None:
         return None
     with naming_the_field("model.weights"):
-        return _read(path, model, data)
+        if as_path(path).is_dir():
+            run = load_run(path, need="backbone", step="last" if step is None else step)
+            normalization = normalization_of_run(path, run.description)
+            return WeightsSource(path, run, {}, run.description["image_shape"][2], normalization)
+        if step is not None:
+            raise UserError(
+                f"{path} is no workdir, and model.weights_step is {step!r}: a file holds one step; set model.weights_step to None"
+            )
+        named, note = read_weights_file(path)
+        num_channels = channels_of_file(path, named)
+        return WeightsSource(path, None, named, num_channels, normalization_of_file(path, named), note)
 
 
-def _read(path: str, model: HeadedEncoder, data: DataShape) -> GivenWeights:
+def read_weights(source: WeightsSource | None, model: HeadedEncoder, data: DataShape) -> GivenWeights | None:
+    """The weights of a source for this network, None for None; a missing or different head is left out.
+
+    Raises UserError if the backbone is missing or does not fit.
+    """
+    if source is None:
+        return None
+    with naming_the_field("model.weights"):
+        return _fitting(source, model, data)
+
+
+def _fitting(source: WeightsSource, model: HeadedEncoder, data: DataShape) -> GivenWeights:
     sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
     expected = jax.eval_shape(lambda key: model.init(key, sample, train=False), jax.random.key(0))
-    if as_path(path).is_dir():
-        variables = fitted(load_run(path, need="backbone").variables, data.image_size)
+    path, named = source.path, source.named
+    if source.run is not None:
+        variables = fitted(source.run.variables, data.image_size)
     else:
-        named = read_file(path)
         variables = fill(expected, named, where=path, parts=("backbone",))
         if "head" in recognize(named, where=path).parts:
             with contextlib.suppress(UserError):  # a head of other sizes is left out, like a missing one
@@ -78,7 +127,7 @@ def _read(path: str, model: HeadedEncoder, data: DataShape) -> GivenWeights:
     kept = {
         kind: {part: tree for part, tree in parts.items() if part != "classifier"} for kind, parts in variables.items()
     }
-    return GivenWeights(kept, str(path), weights_fingerprint(kept))
+    return GivenWeights(kept, path, weights_fingerprint(kept), source.step)
 
 
 def _backbones(variables: dict[str, Any]) -> dict[str, Any]:

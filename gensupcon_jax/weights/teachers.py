@@ -25,6 +25,7 @@ from gensupcon_jax.paths import Path, as_path, split_entry
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.text import listed, reason
 from gensupcon_jax.views.augment import normalize
+from gensupcon_jax.weights.description import description_of_file
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.runs import load_run, naming_the_field
 from gensupcon_jax.weights.variables import fill, weights_fingerprint
@@ -46,6 +47,7 @@ class Teacher(NamedTuple):
 
     logits_fn(variables, images float32 [batch, image_size, image_size, num_channels], normalized with mean and std
     [num_channels]) -> float logits [batch, class].  fingerprint: 16 hexadecimal digits of the SHA-256 of its weights.
+    step: of the checkpoint, for a workdir.
     """
 
     variables: Any
@@ -56,6 +58,7 @@ class Teacher(NamedTuple):
     std: Any
     fingerprint: str
     name: str
+    step: int | None = None
 
 
 class Signature(NamedTuple):
@@ -72,6 +75,7 @@ def load_teacher(
     kind: str,
     dataset_description: dict,
     path: str | Path | None = None,
+    weights_step: str | int | None = None,
     architecture: str = "resnet50",
     image_size: int | None = None,
     mean: Sequence[Number] | np.ndarray | None = None,
@@ -82,6 +86,7 @@ def load_teacher(
     """The teacher of the config's `teacher` fields, None for kind "none"; nothing is compiled, nothing unpickled.
 
     dataset_description: of the student's data, `dataset.json`; the default for all that neither fields nor teacher specify.
+    weights_step: of a workdir: "best", or the number of a saved step; None: the last.
     function: for kind "callable", images -> logits; its images have as many channels as `mean`, or as the data.
     dtype: for kind "weights", the dtype of the computation; a workdir has its own, other kinds are unchanged.
     Raises UserError for a missing, damaged or incompatible teacher.
@@ -92,13 +97,15 @@ def load_teacher(
         raise UserError(f"a teacher function was passed but teacher.kind is {kind!r}; set teacher.kind to 'callable'")
     if kind == "none":
         return None
+    if kind != "workdir" and weights_step is not None:
+        raise UserError(f"teacher.weights_step is {weights_step!r}; allowed with teacher.kind {kind!r}: None")
     if kind == "callable":
         num_channels = len(mean) if mean is not None else dataset_description["image_shape"][2]
         teacher = _from_function(function, num_channels)
     elif path is None:
         raise UserError(f"teacher.path is None; allowed with teacher.kind {kind!r}: the path of the teacher")
     elif kind == "workdir":
-        teacher = _from_workdir(as_path(path))
+        teacher = _from_workdir(as_path(path), "last" if weights_step is None else weights_step)
     elif kind == "stablehlo":
         teacher = _from_stablehlo(_existing_file(path), image_size)
     else:
@@ -279,9 +286,9 @@ class Network(nn.Module):
         return self.classifier(self.backbone(images, train=False))
 
 
-def _from_workdir(path: Path) -> Teacher:
+def _from_workdir(path: Path, step: str | int) -> Teacher:
     with naming_the_field("teacher.path"):
-        run = load_run(path, need="classifier")
+        run = load_run(path, need="classifier", step=step)
     image_size, _, num_channels = run.description["image_shape"]
     variables = {
         kind: {part: parts[part] for part in ("backbone", "classifier") if part in parts}
@@ -296,6 +303,7 @@ def _from_workdir(path: Path) -> Teacher:
         std=run.description["std"],
         fingerprint=weights_fingerprint(variables),
         name=f"teacher {path}",
+        step=run.step,
     )
 
 
@@ -303,6 +311,7 @@ def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
     """Width, stem, patches, channels, classes and, for a vision transformer, image size are inferred from the file."""
     with naming_the_field("teacher.path"):
         named = read_file(path)
+        description = description_of_file(path)
     found = _read_off(named, path)
     backbone = build_backbone(name=architecture, dtype=dtype, batch_norm="local", **found.backbone_fields)
     network = Network(backbone, Classifier(found.num_classes))
@@ -315,8 +324,8 @@ def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
         logits_fn=network.apply,
         image_size=found.image_size,
         num_channels=found.num_channels,
-        mean=None,
-        std=None,
+        mean=description and description.mean,
+        std=description and description.std,
         fingerprint=weights_fingerprint(variables),
         name=f"teacher {path}",
     )

@@ -142,7 +142,7 @@ def test_a_file_gives_backbone_and_head(student, tmp_path):
     data = DataShape.of(DATASET.description())
     for width, parts in ((8, {"backbone", "head"}), (16, {"backbone"})):  # the second head has another size
         model = assemble.encoder_of(tiny_config(**{"model.embedding_dim": width}), data)
-        given = initial.read_weights(str(tmp_path / "student.safetensors"), model, data)
+        given = initial.read_weights(initial.open_weights(str(tmp_path / "student.safetensors")), model, data)
         assert set(given.variables["params"]) == parts
 
 

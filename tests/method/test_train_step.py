@@ -12,7 +12,7 @@ from gensupcon_jax.data.input_pipeline import train_batches
 from gensupcon_jax.method import objectives
 from gensupcon_jax.method.state import create_state
 from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
-from gensupcon_jax.models import build_model
+from gensupcon_jax.models import ENCODER_FIELDS, build_model
 from gensupcon_jax.views.augment import build_augment_fn
 from gensupcon_jax.views.mixing import build_mix_fn
 from tests.tiny import tiny_config, tiny_dataset
@@ -25,7 +25,7 @@ def parts(batch_norm="sync", mode="all", num_views=2, **mix):
     config = tiny_config()
     augment = {**config.augment.to_dict(), "num_views": num_views, "flip_probability": 0.5}
     mix = {**config.mix.to_dict(), **mix}
-    fields = {name: value for name, value in config.model.to_dict().items() if name != "weights"}
+    fields = {name: value for name, value in config.model.to_dict().items() if name in ENCODER_FIELDS}
     model = build_model(image_size=8, **{**fields, "batch_norm": batch_norm})
     objective = objectives.contrastive(model, mode=mode, temperature=0.1, base_temperature=0.07)
     augment_fn = build_augment_fn(image_size=8, mean=np.float32([0.3]), std=np.float32([0.2]), **augment)

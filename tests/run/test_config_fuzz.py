@@ -77,7 +77,8 @@ def outcome_of(changes):
             name: value for name, value in config.teacher.items() if name not in ("weight", "temperature", "allow_poor")
         }
         assert teachers.load_teacher(**fields, dataset_description=description) is None
-        assert initial.read_weights(config.model.weights, assemble.encoder_of(config, data), data) is None
+        source = initial.open_weights(config.model.weights, config.model.weights_step)
+        assert initial.read_weights(source, assemble.encoder_of(config, data), data) is None
     except UserError as error:
         return str(error).split("\n")
     inside = {name: value for name, value in flatten(config.to_dict()).items() if not name.startswith(OUTSIDE)}

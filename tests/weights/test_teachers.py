@@ -108,14 +108,17 @@ def test_stablehlo_of_any_size_takes_the_field_or_the_datas(tmp_path):
     assert load("stablehlo", path=path, image_size=12).image_size == 12
 
 
-def write_run(folder, variables, **description):
-    """A cross-entropy run of the tiny network, as far as a teacher needs one."""
+def write_run(folder, variables, *, earlier=None, **description):
+    """A cross-entropy run of the tiny network, as far as a teacher needs one; earlier: the variables of its step 2, the best."""
     folder.mkdir()
     config = tiny_config(objective="cross_entropy")
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     (folder / "dataset.json").write_text(json.dumps(DESCRIPTION | description))
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
-    checkpoints.save(3, {"step": np.int32(3), "opt_state": {"trace": np.zeros(2, np.float32)}, **variables}, {})
+    others, record = {"opt_state": {"trace": np.zeros(2, np.float32)}}, {"best": earlier and {"step": 2}}
+    for step, saved in ((2, earlier), (3, variables)):
+        if saved is not None:
+            checkpoints.save(step, {"step": np.int32(step), **others, **saved}, record)
     checkpoints.close()
     return folder
 
@@ -128,6 +131,17 @@ def test_workdir_has_the_runs_logits_and_its_own_statistics(tmp_path):
     np.testing.assert_allclose(seen_by(teacher), (PIXELS - 0.25) / 0.5, atol=1e-6)
     fields = load("workdir", path=tmp_path / "run", mean=(0.5,), std=(1,), image_size=6)
     assert (fields.mean.tolist(), fields.std.tolist(), fields.image_size) == ([0.5], [1], 6)
+
+
+def test_a_step_of_a_workdir_teaches(tmp_path):
+    (last, last_logits), (best, best_logits) = network(seed=0), network(seed=1)
+    path = write_run(tmp_path / "run", last, earlier=best)
+    for weights_step, step, logits in ((None, 3, last_logits), ("best", 2, best_logits), (2, 2, best_logits)):
+        teacher = load("workdir", path=path, weights_step=weights_step)
+        assert teacher.step == step
+        assert_equal_logits(teacher, logits)
+    with pytest.raises(UserError, match=r"^teacher.path: .*no checkpoint of step 5; .*steps 2 \(best\), 3$"):
+        load("workdir", path=path, weights_step=5)
 
 
 def test_workdir_keeps_only_what_it_needs(tmp_path):
@@ -154,6 +168,15 @@ def test_weights_have_the_logits_of_the_network_that_they_name(tmp_path, num_cha
     assert_equal_logits(teacher, logits, images)
     assert teacher.num_channels == num_channels
     np.testing.assert_allclose(teacher.mean, DESCRIPTION["mean"] * num_channels, rtol=1e-6)
+
+
+def test_a_file_of_ours_says_its_mean_and_std(tmp_path):
+    from gensupcon_jax.weights.export import export
+
+    variables, _ = network()
+    export(write_run(tmp_path / "run", variables, mean=[0.25], std=[0.5]), tmp_path / "teacher.safetensors")
+    teacher = load("weights", path=tmp_path / "teacher.safetensors", architecture="resnet_small")
+    assert (teacher.mean.tolist(), teacher.std.tolist()) == ([0.25], [0.5])
 
 
 def test_weights_compute_in_the_given_dtype(tmp_path):
@@ -389,6 +412,10 @@ def test_the_fingerprint_is_that_of_the_weights(tmp_path, kind):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        (
+            {"kind": "weights", "path": "x", "weights_step": 3},
+            "teacher.weights_step is 3; allowed with teacher.kind 'weights': None",
+        ),
         ({"kind": "oracle"}, "teacher.kind is 'oracle'; allowed: none, workdir, stablehlo, weights, callable"),
         ({"kind": "none", "function": flat()}, "teacher.kind is 'none'; set teacher.kind to 'callable'"),
         ({"kind": "callable"}, "teacher.kind is 'callable' but the teacher function is None"),
