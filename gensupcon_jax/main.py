@@ -1,4 +1,4 @@
-"""Training from the command line: gensupcon train digits, or python -m gensupcon_jax.main --config configs/digits.py."""
+"""Training from the command line: gensupcon train digits, or train photos/; or python -m gensupcon_jax.main --config digits."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ PROGRAM = "python -m gensupcon_jax.main"
 
 
 def main(arguments: list[str], program: str = PROGRAM) -> None:
-    """Train and evaluate the encoder of a recipe, and print the path of the report; UserError for a wrong argument."""
+    """Train and evaluate the encoder of a recipe or for a folder of photos; UserError for a wrong argument."""
     quiet_tensorflow()
     options = parse(arguments, program)
     # Imported here: wrong arguments are reported before jax is imported, wrong values before the data are.
@@ -28,12 +28,16 @@ def parse(arguments: list[str], program: str = PROGRAM) -> argparse.Namespace:
     from gensupcon_jax.run import recipes
 
     options = recipes.parse_with_recipe(build_parser(program), arguments)
-    default = recipes.default_workdir(options.recipe)
+    default = recipes.default_workdir(options)
     if options.workdir is not None and not options.workdir.strip():
         raise UserError(
             f"--workdir is {options.workdir!r}; allowed: the path of a folder, or leave it out for {default}"
         )
     options.workdir = options.workdir or str(default)
+    if options.weights is not None:
+        if "model.weights" in options.given:
+            raise UserError("both --weights and --config.model.weights are given; leave one of them out")
+        options.config.model.weights = options.weights
     return options
 
 
@@ -49,6 +53,11 @@ def build_parser(program: str) -> command_line.Parser:
         "--workdir",
         metavar="FOLDER",
         help="folder of this run; the same command resumes the run (default: runs/<name of the recipe>)",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE|WORKDIR",
+        help="weights to start from, as --config.model.weights: the architecture is then that of the weights",
     )
     several = parser.add_argument_group("several processes as one run")
     several.add_argument(

@@ -48,7 +48,7 @@ def fails(capfd, monkeypatch):
         (["--config.evaluate.neighbors=(1,"], "evaluate.neighbors is '(1,'; allowed: one or more in parentheses, each "
                                               "a whole number from 1"),
         (["--config.batch_size=1.5", "--config.batch_size=4"], "batch_size is '1.5'; allowed: a whole number from 1"),
-        (["now"], "unknown arguments now; allowed: --config, --workdir, --config.field=value"),
+        (["now"], "unknown arguments now; allowed: --config, --workdir, --weights, --config.field=value"),
         (["-config.foo=1"], "foo is not a field of the config; see configs/fields.py for all fields"),
         (["--noconfig.loss.symetric"], "loss.symetric is not a field of the config; did you mean loss.symmetric?"),
         (["--config.batch_size"], "Missing value for flag --config.batch_size"),
@@ -82,10 +82,11 @@ def test_a_wrong_argument_is_one_line_and_status_1(tmp_path, fails, arguments, m
         (["--config", "configs/nothing.py"], "--config is configs/nothing.py, which is not a file; for example --config digits"),
         (["--config", "elsewhere/imagenet.py"], "--config is elsewhere/imagenet.py, which is not a file; did you mean "
                                                 "--config imagenet?"),
-        (["configs"], "--config is configs, which is not a file or a recipe; allowed: cifar10, cifar100, cifar100_lt, common, "
-                      "digits, fashion_mnist, imagenet, or the path of a file"),
-        (["imagnet:supcon"], "--config is imagnet, which is not a file or a recipe; did you mean imagenet? allowed: cifar10, "
-                             "cifar100, cifar100_lt, common, digits, fashion_mnist, imagenet, or the path of a file"),
+        (["sources"], "--config is sources, which is not a file, a folder or a recipe; allowed: cifar10, cifar100, cifar100_lt, "
+                      "common, digits, fashion_mnist, imagenet, photos, the path of a file, or a folder of images"),
+        (["imagnet:supcon"], "--config is imagnet, which is not a file, a folder or a recipe; did you mean imagenet? allowed: "
+                             "cifar10, cifar100, cifar100_lt, common, digits, fashion_mnist, imagenet, photos, the path of "
+                             "a file, or a folder of images"),
         (["digits", "--config", "cifar10"], "both the recipe digits and --config cifar10 are given; leave one of them out"),
         (["digits:foo"], "--config is digits:foo, but its get_config takes no variant; allowed: digits, without a variant"),
         (["--config", "configs/digits.py:foo"], "--config is configs/digits.py:foo, but its get_config takes no variant; "

@@ -48,10 +48,7 @@ def list_folder(
     folders = _split_folders(root, split_names, path)
     names = tuple(sorted(entry.name for entry in folders["train"].iterdir() if _is_class(entry)))
     if len(names) < 2:
-        raise UserError(
-            f"dataset.name is 'folder:{path}': {folders['train']} contains {len(names)} class folders; "
-            f"allowed: 2 or more, as {_LAYOUT}"
-        )
+        raise UserError(f"dataset.name is 'folder:{path}': {_too_few_classes(folders['train'], names)}")
     found = {split: _find(folder, names, is_train=split == "train") for split, folder in folders.items()}
     listings = {
         split: _listing(folders[split], files, path, split, cache_folder)
@@ -68,6 +65,20 @@ def list_folder(
     ]
     empty = [str(folders["train"] / name) for name in found["train"].empty_classes]
     return listings, names, notes, empty
+
+
+def _too_few_classes(folder: epath.Path, names: tuple[str, ...]) -> str:
+    if names:
+        return (
+            f"{folder} contains 1 class folder, {names[0]}; allowed: 2 or more, for something to tell apart: {_LAYOUT}"
+        )
+    loose = sum(Path(entry.name).suffix.lower() in SUFFIXES for entry in folder.iterdir())
+    if not loose:
+        return f"{folder} contains no class folders and no images; allowed: {_LAYOUT}"
+    return (
+        f"{folder} contains {loose} images and no class folders; the classes of the images are needed: put those of each class "
+        f"into a folder of its own, {_LAYOUT}"
+    )
 
 
 def _split_folders(root: epath.Path, split_names: dict[str, str | None], path: str) -> dict[str, epath.Path]:

@@ -24,7 +24,7 @@ def main(arguments: list[str], program: str) -> None:
     options = recipes.parse_with_recipe(parser, arguments)
     if not options.topology:
         raise UserError("--topology is missing; for example --topology v5e:4x4,v4:2x2x4")
-    path = Path(options.json or f"plan_{recipes.run_name(options.recipe)}.json")
+    path = Path(options.json or f"plan_{recipes.run_name(options.recipe, options.config.dataset.name)}.json")
     _check_replaceable(path)
     batch_sizes = [_whole_number(text) for text in options.batch_size] or [options.config.batch_size]
     os.environ["JAX_PLATFORMS"] = "cpu"  # the slices are described, not opened; a TPU of this machine is not used

@@ -88,7 +88,7 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
 def _local_workdir(options: argparse.Namespace) -> Path:
     """The workdir of the training, or the local default for one on an object store: cache and page are beside it."""
     given = options.workdir
-    return Path(given) if given and "://" not in given else recipes.default_workdir(options.recipe)
+    return Path(given) if given and "://" not in given else recipes.default_workdir(options)
 
 
 def _print(text: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run.advice import Advisor
+from gensupcon_jax.run.estimate import Estimator
 from gensupcon_jax.run.progress import Progress
 from gensupcon_jax.run.run import Run
 from gensupcon_jax.store.metrics import ADVICE, read_metrics
@@ -19,11 +20,12 @@ from gensupcon_jax.store.writers import MetricsWriter
 class StepTimer:
     """The speed of the steps since the last row, and the time of training over all starts of the run.
 
-    earlier_seconds: of training before this start.  stall_seconds: time that training waited for saving since the last row.
+    earlier_seconds: of training before this start.  lap_seconds: between the last two rows.  stall_seconds: time that training
+    waited for saving since the last row.
     """
 
     def __init__(self, start_step: int, earlier_seconds: float):
-        self.stall_seconds = 0.0
+        self.stall_seconds = self.lap_seconds = 0.0
         self._earlier_seconds = earlier_seconds
         self._started = self._since = time.monotonic()
         self._step, self._waited_seconds = start_step, 0.0
@@ -31,7 +33,7 @@ class StepTimer:
     def lap(self, step: int, batch_size: int, waited_seconds: float) -> dict[str, float]:
         """The timings of the steps up to this one; waited_seconds: time spent waiting for images since the start."""
         now = time.monotonic()
-        seconds = now - self._since
+        seconds = self.lap_seconds = now - self._since
         numbers = {
             "train/input_wait": min(1.0, (waited_seconds - self._waited_seconds) / seconds),
             "train/images_per_second": (step - self._step) * batch_size / seconds,
@@ -66,6 +68,7 @@ class TrainingLog:
         for row in read_metrics(run.folder):
             advisor.sentences(row["step"], row)  # reported by an earlier start
         self.timer = StepTimer(start_step, trained_seconds(run.folder, start_step))
+        self._estimator = Estimator(run.amounts_left, start_step)
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -84,6 +87,9 @@ class TrainingLog:
         """Add the metrics of a step, its learning rate and speed, and print advice on them."""
         row = {f"train/{name}": value for name, value in metrics.items()}
         row |= self.timer.lap(step, self._run.config.batch_size, waited_seconds)
+        estimate = self._estimator.sentence(step, self.timer.lap_seconds)
+        if estimate is not None:
+            self.say(estimate)
         row |= {
             "train/learning_rate": float(np.asarray(self._run.parts.schedule(step - 1))),
             "train/epoch": step / self._run.lengths.per_epoch,

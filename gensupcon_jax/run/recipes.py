@@ -4,6 +4,7 @@ import argparse
 import difflib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import traceback
@@ -21,6 +22,9 @@ from gensupcon_jax.run import field_names
 from gensupcon_jax.text import flatten, one_line
 
 EXAMPLE = "for example --config digits"
+PHOTOS = "photos"  # the recipe of a folder of images, which may stand in place of a recipe
+FOLDER_LAYOUT = "<folder>/<class>/<image>"
+_SOURCE = "folder:"
 
 
 def names() -> list[str]:
@@ -51,6 +55,8 @@ def _find(argument: str) -> _Named:
     if Path(name).is_file():
         return _Named(name, name, variant if colon else None)
     found = f"--config is {name or repr(name)}, which is not a file"
+    if "/" in name and not Path(name).suffix:
+        raise UserError(f"{found} or a folder; allowed: a folder of images, {FOLDER_LAYOUT}, or a recipe, {EXAMPLE}")
     if not re.fullmatch(r"\w[\w-]*", name):
         close = difflib.get_close_matches(Path(name).stem, names(), n=1, cutoff=0.6)
         raise UserError(
@@ -58,7 +64,9 @@ def _find(argument: str) -> _Named:
         )
     close = difflib.get_close_matches(name, names(), n=1, cutoff=0.6)
     suggestion = f"{command_line.did_you_mean(close)} " if close else ""
-    raise UserError(f"{found} or a recipe; {suggestion}allowed: {', '.join(names())}, or the path of a file")
+    raise UserError(
+        f"{found}, a folder or a recipe; {suggestion}allowed: {', '.join(names())}, the path of a file, or a folder of images"
+    )
 
 
 def read_recipe(argument: str) -> Any:
@@ -140,15 +148,30 @@ def _reason(error: Exception, file: str) -> str:
     return ": ".join(filter(None, (type(error).__name__, one_line(message))))
 
 
-def run_name(recipe: str) -> str:
-    """configs/cifar10.py:supcon, or cifar10:supcon -> cifar10_supcon."""
+def is_of_photos(recipe: str) -> bool:
+    """Whether it is a folder of images, or the recipe for one, whose fields are chosen by `run.choices`."""
+    return _is_folder(recipe) or _find(recipe).file == str(_folder() / f"{PHOTOS}.py")
+
+
+def _is_folder(recipe: str) -> bool:
+    """Whether it is a folder in place of a recipe; a recipe of the package takes precedence over a folder of its name."""
+    return bool(recipe.strip()) and recipe not in names() and Path(recipe).is_dir()
+
+
+def run_name(recipe: str, source: str = "") -> str:
+    """configs/cifar10.py:supcon, or cifar10:supcon -> cifar10_supcon; for photos the name of the folder.
+
+    source: the `dataset.name`.
+    """
+    if source.startswith(_SOURCE) and is_of_photos(recipe):
+        return Path(source.removeprefix(_SOURCE)).resolve().name or PHOTOS
     path, _, variant = recipe.partition(":")
     return "_".join(filter(None, (Path(path).stem, variant)))
 
 
-def default_workdir(recipe: str) -> Path:
-    """The workdir of a run of this recipe if none is given."""
-    return Path("runs") / run_name(recipe)
+def default_workdir(options: argparse.Namespace) -> Path:
+    """The workdir of a run with these options if none is given."""
+    return Path("runs") / run_name(options.recipe, options.config.dataset.name)
 
 
 # ---- a recipe on the command line: RECIPE or --config RECIPE, and --config.field=value
@@ -168,7 +191,8 @@ def add_flags(parser: command_line.Parser) -> None:
         "recipe",
         nargs="?",
         metavar="RECIPE",
-        help=f"a recipe of the package ({', '.join(names())}) or a file, as --config",
+        help=f"a recipe of the package ({', '.join(names())}) or a file, as --config; or a folder with one folder of images per "
+        "class",
     )
     parser.add_argument(
         "--config", metavar="RECIPE", help="recipe, for example digits, imagenet:supcon or configs/digits.py"
@@ -186,6 +210,7 @@ def add_flags(parser: command_line.Parser) -> None:
 def parse_with_recipe(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command with `add_flags`: `recipe` is its name, `config` the locked ConfigDict with the changes.
 
+    given: the fields that the arguments change.  A folder of images as the recipe is the recipe `photos` of this folder.
     Raises UserError for every mistake.
     """
     own, overrides = _split(arguments)
@@ -200,7 +225,14 @@ def parse_with_recipe(parser: command_line.Parser, arguments: Sequence[str]) -> 
     options.recipe = options.config if options.recipe is None else options.recipe
     if options.recipe is None:
         raise UserError(f"--config is missing; {EXAMPLE}")
-    options.config = _changed(read_recipe(options.recipe), overrides)
+    options.given = frozenset(override.field for override in overrides)
+    if not _is_folder(options.recipe):
+        options.config = _changed(read_recipe(options.recipe), overrides)
+        return options
+    if "dataset.name" in options.given:
+        raise UserError(f"both the folder {options.recipe} and --config.dataset.name are given; leave one of them out")
+    source = _Override("dataset.name", f"{_SOURCE}{os.path.normpath(options.recipe)}", is_off=False)
+    options.config = _changed(read_recipe(PHOTOS), [source, *overrides])
     return options
 
 

@@ -22,6 +22,7 @@ from gensupcon_jax.paths import Path
 from gensupcon_jax.run import assemble
 from gensupcon_jax.run.advice import Advisor
 from gensupcon_jax.run.config_check import check_combinations, check_config, check_devices
+from gensupcon_jax.run.estimate import Amounts, amounts_left
 from gensupcon_jax.run.given_weights import suited
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.writers import RowFn, check_writers
@@ -148,6 +149,12 @@ class Run:
     def separable_share(self) -> float:
         """The share of the chance-level loss that perfectly separated classes remove."""
         return assemble.separable_loss(self.config, self.class_shares())
+
+    def amounts_left(self, step: int) -> Amounts:
+        """What this run has still to do after a step."""
+        compared = self.compared_dataset()
+        num_images = {split: getattr(compared, split).num_images for split in ("train", "validation", "test")}
+        return amounts_left(self.lengths, num_images, self.config.batch_size * self.config.augment.num_views, step)
 
     def advisor(self, state: TrainState, chance_loss: float) -> Advisor:
         """The advisor that reads this run's metrics."""

@@ -10,11 +10,12 @@ from logging import LogRecord
 
 import jax
 from absl import flags, logging
+from ml_collections import ConfigDict
 
 from gensupcon_jax import paths
 from gensupcon_jax.cluster import cpu_flags, detection, processes
 from gensupcon_jax.errors import RunStopped, UserError
-from gensupcon_jax.run import config_check
+from gensupcon_jax.run import config_check, recipes
 from gensupcon_jax.store import workdir
 
 
@@ -51,6 +52,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
     cpu_flags.set_for_this_machine(os.environ)
     keep_compiled_programs(folder)
     join_processes(options)
+    options.config = with_choices(options, folder)
     check_early(options, folder)
     from gensupcon_jax.run.summary import summary
     from gensupcon_jax.run.train import (  # a process that cannot join reports it before this is imported
@@ -65,6 +67,28 @@ def _train(options: argparse.Namespace, command: str) -> None:
     if processes.is_first():
         print(summary(results, folder))
     processes.finish()
+
+
+def with_choices(options: argparse.Namespace, folder: paths.Path) -> ConfigDict:
+    """The config with what a run on photos chooses by itself, and with the architecture of the weights that --weights names."""
+    # Imported here: a process that cannot join reports it before.
+    from gensupcon_jax.run import own_photos
+    from gensupcon_jax.run.choices import Machine
+
+    config, given = options.config, options.given
+    start = own_photos.read_start(options.weights) if options.weights is not None else None
+    if recipes.is_of_photos(options.recipe):
+        machine = Machine(jax.default_backend(), jax.device_count())
+        config, choices = own_photos.choose(config, given, start, machine, folder)
+        said = own_photos.choices_table(choices, config.dataset.name, machine)
+    elif start is not None:
+        config, of_weights = own_photos.with_fields_of(config, given, start)
+        said = f"{', '.join(f'{name} {value}' for name, value in of_weights.items())}: as in {start.source}"
+    else:
+        return config
+    if processes.is_first():
+        print(said, file=sys.stderr, flush=True)
+    return config
 
 
 def check_early(options: argparse.Namespace, folder: paths.Path) -> None:

@@ -120,7 +120,10 @@ def test_nested_folders_and_uppercase_suffixes_count_and_other_files_are_noted(o
     ("change", "message"),
     [
         (lambda root: shutil.rmtree(root), "which is not a folder"),
-        (lambda root: [shutil.rmtree(root / "train" / name) for name in CLASSES[1:]], "contains 1 class folders"),
+        (
+            lambda root: [shutil.rmtree(root / "train" / name) for name in CLASSES[1:]],
+            "contains 1 class folder, ash; allowed: 2 or more",
+        ),
         (lambda root: [path.unlink() for path in (root / "train").rglob("*.*")], "contains no images"),
         (lambda root: (root / "train" / "elm").mkdir(), "train/elm: class folders without images; allowed: 1 or mor"),
         (

@@ -1,0 +1,149 @@
+"""A run on a folder of photos before its first step: reads what its choices depend on, applies them, and prints their table."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from gensupcon_jax import paths
+from gensupcon_jax.data import folders
+from gensupcon_jax.data.datasets import source_of
+from gensupcon_jax.data.encoded_sets import evaluated_splits
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.models import choose_stem
+from gensupcon_jax.run.choices import GIVEN, Choice, Machine, Photos, StartingWeights, choices
+from gensupcon_jax.store import workdir
+from gensupcon_jax.store.saved_runs import read_run
+from gensupcon_jax.text import aligned, flatten
+from gensupcon_jax.weights.architectures import recognize_architecture
+from gensupcon_jax.weights.description import description_of_file
+from gensupcon_jax.weights.files import read_file
+from gensupcon_jax.weights.runs import naming_the_field
+
+_FOLDER = "folder:<path>"
+_MODEL_FIELDS = ("name", "stem", "width", "pool")  # of a network that weights determine
+
+
+def choose(
+    config: ConfigDict, given: Collection[str], start: StartingWeights | None, machine: Machine, folder: paths.Path
+) -> tuple[ConfigDict, list[Choice]]:
+    """The config with the choices for its photos, and these choices; none for a source that is no folder.
+
+    given: the fields that the user has set, which stay as they are.  folder: the workdir; of a run that has begun there, the
+    values are those of its config.json.  Raises UserError for a folder that cannot be trained on.
+    """
+    form, path = source_of(config.dataset.name)
+    if form != _FOLDER:
+        return config, []
+    values = {name: value for name, value in flatten(config.to_dict()).items() if name in given}
+    photos = read_photos(config, path, cache_folder=folder.parent / workdir.DATA_CACHE)
+    made = _of_begun_run(choices(photos, machine, values, start), folder)
+    return _with(config, {choice.field: choice.value for choice in made}), made
+
+
+def read_photos(config: ConfigDict, path: str, cache_folder: paths.Path | None = None) -> Photos:
+    """What the choices depend on; reads the headers of the images, from the cache where they were read before."""
+    _refuse_workdir(path)
+    names = {split: config.dataset[f"{split}_split"] for split in ("train", "validation", "test")}
+    listings, class_names, _, _ = folders.list_folder(path, split_names=names, cache_folder=cache_folder)
+    lacks = tuple(split for split in ("test", "validation") if split not in evaluated_splits(listings))
+    train = listings["train"]
+    intact = np.flatnonzero([problem is None for problem in train.problems])
+    if not len(intact):
+        raise UserError(
+            f"none of the {len(train.problems)} images in {path} can be decoded, first: {train.problems[0]}"
+        )
+    counts = np.bincount(train.classes[intact], minlength=len(class_names))
+    _refuse_few(path, {name: int(count) for name, count in zip(class_names, counts, strict=True) if count}, lacks)
+    side = int(np.median(train.headers.sizes[intact].min(1)))
+    return Photos(len(intact), len(class_names), side, lacks)
+
+
+def _refuse_workdir(path: str) -> None:
+    folder = paths.as_path(path)
+    if all((folder / name).exists() for name in (workdir.CONFIG, workdir.DATASET)):
+        raise UserError(
+            f"{path} is the workdir of a run, not a folder of images; to resume the run, start it with its own command and "
+            f"--workdir {path}"
+        )
+
+
+def _refuse_few(path: str, counts: Mapping[str, int], lacks: Sequence[str]) -> None:
+    needed = 2 + len(lacks)  # two to compare in training, and one for each split that is cut
+    few = [f"{name} has {count}" for name, count in counts.items() if count < needed]
+    if few:
+        more = f", and {len(few) - 3} more" if len(few) > 3 else ""
+        raise UserError(
+            f"{path} has classes of too few images: {', '.join(few[:3])}{more}; allowed: {needed} or more per class "
+            f"({', '.join(['2 to train', *(f'1 for {split}' for split in lacks)])}); add images, or remove the class folder"
+        )
+
+
+def read_start(source: str) -> StartingWeights:
+    """The architecture of the weights in a workdir or a file; UserError if there is none."""
+    with naming_the_field("--weights"):
+        path = paths.as_path(source)
+        if not paths.as_path(source.partition("#")[0]).exists():
+            raise UserError(f"{source} does not exist; allowed: the workdir of a run, or a file of weights")
+        if path.is_dir():
+            return _of_workdir(source)
+        described = description_of_file(path)
+        if described is not None:
+            known = {"name": described.architecture} | {
+                name: value for name, value in described.network.items() if name in _MODEL_FIELDS
+            }
+            return StartingWeights(source, known, described.image_shape[0])
+        found = recognize_architecture(read_file(source), where=source)
+        return StartingWeights(source, dict(found.fields), found.image_size)
+
+
+def _of_workdir(source: str) -> StartingWeights:
+    run = read_run(source, need="backbone")
+    size = run.description["image_shape"][0]
+    fields = {name: run.config.model[name] for name in _MODEL_FIELDS if name in run.config.model}
+    if fields["stem"] == "auto":
+        fields["stem"] = choose_stem(size)
+    return StartingWeights(source, fields, size)
+
+
+def with_fields_of(
+    config: ConfigDict, given: Collection[str], start: StartingWeights
+) -> tuple[ConfigDict, dict[str, Any]]:
+    """The config of any recipe with the architecture of given weights, and the fields that were changed."""
+    fields = {f"model.{name}": value for name, value in start.fields.items() if f"model.{name}" not in given}
+    return _with(config, fields), fields
+
+
+def _of_begun_run(made: list[Choice], folder: paths.Path) -> list[Choice]:
+    """The choices of the run in this workdir, where it has begun: its folder may have changed, or the rules."""
+    path = folder / workdir.CONFIG
+    if not path.exists():
+        return made
+    try:
+        saved = flatten(json.loads(path.read_text()))
+    except (*paths.failures(), ValueError, AttributeError):
+        return made  # the check of the workdir says that the file is damaged
+    kept = [choice for choice in made if choice.why != GIVEN and choice.field in saved]
+    return [
+        choice._replace(value=saved[choice.field], why=f"as the run in {folder} began") if choice in kept else choice
+        for choice in made
+    ]
+
+
+def _with(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    changed = config.copy_and_resolve_references()
+    with changed.unlocked(), changed.ignore_type():  # None is no whole number
+        changed.update_from_flattened_dict(dict(values))
+    return changed.lock()
+
+
+def choices_table(made: Sequence[Choice], photos_name: str, machine: Machine) -> str:
+    """The choices as a table with a heading; each can be changed with --config.FIELD=VALUE."""
+    if not made:
+        return f"{photos_name} is no folder of photos: nothing is chosen, the values are those of the recipe"
+    rows = [(f"  {choice.field}", str(choice.value), choice.why) for choice in made]
+    devices = f"{machine.num_devices} x {machine.kind}"
+    head = f"chosen for {photos_name} on {devices}; --config.FIELD=VALUE takes another value:"
+    return f"{head}\n{aligned(rows, left=(0, 1, 2))}"
