@@ -14,9 +14,9 @@ from gensupcon_jax.paths import Path, failures
 from gensupcon_jax.weights.architectures import Architecture
 from gensupcon_jax.weights.description import Description
 from gensupcon_jax.weights.names import SUPCONTRAST
+from gensupcon_jax.weights.normalization import TIMM_MEAN, TIMM_STD
 
 Number = float | int
-TIMM_MEAN, TIMM_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # timm IMAGENET_DEFAULT_MEAN, _STD; torchvision too
 TIMM_SIZE, TIMM_SHARE = 224, 0.875  # input_size and crop_pct of timm's `_cfg`
 _CIFAR_SIZE = 32
 _HUB_CONFIG = "config.json"  # timm's, beside the weights in a folder of the hub
