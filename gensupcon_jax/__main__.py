@@ -1,6 +1,7 @@
 """The command `gensupcon`, also as python -m gensupcon_jax: a table of commands, each imported when it is used."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 
@@ -12,6 +13,12 @@ _MODULES = {
     "train": ("gensupcon_jax.main", "train an encoder with a recipe, evaluate it, write a report"),
     "plan": ("gensupcon_jax.plan.command", "memory, speed and cost of a recipe on hardware that is not here"),
     "prepare": ("gensupcon_jax.prepare.command", "prepare and check a data set, write a contact sheet"),
+    "embed": ("gensupcon_jax.inference.embed", "write the features of images to a file"),
+    "predict": (
+        "gensupcon_jax.inference.predict",
+        "predict the classes of images, and score them where folders are classes",
+    ),
+    "neighbors": ("gensupcon_jax.inference.neighbors", "the images of a folder that are most similar to a query"),
     "weights": ("gensupcon_jax.weights.command", "export the weights of a run; show what a file of weights holds"),
 }
 
@@ -28,9 +35,15 @@ def main(arguments: list[str] | None = None, program: str = "gensupcon") -> None
     arguments = sys.argv[1:] if arguments is None else arguments
     description = "Generalized supervised contrastive learning in JAX."
     try:
-        command_line.run_named(COMMANDS, arguments, program, description, version=__version__)
+        try:
+            command_line.run_named(COMMANDS, arguments, program, description, version=__version__)
+        finally:
+            sys.stdout.flush()
     except (UserError, KeyboardInterrupt) as error:
         command_line.end(error)
+    except BrokenPipeError:  # as in `gensupcon neighbors ... | head`: nobody reads what is printed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        sys.exit(1)
 
 
 if __name__ == "__main__":

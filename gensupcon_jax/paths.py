@@ -62,12 +62,22 @@ def absolute(path: Path) -> Path:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically: an older one stays until the new one is complete."""
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[LocalPath]:
+    """A local file to write, which replaces `path` atomically when the block ends without an error."""
     if is_remote(path):
-        path.write_bytes(content)  # atomic: an object appears when it is closed
+        with tempfile.TemporaryDirectory() as folder:
+            copy = LocalPath(folder) / path.name
+            yield copy
+            path.write_bytes(copy.read_bytes())  # atomic: an object appears when it is closed
         return
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        unfinished.write_bytes(content)
+        yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

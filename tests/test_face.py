@@ -143,7 +143,8 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported():
         ["tran"], ["train", "digts"], ["train", "digits", "--epochs", "5"], ["train", "digits", "--config.lr=1"],
         ["train", "imagenet:supcn"], ["train", "digits", "--workdir="], ["train", "digits", "--num_processes=no"],
         ["plan", "digits"], ["plan", "digits", "--batch_size=a", "--topology=v5e:4x4"], ["prepare", "digits", "--output"],
-        ["prepare", "digits", "--file_format=parquet"],
+        ["prepare", "digits", "--file_format=parquet"], ["embed", "nowhere", "x", "--output=x.npz"], ["embed", "docs", "x"],
+        ["predict", "docs", "x", "--step=newest"], ["neighbors", "docs", "x"], ["neighbors", "docs", "x", "--in=y.npz"],
     ]  # fmt: skip
     programs = [f"from gensupcon_jax.__main__ import main; main({arguments!r})" for arguments in mistakes]
     allowed = {"absl", "ml_collections"}  # they read the recipe

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -59,6 +59,15 @@ def headers_from_arrays(arrays: dict[str, np.ndarray]) -> tuple[Headers, list[st
 
 def with_progress(items: Iterable, total: int, text: str) -> Iterable:
     """The items with a progress bar on standard error, where they are many; outside a terminal, one line every 15 s."""
+    return tqdm(items, disable=total < _BAR_FROM, **_bar_settings(total, text))
+
+
+def progress_bar(total: int, text: str, *, done: int = 0) -> tqdm:
+    """A progress bar to advance by hand: always in a terminal, where images are many outside of one."""
+    is_hidden = total < _BAR_FROM and not sys.stderr.isatty()
+    return tqdm(initial=done, disable=is_hidden, **_bar_settings(total, text))
+
+
+def _bar_settings(total: int, text: str) -> dict[str, Any]:
     often = {} if sys.stderr.isatty() else {"mininterval": _SECONDS_BETWEEN_LINES, "ascii": True}
-    settings = {"total": total, "desc": text, "unit": " images", "unit_scale": True, "leave": False} | often
-    return tqdm(items, disable=total < _BAR_FROM, **settings)
+    return {"total": total, "desc": text, "unit": " images", "unit_scale": True, "leave": False} | often

@@ -195,6 +195,10 @@ class Encoder:
                 found.damaged.extend((found.names[row], problem) for row, problem in damaged.items())
                 rows = np.array([row for row in rows[done:] if row not in damaged], np.int64)
 
+    def channels_note(self, found: ImageFiles) -> str | None:
+        """A sentence where image files have other channels than the encoder, which converts them; None where they fit."""
+        return pixels.channels_note(int(found.split.headers.gray.sum()), len(found.names), self.image_shape[2])
+
     @functools.cached_property
     def _predictor(self) -> Predictor:
         return choose_predictor(self._source, self._embed_split)
@@ -234,6 +238,7 @@ class Encoder:
                 f"{len(found.damaged)} images cannot be decoded: {problems}; repair or remove them, or use "
                 "`outputs(find_images(...))`, which leaves them out"
             )
+        _say(self.channels_note(found))
         return self._seen(found)
 
     def _seen(self, found: ImageFiles) -> EncodedSplit:
@@ -241,8 +246,6 @@ class Encoder:
         if found.names:
             require_tensorflow(f"{found.names[0]} is an image file")
             quiet_tensorflow()
-            num_gray = int(found.split.headers.gray.sum())
-            _say(pixels.channels_note(num_gray, len(found.names), self.image_shape[2]))
         return pixels.seen(found.split, self.image_shape, self.center_share)
 
     def _embed_split(self, split: AnySplit) -> Float[np.ndarray, "image feature"]:

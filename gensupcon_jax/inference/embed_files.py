@@ -1,0 +1,136 @@
+"""Files of features: .npz, .csv, .parquet and .npy, each written whole; an .npz is read again."""
+
+import csv
+import importlib.util
+import io
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import LocalPath, Path, failures, is_remote, whole_file
+from gensupcon_jax.text import one_line
+
+
+class About(NamedTuple):
+    """Where features come from: the encoder's source, step (empty: it has none) and fingerprint, and the folder of the images."""
+
+    source: str
+    step: str
+    fingerprint: str
+    folder: str
+
+
+class FeatureTable(NamedTuple):
+    """The features of images, in order; predictions and probabilities: the most likely class of each, where requested."""
+
+    names: list[str]
+    features: Float32[np.ndarray, "image feature"]
+    about: About
+    predictions: list[str] | None = None
+    probabilities: Float[np.ndarray, "image"] | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """What stands beside the features: names, and predictions with their probabilities."""
+        if self.predictions is None or self.probabilities is None:
+            return {"name": self.names}
+        return {"name": self.names, "prediction": self.predictions, "probability": self.probabilities}
+
+
+def write_features(path: Path, table: FeatureTable) -> None:
+    """Write the features in the format of the suffix, atomically; those of an .npy have their names in a file beside it."""
+    if path.suffix == ".npy":
+        write_rows(names_file(path), table.columns(), zip(*table.columns().values(), strict=True))
+    with whole_file(path) as unfinished:
+        _WRITERS[path.suffix](unfinished, table)
+
+
+def names_file(path: Path) -> Path:
+    """The file with the names of the images of an .npy: photos.npy -> photos.names.csv."""
+    return path.with_name(f"{path.stem}.names.csv")
+
+
+def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file atomically; names that are not UTF-8 keep their bytes."""
+    with whole_file(path) as unfinished:
+        _write_rows(unfinished, header, rows)
+
+
+def _write_rows(path: LocalPath, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _write_npz(path: LocalPath, table: FeatureTable) -> None:
+    arrays: dict[str, Any] = {name: np.asarray(values) for name, values in table.columns().items()}
+    about = {name: np.array(value) for name, value in table.about._asdict().items()}
+    with path.open("wb") as file:  # given a path, NumPy would append .npz to the name of the unfinished file
+        np.savez(file, features=table.features, **arrays, **about)
+
+
+def _write_csv(path: LocalPath, table: FeatureTable) -> None:
+    columns = table.columns()
+    header = [*columns, *(f"feature_{number}" for number in range(table.features.shape[1]))]
+    rows = ((*start, *features) for *start, features in zip(*columns.values(), _texts(table.features), strict=True))
+    _write_rows(path, header, rows)
+
+
+def _texts(features: Float32[np.ndarray, "image feature"]) -> Iterator[list[str]]:
+    """Each row as the shortest texts that are read back as the same float32."""
+    for row in features:
+        yield row.astype(str).tolist()
+
+
+def _write_parquet(path: LocalPath, table: FeatureTable) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    columns: dict[str, Any] = dict(table.columns())
+    columns["name"] = [name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in table.names]
+    flat = pa.array(np.ascontiguousarray(table.features).reshape(-1))
+    columns["features"] = pa.FixedSizeListArray.from_arrays(flat, table.features.shape[1])
+    parquet.write_table(pa.table(columns).replace_schema_metadata(table.about._asdict()), path)
+
+
+def _write_npy(path: LocalPath, table: FeatureTable) -> None:
+    with path.open("wb") as file:
+        np.save(file, table.features)
+
+
+_WRITERS: dict[str, Callable[[LocalPath, FeatureTable], None]] = {
+    ".npz": _write_npz,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+    ".npy": _write_npy,
+}
+
+
+def check_format(suffix: str) -> None:
+    """UserError if the packages of the format are not installed."""
+    if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UserError(
+            "--output ends with .parquet, which needs pyarrow; install it with: "
+            'pip install "gensupcon_jax[parquet]"; allowed without it: .npz, .csv, .npy'
+        )
+
+
+def read_features(path: Path) -> FeatureTable:
+    """The features in an .npz of `gensupcon embed`; UserError where it is not one."""
+    try:
+        opened: Any = io.BytesIO(path.read_bytes()) if is_remote(path) else path
+        with np.load(opened, allow_pickle=False) as file:
+            about = About(*(str(file[name]) for name in About._fields))
+            return FeatureTable(file["name"].astype(str).tolist(), file["features"].astype(np.float32), about)
+    except KeyError as error:
+        raise UserError(
+            f"{path} has no array {one_line(error.args[0]).split()[0]}; allowed: an .npz that gensupcon embed has written"
+        ) from error
+    except (*failures(), ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read ({one_line(error)}); allowed: an .npz that gensupcon embed has written"
+        ) from error
