@@ -11,7 +11,7 @@ from gensupcon_jax.configs.fields import OURS
 
 
 def get_config():
-    """GenSCL with CutMix and Mixup on a folder of photos, with a small network."""
+    """SupCon on a folder of photos, with a small network."""
     return common.changed(changes())
 
 
@@ -22,7 +22,6 @@ def changes():
         "dataset.image_size": (64, OURS),
         "batch_size": (64, OURS),
         "epochs": (80.0, OURS),
-        "mix.kind": ("mixup_cutmix", OURS),
         "mix.per": ("image", OURS),
         "model.name": ("resnet_small", OURS),
         "model.width": (32, OURS),

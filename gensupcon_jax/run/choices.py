@@ -97,7 +97,8 @@ def choices(
     for field, value, why in _network(scale, size or photos.side, start, own):
         choose(field, lambda value=value, why=why: (value, why))
     batch = choose("batch_size", lambda: _batch_size(num_train, scale, machine))
-    choose("mix.block", lambda: _block(batch, machine))
+    if choose("mix.kind", lambda: _mixing(scale, batch // machine.num_devices)) != "none":
+        choose("mix.block", lambda: _block(batch, machine))
     choose("optimizer.learning_rate", lambda: _rate(batch, scale, start))
     if any(given.get(field) is not None for field in ("steps", "images")):
         return list(made.values())  # the length is given in another unit
@@ -157,10 +158,18 @@ def _network(scale: _Scale, size: int, start: StartingWeights | None, own: str |
 
 def _batch_size(num_train: int, scale: _Scale, machine: Machine) -> tuple[int, str]:
     local = _power_of_2(min(scale.batch_size, num_train / _BATCHES) / machine.num_devices)
-    batch = max(2, local) * machine.num_devices
+    batch = max(2, local * machine.num_devices)
     if batch >= scale.batch_size:
         return batch, f"as much as {scale.device} needs"
     return batch, f"{_BATCHES} or more batches of {num_train} training images"
+
+
+def _mixing(scale: _Scale, local: int) -> tuple[str, str]:
+    if scale is _CPU:
+        return "none", "mixed images pay off in longer runs"
+    if local < 2:
+        return "none", "a device has no other images to mix with"
+    return "mixup_cutmix", "the paper's method"
 
 
 def _block(batch: int, machine: Machine) -> tuple[int, str]:

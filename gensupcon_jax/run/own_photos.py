@@ -143,7 +143,11 @@ def choices_table(made: Sequence[Choice], photos_name: str, machine: Machine) ->
     """The choices as a table with a heading; each can be changed with --config.FIELD=VALUE."""
     if not made:
         return f"{photos_name} is no folder of photos: nothing is chosen, the values are those of the recipe"
-    rows = [(f"  {choice.field}", str(choice.value), choice.why) for choice in made]
+    rows = [(f"  {choice.field}", _shown(choice.value), choice.why) for choice in made]
     devices = f"{machine.num_devices} x {machine.kind}"
     head = f"chosen for {photos_name} on {devices}; --config.FIELD=VALUE takes another value:"
     return f"{head}\n{aligned(rows, left=(0, 1, 2))}"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

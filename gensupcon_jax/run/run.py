@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from gensupcon_jax.cluster import processes, sharding
-from gensupcon_jax.data import datasets, input_pipeline
+from gensupcon_jax.data import datasets, input_pipeline, sampling
 from gensupcon_jax.data.long_tail import with_long_tail
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.evaluation import final
@@ -143,8 +143,11 @@ class Run:
         return dataclasses.replace(self.dataset, train=train.subset(chosen))
 
     def class_shares(self) -> list[float]:
-        """The share of each class in the training labels."""
-        return self.dataset.train.class_shares.tolist()
+        """The share of each class in what training sees."""
+        train, drawn = self.dataset.train, self.config.dataset.sampling
+        if drawn == "uniform":
+            return train.class_shares.tolist()
+        return sampling.class_shares(np.bincount(train.classes, minlength=train.num_classes), drawn).tolist()
 
     def separable_share(self) -> float:
         """The share of the chance-level loss that perfectly separated classes remove."""

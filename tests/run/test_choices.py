@@ -28,7 +28,7 @@ def test_three_hundred_photos_on_a_cpu():
         "model.width": 32,
         "model.stem": "imagenet",
         "batch_size": 64,
-        "mix.block": 32,
+        "mix.kind": "none",
         "optimizer.learning_rate": 0.125,
         "epochs": 80.0,
         "optimizer.warmup_epochs": 5.0,
@@ -50,6 +50,7 @@ def test_an_accelerator_gets_resnet50_and_larger_images():
     assert (found["model.name"], found["model.stem"], found["model.width"]) == ("resnet50", "imagenet", None)
     assert (found["dataset.image_size"], found["model.dtype"]) == (224, "bfloat16")
     assert (found["batch_size"], found["optimizer.learning_rate"], found["epochs"]) == (256, 0.125, 100.0)
+    assert (found["mix.kind"], found["mix.block"]) == ("mixup_cutmix", 32)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_no_map_on_a_cpu_is_smaller_than_four_pixels(side, size, stem):
 def test_batch_and_length_follow_from_the_number_of_photos(num_images, batch, epochs):
     found = values(Photos(num_images, 2, 300))
     assert (found["batch_size"], found["epochs"]) == (batch, epochs)
-    assert found["mix.block"] == min(32, batch)
+    assert values(Photos(num_images, 2, 300), given={"mix.kind": "cutmix"})["mix.block"] == min(32, batch)
     assert found["optimizer.learning_rate"] == pytest.approx(0.5 * batch / 256, rel=1e-3)
 
 
@@ -90,6 +91,8 @@ def test_every_choice_passes_the_checks(num_images, devices):
             config.update_from_flattened_dict(values(Photos(num_images, 3, 300), machine))
         check_config(config)
         check_combinations(config, num_train_images=round(0.7 * num_images), num_devices=devices)
+    assert values(Photos(24, 4, 20), Machine("cpu", 8))["batch_size"] == 8
+    assert values(Photos(24, 4, 20), Machine("tpu", 8))["mix.kind"] == "none"
 
 
 def test_what_is_given_is_used_and_decides_the_rest():
@@ -98,7 +101,8 @@ def test_what_is_given_is_used_and_decides_the_rest():
     assert {name: found[name] for name in given} == given
     assert all(why[name] == GIVEN for name in given)
     assert found["optimizer.learning_rate"] == pytest.approx(0.5 * 24 / 256, rel=1e-3)
-    assert (found["mix.block"], found["optimizer.warmup_epochs"], found["evaluate.every_epochs"]) == (24, 0.5, 2.0)
+    assert values(given=given | {"mix.kind": "mixup"})["mix.block"] == 24
+    assert (found["mix.kind"], found["optimizer.warmup_epochs"], found["evaluate.every_epochs"]) == ("none", 0.5, 2.0)
     assert (found["model.width"], found["model.stem"]) == (None, "auto")  # not those of the small network
     assert values(given={"optimizer.learning_rate": 3.0})["optimizer.learning_rate"] == 3.0
 
