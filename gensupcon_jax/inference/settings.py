@@ -10,16 +10,16 @@ from jaxtyping import Float
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
-from gensupcon_jax.paths import Path, failures
+from gensupcon_jax.paths import Path
 from gensupcon_jax.weights.architectures import Architecture
 from gensupcon_jax.weights.description import Description
+from gensupcon_jax.weights.hub_config import hub_config
 from gensupcon_jax.weights.names import SUPCONTRAST
 from gensupcon_jax.weights.normalization import TIMM_MEAN, TIMM_STD
 
 Number = float | int
 TIMM_SIZE, TIMM_SHARE = 224, 0.875  # input_size and crop_pct of timm's `_cfg`
 _CIFAR_SIZE = 32
-_HUB_CONFIG = "config.json"  # timm's, beside the weights in a folder of the hub
 
 
 class Given(NamedTuple):
@@ -135,7 +135,7 @@ def _said(path: Path, found: Architecture, description: Description | None) -> d
             "std": description.std,
             "class_names": description.class_names,
         }
-    config = _hub_config(path)
+    config = hub_config(path)
     return config and {
         "image_size": (config.get("input_size") or [None])[-1],
         "center_share": config.get("crop_pct"),
@@ -143,16 +143,3 @@ def _said(path: Path, found: Architecture, description: Description | None) -> d
         "std": config.get("std"),
         "class_names": config.get("label_names"),
     }
-
-
-def _hub_config(path: Path) -> Mapping[str, Any]:
-    """The fields of timm's config.json beside a file of weights; empty where there is none."""
-    file = path.parent / _HUB_CONFIG
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text())
-    except (*failures(), ValueError) as error:
-        raise UserError(f"{file} beside the weights cannot be read ({error}); repair or remove it") from error
-    own = content.get("pretrained_cfg") if isinstance(content, dict) else None
-    return {**own, "label_names": content.get("label_names") or own.get("label_names")} if isinstance(own, dict) else {}

@@ -26,7 +26,8 @@ def plan(
     Raises UserError, with all problems and before anything compiles, for invalid slices, batch sizes or fields.
     """
     given = {name: value for name, value in (sizes or {}).items() if value is not None}
-    known = data_sizes(config.dataset.name, **{"image_size": config.dataset.image_size} | given)
+    of_config = {"image_size": config.dataset.image_size, "num_channels": config.dataset.channels}
+    known = data_sizes(config.dataset.name, **of_config | given)
     places = [_place(name) for name in topologies]
     cases = [
         (place, step.with_fields(config, {"batch_size": batch_size})) for place in places for batch_size in batch_sizes

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import split_entry
 from gensupcon_jax.weights.description import description_of_file
+from gensupcon_jax.weights.hub_config import HUB_CONFIG, hub_config
 from gensupcon_jax.weights.names import RESNET, VIT, Named, canonical, recognize
 
 # timm's IMAGENET_DEFAULT_MEAN and _STD, which are torchvision's.
@@ -34,14 +35,21 @@ def normalization_of_run(path: str, description: dict[str, Any]) -> Normalizatio
 
 
 def normalization_of_file(path: str, named: Named) -> Normalization | None:
-    """Those that the file says, or timm's for a 3-channel network with names of timm or torchvision; None: unknown."""
+    """Those that the file or timm's config.json beside it says; else timm's, for 3 channels and names of timm or torchvision.
+
+    None: unknown.
+    """
     file, _ = split_entry(path)
     description = description_of_file(file)
     if description is not None:
         mean, std = (np.array(values, np.float32) for values in (description.mean, description.std))
         return Normalization(mean, std, f"those that {file} says")
+    num_channels, beside = channels_of_file(path, named), hub_config(file)
+    if beside.get("mean") and beside.get("std") and len(beside["mean"]) == len(beside["std"]) == num_channels:
+        mean, std = (np.array(beside[name], np.float32) for name in ("mean", "std"))
+        return Normalization(mean, std, f"those that {file.parent / HUB_CONFIG} says")
     naming = recognize(named, where=file).naming
-    if channels_of_file(path, named) != 3 or naming not in (RESNET.naming, VIT.naming):
+    if num_channels != 3 or naming not in (RESNET.naming, VIT.naming):
         return None
     return Normalization(
         np.array(TIMM_MEAN, np.float32),

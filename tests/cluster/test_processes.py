@@ -62,6 +62,24 @@ def test_two_processes_give_the_run_of_one_process_with_the_same_devices(uninter
     assert "linear probe" not in second[1]
 
 
+# A rate that ruins the network: the first evaluation is the best.
+RUINED = {"steps": 8, "evaluate.every_steps": 2, "checkpoint.every_steps": 100, "optimizer.learning_rate": 30.0}
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_the_best_step_like_one(tmp_path):
+    (alone,) = ended([start(tmp_path / "one", RUINED, devices=4)])
+    assert alone[0] == 0, alone[2]
+    outcomes = ended(start_several(tmp_path / "two", RUINED, num=2, devices=2))
+    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+    expected, found = results_of(tmp_path / "one"), results_of(tmp_path / "two")
+    assert expected["best"]["step"] == found["best"]["step"] == found["best_step"] == 2
+    for name in ("knn_top1", "linear_top1"):
+        assert found["best"][name] == pytest.approx(expected["best"][name], abs=2.0)  # of 540 images, by rounding
+        assert found["best"][name] - found[name] > 5
+    assert "step 2 (best by validation)" in outcomes[0][1]
+
+
 @pytest.mark.slow
 def test_two_processes_that_are_stopped_and_killed_resume_to_the_same_result(uninterrupted, tmp_path):
     folder = tmp_path / "run"

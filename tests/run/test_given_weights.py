@@ -162,6 +162,19 @@ def test_a_file_of_timms_names_is_assumed_to_have_its_mean_and_std(color_file, t
         built(tmp_path, tiny_dataset(channels=3), **{"model.weights": str(color_file), "model.weights_step": "best"})
 
 
+def test_timms_config_beside_a_file_says_its_mean_and_std(color_file, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(color_file.read_bytes())
+    own = {"pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.25, 0.5]}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    run = built(tmp_path / "run", tiny_dataset(channels=3), **{"model.weights": str(path)})
+    assert (run.data.mean.tolist(), run.data.std.tolist()) == (pytest.approx([0.5, 0.4, 0.3]), [0.5, 0.25, 0.5])
+    assert run.description()["normalization"] == f"those that {tmp_path / 'config.json'} says"
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"model.weights: .*config.json beside the weights cannot be read"):
+        built(tmp_path / "run", tiny_dataset(channels=3), **{"model.weights": str(path)})
+
+
 def test_a_file_of_ours_says_its_mean_and_std(first, tmp_path):
     from gensupcon_jax.weights.export import export
 
