@@ -227,7 +227,7 @@ class Encoder:
         paths = isinstance(images, str | os.PathLike) or (
             isinstance(images, Sequence) and len(images) and all(isinstance(each, str | os.PathLike) for each in images)
         )
-        found = find_images(images) if paths else images
+        found: Any = find_images(images) if paths else images
         if not isinstance(found, ImageFiles):
             arrays, num_gray = pixels.prepared_batch(found, self.image_shape, self.center_share)
             _say(pixels.channels_note(num_gray, len(arrays), self.image_shape[2]))

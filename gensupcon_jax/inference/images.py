@@ -13,8 +13,8 @@ from gensupcon_jax.data.folders import SPLIT_NAMES, SUFFIXES, images_below, read
 from gensupcon_jax.data.headers import join_headers
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.paths import Path
 
+AnyPath = str | os.PathLike
 _SPLIT_FOLDERS = {name for names in SPLIT_NAMES.values() for name in names}
 
 
@@ -32,7 +32,7 @@ class ImageFiles(NamedTuple):
     damaged: list[tuple[str, str]]
 
 
-def find_images(source: str | Path | Sequence[str | Path]) -> ImageFiles:
+def find_images(source: AnyPath | Sequence[AnyPath]) -> ImageFiles:
     """The image files of a folder, at any depth and sorted, or these files in this order; hidden files are left out.
 
     A folder of classes is <folder>/<class>/<image> or <folder>/<split>/<class>/<image>, split one of train, validation, test.
@@ -91,7 +91,7 @@ def _class_folders(names: Sequence[str]) -> list[str | None]:
     return [folders[depth] if len(folders) > depth else None for folders in parts]
 
 
-def _read(files: Sequence[str], names: Sequence[str], folders: Sequence[str | None]) -> ImageFiles:
+def _read(files: list[str], names: list[str], folders: Sequence[str | None]) -> ImageFiles:
     headers, problems = join_headers(read_headers(files, "reading headers"))
     intact = np.array([row for row, problem in enumerate(problems) if problem is None], np.int64)
     encoded_paths = np.array([os.fsencode(file) for file in files], object)

@@ -136,7 +136,7 @@ def _said(path: Path, found: Architecture, description: Description | None) -> d
             "class_names": description.class_names,
         }
     config = hub_config(path)
-    return config and {
+    return {
         "image_size": (config.get("input_size") or [None])[-1],
         "center_share": config.get("crop_pct"),
         "mean": config.get("mean"),
