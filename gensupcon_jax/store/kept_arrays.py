@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,9 @@ def write_kept(path: Path, kind: str, arrays: Arrays) -> Path | None:
     earlier = path.read_bytes() if path.exists() else None
     if earlier == content:
         return None
-    aside = None if earlier is None else _free_name(path)
-    if aside is not None:
+    aside = None
+    if earlier is not None:
+        aside = _free_name(path)
         write_whole(aside, earlier)
     write_whole(path, content)
     return aside
@@ -54,7 +56,8 @@ def _unusable(path: Path, kind: str, problem: str) -> str:
 def _content(kind: str, arrays: Arrays) -> bytes:
     stream = io.BytesIO()
     seal = {_KIND: np.array(kind), _FINGERPRINT: np.array(fingerprint(_parts(kind, arrays)))}
-    np.savez(stream, **(arrays | seal))
+    named: dict[str, Any] = arrays | seal
+    np.savez(stream, **named)
     return stream.getvalue()
 
 

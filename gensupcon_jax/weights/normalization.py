@@ -82,8 +82,8 @@ def chosen_normalization(
     num_channels = of_data["image_shape"][2]
     mean, std = given
     if mean is not None and std is not None:
-        values = (_by_channel(name, each, num_channels) for name, each in (("mean", mean), ("std", std)))
-        return Normalization(*values, "model.mean and model.std")
+        mean, std = _by_channel("mean", mean, num_channels), _by_channel("std", std, num_channels)
+        return Normalization(mean, std, "model.mean and model.std")
     if source is not None:
         return source
     mean, std = (np.array(of_data[name], np.float32) for name in ("mean", "std"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.data import datasets
+from gensupcon_jax.data.channels import converted
 from gensupcon_jax.data.input_pipeline import centered_images
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
@@ -173,3 +174,10 @@ def test_small_squares_are_kept_in_memory_unless_the_limit_is_lower(tmp_path):
     read = {image.tobytes(): label for image, label in zip(images_of(encoded.test), encoded.test.classes, strict=True)}
     assert images == read  # PNG, whole, of its own size: the same bytes
     np.testing.assert_allclose(encoded.description()["mean"], memory.description()["mean"], atol=0.02)
+    # Gray by dataset.channels: the same pixels in the same order, in memory and record by record.
+    gray = datasets.load("tfds:squares", folder=folders[0], channels=1)
+    np.testing.assert_array_equal(gray.train.images, converted(memory.train.images, 1))
+    np.testing.assert_array_equal(gray.train.labels, memory.train.labels)
+    read_gray = datasets.load("tfds:squares", folder=folders[0], memory_limit=0.05, center_share=1.0, channels=1)
+    np.testing.assert_array_equal(images_of(read_gray.test), converted(images_of(encoded.test), 1))
+    assert read_gray.description()["image_shape"] == [24, 24, 1]

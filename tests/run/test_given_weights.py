@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from gensupcon_jax.data.channels import converted
 from gensupcon_jax.data.datasets import from_arrays
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.features import extract
@@ -224,3 +225,13 @@ def test_other_channels_are_refused_with_the_field_to_set(first, color_file, tmp
     run = built(tmp_path, color, **{"model.weights": str(first), "dataset.channels": 1})
     assert run.data.num_channels == 1
     assert open_weights(str(first)).num_channels == 1
+
+
+def test_the_order_of_the_batches_does_not_depend_on_the_channels(tmp_path):
+    color = tiny_dataset(channels=3)
+    runs = [built(tmp_path, color, **{"dataset.channels": channels}) for channels in (None, 1)]
+    for batch, gray in zip(
+        *(run.batches(2, 5) for run in runs), strict=True
+    ):  # from a resumed step, over an epoch's end
+        np.testing.assert_array_equal(gray.images, converted(np.asarray(batch.images), 1))
+        np.testing.assert_array_equal(gray.labels, batch.labels)
