@@ -27,7 +27,13 @@ SHORT = {
     "evaluate.every_epochs": 0,
     "checkpoint.every_epochs": 1000,
 }
-_VARYING = ("train/images_per_second", "train/seconds", "train/input_wait", "train/stall_seconds")
+_VARYING = (
+    "train/images_per_second",
+    "train/seconds",
+    "train/input_wait",
+    "train/stall_seconds",
+    "train/process_memory",
+)
 
 
 def fields(changes=None):

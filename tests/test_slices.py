@@ -50,7 +50,7 @@ def test_the_digits_run_to_their_report(run):
     folder, stdout, _ = run
     assert "linear probe on frozen features" in stdout
     assert "k-NN on frozen features" in stdout
-    assert (folder / "report.html").stat().st_size > 100_000
+    assert (folder / "report.html").stat().st_size > 30_000
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
     assert {"jax", "flax", "orbax-checkpoint"} <= set(json.loads((folder / "results.json").read_text())["versions"])
 

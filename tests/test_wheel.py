@@ -81,4 +81,4 @@ def test_it_trains_from_anywhere(installed, tmp_path, own_configs):
     assert package == f"{installed}/gensupcon_jax/__init__.py"
     assert recipe == f"{installed}/gensupcon_jax/configs/digits.py"
     assert last == "report:  runs/digits/report.html"
-    assert (folder / "runs/digits/report.html").stat().st_size > 50_000
+    assert (folder / "runs/digits/report.html").stat().st_size > 30_000

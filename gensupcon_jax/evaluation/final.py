@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import padded_batches
@@ -35,6 +35,7 @@ class Evaluation(NamedTuple):
 
     step: of the network.  measures: name -> (value on validation, value on test).  probe: that of `linear`.
     neighbors: what predicts the class of a new image where there is neither a probe nor a classifier.
+    features: of all splits, for the report; a caller may empty it, as they can be large.
     """
 
     step: int
@@ -47,6 +48,7 @@ class Evaluation(NamedTuple):
     measures: dict[str, tuple[float, float]]
     probe: FittedProbe | None
     neighbors: KeptNeighbors | None
+    features: dict[str, Features]
 
     def outcomes(self) -> dict[str, Outcome]:
         """Those that there are, by the beginning of their names in the results."""
@@ -64,6 +66,13 @@ class Evaluation(NamedTuple):
             if outcome is not None:
                 return name, outcome.test_predictions
         return "knn_top1", self.knn.test_predictions
+
+    def confidences(self) -> Float[np.ndarray, "example"] | None:
+        """The probability (0..1) of each of the main predictions; None if it is not known."""
+        if self.linear is None and self.classifier is not None:
+            return self.classifier.test_confidences
+        predictor = self.probe or self.neighbors
+        return predictor and predictor.class_probabilities(self.test.values, self.num_classes).max(1)
 
 
 def evaluate_network(
@@ -93,6 +102,7 @@ def evaluate_network(
         measures={name: (on_validation[name], on_test[name]) for name in settings.measures},
         probe=probe and probe.fitted,
         neighbors=_neighbors(features["train"], nearest, settings, step) if keeps_neighbors else None,
+        features=features,
     )
 
 
@@ -116,14 +126,17 @@ def _neighbors(train: Features, nearest: Outcome, settings: Settings, step: int)
 
 
 def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, extraction: dict) -> Outcome | None:
-    def predictions(split):
-        return extract(lambda images: predict_fn(images).logits, split, **extraction).argmax(1)
+    def logits(split):
+        return extract(lambda images: predict_fn(images).logits, split, **extraction)
 
     one_batch, _ = next(padded_batches(dataset.test, extraction["batch_size"], extraction["sharding"]))
     if predict_fn(one_batch).logits is None:
         return None
-    validation = top1(predictions(dataset.validation), dataset.validation.classes)
-    return Outcome(0, validation, predictions(dataset.test))
+    validation = top1(logits(dataset.validation).argmax(1), dataset.validation.classes)
+    of_test = logits(dataset.test)
+    # The largest softmax: 1 over the sum of the others relative to it.
+    confidences = 1 / np.exp(of_test - of_test.max(1, keepdims=True)).sum(1)
+    return Outcome(0, validation, of_test.argmax(1), confidences)
 
 
 def numbers_of(evaluation: Evaluation) -> dict[str, Any]:

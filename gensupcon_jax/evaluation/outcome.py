@@ -3,17 +3,21 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 Number = float | int
 
 
 class Outcome(NamedTuple):
-    """A setting chosen on validation, its validation accuracy, and its test predictions."""
+    """A setting chosen on validation, its validation accuracy, and its test predictions.
+
+    test_confidences: probability (0..1) of each prediction, where the outcome has them.
+    """
 
     setting: Number
     validation_top1: float
     test_predictions: Int[np.ndarray, "example"]
+    test_confidences: Float[np.ndarray, "example"] | None = None
 
 
 def top1(predictions: Int[np.ndarray, "example"], classes: Int[np.ndarray, "example"]) -> float:

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from gensupcon_jax.inference.neighbors_search import QueryResult
 from gensupcon_jax.paths import Path, as_path
-from gensupcon_jax.report.contact import picture_uri
 from gensupcon_jax.report.page import template, write_page
+from gensupcon_jax.report.thumbnails import picture_uri
 from gensupcon_jax.report.values import clean, printable
 
 _PIXELS = 256  # a JPEG need not be decoded at more than this

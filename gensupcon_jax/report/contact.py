@@ -1,7 +1,5 @@
 """The contact sheet of a data set: a few images per class and split, copies side by side, and damaged images."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,13 +8,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gensupcon_jax.paths import Path
-from gensupcon_jax.report.drawing import data_uri
 from gensupcon_jax.report.page import template, write_page
+from gensupcon_jax.report.thumbnails import picture_uri
 from gensupcon_jax.report.values import clean, printable, short
 
 MARK = "gensupcon_jax.prepare"  # in every contact sheet, to recognize it
-_PIXELS = 128  # the longer side of a stored picture
-_KEPT_EXACTLY = 48  # smaller ones are stored without loss
 _DAMAGED_LINES = 200
 
 
@@ -76,18 +72,7 @@ def render_contact_sheet(sheet: ContactSheet) -> str:
 
 
 def _shown(picture: Picture) -> dict[str, str | None]:
-    return {"name": clean(picture.name), "uri": None if picture.pixels is None else picture_uri(picture.pixels)}
-
-
-def picture_uri(pixels: UInt8[np.ndarray, "height width channel"]) -> str:
-    """A thumbnail as a data URI: lossless PNG for tiny images, else JPEG."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    stream = io.BytesIO()
-    if max(image.size) <= _KEPT_EXACTLY:
-        image.save(stream, "PNG")
-        return data_uri(stream)
-    image.thumbnail((_PIXELS, _PIXELS))
-    image.save(stream, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return {
+        "name": clean(picture.name),
+        "uri": None if picture.pixels is None else picture_uri(picture.pixels),
+    }

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
+from gensupcon_jax.report.findings import FeatureFindings
+from gensupcon_jax.report.pictured import PicturedSplit
 from gensupcon_jax.report.values import clean
 
 # Predictors whose test predictions can be shown: key in the results -> name.
@@ -44,6 +46,14 @@ class ReportData:
     test_labels: Integer[np.ndarray, " test"] | None = None
     test_predictions: Integer[np.ndarray, " test"] | None = None
     predictor: str = "linear_top1"
+    # Probability (0..1) that the predictor gives its prediction.
+    test_confidences: Float[np.ndarray, " test"] | None = None
+    # Key of PREDICTORS -> its comparison with the raw pixels on the test images: `evaluation.paired.Paired`.
+    paired: dict[str, Any] = field(default_factory=dict)
+    # "train", "validation", "test" -> their images; the test split in the order of the fields above.
+    splits: dict[str, PicturedSplit] = field(default_factory=dict)
+    # What the features of these splits tell: `feature_findings`.
+    findings: FeatureFindings | None = None
     # Some training images, and the views of them as the network saw them, de-normalized and clipped to 0..255.
     original_images: UInt8[np.ndarray, "image _ _ _"] | None = None
     original_labels: Integer[np.ndarray, " image"] | None = None
@@ -56,7 +66,8 @@ def class_count(data: ReportData) -> int:
     """Number of classes that are named or occur in any array."""
     counts = [len(data.class_names)]
     counts += [labels.shape[-1] for labels in (data.batch_labels, data.view_labels) if labels is not None]
-    for labels in (data.test_labels, data.test_predictions, data.original_labels):
+    of_splits = [split.classes for split in data.splits.values()]
+    for labels in (data.test_labels, data.test_predictions, data.original_labels, *of_splits):
         counts += [int(labels.max()) + 1] if labels is not None and labels.size else []
     return max(counts)
 

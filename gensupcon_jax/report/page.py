@@ -1,26 +1,60 @@
-"""The page: collects the sections, renders the template, writes the file."""
+"""The page: collects the sections, renders the template, writes the file and the tables beside it."""
 
+import base64
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from gensupcon_jax import paths
 from gensupcon_jax.report.checks import quick_checks, sentences
+from gensupcon_jax.report.classes import classes_section
+from gensupcon_jax.report.comparisons import comparisons_section, luck
 from gensupcon_jax.report.confusion import confusion_section
-from gensupcon_jax.report.curves import curves_section
-from gensupcon_jax.report.data import ReportData, class_count
-from gensupcon_jax.report.drawing import picture_style
+from gensupcon_jax.report.curves import curves_section, machine_section
+from gensupcon_jax.report.data import PREDICTORS, ReportData, class_count
+from gensupcon_jax.report.duplicates_page import DUPLICATES_FILE, duplicates_section, duplicates_table
 from gensupcon_jax.report.last_numbers import last_numbers, measure_rows
+from gensupcon_jax.report.mistakes import mistakes_section
+from gensupcon_jax.report.neighbors import neighbors_section
 from gensupcon_jax.report.scatter import scatter_section
 from gensupcon_jax.report.scores import ruler_ticks, score_rows, verdict
 from gensupcon_jax.report.sheet import sheet_section
 from gensupcon_jax.report.similarity import similarity_section
+from gensupcon_jax.report.suspicious_page import SUSPICIOUS_FILE, suspicious_section, suspicious_table
 from gensupcon_jax.report.values import clean, duration, printable, shown, whole
 from gensupcon_jax.text import flatten
 
+# Sections in the order of the page: id, title, name in the navigation. Each has a template in sections/.
+_TITLES = (
+    ("curves", "Did it learn?", "Learning"),
+    ("similarity", "Do the embeddings follow the labels?", "Similarity"),
+    ("scatter", "Are the classes separated?", "Map"),
+    ("confusion", "Which classes are confused?", "Confusion"),
+    ("classes", "How good is each class?", "Classes"),
+    ("mistakes", "Which images are predicted wrongly?", "Mistakes"),
+    ("neighbors", "What does the encoder find alike?", "Neighbors"),
+    ("suspicious", "Which labels look wrong?", "Labels"),
+    ("duplicates", "Are images in two splits?", "Duplicates"),
+    ("sheet", "Are the inputs correct?", "Inputs"),
+    ("machine", "Was the machine used well?", "Machine"),
+    ("details", "All results and config fields", "Details"),
+)
+
 
 def write_report(path: str | paths.Path, data: ReportData) -> None:
-    """Write the page to `path` atomically: an older report stays until the new one is complete."""
+    """Write the page to `path`, and the tables of suspicious labels and near-duplicates beside it.
+
+    Each is written atomically: an older one stays until the new one is complete. Without features of the training images there
+    are no tables.
+    """
+    path = paths.as_path(path)
     write_page(path, render_report(data))
+    if data.findings is not None:
+        for name, content in (
+            (SUSPICIOUS_FILE, suspicious_table(data, data.findings.suspicious)),
+            (DUPLICATES_FILE, duplicates_table(data, data.findings.duplicates)),
+        ):
+            paths.write_whole(path.parent / name, content.encode("utf-8", errors="replace"))
 
 
 def write_page(path: str | paths.Path, html: str) -> None:
@@ -33,15 +67,10 @@ def write_page(path: str | paths.Path, html: str) -> None:
 
 def render_report(data: ReportData) -> str:
     """The page as HTML text."""
-    with picture_style():
-        # A section is a dict for the template, or the reason why it is missing.
-        sections = {
-            "curves": curves_section(data),
-            "similarity": similarity_section(data),
-            "scatter": scatter_section(data),
-            "confusion": confusion_section(data),
-            "sheet": sheet_section(data),
-        }
+    sections = _sections(data)
+    script = Path(__file__).with_name("script.js").read_text(encoding="utf-8")
+    decision = verdict(data.results)
+    key = decision["key"]
     return template("template.html").render(
         title=clean(data.title),
         facts=_facts(data),
@@ -51,14 +80,40 @@ def render_report(data: ReportData) -> str:
         measures=measure_rows(data.results),
         scores=score_rows(data.results),
         ticks=ruler_ticks(data.results),
-        verdict=verdict(data.results),
+        verdict=decision | {"luck": luck(data.paired[key], PREDICTORS[key]) if key in data.paired else ""},
+        comparisons=comparisons_section(data),
         checks=quick_checks(data),
         sentences=sentences(data),
         config=_fields(data.config),
         results=_fields(data.results),
+        titles=_TITLES,
+        script=_trusted(script),
+        # The browser runs this script and no other, whatever a name in the data contains.
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        style=_trusted(Path(__file__).with_name("style.css").read_text(encoding="utf-8")),
         **{name: None if isinstance(content, str) else content for name, content in sections.items()},
         not_shown={name: content for name, content in sections.items() if isinstance(content, str)},
     )
+
+
+def _sections(data: ReportData) -> dict[str, dict[str, Any] | str]:
+    """Each section as a dict for its template, or the reason why it is missing."""
+    found = data.findings
+    among_train = found.among_train if found else {}
+    asked = {name: len(nearest.queries) for name, nearest in among_train.items()}
+    return {
+        "curves": curves_section(data),
+        "similarity": similarity_section(data),
+        "scatter": scatter_section(data),
+        "confusion": confusion_section(data),
+        "classes": classes_section(data),
+        "mistakes": mistakes_section(data),
+        "neighbors": neighbors_section(data, among_train.get("test")),
+        "suspicious": suspicious_section(data, found.suspicious if found else None, asked),
+        "duplicates": duplicates_section(data, found.duplicates if found else None),
+        "sheet": sheet_section(data),
+        "machine": machine_section(data),
+    }
 
 
 def template(name: str, folder: Path | None = None) -> Any:
@@ -66,7 +121,7 @@ def template(name: str, folder: Path | None = None) -> Any:
     import jinja2
 
     here = Path(__file__).parent
-    # Names and paths are untrusted: autoescape is on, and the template marks nothing as safe.
+    # Names and paths are untrusted: autoescape is on, and only the page's own script and style are marked safe.
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder or here, here]),
         autoescape=True,
@@ -75,6 +130,13 @@ def template(name: str, folder: Path | None = None) -> Any:
         lstrip_blocks=True,
     )
     return environment.get_template(name)
+
+
+def _trusted(text: str) -> Any:
+    """Text of this package, which the template does not escape."""
+    import markupsafe
+
+    return markupsafe.Markup(text)
 
 
 def _fields(tree: dict[str, Any]) -> list[tuple[str, str]]:

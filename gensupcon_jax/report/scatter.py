@@ -1,4 +1,4 @@
-"""Section 3: the test embeddings in two dimensions."""
+"""The map: the test embeddings in two dimensions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,21 +6,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
+from gensupcon_jax.report.colors import NAMED_CLASSES, class_shape, class_style
 from gensupcon_jax.report.data import ReportData, class_names
-from gensupcon_jax.report.drawing import (
-    INK,
-    NAMED_CLASSES,
-    OTHERS,
-    class_color,
-    class_mark,
-    drawable_name,
-    halo,
-    new_figure,
-    png,
-)
-from gensupcon_jax.report.values import short
+from gensupcon_jax.report.nearest import unit_rows
+from gensupcon_jax.report.thumbnails import sheet_uri
+from gensupcon_jax.report.values import ending, short
 
-SCATTER_POINTS = 2000  # t-SNE of more points takes too long
+SCATTER_POINTS = 1500  # t-SNE of more points takes too long
+MAP_SIDE = 640
+_MARGIN = 28
+_TILE = 32  # pixels of the pictures that appear over the points
 
 
 def scatter_section(data: ReportData) -> dict[str, Any] | str:
@@ -38,22 +33,49 @@ def scatter_section(data: ReportData) -> dict[str, Any] | str:
         return "All test embeddings are equal: the encoder has collapsed."
     points, method = flat_view(embeddings[kept])
     names = class_names(data)
-    # Where every class has its own color, section 5 uses the same one.
+    # Where every class has its own color, the sheet of views uses the same one.
     places = {int(index): int(index) if len(names) <= NAMED_CLASSES else place for place, index in enumerate(shown)}
+    drawn = map_points(points, labels[kept], places)
     return {
-        "picture": _scatter_picture(points, labels[kept], places, names),
+        "points": [point | _about(data, names, int(kept[point["row"]])) for point in drawn],
+        "cluster_names": _cluster_names(drawn, labels[kept], places, names),
+        "side": MAP_SIDE,
+        "sheet": _sheet(data, kept),
         "legend": [_legend_entry(names[index], place, labels[kept] == index) for index, place in places.items()],
         "method": method,
-        "points": len(kept),
+        "count": len(kept),
         "total": len(labels),
         "classes": len(np.unique(labels)),
-        "long": len(shown) > 12,
+        "radius": 5 if len(kept) <= 600 else 3.6,
     }
 
 
+def _about(data: ReportData, names: Sequence[str], number: int) -> dict[str, Any]:
+    """What the page says about a point: class, prediction where it is wrong, and file."""
+    assert data.test_labels is not None
+    label, test = int(data.test_labels[number]), data.splits.get("test")
+    predicted = None if data.test_predictions is None else int(data.test_predictions[number])
+    file = test.title_of(number) if test else f"image {number}"
+    mistake = "" if predicted in (None, label) else f", predicted {short(names[predicted])}"
+    return {"text": f"{short(names[label])}{mistake}", "file": ending(file), "wrong": bool(mistake)}
+
+
+def _sheet(data: ReportData, kept: Int[np.ndarray, " point"]) -> dict[str, Any] | None:
+    """The pictures of all points on one sheet."""
+    test = data.splits.get("test")
+    if test is None:
+        return None
+    uri, columns, tile = sheet_uri(test.images_fn(kept), _TILE)
+    return {"uri": uri, "columns": columns, "tile": tile}
+
+
 def _legend_entry(name: str, place: int, members: Bool[np.ndarray, " point"]) -> dict[str, Any]:
-    mark = {"o": "●", "^": "▲"}[class_mark(place)]
-    return {"name": short(name), "color": class_color(place), "mark": mark, "count": int(members.sum())}
+    return {
+        "name": short(name),
+        "style": class_style(place),
+        "shape": class_shape(place),
+        "count": int(members.sum()),
+    }
 
 
 def drawn_classes(labels: Integer[np.ndarray, " test"]) -> Integer[np.ndarray, " shown"]:
@@ -94,43 +116,47 @@ def flat_view(embeddings: Float[np.ndarray, "point dim"]) -> tuple[Float[np.ndar
     with threadpool_limits(1):
         if min(count, dim) > 50:
             units = PCA(n_components=50, random_state=0).fit_transform(units)
-        perplexity, rounds = min(30.0, (count - 1) / 3), 1000 if count <= 1000 else 500
+        perplexity, rounds = min(30.0, (count - 1) / 3), 750 if count <= 600 else 500
         model = TSNE(init="pca", perplexity=perplexity, max_iter=rounds, random_state=0)
         return model.fit_transform(units.astype(np.float32)), "t-SNE"
 
 
-def unit_rows(rows: Float[np.ndarray, "row dim"]) -> Float[np.ndarray, "row dim"]:
-    """Rows of length 1; a zero row stays zero."""
-    rows = np.asarray(rows, np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+def map_points(
+    points: Float[np.ndarray, "point 2"], labels: Integer[np.ndarray, " point"], places: dict[int, int]
+) -> list[dict[str, Any]]:
+    """Position, shape and color of each point in the square of MAP_SIDE, gray ones first so that they lie below."""
+    low, high = points.min(0), points.max(0)
+    scale = (MAP_SIDE - 2 * _MARGIN) / max(float((high - low).max()), 1e-9)
+    placed = MAP_SIDE / 2 + scale * (points - (low + high) / 2)
+    order = sorted(range(len(points)), key=lambda row: int(labels[row]) in places)
+    drawn = []
+    for row in order:
+        place = places.get(int(labels[row]))
+        drawn.append(
+            {
+                "row": row,
+                "x": round(float(placed[row, 0]), 1),
+                "y": round(float(placed[row, 1]), 1),
+                "shape": "dot" if place is None else class_shape(place),
+                "style": "others" if place is None else class_style(place),
+            }
+        )
+    return drawn
 
 
-def _scatter_picture(
-    points: Float[np.ndarray, "point 2"],
+def _cluster_names(
+    drawn: Sequence[dict[str, Any]],
     labels: Integer[np.ndarray, " point"],
     places: dict[int, int],
     names: Sequence[str],
-) -> str:
-    """The points colored by class, each class named at its medoid: PNG as a data URI."""
-    figure = new_figure(7.2, 6.2)
-    axes = figure.add_subplot()
-    axes.scatter(*points[~np.isin(labels, list(places))].T, s=8, color=OTHERS, linewidths=0)
-    size = 30 if len(points) <= 1000 else 16
-    clusters = {index: points[labels == index] for index in places if (labels == index).any()}
-    for index, cluster in clusters.items():
-        color, mark = class_color(places[index]), class_mark(places[index])
-        axes.scatter(*cluster.T, s=size, color=color, marker=mark, linewidths=0.3, edgecolors="w")
-    for index, cluster in clusters.items():
-        label = axes.annotate(
-            drawable_name(names[index], index), _medoid(cluster), ha="center", va="center", weight="bold", color=INK,
-            fontsize=12 if len(places) <= 10 else 8.5, path_effects=halo(3.2), annotation_clip=False,
-            xytext=(0, 0 if len(names[index]) <= 3 else 12), textcoords="offset points",
-        )  # fmt: skip
-        # Otherwise the layout shrinks the axes for a name beyond them, which moves the name again.
-        label.set_in_layout(False)
-    axes.margins(0.09)
-    axes.set_axis_off()
-    return png(figure)
+) -> list[dict[str, Any]]:
+    """The name of each colored class at its medoid."""
+    spots = {each["row"]: (each["x"], each["y"]) for each in drawn}
+    clusters = {index: np.array([spots[row] for row in np.flatnonzero(labels == index)]) for index in places}
+    medoids = {index: _medoid(cluster) for index, cluster in clusters.items() if len(cluster)}
+    return [
+        {"name": short(names[index], 16), "x": float(spot[0]), "y": float(spot[1])} for index, spot in medoids.items()
+    ]
 
 
 def _medoid(points: Float[np.ndarray, "point 2"]) -> np.ndarray:

@@ -72,29 +72,22 @@ def wilson_interval(percent: float, count: int) -> tuple[float, float]:
 
 
 def verdict(results: dict[str, Any]) -> dict[str, str]:
-    """The result in words: the learned features against the raw pixels, and whether the difference is significant."""
+    """The result in words: the learned features against the raw pixels.
+
+    state: "ok", "warning" or "unknown".  key: of the predictor that is compared, if there is a difference to explain.
+    """
     ranked = [(name, key) for key, name in PREDICTORS.items() if _score(results, key)[0] is not None]
     name, key = ranked[0] if ranked else ("", "linear_top1")
-    percent, interval = _score(results, key)
-    baseline, baseline_interval = _score(results, "raw_pixel_knn_top1")
+    percent, baseline = (_score(results, each)[0] for each in (key, "raw_pixel_knn_top1"))
     if percent is None:
-        return {"state": "unknown", "text": "No final accuracy was measured.", "luck": ""}
+        return {"state": "unknown", "text": "No final accuracy was measured.", "key": ""}
     if baseline is None:
         text = f"The {name} has an accuracy of {percent:.1f} % on the test images."
-        return {"state": "unknown", "text": text, "luck": "There is no raw-pixel baseline to compare with."}
+        text += " There is no raw-pixel baseline to compare with."
+        return {"state": "unknown", "text": text, "key": ""}
     difference = round(percent - baseline, 1)
     side = "above" if difference > 0 else "below"
     text = f"The {name} is {side} the raw-pixel baseline by {abs(difference):.1f} points."
     if difference == 0:
         text = f"The {name} is equal to the raw-pixel baseline: training has no measurable effect."
-    luck = _luck(interval, baseline_interval, whole(results.get("num_test"))) if difference else ""
-    return {"state": "ok" if difference > 0 else "warning", "text": text, "luck": luck}
-
-
-def _luck(interval: tuple[float, float] | None, other: tuple[float, float] | None, count: int) -> str:
-    """Whether two intervals overlap, in words."""
-    if interval is None or other is None:
-        return ""
-    if interval[0] > other[1] or interval[1] < other[0]:
-        return "Their 95 % intervals do not overlap: chance is an unlikely explanation."
-    return f"Their 95 % intervals overlap: one run on {count:,} test images cannot rule out chance."
+    return {"state": "ok" if difference > 0 else "warning", "text": text, "key": key if difference else ""}

@@ -1,19 +1,18 @@
-"""Section 5: some training images, their views and their labels."""
+"""Some training images, their views and their labels."""
 
-import io
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
+from gensupcon_jax.report.colors import NAMED_CLASSES, class_style
 from gensupcon_jax.report.data import ReportData, class_names
-from gensupcon_jax.report.drawing import NAMED_CLASSES, ORANGE, OTHERS, class_color, data_uri
+from gensupcon_jax.report.thumbnails import picture_uri
 from gensupcon_jax.report.values import short
 
 SHEET_IMAGES = 12
-SHEET_PIXELS = 160  # the longer side of a stored picture, to keep the file small
+SHEET_PIXELS = 112  # the longer side of a stored picture, to keep the file small
 
 
 def sheet_section(data: ReportData) -> dict[str, Any] | str:
@@ -33,7 +32,7 @@ def sheet_section(data: ReportData) -> dict[str, Any] | str:
 
 
 def _original(data: ReportData, names: Sequence[str], row: int) -> dict[str, Any]:
-    picture = None if data.original_images is None else _image_png(data.original_images[row])
+    picture = None if data.original_images is None else picture_uri(data.original_images[row], SHEET_PIXELS)
     label = "" if data.original_labels is None else short(names[int(data.original_labels[row])])
     return {"title": "original", "picture": picture, "label": label, "shares": []}
 
@@ -41,43 +40,21 @@ def _original(data: ReportData, names: Sequence[str], row: int) -> dict[str, Any
 def _views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[str, Any]]:
     for view, image in enumerate([] if data.view_images is None else data.view_images[row]):
         shares = [] if data.view_labels is None else label_shares(data.view_labels[row, view], names)
-        yield {"title": f"view {view + 1}", "picture": _image_png(image), "label": "", "shares": shares}
+        yield {"title": f"view {view + 1}", "picture": picture_uri(image, SHEET_PIXELS), "label": "", "shares": shares}
 
 
 def label_shares(label: Float[np.ndarray, " class"], names: Sequence[str], top: int = 3) -> list[dict[str, Any]]:
     """The largest shares (in percent) of one label distribution, and the rest as one row."""
     if not np.isfinite(label).all():
-        return [_share("not finite", 0.0, ORANGE)]
+        return [_share("not finite", 0.0, "k-bad")]
     order = [int(index) for index in np.argsort(-label, kind="stable")[:top] if label[index] >= 0.01]
-    # Few classes have the colors of section 3; with many, the rank gives the color.
-    colors = [class_color(index if len(names) <= NAMED_CLASSES else rank) for rank, index in enumerate(order)]
-    rows = [_share(names[index], float(label[index]), color) for index, color in zip(order, colors, strict=True)]
+    # Few classes have the colors of the map; with many, the rank gives the color.
+    styles = [class_style(index if len(names) <= NAMED_CLASSES else rank) for rank, index in enumerate(order)]
+    rows = [_share(names[index], float(label[index]), style) for index, style in zip(order, styles, strict=True)]
     rest = float(label.sum() - label[order].sum())
-    return rows + ([_share("all others", rest, OTHERS)] if abs(rest) >= 0.005 else [])
+    return rows + ([_share("all others", rest, "others")] if abs(rest) >= 0.005 else [])
 
 
-def _share(name: str, share: float, color: str) -> dict[str, Any]:
+def _share(name: str, share: float, style: str) -> dict[str, Any]:
     percent = round(100 * share)
-    return {"name": short(name), "percent": percent, "width": min(100, max(0, percent)), "color": color}
-
-
-def _image_png(image: UInt8[np.ndarray, "height width channel"]) -> str:
-    """One image as a PNG data URI; gray unless it has three channels."""
-    from matplotlib.image import imsave
-
-    image = shrunk(image)
-    pixels = image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, axis=-1)
-    stream = io.BytesIO()
-    imsave(stream, np.ascontiguousarray(pixels), format="png")
-    return data_uri(stream)
-
-
-def shrunk(image: UInt8[np.ndarray, "height width channel"]) -> UInt8[np.ndarray, "small_height small_width channel"]:
-    """The image averaged over square blocks, so that the longer side is at most SHEET_PIXELS."""
-    height, width, channels = image.shape
-    block = math.ceil(max(height, width) / SHEET_PIXELS)
-    if block == 1 or min(height, width) < block:
-        return image
-    rows, columns = height // block, width // block
-    blocks = image[: rows * block, : columns * block].reshape(rows, block, columns, block, channels)
-    return blocks.mean((1, 3)).round().astype(np.uint8)
+    return {"name": short(name), "percent": percent, "width": min(100, max(0, percent)), "style": style}

@@ -1,4 +1,4 @@
-"""Section 2: label similarity and latent similarity of one batch, side by side."""
+"""Label similarity and latent similarity of one batch, side by side."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
+from gensupcon_jax.report.charts import range_chart
+from gensupcon_jax.report.colors import NAMED_CLASSES
 from gensupcon_jax.report.data import ReportData, class_names
-from gensupcon_jax.report.drawing import BLUE, EDGE, NAMED_CLASSES, drawable_name, new_figure, png, tidy
+from gensupcon_jax.report.heat import fitted_range, heat_uri
+from gensupcon_jax.report.values import short
 
 HEAT_MAP_ANCHORS = 512  # about the screen pixels per side of a heat map
 
@@ -18,11 +21,15 @@ def similarity_section(data: ReportData) -> dict[str, Any] | str:
     if reason:
         return reason
     label_similarity, latent_similarity, classes = sorted_batch(data)
-    names = [drawable_name(name, index) for index, name in enumerate(class_names(data))]
+    blocks = _blocks(classes, class_names(data))
     correlation = similarity_correlation(label_similarity, latent_similarity)
     return {
-        "picture": _similarity_picture(label_similarity, latent_similarity, classes, names),
-        "follow_picture": _follow_picture(label_similarity, latent_similarity),
+        "maps": [
+            _heat_map("Label similarity: the target", label_similarity, blocks, "similarity of the labels"),
+            _heat_map("Latent similarity: the encoder", latent_similarity, blocks, "cosine of the embeddings"),
+        ],
+        "blocks": blocks,
+        "pairs": range_chart("Pairs of the batch", pair_ranges(label_similarity, latent_similarity)),
         "correlation": None if correlation is None else f"{correlation:.2f}".replace("-", "\N{MINUS SIGN}"),
         "anchors": 0 if data.batch_labels is None else len(data.batch_labels),
         "kept": len(classes),
@@ -68,67 +75,46 @@ def similarity_correlation(
     return float(np.corrcoef(labels, latents)[0, 1])
 
 
-def _similarity_picture(
-    label_similarity: Float[np.ndarray, "anchor anchor"],
-    latent_similarity: Float[np.ndarray, "anchor anchor"],
-    classes: Integer[np.ndarray, " anchor"],
-    names: Sequence[str],
-) -> str:
-    """The two heat maps with a common color scale: PNG as a data URI."""
-    figure = new_figure(10.6, 5.0)
-    panels = figure.subplots(1, 2)
-    titles = ("Label similarity: the target", "Latent similarity: the encoder")
-    for axes, matrix, title in zip(panels, (label_similarity, latent_similarity), titles, strict=True):
-        image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, aspect="equal")
-        axes.set_title(title)
-        _mark_blocks(axes, classes, names, axes is panels[0])
-    bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02, ticks=(-1, -0.5, 0, 0.5, 1))
-    bar.set_label("cosine similarity", fontsize=9)
-    bar.outline.set_visible(False)
-    return png(figure)
+def _heat_map(
+    title: str, matrix: Float[np.ndarray, "anchor anchor"], blocks: Sequence[dict[str, Any]], what: str
+) -> dict[str, Any]:
+    """One matrix with a scale of its own, fitted to its values."""
+    low, high = fitted_range(np.asarray(matrix, np.float64)[~np.eye(len(matrix), dtype=bool)])
+    ends = [f"{end:.2f}".replace("-", "\N{MINUS SIGN}") for end in (low, high)]
+    present = sum(1 for _ in blocks)
+    return {
+        "title": title,
+        "picture": heat_uri(np.asarray(matrix, np.float64), low, high),
+        "low": ends[0],
+        "high": ends[1],
+        "alt": f"{title}: {what} of {len(matrix)} by {len(matrix)} images in {present} classes, from {ends[0]} to {ends[1]}",
+    }
 
 
-def _mark_blocks(axes: Any, classes: Integer[np.ndarray, " anchor"], names: Sequence[str], first: bool) -> None:
-    """Lines between the classes of a sorted heat map, and the names of classes with enough space."""
+def _blocks(classes: Integer[np.ndarray, " anchor"], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Where each class of a sorted heat map begins and ends, in percent, and its name where it has enough space."""
     present, starts = np.unique(classes, return_index=True)
     ends = np.append(starts[1:], len(classes))
-    if len(present) <= 60:
-        for start in starts[1:]:
-            axes.axhline(start - 0.5, color=EDGE, linewidth=0.5)
-            axes.axvline(start - 0.5, color=EDGE, linewidth=0.5)
-    # A name needs about 1/30 of the side; names of smaller blocks would overlap.
-    is_wide = (ends - starts) / len(classes) > 1 / 30
-    labels = [names[index] if wide else "" for index, wide in zip(present, is_wide, strict=True)]
-    short = max(map(len, labels)) <= 3
-    ticks, nothing = ((starts + ends - 1) / 2, labels), ([], [])
-    if len(present) > NAMED_CLASSES:
-        ticks = nothing
-    # Rows and columns are the same classes: long names are written only at the left.
-    axes.set_xticks(*(ticks if short else nothing), fontsize=8)
-    axes.set_yticks(*(ticks if short or first else nothing), fontsize=8)
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_color(EDGE)
+    places = 100 / len(classes)
+    return [
+        {
+            "start": round(float(start * places), 2),
+            "size": round(float((end - start) * places), 2),
+            # A name needs about 1/24 of the side; names of smaller blocks would overlap.
+            "name": short(names[index], 12) if len(present) <= NAMED_CLASSES and (end - start) * places > 4 else "",
+        }
+        for index, start, end in zip(present, starts.tolist(), ends.tolist(), strict=True)
+    ]
 
 
-def _follow_picture(
+def pair_ranges(
     label_similarity: Float[np.ndarray, "anchor anchor"], latent_similarity: Float[np.ndarray, "anchor anchor"]
-) -> str:
-    """Median and 10..90 % range of the latent similarity per tenth of label similarity: PNG as a data URI."""
+) -> list[tuple[float, float, float, float]]:
+    """For each tenth of label similarity that occurs: it, and the 10, 50 and 90 % points of the latent similarity."""
     off_diagonal = ~np.eye(len(label_similarity), dtype=bool)
     labels, latents = label_similarity[off_diagonal], latent_similarity[off_diagonal]
     tenths = np.clip((labels * 10).round().astype(int), 0, 10)
-    figure = new_figure(5.2, 2.7)
-    axes = figure.add_subplot()
-    axes.axhline(0, color="#b6bfcb", linewidth=1)
-    for tenth in np.unique(tenths):
-        low, middle, high = np.percentile(latents[tenths == tenth], (10, 50, 90))
-        axes.plot([tenth / 10] * 2, [low, high], color=BLUE, alpha=0.35, linewidth=7, solid_capstyle="round")
-        axes.plot([tenth / 10], [middle], color=BLUE, marker="o", markersize=6)
-    axes.set_xlim(-0.08, 1.08)
-    axes.set_ylim(-1.08, 1.08)
-    axes.set_xlabel("label similarity of a pair")
-    axes.set_ylabel("latent similarity")
-    axes.set_title("Pairs of the batch")
-    tidy(axes)
-    return png(figure)
+    return [
+        (int(tenth) / 10, *(float(point) for point in np.percentile(latents[tenths == tenth], (10, 50, 90))))
+        for tenth in np.unique(tenths)
+    ]

@@ -41,6 +41,21 @@ def shown(value: Any) -> str:
     return "none" if value is None else clean(value)
 
 
+def signed(value: float) -> str:
+    """A difference with its sign: 1.25 -> "+1.2"."""
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def ending(path: str, length: int = 30) -> str:
+    """The last parts of a long path, which tell files apart: "/data/trees/ash/1.png" -> "…/ash/1.png"."""
+    if len(path) <= length:
+        return path
+    kept, parts = "", path.split("/")
+    while parts and len(kept) + len(parts[-1]) + 2 <= length:
+        kept = f"/{parts.pop()}{kept}"
+    return f"…{kept or path[1 - length :]}"
+
+
 def short(name: str, length: int = NAME_LENGTH) -> str:
     """The name, truncated to `length` characters."""
     return name if len(name) <= length else f"{name[: length - 1]}…"

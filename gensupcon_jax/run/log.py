@@ -11,6 +11,7 @@ from gensupcon_jax.cluster import processes
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run.advice import Advisor
 from gensupcon_jax.run.estimate import Estimator
+from gensupcon_jax.run.memory import memory_in_use
 from gensupcon_jax.run.progress import Progress
 from gensupcon_jax.run.run import Run
 from gensupcon_jax.store.metrics import ADVICE, read_metrics
@@ -86,7 +87,7 @@ class TrainingLog:
     def add_training(self, step: int, metrics: dict[str, float], waited_seconds: float) -> None:
         """Add the metrics of a step, its learning rate and speed, and print advice on them."""
         row = {f"train/{name}": value for name, value in metrics.items()}
-        row |= self.timer.lap(step, self._run.config.batch_size, waited_seconds)
+        row |= self.timer.lap(step, self._run.config.batch_size, waited_seconds) | memory_in_use()
         estimate = self._estimator.sentence(step, self.timer.lap_seconds)
         if estimate is not None:
             self.say(estimate)

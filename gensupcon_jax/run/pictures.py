@@ -1,17 +1,22 @@
-"""Pictures of one training batch for the report: images, views, and both similarities."""
+"""Pictures for the report: images, views and similarities of one training batch, and the images of all splits."""
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from gensupcon_jax import losses
+from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import centered_images, epoch_order
 from gensupcon_jax.data.shapes import Batch
+from gensupcon_jax.data.splits import EncodedSplit
+from gensupcon_jax.evaluation.final import Evaluation
+from gensupcon_jax.evaluation.paired import compare_on_images
 from gensupcon_jax.method.objectives import MixedBatch, Prediction
 from gensupcon_jax.method.state import TrainState
+from gensupcon_jax.report import PicturedSplit, feature_findings
 from gensupcon_jax.run.run import Run
 
 _SHEET_IMAGES = 12
@@ -68,6 +73,31 @@ def batch_pictures(run: Run, pictured: PicturedBatch, embed_fn: Callable) -> dic
         "view_labels": labels[:_SHEET_IMAGES],
         "original_images": pictured.originals[: len(sheet)],
         "original_labels": np.asarray(pictured.batch.labels[: len(sheet)]).argmax(1),
+    }
+
+
+def compared_pictures(dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:
+    """What the report says about the images of each split, and the predictors against raw pixels; fields of `ReportData`.
+
+    dataset: the one that was evaluated.
+    """
+    splits = {
+        name: PicturedSplit(
+            split.classes,
+            functools.partial(centered_images, split),
+            split.where if isinstance(split, EncodedSplit) else None,
+        )
+        for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test))
+    }
+    right = {
+        f"{name}_top1": outcome.test_predictions == evaluation.test.classes
+        for name, outcome in evaluation.outcomes().items()
+    }
+    pixels = right.pop("raw_pixel_knn_top1", None)
+    return {
+        "splits": splits,
+        "findings": feature_findings(splits, {name: features.values for name, features in evaluation.features.items()}),
+        "paired": {} if pixels is None else {name: compare_on_images(each, pixels) for name, each in right.items()},
     }
 
 

@@ -20,7 +20,14 @@ from gensupcon_jax.run import assemble, loop
 from gensupcon_jax.run.final_steps import evaluate_best, evaluate_last, numbers_of_best
 from gensupcon_jax.run.kept import keep_predictions, keep_predictors
 from gensupcon_jax.run.log import trained_seconds
-from gensupcon_jax.run.pictures import PicturedBatch, batch_pictures, embed_fn_of, embeddings_of, pictured_batch
+from gensupcon_jax.run.pictures import (
+    PicturedBatch,
+    batch_pictures,
+    compared_pictures,
+    embed_fn_of,
+    embeddings_of,
+    pictured_batch,
+)
 from gensupcon_jax.run.record import new_record
 from gensupcon_jax.run.run import Run, build_run
 from gensupcon_jax.store import workdir
@@ -115,6 +122,7 @@ def _evaluate_and_report(
     predict_fn, settings = run.predict_fn(trained.state), run.evaluation_settings()
     test_embeddings = extract(lambda images: embeddings_of(predict_fn(images)), run.dataset.test, **settings.extraction)
     page = _report_data(run, trained.state, evaluation, pictured) if processes.is_first() else {}
+    evaluation = evaluation._replace(features={})  # those of the best step are as large
     best = evaluate_best(run, trained, evaluation)  # after all that needs the trained network, whose memory it takes
     seconds = trained_seconds(run.folder, run.lengths.total_steps)
     results = numbers_of(evaluation) | {"best": numbers_of_best(best)} | _facts(run, trained)
@@ -162,6 +170,8 @@ def _report_data(run: Run, state: TrainState, evaluation: Evaluation, pictured: 
         "test_labels": evaluation.test.classes,
         "test_predictions": predictions,
         "predictor": predictor,
+        "test_confidences": evaluation.confidences(),
         "config": run.config.to_dict(),
+        **compared_pictures(run.compared_dataset(), evaluation),
         **batch_pictures(run, pictured, embed_fn_of(run, state)),
     }

@@ -165,7 +165,7 @@ def test_every_optimizer_trains(tmp_path, name, settings):
 def test_every_policy_is_drawn_on_the_sheet(tmp_path, policy):
     run(tmp_path, tiny_dataset(channels=3), steps=1, **{"augment.policy": policy, "mix.kind": "none"})
     page = (tmp_path / "report.html").read_text()
-    assert "5. Are the inputs correct?" in page
+    assert "10. Are the inputs correct?" in page
     assert page.count("view 2") >= 12
 
 

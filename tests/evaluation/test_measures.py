@@ -83,4 +83,4 @@ def test_a_measure_from_outside_reaches_metrics_results_and_report(tmp_path, mon
     assert rows[-1]["measures/recall_at_1"] == results["validation_measures"]["recall_at_1"]
     page = (tmp_path / "report.html").read_text()
     assert "<td>num_of_class_0</td>" in page
-    assert f'<td class="value">{results["measures"]["recall_at_1"]:.6g}</td>' in page
+    assert f'<td class="count">{results["measures"]["recall_at_1"]:.6g}</td>' in page

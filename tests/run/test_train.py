@@ -35,7 +35,14 @@ def without_speed(rows):
         {
             key: value
             for key, value in row.items()
-            if key not in ("train/images_per_second", "train/seconds", "train/input_wait", "train/stall_seconds")
+            if key
+            not in (
+                "train/images_per_second",
+                "train/seconds",
+                "train/input_wait",
+                "train/stall_seconds",
+                "train/process_memory",
+            )
         }
         for row in rows
     ]
@@ -46,6 +53,7 @@ def test_a_run_writes_all_its_files(finished):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "config.json", "dataset.json", "metrics.jsonl", "tensorboard", "checkpoints", "results.json", "report.html",
+        "suspicious_labels.csv", "near_duplicates.csv",
         "predictions.npz",
         "probe.npz",
     }  # fmt: skip
