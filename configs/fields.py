@@ -366,8 +366,9 @@ FIELDS: dict[str, Field] = {
     "loss.label_similarity": Field(
         "cosine",
         Named("label similarities"),
-        "similarity of two label distributions; cosine: of the angle between them; bhattacharyya: inner product of the square "
-        "roots of their probabilities",
+        "similarity of two label distributions; cosine: of the angle between them; dot: their inner product; bhattacharyya: that "
+        "of the square roots of their probabilities; jaccard: classes in common over classes of either; matrix: by a file with "
+        "the similarity of each class to each other",
         source=PAPER,
     ),
     "loss.tile_size": Field(

@@ -5,13 +5,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gensupcon_jax.configs import cifar10, cifar100, cifar100_lt, digits, fashion_mnist, imagenet, photos, variants
+from gensupcon_jax.configs import (
+    cifar10,
+    cifar100,
+    cifar100_coarse,
+    cifar100_lt,
+    digits,
+    fashion_mnist,
+    imagenet,
+    photos,
+    variants,
+)
 from gensupcon_jax.configs.common import Changes
 from gensupcon_jax.configs.fields import FIELDS, GROUPS
 from gensupcon_jax.run.config_check import rule_of
 
 DOCS = Path(__file__).parent
-RECIPES = (cifar10, cifar100, cifar100_lt, imagenet, fashion_mnist, digits, photos)
+RECIPES = (cifar10, cifar100, cifar100_coarse, cifar100_lt, imagenet, fashion_mnist, digits, photos)
 BEGIN, END = "<!-- written by python -m docs.ledger -->\n", "<!-- end -->\n"
 
 

@@ -15,6 +15,8 @@ from jaxtyping import Float, Int, Shaped
 from gensupcon_jax.collectives import first_number, gather, sum_over, varying
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.similarities import LABEL_SIMILARITIES as LABEL_SIMILARITIES  # where users look for it
+from gensupcon_jax.similarities import LabelSides, Similarity, sides_of
 
 Array = jax.Array | np.ndarray
 Scalar = float | int | np.number | jax.Array | np.ndarray
@@ -84,9 +86,9 @@ def label_similarity(
     anchor_labels: Shaped[Array, "anchor class"],
     contrast_labels: Shaped[Array, "contrast class"],
     *,
-    name: str = "cosine",
+    name: str | Similarity = "cosine",
 ) -> Float[Array, "anchor contrast"]:
-    """Similarity of label distributions: their cosine (paper; authors' code), or another of LABEL_SIMILARITIES.
+    """Similarity of label distributions: their cosine (paper; authors' code), another of LABEL_SIMILARITIES, or a given one.
 
     anchor_labels [anchor, class] and contrast_labels [contrast, class], any numeric type, >= 0; returns
     [anchor, contrast] in 0..1, float32. A row of zeros has similarity 0 to every row; values that float32 flushes to
@@ -98,7 +100,10 @@ def label_similarity(
     _check_axes("anchor_labels", anchor_labels, ("anchor", "class"))
     _check_axes("contrast_labels", contrast_labels, ("contrast", "class"))
     _check_size("contrast_labels", contrast_labels, 1, "anchor_labels", anchor_labels)
-    return _inner_products(label_features(anchor_labels, name), label_features(contrast_labels, name))
+    anchors, contrasts = sides_of(anchor_labels, name), sides_of(contrast_labels, name)
+    if anchors.block_fn is not None:
+        return _float32(anchors.block_fn(anchors.as_anchor, contrasts.as_contrast))
+    return _inner_products(anchors.as_anchor, contrasts.as_contrast)
 
 
 def latent_similarity(
@@ -160,7 +165,7 @@ def generalized_contrastive_loss(
     temperature: Scalar,
     base_temperature: Scalar | None = None,
     normalizer: str = "similarity",
-    label_similarity: str = "cosine",
+    label_similarity: str | Similarity = "cosine",
     contrast_weights: Shaped[Array, " weighted"] | None = None,
     axis_name: str | None = None,
     tile_size: int = DEFAULT_TILE_SIZE,
@@ -174,7 +179,7 @@ def generalized_contrastive_loss(
     is still an anchor. Attraction is not weighted otherwise: the loss of anchor i is the mean over its similar contrasts of
     log sum_a v_a exp(s_ia) - s_ij (BCL, arXiv 2207.09052); a factor v_j in front of exp(s_ij) would only add a constant.
     The loss is multiplied by temperature / base_temperature (authors: 0.07), unless that is None. normalizer: see
-    `dense_contrastive_loss`. label_similarity: a name of LABEL_SIMILARITIES.
+    `dense_contrastive_loss`. label_similarity: a name of LABEL_SIMILARITIES, or a `similarities.Similarity`.
     axis_name: a mapped axis over which anchors and contrasts are sharded: each anchor is compared with the contrasts of all
     devices. tile_size: rows of logits in memory at once; it affects memory and speed, not the value.
 
@@ -207,15 +212,16 @@ def generalized_contrastive_loss(
     if contrast_weights is not None:
         mask, penalty = _log_weights(contrast_weights)
     embeddings = varying((_float32(anchors), _float32(contrasts)), axis_name)
-    features = [label_features(labels, label_similarity) for labels in (anchor_labels, contrast_labels)]
-    labels, contrast_labels = varying(features, axis_name)
+    labels = _varying_sides(sides_of(anchor_labels, label_similarity), axis_name)
+    other_labels = _varying_sides(sides_of(contrast_labels, label_similarity), axis_name)
     mask, penalty, tau = varying((mask, penalty, _float32(temperature)), axis_name)
     # The root of the temperature on either side: the logits are then plain inner products, equal for (i, j) and (j, i), and
     # attraction and softmax round the same numbers.
     anchors, contrasts = (each / jnp.sqrt(tau) for each in embeddings)
 
-    others = (None, None) if among_themselves else (contrasts, contrast_labels)
-    attraction, similarity, num_contrasts = _attraction(anchors, labels, *others, mask, axis_name)
+    pairs = _LabelPairs(labels, None if among_themselves else other_labels, axis_name, tile_size)
+    points = anchors if among_themselves else contrasts
+    attraction, similarity, num_contrasts = _attraction(anchors, points, pairs, mask)
     if among_themselves:
         excess = _log_sum_exp_among(anchors, penalty, attraction, tile_size, axis_name)
     else:
@@ -250,97 +256,114 @@ def flatten_views(
     return jnp.reshape(features, (num_images * num_views, dim)), jnp.repeat(jnp.asarray(labels), num_views, axis=0)
 
 
-# ---- similarity of labels
-
-
-def label_features(labels: Shaped[Array, "row class"], name: str) -> Float[Array, "row feature"]:
-    """Features whose inner products are this similarity of labels, float32, constants to the gradient.
-
-    name: a key of LABEL_SIMILARITIES; UserError for others, and if its function does not return features.
-    """
-    if name not in LABEL_SIMILARITIES:
-        allowed = ", ".join(LABEL_SIMILARITIES)
-        raise UserError(f"label_similarity is {name!r}; allowed: {allowed}; change loss.label_similarity")
-    features = LABEL_SIMILARITIES[name](jax.lax.stop_gradient(_float32(labels)))
-    if jnp.ndim(features) != 2 or len(features) != len(labels):
-        raise UserError(
-            f"LABEL_SIMILARITIES[{name!r}] returns shape {list(jnp.shape(features))} for labels {list(jnp.shape(labels))}; "
-            "allowed: [row, feature], as many rows as labels; change that function"
-        )
-    return jax.lax.stop_gradient(_float32(features))
-
-
-def _unit_rows(labels: Float[Array, "row class"]) -> Float[Array, "row class"]:
-    """Rows of length 1; a zero row stays zero."""
-    # Relative to the largest entry: the square of a small entry would be flushed to zero, that of a large one would overflow.
-    # Two roots, as XLA may divide by multiplying with 1 / largest, which is flushed to zero for the largest floats.
-    largest = jnp.abs(labels).max(axis=1, keepdims=True, initial=0.0)
-    inverse_root = jax.lax.rsqrt(jnp.where(largest > 0.0, largest, 1.0))
-    labels = labels * inverse_root * inverse_root
-    length = jnp.sqrt(jnp.sum(labels**2, axis=1, keepdims=True))
-    return labels / jnp.where(length > 0.0, length, 1.0)
-
-
-def _roots_of_shares(labels: Float[Array, "row class"]) -> Float[Array, "row class"]:
-    """Roots of the probabilities, whose inner products are Bhattacharyya coefficients; a zero row stays zero."""
-    total = labels.sum(axis=1, keepdims=True)
-    return jnp.sqrt(labels / jnp.where(total > 0.0, total, 1.0))
-
-
-# name -> function of labels [row, class] float32 >= 0 -> features [row, feature] >= 0, whose inner products are the
-# similarity: training never computes the matrix of all pairs. To add one, add an entry, also from outside the package:
-# LABEL_SIMILARITIES["overlap"] = lambda labels: labels.
-LABEL_SIMILARITIES: dict[str, Callable[[Any], Any]] = {
-    "cosine": _unit_rows,
-    "bhattacharyya": _roots_of_shares,
-}
-
-
 # ---- labels: sum_j w_ij z_j and sum_j w_ij, w_ij = y_i . y_j, without the matrix w
 
 
-def _attraction(anchors, labels, contrasts, contrast_labels, mask, axis_name):
+class _LabelPairs(NamedTuple):
+    """The labels on both sides of the pairs; contrasts None: the anchors themselves, each without itself."""
+
+    anchors: LabelSides
+    contrasts: LabelSides | None
+    axis_name: str | None
+    tile_size: int
+
+
+def _varying_sides(sides: LabelSides, axis_name: str | None) -> LabelSides:
+    as_anchor, as_contrast = varying((sides.as_anchor, sides.as_contrast), axis_name)
+    return sides._replace(
+        as_anchor=as_anchor, as_contrast=as_anchor if sides.as_contrast is sides.as_anchor else as_contrast
+    )
+
+
+def _attraction(anchors, points, pairs: _LabelPairs, mask):
     """-> the mean logit of the contrasts weighted by their similarity, the sum of that and their number [anchor].
 
-    Any common vector may be subtracted from the contrasts before they are summed: their mean minimizes rounding.
+    points: the contrasts. Any common vector may be subtracted from them before they are summed: their mean minimizes rounding.
     """
-    points = anchors if contrasts is None else contrasts
+    axis_name = pairs.axis_name
     num_contrasts = sum_over(mask.sum(), axis_name)
     total = sum_over(jax.lax.stop_gradient((points * mask[:, None]).sum(axis=0)), axis_name)
     center = total / jnp.maximum(num_contrasts, 1)
-    if contrasts is None:
-        pull, similarity = _label_sums_among(labels, points - center, mask, axis_name)
+    if pairs.contrasts is None:
         num_contrasts = num_contrasts - mask
-    else:
-        pull, similarity = _label_sums_over(labels, contrast_labels, points - center, mask, axis_name)
+    pull, similarity = _label_sums(pairs, points - center, mask)
     mean = center + pull / jnp.where(_has_similar(similarity), similarity, 1.0)[:, None]
     return jnp.sum(anchors * mean, axis=1), similarity, num_contrasts
 
 
-def _label_sums_over(anchor_labels, contrast_labels, contrasts, mask, axis_name):
-    """-> sum_j w_ij z_j [anchor, dim] and sum_j w_ij [anchor] over the allowed contrasts of all devices.
+def _label_sums(pairs: _LabelPairs, points, mask):
+    """-> sum_j w_ij z_j [anchor, dim] and sum_j w_ij [anchor] over the allowed contrasts j of all devices."""
+    values = _with_count(points, mask)
+    if pairs.anchors.block_fn is not None:
+        return _without_count(_pairwise_sums(pairs, values))
+    if pairs.contrasts is None:
+        return _without_count(_label_sums_among(pairs.anchors, values, mask, pairs.axis_name))
+    # w_ij is an inner product, so contrasts are summed per class first: Y_a (Y_c^T Z) instead of (Y_a Y_c^T) Z.
+    per_class = sum_over(_sums_per_class(pairs.contrasts.as_contrast, values), pairs.axis_name)
+    return _without_count(_sums_per_row(pairs.anchors.as_anchor, per_class))
 
-    w_ij is an inner product, so contrasts are summed per class first: Y_a (Y_c^T Z) instead of (Y_a Y_c^T) Z.
+
+def similarity_masses(
+    anchor_labels: Shaped[Array, "anchor class"],
+    contrast_labels: Shaped[Array, "contrast class"] | None,
+    mask: Shaped[Array, " contrast"],
+    *,
+    label_similarity: str | Similarity = "cosine",
+    axis_name: str | None = None,
+    tile_size: int = DEFAULT_TILE_SIZE,
+) -> Float[Array, " anchor"]:
+    """For each local anchor, the sum of its label similarities to the contrasts of all devices, times their mask.
+
+    Without contrast labels, every other anchor is a contrast. Constants to the gradient.
     """
-    per_class = sum_over(_sums_per_class(contrast_labels, _with_count(contrasts, mask)), axis_name)
-    return _without_count(_sums_per_row(anchor_labels, per_class))
+    anchors = _varying_sides(sides_of(anchor_labels, label_similarity), axis_name)
+    others = None if contrast_labels is None else _varying_sides(sides_of(contrast_labels, label_similarity), axis_name)
+    mask = varying(_float32(jax.lax.stop_gradient(jnp.asarray(mask))), axis_name)
+    pairs = _LabelPairs(anchors, others, axis_name, tile_size)
+    return _label_sums(pairs, jnp.zeros((len(mask), 1)), mask)[1]
 
 
-def _label_sums_among(labels, embeddings, mask, axis_name):
-    """-> the same with every other anchor as a contrast: sums over j != i of all devices.
+def _pairwise_sums(pairs: _LabelPairs, values):
+    """The same sums for a similarity of two rows, in tiles of anchors that are computed again for the gradient."""
+    block_fn, axis_name = pairs.anchors.block_fn, pairs.axis_name
+    assert block_fn is not None  # asked for only then
+    own = pairs.anchors.as_anchor
+    others, other_values = gather(((pairs.contrasts or pairs.anchors).as_contrast, values), axis_name)
+    numbers = first_number(len(own), axis_name) + jnp.arange(len(own))
+
+    @jax.checkpoint
+    def tile(rows):
+        labels, number = rows
+        weights = jax.lax.stop_gradient(_float32(block_fn(labels, others)))
+        if pairs.contrasts is None:
+            weights = jnp.where(number[:, None] == jnp.arange(len(others)), 0.0, weights)
+        return _sums_per_row(weights, other_values)
+
+    return _map_tiles(tile, (own, numbers), pairs.tile_size)
+
+
+def _label_sums_among(sides: LabelSides, values, mask, axis_name):
+    """The same sums with every other anchor as a contrast: over j != i of all devices.
 
     "Sum of all, minus the anchor itself" would cancel: with a peaked teacher the other rows may have 1e-9 of the mass that
     the anchor has in a class. So the row with the largest share of a class (its leader) is separated from the rest: for
     a leader nothing is subtracted, and any other row is at most half of the class. Hence the sums keep their relative
     precision and are exactly 0 for an anchor without a similar contrast.
     """
-    values = _with_count(embeddings, mask)
+    labels = sides.as_contrast
+    classes = jnp.arange(labels.shape[1])
     leader, share = _class_leaders(labels * mask[:, None], axis_name)
-    rest = labels.at[leader, jnp.arange(labels.shape[1])].add(-share)
+    rest = labels.at[leader, classes].add(-share)
     rest_sum = sum_over(_sums_per_class(rest, values), axis_name)
     leader_sum = sum_over(share[:, None] * values[leader], axis_name)
-    of_rest = _sums_per_row(rest, rest_sum + leader_sum) - jnp.sum(rest**2, axis=1, keepdims=True) * values
-    return _without_count(of_rest.at[leader].add(share[:, None] * rest_sum))
+    of_leader, of_others = share, rest
+    if sides.as_anchor is not sides.as_contrast:
+        leads = share > 0.0
+        of_leader = jnp.where(leads, sides.as_anchor[leader, classes], 0.0)
+        of_others = sides.as_anchor.at[leader, classes].add(-of_leader)
+    itself = jnp.sum(of_others * rest, axis=1, keepdims=True) * values
+    sums = _sums_per_row(of_others, rest_sum + leader_sum) - itself
+    return sums.at[leader].add(of_leader[:, None] * rest_sum)
 
 
 def _class_leaders(
@@ -461,9 +484,9 @@ def _penalized(logits, penalty, axis: int = 0):
     return logits if penalty is None else logits + jnp.expand_dims(penalty, axis)
 
 
-def _map_tiles(function: Callable, rows: _Points, tile_size: int):
+def _map_tiles(function: Callable, rows: Any, tile_size: int):
     """function applied to equal tiles of at most tile_size rows, sequentially; padding of the last tile is dropped."""
-    num_rows = rows.embeddings.shape[0]
+    num_rows = jax.tree.leaves(rows)[0].shape[0]
     num_tiles = max(1, -(-num_rows // tile_size))
     size = -(-num_rows // num_tiles)
 

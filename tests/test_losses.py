@@ -20,6 +20,7 @@ from gensupcon_jax.losses import (
     label_similarity,
     latent_similarity,
 )
+from gensupcon_jax.similarities import of_classes, of_two_rows
 from tests import REFERENCE
 
 GOLDEN = np.load(REFERENCE / "authors_loss.npz")
@@ -251,9 +252,71 @@ def with_features(labels):
     return jnp.concatenate([labels, jnp.sqrt(0.5) * pairs], axis=1)
 
 
+THIRDS = np.arange(NUM_CLASSES) // 3
+CLASS_SIMILARITY = np.float32(0.5 * np.eye(NUM_CLASSES) + 0.5 * (THIRDS[:, None] == THIRDS))
+MATRIX = of_classes(CLASS_SIMILARITY)
+OVERLAP_OF_ROWS = of_two_rows(lambda left, right: jnp.minimum(left, right).sum())
+
+
+def test_jaccard_of_sets_is_the_share_of_classes_in_common():
+    labels = np.float32([[1, 1, 0, 0], [0, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
+    similarity = label_similarity(labels, labels, name="jaccard")
+    np.testing.assert_allclose(similarity[0], [1, 1 / 4, 1, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(similarity[1], [1 / 4, 1, 1 / 4, 1 / 3, 0], rtol=1e-6)
+    np.testing.assert_allclose(similarity[4], 0)
+
+
+def test_dot_is_the_probability_of_the_same_class():
+    assert label_similarity(np.float32([[0.5, 0.5]]), np.float32([[0.5, 0.5]]), name="dot").tolist() == [[0.5]]
+
+
+def test_a_similarity_of_classes_by_hand():
+    close = of_classes(np.float32([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]))
+    labels = np.float32([[1, 0, 0], [0, 1, 0], [0, 0, 3], [0.5, 0.5, 0], [0, 0, 0]])
+    half = 0.75 / np.sqrt(0.75)  # (1 + 0.5) / 2 over the root of (1 + 0.5 + 0.5 + 1) / 4
+    expected = [[1, 0.5, 0, half, 0], [0.5, 1, 0, half, 0], [0, 0, 1, 0, 0], [half, half, 0, 1, 0], [0] * 5]
+    np.testing.assert_allclose(label_similarity(labels, labels, name=close), expected, rtol=1e-5, atol=1e-7)
+    rng = np.random.default_rng(0)
+    mixed = labels_of("mixed", rng, 9)
+    identity = label_similarity(mixed, mixed, name=of_classes(np.eye(NUM_CLASSES, dtype=np.float32)))
+    np.testing.assert_allclose(identity, label_similarity(mixed, mixed), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+@pytest.mark.parametrize("similarity", ["jaccard", MATRIX], ids=["jaccard", "matrix"])
+def test_other_similarities_are_the_same_on_several_devices(similarity, num_contrasts, num_devices):
+    anchors, anchor_labels, contrasts, contrast_labels, _ = problem("mixed", 5, num_contrasts=num_contrasts)
+
+    def total(anchors, anchor_labels, contrasts, contrast_labels, axis_name=None):
+        sides = (anchors, anchor_labels, contrasts, contrast_labels)
+        settings = {"label_similarity": similarity, "tile_size": TILE, "axis_name": axis_name}
+        return generalized_contrastive_loss(*sides, temperature=TEMPERATURE, **settings).mean()
+
+    arguments = (anchors, anchor_labels, contrasts, contrast_labels)
+    argnums = 0 if contrasts is None else (0, 2)
+    expected, expected_gradients = jax.value_and_grad(total, argnums)(*arguments)
+    mesh = jax.make_mesh((num_devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:num_devices])
+    rows, everywhere = PartitionSpec("data"), PartitionSpec()
+    mapped = jax.shard_map(functools.partial(total, axis_name="data"), mesh=mesh, in_specs=rows, out_specs=everywhere)
+    value, gradients = jax.jit(jax.value_and_grad(lambda *inputs: mapped(*inputs), argnums))(*arguments)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    jax.tree.map(assert_gradients_equal, gradients, expected_gradients)
+
+
+def test_an_anchor_without_a_similar_contrast_is_not_valid_for_any_similarity():
+    anchors, labels = (
+        unit(np.random.default_rng(0).normal(size=(5, DIM))),
+        np.eye(NUM_CLASSES, dtype=np.float32)[[0, 0, 1, 1, 6]],
+    )
+    for similarity in ("dot", "jaccard", MATRIX, OVERLAP_OF_ROWS):
+        loss = generalized_contrastive_loss(anchors, labels, temperature=TEMPERATURE, label_similarity=similarity)
+        assert loss.valid.tolist() == [True, True, True, True, False]
+
+
 @pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
 @pytest.mark.parametrize("normalizer", ["similarity", "count"])
-@pytest.mark.parametrize("name", ["overlap", "bhattacharyya"])
+@pytest.mark.parametrize("name", ["overlap", "bhattacharyya", "dot", "jaccard", MATRIX, OVERLAP_OF_ROWS], ids=str)
 def test_both_forms_use_the_similarity_of_the_table(monkeypatch, name, normalizer, num_contrasts):
     monkeypatch.setitem(LABEL_SIMILARITIES, "overlap", with_features)
     anchors, anchor_labels, contrasts, contrast_labels, mask = problem("mixed", 5, num_contrasts=num_contrasts)
@@ -926,7 +989,7 @@ def test_anchor_loss_is_a_tree_with_a_static_axis():
     ("changes", "words"),
     [
         ({"normalizer": "sum"}, ("'sum'", "similarity, count", "loss.normalizer")),
-        ({"label_similarity": "cosin"}, ("'cosin'", "cosine, bhattacharyya", "loss.label_similarity")),
+        ({"label_similarity": "cosin"}, ("'cosin'", "cosine, dot, bhattacharyya, jaccard", "loss.label_similarity")),
         ({"temperature": 0.0}, ("0.0", "above 0", "loss.temperature")),
         ({"temperature": -1}, ("-1", "above 0", "loss.temperature")),
         ({"base_temperature": 0.0}, ("0.0", "above 0", "loss.base_temperature")),

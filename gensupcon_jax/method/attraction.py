@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Shaped
 
 from gensupcon_jax import losses
 from gensupcon_jax.collectives import sum_over
+from gensupcon_jax.similarities import Similarity
 
 
 def unrelated_attraction(
@@ -13,7 +14,7 @@ def unrelated_attraction(
     contrasts: tuple[Float[Array, "contrast class"], Float[Array, "contrast class"]],
     allowed: Shaped[Array, "query contrast"],
     *,
-    label_similarity: str = "cosine",
+    label_similarity: str | Similarity = "cosine",
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """Share, 0 to 1, of the similarity of predictions that belongs to pairs whose labels have no class in common.

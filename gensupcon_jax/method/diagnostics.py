@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 from gensupcon_jax import losses
 from gensupcon_jax.collectives import first_number, max_over, mean_over, num_devices, sum_over
 from gensupcon_jax.method.attraction import unrelated_attraction
+from gensupcon_jax.similarities import Similarity, sides_of
 
 # A contrast is similar if its label similarity is above one half. For hard labels that is the same class; for an anchor
 # mixed from two classes it is every class with a share of more than 37 % (0.37 / |(0.37, 0.63)| = 0.5).
@@ -40,7 +41,7 @@ def batch_diagnostics(
     *,
     contrast_weights: Shaped[Array, " masked"] | None = None,
     teacher: tuple[Float[Array, "anchor class"], Float[Array, "contrast class"] | None] | None = None,
-    label_similarity: str = "cosine",
+    label_similarity: str | Similarity = "cosine",
     axis_name: str | None = None,
     num_anchors: int = 64,
 ) -> dict[str, Float[Array, ""]]:
@@ -90,7 +91,7 @@ def pair_diagnostics(
     contrasts: Labeled | None = None,
     *,
     contrast_weights: Shaped[Array, " weighted"] | None = None,
-    label_similarity: str = "cosine",
+    label_similarity: str | Similarity = "cosine",
     axis_name: str | None = None,
     num_anchors: int = 64,
 ) -> dict[str, Float[Array, ""]]:
@@ -159,7 +160,7 @@ def batch_chance_loss(
     contrast_weights: Shaped[Array, " weighted"] | None = None,
     scale: Float[Array, ""] | float | int = 1.0,
     normalizer: str = "similarity",
-    label_similarity: str = "cosine",
+    label_similarity: str | Similarity = "cosine",
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """The loss of this batch's labels if all embeddings were equal: scale x ln of the sum of the contrasts' weights.
@@ -183,16 +184,22 @@ def batch_chance_loss(
 
 
 def _similarity_masses(
-    anchor_labels, contrast_labels, contrast_weights, label_similarity: str, axis_name: str | None
+    anchor_labels, contrast_labels, contrast_weights, label_similarity: str | Similarity, axis_name: str | None
 ) -> tuple[Float[Array, " anchor"], Float[Array, " anchor"]]:
     """For each local anchor, the sum of label similarities to the contrasts of all devices, and their number."""
-    anchors = losses.label_features(anchor_labels, label_similarity)
-    contrasts = anchors if contrast_labels is None else losses.label_features(contrast_labels, label_similarity)
-    counts = jnp.ones(len(contrasts)) if contrast_weights is None else (jnp.asarray(contrast_weights) > 0) * 1.0
-    per_class, number = sum_over((jnp.sum(contrasts * counts[:, None], axis=0), counts.sum()), axis_name)
-    itself = counts if contrast_labels is None else jnp.zeros(len(anchors))
+    sides = sides_of(anchor_labels, label_similarity)
+    others = sides if contrast_labels is None else sides_of(contrast_labels, label_similarity)
+    counts = (
+        jnp.ones(len(others.as_contrast)) if contrast_weights is None else (jnp.asarray(contrast_weights) > 0) * 1.0
+    )
+    itself = counts if contrast_labels is None else jnp.zeros(len(sides.as_anchor))
+    if sides.block_fn is not None:
+        arguments = {"label_similarity": label_similarity, "axis_name": axis_name}
+        mass = losses.similarity_masses(anchor_labels, contrast_labels, counts, **arguments)
+        return mass, sum_over(counts.sum(), axis_name) - itself
+    per_class, number = sum_over((jnp.sum(others.as_contrast * counts[:, None], axis=0), counts.sum()), axis_name)
     # Sums of classes minus the anchor itself: exact for hard labels, rounded by about 1e-6 of the sum for others.
-    mass = jnp.sum(anchors * (per_class - anchors * itself[:, None]), axis=1)
+    mass = jnp.sum(sides.as_anchor * (per_class - sides.as_contrast * itself[:, None]), axis=1)
     return mass, number - itself
 
 

@@ -28,6 +28,7 @@ from gensupcon_jax.method.network import (
     without_classifier,
 )
 from gensupcon_jax.method.state import TrainState
+from gensupcon_jax.similarities import Similarity
 
 MODES = names_of("loss.mode")
 
@@ -104,7 +105,7 @@ def contrastive(
     temperature: float | int,
     base_temperature: float | int | None = None,
     normalizer: str = "similarity",
-    label_similarity: str = "cosine",
+    label_similarity: str | Similarity = "cosine",
     denominator: str = "plain",
     tile_size: int | None = None,
     num_views: int = 2,

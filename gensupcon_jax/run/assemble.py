@@ -19,7 +19,9 @@ from gensupcon_jax.method.network import Microbatches
 from gensupcon_jax.method.state import TrainState, create_state
 from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
 from gensupcon_jax.models import ENCODER_FIELDS, Classifier, HeadedEncoder, build_model
+from gensupcon_jax.run.class_similarity import label_similarity_of
 from gensupcon_jax.run.durations import duration_steps
+from gensupcon_jax.similarities import Similarity
 from gensupcon_jax.views.augment import build_augment_fn, normalize, resize
 from gensupcon_jax.views.mixing import build_mix_fn
 from gensupcon_jax.weights import teachers
@@ -165,9 +167,10 @@ def build_objective(
         return objectives.cross_entropy(model, classifier, label_smoothing=smoothing, microbatches=microbatches)
     if config.objective == "linear_probe":
         return objectives.linear_probe(model, classifier, label_smoothing=smoothing)
+    loss = _loss_fields(config, data.num_classes)
     return objectives.contrastive(
         model,
-        **{name: value for name, value in config.loss.items() if name != "symmetric"},
+        **{name: value for name, value in loss.items() if name != "symmetric"},
         num_views=config.augment.num_views,
         num_classes=data.num_classes,
         momentum=_momentum(config, durations),
@@ -179,9 +182,15 @@ def build_objective(
             _diagnose,
             scale=config.loss.temperature / (config.loss.base_temperature or config.loss.temperature),
             normalizer=config.loss.normalizer,
-            label_similarity=config.loss.label_similarity,
+            label_similarity=loss["label_similarity"],
         ),
     )
+
+
+def _loss_fields(config: ConfigDict, num_classes: int) -> dict[str, Any]:
+    """The config's `loss` fields, with the similarity of labels in place of its name."""
+    similarity, _ = label_similarity_of(config.loss.label_similarity, num_classes)
+    return config.loss.to_dict() | {"label_similarity": similarity}
 
 
 def frozen_variables(
@@ -209,7 +218,7 @@ def chance_loss(config: ConfigDict, labels: Any, class_shares: Sequence[float]) 
     return objectives.contrastive_chance_loss(
         labels,
         queue_size=config.momentum_encoder.queue_size if momentum else 0,
-        **{**config.loss.to_dict(), "symmetric": momentum and config.loss.symmetric},
+        **{**_loss_fields(config, labels.shape[-1]), "symmetric": momentum and config.loss.symmetric},
     )
 
 
@@ -280,7 +289,7 @@ def _diagnose(
     *,
     scale: float,
     normalizer: str,
-    label_similarity: str,
+    label_similarity: str | Similarity,
 ) -> dict[str, Any]:
     """The training diagnostics of the first query view."""
     first = pairs[0]

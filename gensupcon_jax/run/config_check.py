@@ -1,5 +1,6 @@
 """Checks of a config: each field by its declared rule, then combinations; all problems are reported together."""
 
+import collections
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,17 +13,18 @@ from gensupcon_jax.data.datasets import SOURCES
 from gensupcon_jax.data.input_pipeline import steps_per_epoch
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.measures import MEASURES
-from gensupcon_jax.losses import LABEL_SIMILARITIES
 from gensupcon_jax.method.key_queue import num_slots
 from gensupcon_jax.method.optimizer import OPTIMIZERS
 from gensupcon_jax.models import ENCODERS
+from gensupcon_jax.run.class_similarity import MATRIX
 from gensupcon_jax.run.field_names import hint
+from gensupcon_jax.similarities import LABEL_SIMILARITIES
 from gensupcon_jax.text import flatten
 
 # The tables that a field may take its names from, see `rules.Named`; they are read when a config is checked.
 TABLES: Mapping[str, Iterable[str]] = {
     "encoders": ENCODERS,
-    "label similarities": LABEL_SIMILARITIES,
+    "label similarities": collections.ChainMap(LABEL_SIMILARITIES, {MATRIX: None}),
     "measures": MEASURES,
     "optimizers": OPTIMIZERS,
     "sources": SOURCES,

@@ -17,6 +17,7 @@ from gensupcon_jax.evaluation.paired import compare_on_images
 from gensupcon_jax.method.objectives import MixedBatch, Prediction
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.report import PicturedSplit, feature_findings
+from gensupcon_jax.run.class_similarity import label_similarity_of
 from gensupcon_jax.run.run import Run
 
 _SHEET_IMAGES = 12
@@ -64,7 +65,8 @@ def batch_pictures(run: Run, pictured: PicturedBatch, embed_fn: Callable) -> dic
     views, labels = (np.asarray(part)[:_HEAT_MAP_IMAGES] for part in pictured.mixed)
     anchors, anchor_labels = (part.reshape(-1, *part.shape[2:]) for part in (views, labels))
     embeddings = embed_fn(anchors)
-    sheet, similarity = views[:_SHEET_IMAGES], run.config.loss.label_similarity
+    sheet = views[:_SHEET_IMAGES]
+    similarity, _ = label_similarity_of(run.config.loss.label_similarity, labels.shape[-1])
     return {
         "label_similarity": np.asarray(losses.label_similarity(anchor_labels, anchor_labels, name=similarity)),
         "latent_similarity": np.asarray(losses.latent_similarity(embeddings, embeddings, temperature=1.0)),

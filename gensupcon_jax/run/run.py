@@ -21,6 +21,7 @@ from gensupcon_jax.method.state import TrainState, state_shardings
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run import assemble
 from gensupcon_jax.run.advice import Advisor
+from gensupcon_jax.run.class_similarity import label_similarity_of
 from gensupcon_jax.run.config_check import check_combinations, check_config, check_devices
 from gensupcon_jax.run.estimate import Amounts, amounts_left
 from gensupcon_jax.run.given_weights import suited
@@ -207,6 +208,8 @@ def build_run(
     data = DataShape.of(description)
     per_epoch = input_pipeline.steps_per_epoch(dataset.train.num_images, config.batch_size, config.dataset.remainder)
     lengths = assemble.lengths(config, per_epoch)
+    if said := label_similarity_of(config.loss.label_similarity, data.num_classes)[1]:
+        say(said)
     teacher = _teacher(config, of_data, teacher_fn)
     given = initial.read_weights(source, assemble.encoder_of(config, data), data)
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.cluster import sharding
-from gensupcon_jax.configs import cifar10, cifar100, cifar100_lt, digits, fashion_mnist, imagenet, variants
+from gensupcon_jax.configs import (
+    cifar10,
+    cifar100,
+    cifar100_coarse,
+    cifar100_lt,
+    digits,
+    fashion_mnist,
+    imagenet,
+    variants,
+)
 from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.run import assemble
 from gensupcon_jax.run.config_check import check_config
@@ -15,6 +24,7 @@ from gensupcon_jax.weights import teachers
 DATA = {  # image size, channels, classes, training images
     cifar10: (32, 3, 10, 45_000),
     cifar100: (32, 3, 100, 45_000),
+    cifar100_coarse: (32, 3, 100, 45_000),
     cifar100_lt: (32, 3, 100, 9_754),
     fashion_mnist: (28, 1, 10, 54_000),
     imagenet: (224, 3, 1000, 1_153_051),

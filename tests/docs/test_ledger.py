@@ -5,7 +5,17 @@ import re
 import pytest
 
 from docs import ledger
-from gensupcon_jax.configs import cifar10, cifar100, cifar100_lt, common, digits, fashion_mnist, imagenet, variants
+from gensupcon_jax.configs import (
+    cifar10,
+    cifar100,
+    cifar100_coarse,
+    cifar100_lt,
+    common,
+    digits,
+    fashion_mnist,
+    imagenet,
+    variants,
+)
 from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.text import flatten
 from tests import ROOT
@@ -36,7 +46,7 @@ def test_every_default_stands_there_with_its_source():
 
 
 def test_every_departing_value_stands_there_with_its_source():
-    for recipe in (cifar10, cifar100, cifar100_lt, imagenet, fashion_mnist, digits):
+    for recipe in (cifar10, cifar100, cifar100_coarse, cifar100_lt, imagenet, fashion_mnist, digits):
         rows = rows_of(SECTIONS[recipe.__name__.split(".")[-1]])
         names = () if recipe is digits else getattr(recipe, "VARIANTS", variants.VARIANTS)
         configs = [recipe.get_config(name) for name in names] or [recipe.get_config()]
