@@ -19,6 +19,7 @@ _MODULES = {
         "predict the classes of images, and score them where folders are classes",
     ),
     "neighbors": ("gensupcon_jax.inference.neighbors", "the images of a folder that are most similar to a query"),
+    "evaluate": ("gensupcon_jax.inference.evaluate", "how good the features of an encoder are on a data set"),
     "weights": ("gensupcon_jax.weights.command", "export the weights of a run; show what a file of weights holds"),
 }
 

@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +21,10 @@ from gensupcon_jax.inference.images import ImageFiles, damaged_rows, find_images
 from gensupcon_jax.inference.predictors import Predictions, Predictor, choose_predictor
 from gensupcon_jax.inference.settings import checked
 from gensupcon_jax.inference.sources import Source, read_source
+from gensupcon_jax.method.objectives import Prediction
 from gensupcon_jax.paths import Path
 from gensupcon_jax.text import listed
+from gensupcon_jax.views.augment import resize
 
 Images = Any  # an array [image, height, width, channel], arrays, PIL images, paths, a folder, or ImageFiles
 
@@ -194,6 +196,24 @@ class Encoder:
                     raise
                 found.damaged.extend((found.names[row], problem) for row, problem in damaged.items())
                 rows = np.array([row for row in rows[done:] if row not in damaged], np.int64)
+
+    def predict_fn(self) -> Callable[[Any], Prediction]:
+        """A function of uint8 batches that lie on the devices, of any square size, as `evaluate_network` takes it."""
+        variables, apply_fn = self._compiled
+        resize_fn = jax.jit(functools.partial(resize, size=self.image_shape[0]))
+
+        def predict(images: Any) -> Prediction:
+            features, logits = apply_fn(variables, resize_fn(images))
+            return Prediction(features=features, logits=logits)
+
+        return predict
+
+    def extraction(self, batch_size: int) -> dict[str, Any]:
+        """The arguments of `extract` for this encoder's devices."""
+        return {
+            "batch_size": -(-batch_size // self._mesh.size) * self._mesh.size,
+            "sharding": batch_sharding(self._mesh),
+        }
 
     def channels_note(self, found: ImageFiles) -> str | None:
         """A sentence where image files have other channels than the encoder, which converts them; None where they fit."""

@@ -22,6 +22,10 @@ def main(arguments: list[str], program: str) -> None:
     options = build_parser(program).parse(arguments)
     check_source(options.source)
     output = options.output and checked_output(options.output, (".html",), overwrite=options.overwrite)
+    if not as_path(options.searched).exists():
+        raise UserError(
+            f"--in is {options.searched}, which does not exist; allowed: a folder, or an .npz of gensupcon embed"
+        )
     # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.inference import command_pass
 
@@ -80,8 +84,6 @@ def _table_of(searched: str) -> "FeatureTable | None":
     path = as_path(searched)
     if path.suffix != ".npz" or path.is_dir():
         return None
-    if not path.exists():
-        raise UserError(f"--in is {searched}, which does not exist; allowed: a folder, or an .npz of gensupcon embed")
     from gensupcon_jax.inference.embed_files import read_features
 
     return read_features(path)
@@ -121,7 +123,9 @@ def _described(source: str, step: int | str | None) -> str:
 
 
 def _of_table(table: "FeatureTable"):
-    return [str(LocalPath(table.about.folder) / name) for name in table.names], table.features
+    here = LocalPath.cwd()
+    paths = [LocalPath(table.about.folder) / name for name in table.names]
+    return [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in paths], table.features
 
 
 def _of_images(encoder: "Encoder", found: "ImageFiles", options: Namespace):

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -233,6 +233,34 @@ def parse_with_recipe(parser: command_line.Parser, arguments: Sequence[str]) -> 
         raise UserError(f"both the folder {options.recipe} and --config.dataset.name are given; leave one of them out")
     source = _Override("dataset.name", f"{_SOURCE}{os.path.normpath(options.recipe)}", is_off=False)
     options.config = _changed(read_recipe(PHOTOS), [source, *overrides])
+    return options
+
+
+def parse_with_dataset(
+    parser: command_line.Parser, arguments: Sequence[str], saved_fn: Callable[[argparse.Namespace], Mapping[str, Any]]
+) -> argparse.Namespace:
+    """The options of a command that takes --dataset.field=value; `config` is the default config with these changes.
+
+    saved_fn: the config of a saved run for these options, whose groups `dataset` and `evaluate` take the place of the defaults;
+    empty for none.  given: the fields that the arguments change.  Raises UserError for every mistake.
+    """
+    spelled = [re.sub(r"^(--?(?:no)?)dataset\.", r"\1config.dataset.", argument) for argument in arguments]
+    own, overrides = _split(spelled)
+    options = parser.parse(own)
+    for override in overrides:
+        if override.field not in FIELDS:
+            raise UserError(f"{override.field} is not a field of the config{field_names.hint(override.field)}")
+        if not override.field.startswith("dataset."):
+            raise UserError(
+                f"{override.field} is not a field of the data set; allowed: --dataset.name=..., and its other fields"
+            )
+    config = read_recipe("common")
+    for name, value in flatten(saved_fn(options)).items():
+        group, _, last = name.rpartition(".")
+        if name in FIELDS and group in ("dataset", "evaluate"):
+            config[group][last] = tuple(value) if isinstance(value, list) else value
+    options.given = frozenset(override.field for override in overrides)
+    options.config = _changed(config, overrides)
     return options
 
 

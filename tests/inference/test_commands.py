@@ -190,7 +190,7 @@ def test_features_of_another_step_are_refused(trained, photos, features_file, ca
         (["neighbors", "RUN", "QUERY"], ("--in",)),
         (["neighbors", "RUN", "PHOTOS/0/broken.png", "--in", "PHOTOS"], ("the query", "broken.png cannot be decoded")),
         (["neighbors", "RUN", "PHOTOS/1/cut.jpg", "--in", "PHOTOS"], ("the query", "cut.jpg cannot be decoded")),
-        (["neighbors", "RUN", "QUERY", "--in", "nowhere"], ("nowhere does not exist",)),
+        (["neighbors", "RUN", "QUERY", "--in", "nowhere"], ("--in is nowhere, which does not exist",)),
         (["neighbors", "RUN", "QUERY", "--in", "nowhere.npz"], ("nowhere.npz, which does not exist",)),
         (["neighbors", "RUN", "QUERY", "--in", "EMPTY.npz"], ("EMPTY.npz cannot be read", "gensupcon embed")),
         (["neighbors", "RUN", "QUERY", "--in", "PHOTOS", "--output", "x.png"], ("ends with .html",)),
