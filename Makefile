@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 PYTEST := $(RUN) -m pytest -n 2 --dist worksteal
 
-.PHONY: digits quick test test-stacks lint format docs requirements clean help
+.PHONY: digits quick test test-stacks test-timm lint format docs requirements clean help
 
 digits: $(VENV)/.installed  ## Train on real images, evaluate the encoder, write a report.
 	$(RUN) -m gensupcon_jax.main --config configs/digits.py --workdir runs/digits
@@ -18,6 +18,9 @@ test: $(VENV)/.installed $(VENV)/.planned  ## All tests.
 
 test-stacks:  ## `make quick` on every other Python that the package supports, and which of them are not on this machine.
 	PYTHON=$(PYTHON) .ci/stacks
+
+test-timm: $(VENV)/.installed $(VENV)-timm/.installed  ## timm loads what `export --format hub` writes, and its features are ours.
+	TIMM_PYTHON=$(abspath $(VENV)-timm)/bin/python $(RUN) -m pytest tests/weights/test_hub.py
 
 lint: $(VENV)/.installed  ## Style, types and common mistakes.
 	$(RUN) -m ruff check .
@@ -40,6 +43,15 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) .ci/python_version.py
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --editable ".[test,dev]"
+	touch $@
+
+# PyTorch for CPUs, some 200 MB: the usual one brings 3 GB for CUDA. timm without torchvision, which it needs for augmentation only.
+TIMM_PIP := $(VENV)-timm/bin/python -m pip install --quiet --disable-pip-version-check
+$(VENV)-timm/.installed:
+	$(PYTHON) -m venv $(VENV)-timm
+	$(TIMM_PIP) --no-deps --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu
+	$(TIMM_PIP) --no-deps timm==1.0.31
+	$(TIMM_PIP) torch==2.13.0+cpu numpy huggingface_hub safetensors pyyaml
 	touch $@
 
 # The TPU compiler, some 170 MB: only the tests of `plan` need it.

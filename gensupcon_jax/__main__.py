@@ -1,7 +1,6 @@
 """The command `gensupcon`, also as python -m gensupcon_jax: a table of commands, each imported when it is used."""
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
 
@@ -20,7 +19,8 @@ _MODULES = {
     ),
     "neighbors": ("gensupcon_jax.inference.neighbors", "the images of a folder that are most similar to a query"),
     "evaluate": ("gensupcon_jax.inference.evaluate", "how good the features of an encoder are on a data set"),
-    "weights": ("gensupcon_jax.weights.command", "export the weights of a run; show what a file of weights holds"),
+    "export": ("gensupcon_jax.weights.export_command", "a run's encoder for other programs: weights, ONNX, timm"),
+    "weights": ("gensupcon_jax.weights.command", "show what a file of weights or a workdir holds; export"),
 }
 
 
@@ -39,12 +39,9 @@ def main(arguments: list[str] | None = None, program: str = "gensupcon") -> None
         try:
             command_line.run_named(COMMANDS, arguments, program, description, version=__version__)
         finally:
-            sys.stdout.flush()
-    except (UserError, KeyboardInterrupt) as error:
+            sys.stdout.flush()  # a pipe that is closed is noticed here at the latest
+    except (UserError, KeyboardInterrupt, BrokenPipeError) as error:
         command_line.end(error)
-    except BrokenPipeError:  # as in `gensupcon neighbors ... | head`: nobody reads what is printed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 import argparse
 import difflib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 from gensupcon_jax.errors import UserError
+
+_SIGPIPE_STATUS = 141  # of a program that the closing of a pipe ends, as shells report it
 
 
 class Command(NamedTuple):
@@ -234,8 +237,11 @@ def _overview(commands: dict[str, Command], program: str, description: str) -> s
     )
 
 
-def end(error: UserError | KeyboardInterrupt) -> NoReturn:
-    """End the process with one line per error, status 1, without a traceback."""
+def end(error: UserError | KeyboardInterrupt | BrokenPipeError) -> NoReturn:
+    """End the process with one line per error, status 1, without a traceback; in silence where nobody reads (`| head`)."""
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again when it ends
+        sys.exit(_SIGPIPE_STATUS)
     if isinstance(error, KeyboardInterrupt):
         sys.exit("\ninterrupted")
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))

@@ -105,7 +105,8 @@ def run() -> None:
     """Entry point of `python -m gensupcon_jax.main`: an error is printed in one line, status 1."""
     try:
         main(sys.argv[1:])
-    except (UserError, KeyboardInterrupt) as error:
+        sys.stdout.flush()
+    except (UserError, KeyboardInterrupt, BrokenPipeError) as error:
         command_line.end(error)
 
 

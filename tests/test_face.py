@@ -7,10 +7,12 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import gensupcon_jax
 from gensupcon_jax import __main__, __version__
+from gensupcon_jax.weights.files import write_safetensors
 from tests import ROOT
 from tests.running import told
 
@@ -47,7 +49,7 @@ def test_the_command_lists_its_commands_and_its_version(capfd):
     assert told(capfd, "--version") == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["train", "plan", "prepare", "weights"])
+@pytest.mark.parametrize("command", ["train", "plan", "prepare", "export", "weights"])
 def test_every_command_lists_what_it_takes(capfd, command):
     status, printed, said = told(capfd, command, "--help")
     assert (status, said) == (0, "")
@@ -70,6 +72,7 @@ def test_every_command_lists_what_it_takes(capfd, command):
             "--image_size",
         ),
         "prepare": ("RECIPE", "--workdir FOLDER", "--file_format FORMAT", "--source FOLDER", "--output FILE"),
+        "export": ("SOURCE", "--output X", "--format FORMAT", "--step STEP", "--head", "--license NAME", "--overwrite"),
         "weights": ("export", "show"),
     }[command]
     assert [part for part in listed if part not in printed] == []
@@ -103,6 +106,23 @@ def test_a_misspelled_command_is_one_line_with_a_suggestion(capfd):
     )
     assert told(capfd, "x") == (1, "", f"error: 'x' is not a command of gensupcon; {allowed}\n")
     assert told(capfd) == (1, "", f"error: a command is missing; {allowed}; see gensupcon --help\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["weights", "show", "x.safetensors"]])
+def test_a_closed_pipe_is_no_traceback(tmp_path, arguments):
+    """As in `gensupcon ... | head -1`: here nobody reads from the beginning."""
+    write_safetensors(
+        tmp_path / "x.safetensors", {f"fc.{number}": np.ones(1, np.float32) for number in range(2000)}, {}
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "gensupcon_jax", *arguments]
+    done = subprocess.run(
+        command, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")  # the status of a program that the signal ends
 
 
 HEAVY = ("jax", "ml_collections", "absl", "flax", "tensorflow", "orbax", "optax", "sklearn", "numpy", "matplotlib")
@@ -145,6 +165,7 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported():
         ["plan", "digits"], ["plan", "digits", "--batch_size=a", "--topology=v5e:4x4"], ["prepare", "digits", "--output"],
         ["prepare", "digits", "--file_format=parquet"], ["embed", "nowhere", "x", "--output=x.npz"], ["embed", "docs", "x"],
         ["predict", "docs", "x", "--step=newest"], ["neighbors", "docs", "x"], ["neighbors", "docs", "x", "--in=y.npz"],
+        ["export", "--output=x.onnx"], ["export", "docs", "--output=x", "--format=torch"], ["weights", "show"],
     ]  # fmt: skip
     programs = [f"from gensupcon_jax.__main__ import main; main({arguments!r})" for arguments in mistakes]
     allowed = {"absl", "ml_collections"}  # they read the recipe

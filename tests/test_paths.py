@@ -83,7 +83,7 @@ def test_a_run_in_a_bucket_equals_one_in_a_folder_also_when_it_resumes(tmp_path,
     export(paths.as_path("gs://bucket/run"), paths.as_path(file))
     named = read_file(file)
     assert set(named) == set(named_tensors(local.variables))
-    with pytest.raises(UserError, match="already exists and is not overwritten"):
+    with pytest.raises(UserError, match="already exists and is kept"):
         export(paths.as_path("gs://bucket/run"), paths.as_path(file))
 
 

@@ -54,6 +54,7 @@ def describe(run: SavedRun) -> Description:
     """The description of a run's encoder; images in memory are used whole, encoded ones are center-cropped."""
     backbone, data = run_backbone(run), run.description
     network = {name: tree["backbone"] for name, tree in run.variables.items() if "backbone" in tree}
+    weights = {name: {"backbone": tree} for name, tree in network.items()}
     images = jax.ShapeDtypeStruct((1, *data["image_shape"]), np.float32)
     features = jax.eval_shape(lambda images: backbone.apply(network, images, train=False), images)
     cropped = data.get("encoded") and "dataset" in run.config
@@ -68,7 +69,7 @@ def describe(run: SavedRun) -> Description:
         std=tuple(data["std"]),
         class_names=tuple(data["class_names"]),
         step=run.step,
-        fingerprint=weights_fingerprint(network),
+        fingerprint=weights_fingerprint(weights),
         made_by=f"gensupcon_jax {__version__}",
     )
 
@@ -94,7 +95,7 @@ def from_json(values: Mapping[str, Any], *, where: str | Path) -> Description:
     missing = [name for name in needed if name not in values]
     if missing:
         raise UserError(f"{where} does not say {', '.join(missing)}; export the run again")
-    found = {name: values.get(name) for name in Description._fields if name != "network"}
+    found: dict[str, Any] = {name: values.get(name) for name in Description._fields if name != "network"}
     for name in ("image_shape", "mean", "std", "class_names"):
         if not isinstance(found[name], list):
             raise UserError(f"{where}: {name} is {found[name]!r}; allowed: a list; export the run again")

@@ -1,7 +1,8 @@
 """Weights files: reads and writes .safetensors, reads PyTorch's .pth, .pth.tar, .pt and .bin; pickled code is never run."""
 
 import argparse
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -183,7 +184,34 @@ def write_new(path: Path, content: bytes) -> None:
         raise UserError(f"{path} cannot be written ({reason(error)}); choose another --output") from error
 
 
+@contextlib.contextmanager
+def set_aside(outputs: Sequence[Path]) -> Iterator[None]:
+    """Move what exists out of the way while new outputs are written; it comes back if they fail, else it is removed."""
+    aside = {path: path.with_name(f".{path.name}.replaced") for path in outputs if path.exists()}
+    for path, other in aside.items():
+        path.rename(other)
+    try:
+        yield
+    except BaseException:
+        for path in outputs:
+            _remove(path)
+        for path, other in aside.items():
+            other.rename(path)
+        raise
+    for other in aside.values():
+        _remove(other)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        for inside in path.iterdir():
+            inside.unlink()
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
 def refuse_existing(path: Path) -> None:
     """UserError if the path exists."""
     if path.exists():
-        raise UserError(f"{path} already exists and is not overwritten; remove it, or choose another --output")
+        raise UserError(f"{path} already exists and is kept; choose another --output, or replace it with --overwrite")

@@ -1,32 +1,65 @@
-"""Prints the content of a weights file or a portable features function."""
+"""Prints what a weights file, a workdir or an exported function contains."""
 
-import jax.export
+from gensupcon_jax.paths import Path, split_entry
+from gensupcon_jax.store.saved_runs import read_run
+from gensupcon_jax.weights.artifact import KINDS, PROMISE, STABLEHLO, Artifact, made_with, read_artifact
+from gensupcon_jax.weights.description import Description, description_of_file
+from gensupcon_jax.weights.files import read_weights_file
+from gensupcon_jax.weights.hub import WEIGHTS
+from gensupcon_jax.weights.names import PARTS, Named, recognize
+from gensupcon_jax.weights.variables import named_tensors
 
-from gensupcon_jax.errors import UserError
-from gensupcon_jax.paths import Path
-from gensupcon_jax.weights.export import STABLEHLO
-from gensupcon_jax.weights.files import read_file
-from gensupcon_jax.weights.names import recognize
+
+def show(path: Path, *, step: int | str = "last") -> str:
+    """The content: the naming, then the name, shape and dtype of each tensor; or what an exported function takes and returns.
+
+    step: of a workdir, as in `load_run`.
+    """
+    if path.suffix in KINDS:
+        return _artifact(read_artifact(path))
+    if (path / WEIGHTS).is_file():
+        path = path / WEIGHTS
+    if path.is_dir():
+        run = read_run(path, step=step)
+        head = f"{path}, step {run.step}: {run.config.model.name}, objective {run.config.objective}"
+        return "\n".join([head, *_tensors(path, named_tensors(run.variables, parts=PARTS))])
+    named, note = read_weights_file(path)
+    description = description_of_file(split_entry(path)[0])
+    notes = [note] if note else []
+    if description is not None:
+        notes.append(_described(description))
+    head, *tensors = _tensors(path, named)
+    return "\n".join([head, *notes, *tensors])
 
 
-def show(path: Path) -> str:
-    """The content of a file: the naming, then the name, shape and dtype of each tensor; or the signature of an artifact."""
-    if path.suffix == STABLEHLO:
-        return _show_artifact(path)
-    named = read_file(path)
+def _tensors(path: Path, named: Named) -> list[str]:
     naming, parts = recognize(named, where=path)
     total = sum(value.size for name, value in named.items() if not name.endswith("num_batches_tracked"))
-    lines = [f"{path}: {naming} names; {', '.join(parts)}; {len(named)} tensors, {total:,} numbers"]
     width = max(len(name) for name in named)
-    return "\n".join(lines + [f"  {name:{width}}  {value.shape}  {value.dtype}" for name, value in named.items()])
+    return [
+        f"{path}: {naming} names; {', '.join(parts)}; {len(named)} tensors, {total:,} numbers",
+        *(f"  {name:{width}}  {value.shape}  {value.dtype}" for name, value in named.items()),
+    ]
 
 
-def _show_artifact(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give the path of a {path.suffix} file")
-    try:
-        exported = jax.export.deserialize(bytearray(path.read_bytes()))
-    except Exception as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); export it again") from error
-    inputs, outputs = (", ".join(str(aval) for aval in avals) for avals in (exported.in_avals, exported.out_avals))
-    return f"{path}: jax.export artifact for {', '.join(exported.platforms)}: {inputs} -> {outputs}"
+def _artifact(artifact: Artifact) -> str:
+    description = artifact.description
+    sizes = ", ".join(str(size) for size in description.image_shape)
+    is_stablehlo = artifact.path.suffix == STABLEHLO
+    kind = f"jax.export artifact for {', '.join(artifact.made['platforms'])}" if is_stablehlo else "ONNX model"
+    lines = [
+        f"{artifact.path}: {kind}: uint8 [batch, {sizes}] -> float32 [batch, {description.num_features}]",
+        _described(description),
+        f"  made on {made_with(artifact)}" + (f"; {PROMISE}" if is_stablehlo else f", opset {artifact.made['opset']}"),
+        f"  SHA-256 {artifact.made['sha256']}",
+    ]
+    return "\n".join(lines)
+
+
+def _described(description: Description) -> str:
+    network = ", ".join(f"{name} {value}" for name, value in description.network.items())
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (description.mean, description.std))
+    return (
+        f"  {description.architecture} ({network}), step {description.step}, {len(description.class_names)} classes; images "
+        f"{' x '.join(map(str, description.image_shape))}, center share {description.center_share}, mean {mean}, std {std}"
+    )

@@ -25,6 +25,7 @@ from gensupcon_jax.paths import Path, as_path, split_entry
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.text import listed, reason
 from gensupcon_jax.views.augment import normalize
+from gensupcon_jax.weights.artifact import content_of
 from gensupcon_jax.weights.description import description_of_file
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.runs import load_run, naming_the_field
@@ -379,7 +380,7 @@ def _from_function(function: Callable | None, num_channels: int) -> Teacher:
 
 
 def _from_stablehlo(path: Path, image_size: int | None) -> Teacher:
-    content = path.read_bytes()
+    content = content_of(path)
     exported = _deserialized(content, path)
     signature = _signature(exported, path)
     if None not in (image_size, signature.image_size) and image_size != signature.image_size:

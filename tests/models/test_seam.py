@@ -21,7 +21,7 @@ from gensupcon_jax.store import workdir
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.views.augment import normalize
 from gensupcon_jax.weights import teachers
-from gensupcon_jax.weights.export import export
+from gensupcon_jax.weights.export import Options, export
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.runs import load_run
 from gensupcon_jax.weights.show import show
@@ -121,7 +121,7 @@ def test_it_teaches(pretrained):
 
 def test_its_weights_are_exported_by_our_names_and_start_another_run(tmp_path, pretrained):
     file = tmp_path / "flat.safetensors"
-    export(pretrained[0], file, head=True)
+    export(pretrained[0], file, Options(head=True))
     named, params = read_file(file), load_run(pretrained[0]).variables["params"]
     assert set(named) == {
         f"params.{place}"

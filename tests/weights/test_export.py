@@ -2,21 +2,28 @@
 
 import json
 import os
+from functools import partial
 
-import jax.export
+import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
 
 from gensupcon_jax import __main__
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.models import ENCODERS
 from gensupcon_jax.store.saved_runs import run_backbone
-from gensupcon_jax.views.augment import normalize
+from gensupcon_jax.views.augment import normalize, resize
+from gensupcon_jax.weights.artifact import json_path, read_artifact, stablehlo_function
 from gensupcon_jax.weights.description import describe, description_of_file
+from gensupcon_jax.weights.export import Options, export
 from gensupcon_jax.weights.files import read_file, write_safetensors
 from gensupcon_jax.weights.runs import load_run
 from gensupcon_jax.weights.variables import fill, named_tensors
+from tests.running import told
 from tests.store.test_saved_runs import DATASET, assert_same, make_run, network
+from tests.weights.onnx_runs import outputs_of
 
 
 def expected_features(run, images):
@@ -25,12 +32,21 @@ def expected_features(run, images):
     return run_backbone(run).apply(variables, images, train=False)
 
 
-def test_the_artifact_returns_the_runs_features_for_any_batch_size(tmp_path, capsys):
+def run_command(capfd, *arguments):
+    status, printed, said = told(capfd, *arguments)
+    assert (status, said) == (0, "")
+    return printed
+
+
+@pytest.mark.parametrize("words", [["export"], ["weights", "export", "--workdir"]])
+def test_the_artifact_returns_the_runs_features_for_any_batch_size(tmp_path, capfd, words):
     folder = make_run(tmp_path / "run")
     path = tmp_path / "out" / "x.stablehlo"
-    __main__.main(["weights", "export", "--workdir", str(folder), "--output", str(path)])
-    assert "cpu, cuda, tpu" in capsys.readouterr().out
-    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    printed = run_command(capfd, *words, folder, "--output", path)
+    assert printed == f"{path}: images to features for cpu, cuda, tpu, from step 4 of {folder}\n"
+    found = read_artifact(path)
+    assert found.description == describe(load_run(folder))
+    exported = stablehlo_function(found)
     assert exported.platforms == ("cpu", "cuda", "tpu")
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
     expected = expected_features(load_run(folder), images)
@@ -38,8 +54,113 @@ def test_the_artifact_returns_the_runs_features_for_any_batch_size(tmp_path, cap
         features = exported.call(images[:count])
         assert (features.shape, features.dtype) == ((count, 16), jnp.float32)
         np.testing.assert_allclose(features, expected[:count], rtol=1e-5)
-    __main__.main(["weights", "show", str(path)])
-    assert "uint8[batch,8,8,1] -> float32[batch,16]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", [{}, {"model.dtype": "bfloat16"}])
+def test_the_onnx_model_returns_the_runs_features(tmp_path, capfd, model):
+    folder, path = make_run(tmp_path / "run", **model), tmp_path / "x.onnx"
+    assert run_command(capfd, "export", folder, "--output", path) == (
+        f"{path}: images to features for onnxruntime and others (opset 17), from step 4 of {folder}\n"
+    )
+    found = read_artifact(path)
+    assert found.description == describe(load_run(folder))
+    assert (found.made["opset"], found.made["ir_version"]) == (17, 8)
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    expected = expected_features(load_run(make_run(tmp_path / "float32")), images)
+    np.testing.assert_allclose(outputs_of(found.content, images), expected, rtol=1e-4)
+
+
+def test_images_that_the_run_resized_are_resized_inside(tmp_path):
+    """Of 12 x 12 pixels in memory, where the network sees 8 x 8."""
+    folder = make_run(tmp_path / "run", description={"stored_size": 12})
+    images = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1), np.uint8)
+    expected = expected_features(load_run(folder), np.asarray(resize(images, 8)))
+    for name in ("x.onnx", "x.stablehlo"):
+        export(folder, tmp_path / name)
+        found = read_artifact(tmp_path / name)
+        assert found.description.image_shape == (12, 12, 1)
+        call = stablehlo_function(found).call if name == "x.stablehlo" else partial(outputs_of, found.content)
+        np.testing.assert_allclose(call(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("step", "found"), [("2", 2), ("last", 4)])
+def test_the_step_is_chosen(tmp_path, capfd, step, found):
+    folder, path = make_run(tmp_path / "run"), tmp_path / "x.safetensors"
+    assert f"from step {found} of" in run_command(capfd, "export", folder, "--output", path, "--step", step)
+    assert description_of_file(path).step == found
+    assert bool(read_file(path)["conv1.weight"].any()) == (found == 4)  # that of step 2 has zeros
+
+
+def test_a_step_that_is_not_there_lists_the_steps(tmp_path, capfd):
+    folder = make_run(tmp_path / "run")
+    status, printed, said = told(capfd, "export", folder, "--output", tmp_path / "x.onnx", "--step", "3")
+    assert (status, printed, said.count("\n")) == (1, "", 1)
+    assert "2, 4" in said
+    assert "step is 'newest'" in told(capfd, "export", folder, "--output", tmp_path / "x.onnx", "--step", "newest")[2]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_output_is_kept_and_replaced_only_with_overwrite(tmp_path, capfd):
+    folder, path = make_run(tmp_path / "run"), tmp_path / "x.onnx"
+    run_command(capfd, "export", folder, "--output", path, "--step", "2")
+    before = path.read_bytes()
+    assert "x.onnx already exists and is kept" in told(capfd, "export", folder, "--output", path)[2]
+    assert path.read_bytes() == before
+    run_command(capfd, "export", folder, "--output", path, "--overwrite")
+    assert read_artifact(path).description.step == 4
+    assert path.read_bytes() != before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["run", "x.onnx", "x.onnx.json"]
+
+
+def test_an_export_that_fails_leaves_the_old_output(tmp_path, monkeypatch):
+    folder, path = make_run(tmp_path / "run"), tmp_path / "x.stablehlo"
+    export(folder, path)
+    before = path.read_bytes(), json_path(path).read_bytes()
+    monkeypatch.setattr("gensupcon_jax.weights.artifact.write_new", raising)
+    with pytest.raises(UserError, match="the disk is full"):
+        export(folder, path, Options(overwrite=True))
+    assert (path.read_bytes(), json_path(path).read_bytes()) == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["run", "x.stablehlo", "x.stablehlo.json"]
+
+
+def raising(path, content):
+    path.write_bytes(b"half")
+    raise UserError("the disk is full")
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path):
+    folder = make_run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"is a folder with checkpoints, dataset\.json, which is kept even with"):
+        export(folder, folder, Options(format="hub", overwrite=True))
+
+
+def test_a_network_that_timm_lacks_leaves_no_folder(tmp_path):
+    with pytest.raises(UserError, match="timm has no network like resnet_small"):
+        export(make_run(tmp_path / "run"), tmp_path / "hub", Options(format="hub"))
+    assert not (tmp_path / "hub").exists()
+
+
+class Lengths(nn.Module):
+    """An encoder that needs the number of images as an integer."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        return nn.Dense(4)(images.reshape(len(images), -1))
+
+
+@pytest.mark.parametrize("ending", ["onnx", "stablehlo"])
+def test_a_network_for_one_batch_size_only_is_one_line(tmp_path, monkeypatch, ending):
+    monkeypatch.setitem(ENCODERS, "lengths", lambda settings: Lengths())
+    kernel = {"Dense_0": {"kernel": np.ones((64, 4), np.float32), "bias": np.ones(4, np.float32)}}
+    folder = make_run(tmp_path / "run", variables={"params": {"backbone": kernel}}, **{"model.name": "lengths"})
+    with pytest.raises(UserError, match=r"cannot be traced for any number of images \(.*\); write images.shape\[0\]"):
+        export(folder, tmp_path / f"x.{ending}")
+
+
+def test_onnx_without_its_package_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'needs the package onnx: pip install "gensupcon_jax\[onnx\]"'):
+        export(tmp_path / "run", tmp_path / "x.onnx")
 
 
 def test_exported_weights_are_loadable_and_have_metadata(tmp_path, capsys):
@@ -61,6 +182,7 @@ def test_exported_weights_are_loadable_and_have_metadata(tmp_path, capsys):
     __main__.main(["weights", "show", str(path)])
     shown = capsys.readouterr().out.splitlines()
     assert "timm / torchvision names; backbone, classifier; 47 tensors" in shown[0]
+    assert "resnet_small (stem cifar, width 4), step 4, 4 classes; images 8 x 8 x 1, center share 1.0" in shown[1]
     assert any(line.split() == ["fc.weight", "(4,", "16)", "float32"] for line in shown[1:])
 
 

@@ -36,7 +36,7 @@ def test_a_written_file_is_read_back_with_its_metadata(tmp_path):
 def test_a_file_is_never_overwritten(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"precious")
-    assert "already exists and is not overwritten" in error_of(write_safetensors, path, named_tensors(network()), {})
+    assert "already exists and is kept" in error_of(write_safetensors, path, named_tensors(network()), {})
     assert path.read_bytes() == b"precious"
 
 
