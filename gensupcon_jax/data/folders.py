@@ -58,7 +58,7 @@ def list_folder(
     if not found["train"].files:
         raise UserError(f"dataset.name is 'folder:{path}': {folders['train']} contains no images; allowed: {_LAYOUT}")
     notes = [
-        f"{folders[split]}: {sum(files.others.values())} files without an image suffix are ignored "
+        f"{folders[split]}: {sum(files.others.values())} files are ignored, as they are no images in a class folder "
         f"({', '.join(f'{count} x {suffix}' for suffix, count in files.others.most_common(5))})"
         for split, files in found.items()
         if files.others

@@ -69,6 +69,7 @@ _TUNING = 0.1  # given weights move with a tenth of the rate of weights that are
 _TUNING_EPOCHS = 0.25
 _BATCHES = 3  # an epoch has at least so many
 _BLOCK = 32
+_HIGH_RATE = 0.1  # from here on the usual start of a warm-up, 0.01, is low enough
 _WARMUP, _EVALUATIONS = 0.0625, 4
 
 
@@ -99,7 +100,9 @@ def choices(
     batch = choose("batch_size", lambda: _batch_size(num_train, scale, machine))
     if choose("mix.kind", lambda: _mixing(scale, batch // machine.num_devices)) != "none":
         choose("mix.block", lambda: _block(batch, machine))
-    choose("optimizer.learning_rate", lambda: _rate(batch, scale, start))
+    rate = choose("optimizer.learning_rate", lambda: _rate(batch, scale, start))
+    if rate < _HIGH_RATE:
+        choose("optimizer.warmup_learning_rate", lambda: (float(f"{rate / 10:.4g}"), "a tenth of the peak"))
     if any(given.get(field) is not None for field in ("steps", "images")):
         return list(made.values())  # the length is given in another unit
     epochs = choose("epochs", lambda: _epochs(num_train, scale, start))

@@ -107,6 +107,15 @@ def test_what_is_given_is_used_and_decides_the_rest():
     assert values(given={"optimizer.learning_rate": 3.0})["optimizer.learning_rate"] == 3.0
 
 
+def test_a_warm_up_starts_below_its_peak():
+    assert "optimizer.warmup_learning_rate" not in values()
+    assert values(given={"optimizer.learning_rate": 0.02})["optimizer.warmup_learning_rate"] == 0.002
+    assert (
+        values(Photos(12, 2, 300))["optimizer.warmup_learning_rate"]
+        < values(Photos(12, 2, 300))["optimizer.learning_rate"]
+    )
+
+
 def test_a_length_in_steps_or_images_takes_the_place_of_epochs():
     for unit in ("steps", "images"):
         assert not [name for name in values(given={unit: 100}) if "epochs" in name]
