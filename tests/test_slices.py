@@ -8,6 +8,7 @@ import sys
 import tomllib
 
 import pytest
+from PIL import Image
 
 from tests import QUICK_COMPILES, ROOT
 from tests.running import command
@@ -73,6 +74,36 @@ def test_a_probe_on_arrays_the_exported_weights_and_the_losses(run, tmp_path):
     assert status == 0, said
     assert stdout.splitlines()[-1] == "done without TensorFlow"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.safetensors", "encoder.stablehlo", "probe"]
+
+
+@pytest.mark.slow
+def test_an_encoder_embeds_arrays_and_names_the_extra_for_files(run, tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "gray.png")
+    status, stdout, said = without_tensorflow("-c", _ENCODER, str(run[0]), str(tmp_path / "gray.png"))
+    assert status == 0, said
+    embedded, of_arrays, of_files = stdout.splitlines()
+    assert embedded == "(2, 16) probe"
+    assert of_arrays.startswith(
+        "an image is 9 x 9, and the encoder takes 8 x 8, which is read with the extra `tensorflow`"
+    )
+    assert "gray.png is an image file, which is read with the extra `tensorflow`" in of_files
+    assert of_files.count(NAMED) == 1
+
+
+_ENCODER = """
+import sys
+import numpy as np
+import gensupcon_jax as gsc
+
+encoder = gsc.Encoder.load(sys.argv[1])
+images = np.zeros((2, 8, 8), np.uint8)
+print(encoder.embed(images).shape, encoder.predict(images).predictor)
+for others in (np.zeros((1, 9, 9), np.uint8), sys.argv[2]):
+    try:
+        encoder.embed(others)
+    except gsc.UserError as error:
+        print(error)
+"""
 
 
 _FROM_PYTHON = """
