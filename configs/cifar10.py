@@ -24,6 +24,21 @@ from gensupcon_jax.configs.fields import AUTHORS, OURS
 _TEACHER = "ours: a ResNet-50; authors' code: timm's efficientnetv2_rw_m with a 3x3 stem of stride 1"
 
 
+_GPACO = {
+    "prototypes.alpha": (0.01, variants.GPACO),
+    "batch_size": (128, variants.GPACO),
+    "epochs": (400.0, variants.GPACO),
+    "loss.temperature": (0.07, variants.GPACO),
+    "augment.blur_probability": (0.5, variants.GPACO),
+    "optimizer.learning_rate": (0.05, variants.GPACO),
+    "optimizer.schedule": ("step", variants.GPACO),
+    "optimizer.decay_epochs": ((320, 360), variants.GPACO),
+    "optimizer.decay_factor": (0.1, variants.GPACO),
+    "optimizer.warmup_learning_rate": (0.005, variants.GPACO),
+    "optimizer.weight_decay": (5e-4, variants.GPACO),
+}
+
+
 def get_config(variant="genscl"):
     """The recipe of one variant."""
     return common.changed(changes(variant))
@@ -43,4 +58,5 @@ def recipe(data_set, variant):
     }
     if variant == "cross_entropy":
         found |= {"optimizer.learning_rate": (0.8, "ours, as SupContrast's main_ce.py")}
-    return found | variants.changes(variant, data_set=data_set, method=AUTHORS, values=AUTHORS, teacher=_TEACHER)
+    found |= variants.changes(variant, data_set=data_set, method=AUTHORS, values=AUTHORS, teacher=_TEACHER)
+    return found | (_GPACO if variant == "gpaco" else {})

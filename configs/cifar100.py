@@ -15,6 +15,9 @@ The paper's teacher is an EfficientNetV2-RW-M with a 3x3 stem of stride 1, ours 
 For supcon the paper quotes 76.5 from Khosla et al. 2020, who trained 1,000 epochs; `:supcon` trains 500.
 With Momentum Contrast the paper's v2 reports 87.0; that recipe was not released.
 
+`:gpaco` (arXiv 2209.12400) classifies with learned class centers and needs no linear stage. A goal, not a result: 80.3, which its
+authors report. They also compare with a queue of 1,024 older embeddings; here the contrasts are those of the batch.
+
 One thing differs from the authors: they report the epoch that is best on the test split, this recipe the last one.
 """
 

@@ -13,13 +13,19 @@ Stages, in order:
 `:balanced` is `:supcon` with class-balanced denominators (BCL, arXiv 2207.09052), and its linear probe draws the classes alike.
 The settings are those of the CIFAR-100 recipe; `--config.dataset.imbalance_factor=50` or 10 are the other usual factors.
 
-A goal, not a result: 52.0 top-1, which PaCo (arXiv 2107.12028) reports for this data with ResNet-32. Nothing was measured here.
+`:gpaco` trains learned class centers with the log-prior of the classes (PaCo, arXiv 2107.12028), and classifies without a linear
+stage:
+
+    python -m gensupcon_jax.main --config configs/cifar100_lt.py:gpaco         --workdir runs/cifar100_lt_gpaco
+
+A goal, not a result: 52.0 top-1, which PaCo reports for this data with ResNet-32. Nothing was measured here.
 """
 
 from gensupcon_jax.configs import cifar10, common, variants
 from gensupcon_jax.configs.fields import OURS
 
-VARIANTS = ("supcon", "balanced", "linear_probe")
+VARIANTS = ("supcon", "balanced", "gpaco", "linear_probe")
+_PACO = "ours, as PaCo (arXiv 2107.12028, its code)"
 
 
 def get_config(variant="balanced"):
@@ -30,9 +36,16 @@ def get_config(variant="balanced"):
 def changes(variant="balanced"):
     """The changes of one variant: field -> (value, source)."""
     variants.check(variant, VARIANTS)
-    found = cifar10.recipe("cifar100", "linear_probe" if variant == "linear_probe" else "supcon")
+    found = cifar10.recipe("cifar100", variant if variant in ("gpaco", "linear_probe") else "supcon")
+    found |= {"dataset.imbalance_factor": (100.0, "ours, as arXiv 1901.05555")}
+    if variant == "gpaco":
+        return found | {
+            "prototypes.prior": (True, _PACO),
+            "loss.temperature": (0.05, _PACO),
+            "optimizer.learning_rate": (0.1, _PACO),
+            "optimizer.warmup_learning_rate": (0.01, _PACO),
+        }
     found |= {
-        "dataset.imbalance_factor": (100.0, "ours, as arXiv 1901.05555"),
         "batch_size": (256, "ours: 38 steps per epoch, of 9,754 images"),
         "optimizer.learning_rate": (0.125, "ours: 0.5 at batch 1024"),
         "mix.block": (32, OURS),

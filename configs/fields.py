@@ -60,6 +60,8 @@ GROUPS: dict[str, str] = {
     "model": "The encoder and its projection head.",
     "classifier": "A linear layer from features to classes, for cross_entropy and linear_probe, or next to the contrastive loss.",
     "loss": "The generalized supervised contrastive loss.",
+    "prototypes": "Learned centers of the classes as further contrasts, which classify too (PaCo, arXiv 2107.12028; GPaCo, "
+    "arXiv 2209.12400).",
     "momentum_encoder": "The key encoder of loss.mode momentum, a moving average of the trained one, and the queue of its keys.",
     "teacher": "A trained classifier whose predictions serve as labels in addition to the true ones.",
     "optimizer": "The optimizer and its learning rate: a warm-up, then a schedule (authors' code: SGD with a cosine).",
@@ -373,6 +375,28 @@ FIELDS: dict[str, Field] = {
     ),
     "loss.tile_size": Field(
         None, optional(integer(1)), "anchors per tile of the streamed softmax; None: the default of the loss", "anchors"
+    ),
+    # The prototypes
+    "prototypes.use": Field(
+        False,
+        FLAG,
+        "contrastive only: a linear layer on the features has a center of each class, a contrast of every anchor",
+    ),
+    "prototypes.alpha": Field(
+        0.05, number(0), "weight of the attraction to images", source="ours, as GPaCo on ImageNet; 0.01 on CIFAR-100"
+    ),
+    "prototypes.beta": Field(1.0, above(0), "weight of the attraction to centers", source="ours, as GPaCo"),
+    "prototypes.label_smoothing": Field(
+        0.0,
+        BELOW_ONE,
+        "a center is of all classes by this share",
+        source="ours, as GPaCo on CIFAR-100; 0.1 on ImageNet",
+    ),
+    "prototypes.prior": Field(
+        False,
+        FLAG,
+        "for imbalanced data: while training, the log of the share of each class is added to the logits of its center",
+        source="ours: PaCo has it for long-tailed data",
     ),
     # The momentum encoder
     "momentum_encoder.momentum": Field(

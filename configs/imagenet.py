@@ -20,8 +20,10 @@ Expected top-1 on the validation split, none of it measured here:
 - `:genscl_teacher` 77.3, which the paper's v2 reports for CutMix and a teacher with Momentum Contrast: a relative 4.1 % above
   its own SupCon, so 74.3. The authors did not release this recipe. Momentum Contrast, CutMix and a teacher are the paper's;
   the values are `ours`, and so is the teacher, the ResNet-50 of `:teacher`.
+- `:gpaco` 79.7 without a linear stage, which GPaCo's authors report (arXiv 2209.12400): a goal, not a result. Their values, but
+  with a momentum encoder, as in their PaCo (arXiv 2107.12028), at batch 1,024, and one policy of augmentation for both views.
 
-The two numbers come from different recipes, so they do not compare the losses.
+The numbers come from different recipes, so they do not compare the losses.
 
 The learning rate is MoCo v2's, scaled to the batch. It was not tuned for this loss. Before a long run, compare a few by their
 validation accuracy after 20 epochs, each with its own cosine:
@@ -75,6 +77,19 @@ def changes(variant="genscl"):
             "mix.kind": ("cutmix", "paper: its v2 names CutMix alone"),
             "mix.per": ("image", "ours: on Fashion-MNIST it was better than one lambda per batch"),
             "momentum_encoder.schedule": ("cosine", "ours, as BYOL (arXiv 2006.07733) and MoCo v3 (arXiv 2104.02057)"),
+        }
+    if variant == "gpaco":
+        found |= {
+            "prototypes.alpha": (0.05, variants.GPACO),
+            "prototypes.label_smoothing": (0.1, variants.GPACO),
+            "loss.temperature": (0.2, variants.GPACO),
+            "loss.symmetric": (True, variants.GPACO),
+            "momentum_encoder.queue_size": (8192, variants.GPACO),
+            "epochs": (400.0, variants.GPACO),
+            "augment.policy": ("rand", variants.GPACO),
+            "augment.crop_scale": ((0.08, 1.0), variants.GPACO),
+            "augment.rand_magnitude": (10.0, variants.GPACO),
+            "optimizer.learning_rate": (0.16, "ours, as GPaCo: 0.08 at batch 512"),
         }
     if variant == "genscl_teacher":
         found |= {"loss.symmetric": (True, "ours: the teacher sees both views anyway, so both can be queries")}

@@ -1,4 +1,4 @@
-"""The variants of a recipe: supcon, genscl, genscl_teacher, cross_entropy, teacher, linear_probe.
+"""The variants of a recipe: supcon, genscl, genscl_teacher, gpaco, cross_entropy, teacher, linear_probe.
 
 `--config configs/cifar10.py:supcon` selects one; the default is genscl. The values are those of the authors' CIFAR release,
 which is based on SupContrast; each recipe states their sources in its own case.
@@ -9,7 +9,9 @@ import difflib
 from gensupcon_jax.configs.common import Changes
 from gensupcon_jax.configs.fields import OURS
 
-VARIANTS = ("supcon", "genscl", "genscl_teacher", "cross_entropy", "teacher", "linear_probe")
+GPACO = "ours, as GPaCo (arXiv 2209.12400, its code)"
+
+VARIANTS = ("supcon", "genscl", "genscl_teacher", "gpaco", "cross_entropy", "teacher", "linear_probe")
 
 
 def check(variant: str, allowed: tuple[str, ...] = VARIANTS) -> None:
@@ -31,6 +33,8 @@ def changes(variant: str, *, data_set: str, method: str, values: str, teacher: s
         found |= {"mix.kind": ("mixup_cutmix", method)}
     if variant == "genscl_teacher":
         found |= _taught(data_set, teacher)
+    if variant == "gpaco":
+        found |= {"prototypes.use": (True, GPACO), "loss.base_temperature": (None, GPACO)}
     if variant in ("cross_entropy", "teacher"):
         found |= {"objective": ("cross_entropy", OURS)} | _one_plain_view(values)
     if variant == "linear_probe":

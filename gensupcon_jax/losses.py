@@ -82,6 +82,20 @@ class AnchorLoss:
         return total / jnp.maximum(count, 1.0)
 
 
+class ClassCenters(NamedTuple):
+    """Learned centers of the classes, further contrasts of every anchor (PaCo, arXiv 2107.12028).
+
+    logits [anchor, class]: in place of inner product / temperature; differentiable.  attraction [anchor, class]: similarity of
+    the labels of anchor and center, times its weight (PaCo's beta), >= 0, a constant.  contrast_attraction: weight of the
+    similarity to the other contrasts (PaCo's alpha), >= 0.  weights [class]: of the centers in the sum of the softmax; None: 1.
+    """
+
+    logits: Any
+    attraction: Any
+    contrast_attraction: Scalar = 1.0
+    weights: Any = None
+
+
 def label_similarity(
     anchor_labels: Shaped[Array, "anchor class"],
     contrast_labels: Shaped[Array, "contrast class"],
@@ -167,6 +181,7 @@ def generalized_contrastive_loss(
     normalizer: str = "similarity",
     label_similarity: str | Similarity = "cosine",
     contrast_weights: Shaped[Array, " weighted"] | None = None,
+    centers: ClassCenters | None = None,
     axis_name: str | None = None,
     tile_size: int = DEFAULT_TILE_SIZE,
 ) -> AnchorLoss:
@@ -179,16 +194,18 @@ def generalized_contrastive_loss(
     is still an anchor. Attraction is not weighted otherwise: the loss of anchor i is the mean over its similar contrasts of
     log sum_a v_a exp(s_ia) - s_ij (BCL, arXiv 2207.09052); a factor v_j in front of exp(s_ij) would only add a constant.
     The loss is multiplied by temperature / base_temperature (authors: 0.07), unless that is None. normalizer: see
-    `dense_contrastive_loss`. label_similarity: a name of LABEL_SIMILARITIES, or a `similarities.Similarity`.
+    `dense_contrastive_loss`. label_similarity: a name of LABEL_SIMILARITIES, or a `similarities.Similarity`. centers: learned
+    centers of the classes, which are further contrasts of every anchor on its own device; an anchor that is similar to one is
+    valid.
     axis_name: a mapped axis over which anchors and contrasts are sharded: each anchor is compared with the contrasts of all
     devices. tile_size: rows of logits in memory at once; it affects memory and speed, not the value.
 
     Returns AnchorLoss of the local anchors, float32; without anchors or contrasts none is valid. Differentiable once, in
-    reverse mode, in anchors, contrasts and temperature. Precision (128 dimensions, s: the largest logit): a loss to 1e-5
-    of itself or to 1.2e-6 s, whichever is more, and never below 0 unless there are weights other than 0 and 1; a gradient
-    to 5e-5 of its largest entry or to 4e-7 s of that of the attraction alone, nearly all of which the softmax cancels when
-    the embeddings have converged. |z|^2 / temperature must stay below 1e38. Negative labels are not checked; their loss is
-    meaningless.
+    reverse mode, in anchors, contrasts, temperature and the logits of centers. Precision (128 dimensions, s: the largest
+    logit): a loss to 1e-5 of itself or to 1.2e-6 s, whichever is more, and never below 0 unless there are weights other than
+    0 and 1; a gradient to 5e-5 of its largest entry or to 4e-7 s of that of the attraction alone, nearly all of which the
+    softmax cancels when the embeddings have converged. |z|^2 / temperature must stay below 1e38. Negative labels are not
+    checked; their loss is meaningless.
 
     Raises UserError for unknown names, temperatures <= 0 and weights < 0 (traced ones cannot be checked), tile_size < 1,
     contrasts without labels, mismatched shapes, and a second derivative.
@@ -202,6 +219,7 @@ def generalized_contrastive_loss(
     _check_settings(temperature, base_temperature, normalizer, tile_size)
     _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_weights)
     _check_weights(contrast_weights)
+    _check_centers(anchors, contrasts, centers)
     among_themselves = contrasts is None
     if contrasts is None or contrast_labels is None:
         contrasts, contrast_labels = anchors, anchor_labels
@@ -222,13 +240,18 @@ def generalized_contrastive_loss(
     pairs = _LabelPairs(labels, None if among_themselves else other_labels, axis_name, tile_size)
     points = anchors if among_themselves else contrasts
     attraction, similarity, num_contrasts = _attraction(anchors, points, pairs, mask)
+    if centers is not None:
+        centers = ClassCenters(*varying(centers, axis_name))
+        attraction, similarity = _attraction_with_centers(attraction, similarity, centers)
     if among_themselves:
         excess = _log_sum_exp_among(anchors, penalty, attraction, tile_size, axis_name)
     else:
         excess = _log_sum_exp_over(anchors, contrasts, penalty, attraction, tile_size, axis_name)
+    if centers is not None:
+        excess, num_contrasts = _excess_with_centers(excess, num_contrasts, centers, attraction)
 
     valid, divisor = _validity(similarity, num_contrasts, normalizer)
-    if contrast_weights is None or jnp.asarray(contrast_weights).dtype == bool:
+    if _are_plain(contrast_weights) and (centers is None or centers.weights is None):
         excess = _never_negative(excess)
     loss = (similarity / divisor) * excess
     if base_temperature is not None:
@@ -410,6 +433,29 @@ def _with_count(embeddings, mask):
 
 def _without_count(sums):
     return sums[:, :-1], jax.lax.stop_gradient(sums[:, -1])
+
+
+# ---- centers of the classes: few enough for a matrix of anchors x classes, as the labels are
+
+
+def _attraction_with_centers(attraction, similarity, centers: ClassCenters):
+    """The mean logit of contrasts and centers weighted by their similarity, and the sum of that [anchor]."""
+    to_centers = jax.lax.stop_gradient(_float32(centers.attraction))
+    of_contrasts = centers.contrast_attraction * similarity
+    total = of_contrasts + to_centers.sum(axis=1)
+    logits = of_contrasts * attraction + jnp.sum(to_centers * _float32(centers.logits), axis=1)
+    return logits / jnp.where(_has_similar(total), total, 1.0), total
+
+
+def _excess_with_centers(excess, num_contrasts, centers: ClassCenters, attraction):
+    """log_sum_exp over contrasts and centers - attraction, from that over the contrasts; and the number of both [anchor]."""
+    logits = _float32(centers.logits) - attraction[:, None]
+    if centers.weights is not None:
+        logits = logits + _log_weights(centers.weights)[1]
+    of_centers = jax.nn.logsumexp(logits, axis=1)
+    # An anchor without contrasts has an arbitrary sum of 1 over them.
+    of_contrasts = jnp.where(num_contrasts > 0, excess, -jnp.inf)
+    return jnp.logaddexp(of_contrasts, of_centers), num_contrasts + logits.shape[1]
 
 
 # ---- embeddings: log sum_j exp(s_ij) in tiles of rows, recomputed for the gradient
@@ -653,6 +699,11 @@ def _weighted_log_softmax(logits, allowed, log_weights):
     return jnp.where(allowed, logits - largest - jnp.log(jnp.where(total == 0.0, 1.0, total)), 0.0)
 
 
+def _are_plain(weights) -> bool:
+    """Whether a contrast either counts or not, so that no loss is below 0."""
+    return weights is None or jnp.asarray(weights).dtype == bool
+
+
 def _log_weights(weights):
     """-> which contrasts have a weight above 0, and the logs of the weights, -inf for the others; constants."""
     weights = jax.lax.stop_gradient(jnp.asarray(weights))
@@ -729,6 +780,21 @@ def _check_weights(weights):
         raise UserError(
             f"contrast_weights has {wrong[0]:g}; allowed: numbers from 0, or True and False; change contrast_weights"
         )
+
+
+def _check_centers(anchors, contrasts, centers: ClassCenters | None):
+    if centers is None:
+        return
+    if contrasts is not None and len(contrasts) == 0:
+        raise UserError("contrasts has 0 rows; allowed with centers: 1 or more; change contrasts")
+    for name in ("logits", "attraction"):
+        array = getattr(centers, name)
+        _check_axes(f"centers.{name}", array, ("anchor", "class"))
+        _check_size(f"centers.{name}", array, 0, "anchors", anchors)
+    _check_size("centers.attraction", centers.attraction, 1, "centers.logits", centers.logits)
+    if centers.weights is not None:
+        _check_axes("centers.weights", centers.weights, ("class",))
+        _check_size("centers.weights", centers.weights, 0, "classes of centers.logits", jnp.transpose(centers.logits))
 
 
 def _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_weights):

@@ -14,6 +14,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.losses import (
     LABEL_SIMILARITIES,
     AnchorLoss,
+    ClassCenters,
     dense_contrastive_loss,
     flatten_views,
     generalized_contrastive_loss,
@@ -521,6 +522,132 @@ def test_weights_are_constants_and_nan_is_propagated(run):
     weights = weights_from(mask)
     weights[3] = np.nan
     assert np.isnan(run(anchors, labels, None, None, weights, "similarity", TEMPERATURE)[0].mean())
+
+
+# ---- centers of the classes
+
+
+def with_centers(num_contrasts, seed=4):
+    """-> arguments of the factored form, and the centers' logits, attraction and weights."""
+    *sides, mask = problem("mixed", seed, num_contrasts=num_contrasts)
+    rng = np.random.default_rng([seed, 7])
+    logits = rng.normal(size=(NUM_ANCHORS, NUM_CLASSES), scale=3.0).astype(np.float32)
+    attraction = 0.8 * np.float32(sides[1])
+    attraction[3] = 0.0  # similar to other images only
+    return (*sides, weights_from(mask)), logits, attraction, rng.uniform(0.1, 2.0, NUM_CLASSES).astype(np.float32)
+
+
+def loss_with_centers(points, sides, attraction, alpha, class_weights, axis_name=None):
+    anchors, contrasts, logits = points
+    _, anchor_labels, _, contrast_labels, weights = sides
+    return generalized_contrastive_loss(
+        anchors,
+        anchor_labels,
+        contrasts,
+        contrast_labels,
+        temperature=TEMPERATURE,
+        contrast_weights=weights,
+        centers=ClassCenters(logits, attraction, alpha, class_weights),
+        axis_name=axis_name,
+        tile_size=TILE,
+    )
+
+
+def dense_with_centers(points, sides, attraction, alpha, class_weights):
+    """Centers are further columns of both matrices."""
+    anchors, contrasts, logits = points
+    _, anchor_labels, _, contrast_labels, weights = sides
+    itself = contrasts is None
+    if itself:
+        contrasts, contrast_labels = anchors, anchor_labels
+    weights = jnp.broadcast_to(weights, (len(anchors), len(contrasts)))
+    weights = jnp.where(jnp.eye(len(anchors), dtype=bool), 0.0, weights) if itself else weights
+    of_centers = jnp.broadcast_to(1.0 if class_weights is None else class_weights, logits.shape)
+    alike = jnp.concatenate([alpha * label_similarity(anchor_labels, contrast_labels), attraction], axis=1)
+    closeness = latent_similarity(anchors, contrasts, temperature=TEMPERATURE)
+    return dense_contrastive_loss(
+        alike,
+        jnp.concatenate([closeness, logits], axis=1),
+        contrast_weights=jnp.concatenate([weights, of_centers], axis=1),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0,))
+def mean_with_centers(form, points, *arguments):
+    def mean(points):
+        result = form(points, *arguments)
+        return result.mean(), result
+
+    (_, result), gradients = jax.value_and_grad(mean, has_aux=True)(points)
+    return result, gradients
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+def test_centers_are_further_columns_of_the_dense_form(num_contrasts):
+    sides, logits, attraction, class_weights = with_centers(num_contrasts)
+    points = (sides[0], sides[2], logits)
+    for alpha, center_weights in ((0.3, None), (0.0, class_weights)):
+        arguments = (points, sides, attraction, jnp.float32(alpha), center_weights)
+        expected, expected_gradients = mean_with_centers(dense_with_centers, *arguments)
+        found, gradients = mean_with_centers(loss_with_centers, *arguments)
+        assert (
+            found.valid.tolist() == expected.valid.tolist() == [alpha > 0.0 or row != 3 for row in range(NUM_ANCHORS)]
+        )
+        assert_values_equal(found.loss, expected.loss)
+        jax.tree.map(assert_gradients_equal, gradients, jax.tree.map(np.asarray, expected_gradients))
+        assert gradients[2].any()
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_centers_on_several_devices(num_devices, num_contrasts):
+    sides, logits, attraction, class_weights = with_centers(num_contrasts)
+    points = (sides[0], sides[2], logits)
+    expected, expected_gradients = mean_with_centers(loss_with_centers, points, sides, attraction, 0.3, class_weights)
+    rows = PartitionSpec("data")
+
+    def local(points, sides, attraction, class_weights):
+        def mean(points):
+            result = loss_with_centers(points, sides, attraction, 0.3, class_weights, "data")
+            return result.mean(), result
+
+        (_, result), gradients = jax.value_and_grad(mean, has_aux=True)(points)
+        return result.loss, gradients
+
+    run = jax.shard_map(local, mesh=mesh_of(num_devices), in_specs=(rows, rows, rows, PartitionSpec()), out_specs=rows)
+    loss, gradients = jax.jit(run)(points, sides, attraction, class_weights)
+    assert_values_equal(loss, expected.loss)
+    jax.tree.map(assert_gradients_equal, gradients, jax.tree.map(np.asarray, expected_gradients))
+
+
+@pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
+def test_where_no_contrast_is_allowed_centers_give_cross_entropy(num_contrasts):
+    sides, logits, _, _ = with_centers(num_contrasts)
+    hard = np.eye(NUM_CLASSES, dtype=np.float32)[np.arange(NUM_ANCHORS) % NUM_CLASSES]
+    nobody = np.zeros(len(sides[0] if num_contrasts is None else sides[2]), bool)
+    points, sides = (sides[0], sides[2], logits), (*sides[:4], nobody)
+    found, gradients = mean_with_centers(loss_with_centers, points, sides, hard, 1.0, None)
+    expected, of_logits = jax.value_and_grad(lambda logits: -jnp.sum(hard * jax.nn.log_softmax(logits), axis=1).mean())(
+        jnp.asarray(logits)
+    )
+    assert found.valid.all() and np.all(found.loss >= 0.0)
+    assert_values_equal(found.mean(), expected)
+    assert_gradients_equal(gradients[2], of_logits)
+    assert not gradients[0].any()
+
+
+def test_wrong_centers_are_named():
+    arguments = {"anchors": np.ones((4, 2), np.float32), "anchor_labels": np.ones((4, 3)), "temperature": 0.1}
+    for centers, words in (
+        (ClassCenters(np.ones((4, 3)), np.ones((4, 2))), "centers.attraction has 2 columns; allowed: 3"),
+        (ClassCenters(np.ones((3, 3)), np.ones((4, 3))), "centers.logits has 3 rows; allowed: 4"),
+        (ClassCenters(np.ones((4, 3)), np.ones((4, 3)), 1.0, np.ones(2)), "centers.weights has 2 rows; allowed: 3"),
+    ):
+        with pytest.raises(UserError, match=words):
+            unchecked_loss(**arguments, centers=centers)
+    others = {"contrasts": np.ones((0, 2), np.float32), "contrast_labels": np.ones((0, 3))}
+    with pytest.raises(UserError, match="contrasts has 0 rows; allowed with centers: 1 or more"):
+        unchecked_loss(**arguments, **others, centers=ClassCenters(np.ones((4, 3)), np.ones((4, 3))))
 
 
 # ---- converged embeddings: the precision that the docstring promises

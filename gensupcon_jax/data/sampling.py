@@ -1,22 +1,22 @@
 """How often each class is drawn in an epoch, and the order of an epoch in which some classes are drawn more often."""
 
 import numpy as np
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int, Int64, Shaped
 
 # The number of draws of a class with n images is in proportion to n to this power.
 _POWERS = {"uniform": 1.0, "sqrt": 0.5, "balanced": 0.0}
 
 
-def class_shares(counts: Int[np.ndarray, "class"], sampling: str) -> Float[np.ndarray, "class"]:
-    """The share of each class in what training sees, from its number of images; a class without images has 0.
+def drawn_shares(counts: Shaped[np.ndarray, "class"], sampling: str) -> Float[np.ndarray, "class"]:
+    """The share of each class in what training sees, from its number or share of images; a class without images has 0.
 
     sampling: "uniform": every image alike; "balanced": every class alike; "sqrt": between them, by the root of the number of
     images.
 
-    >>> class_shares(np.array([90, 10]), "sqrt").tolist()
+    >>> drawn_shares(np.array([90, 10]), "sqrt").tolist()
     [0.75, 0.25]
     """
-    sizes = np.where(counts > 0, np.maximum(counts, 1.0) ** _POWERS[sampling], 0.0)
+    sizes = np.where(counts > 0, np.where(counts > 0, counts, 1.0) ** _POWERS[sampling], 0.0)
     return sizes / sizes.sum()
 
 
@@ -43,7 +43,7 @@ def sampled_order(
 
 def _draws(counts: Int[np.ndarray, "class"], sampling: str) -> Int64[np.ndarray, "class"]:
     """The number of draws of each class in an epoch; they add up to the number of images."""
-    exact = class_shares(counts, sampling) * counts.sum()
+    exact = drawn_shares(counts, sampling) * counts.sum()
     draws = np.floor(exact).astype(np.int64)
     largest = np.argsort(draws - exact, kind="stable")[: counts.sum() - draws.sum()]
     draws[largest] += 1

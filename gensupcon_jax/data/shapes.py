@@ -10,6 +10,7 @@ class DataShape(NamedTuple):
     """Sizes of the data, and mean and std of the training split per channel, 0..1.
 
     stored_size: of images in memory, where the input size differs; is_encoded: the host decodes and crops the images.
+    class_shares [class]: of what training draws, where it is known.
     """
 
     image_size: int
@@ -20,6 +21,7 @@ class DataShape(NamedTuple):
     name: str = ""
     stored_size: int | None = None
     is_encoded: bool = False
+    class_shares: np.ndarray | None = None
 
     @classmethod
     def of(cls, description: dict) -> "DataShape":

@@ -17,21 +17,36 @@ def class_balanced_weights(
     labels: Shaped[Array, "contrast class"],
     allowed: Bool[Array, " contrast"] | None = None,
     *,
+    num_centers: int = 0,
     axis_name: str | None = None,
 ) -> Float[jax.Array, " contrast"]:
     """Weight of each contrast: 1 / the number of contrasts of its class on all devices (class averaging, arXiv 2207.09052).
 
     labels [contrast, class] >= 0; allowed [contrast]: the others have weight 0 and are not counted. A mixed label counts to each
     of its classes by its share of it: v_j = sum_c y_jc / n_c with n_c = sum_j y_jc. So the weights of a class add up to 1, and
-    all weights to the number of classes that are present. A row of zeros has weight 0. Float32, constants to the gradient.
+    all weights to the number of classes that are present. num_centers: learned centers of each class, which count too. A row
+    of zeros has weight 0. Float32, constants to the gradient.
 
     >>> class_balanced_weights(jnp.array([[1, 0], [1, 0], [1, 0], [0, 1]])).round(3).tolist()
     [0.3330000042915344, 0.3330000042915344, 0.3330000042915344, 1.0]
     """
+    shares = _shares(labels, allowed)
+    counts = class_counts(labels, allowed, axis_name=axis_name) + num_centers
+    return jnp.sum(shares / jnp.where(counts > 0.0, counts, 1.0), axis=1)
+
+
+def class_counts(
+    labels: Shaped[Array, "contrast class"],
+    allowed: Bool[Array, " contrast"] | None = None,
+    *,
+    axis_name: str | None = None,
+) -> Float[jax.Array, " class"]:
+    """The number of contrasts of each class on all devices; a mixed label counts by its shares."""
+    return sum_over(_shares(labels, allowed).sum(axis=0), axis_name)
+
+
+def _shares(labels, allowed):
     labels = jax.lax.stop_gradient(jnp.asarray(labels).astype(jnp.float32))
     total = labels.sum(axis=1, keepdims=True)
     shares = labels / jnp.where(total > 0.0, total, 1.0)
-    if allowed is not None:
-        shares = jnp.where(allowed[:, None], shares, 0.0)
-    counts = sum_over(shares.sum(axis=0), axis_name)
-    return jnp.sum(shares / jnp.where(counts > 0.0, counts, 1.0), axis=1)
+    return shares if allowed is None else jnp.where(allowed[:, None], shares, 0.0)

@@ -158,29 +158,42 @@ def batch_chance_loss(
     contrast_labels: Shaped[Array, "contrast class"] | None = None,
     *,
     contrast_weights: Shaped[Array, " weighted"] | None = None,
-    scale: Float[Array, ""] | float | int = 1.0,
     normalizer: str = "similarity",
     label_similarity: str | Similarity = "cosine",
+    centers: losses.ClassCenters | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
-    """The loss of this batch's labels if all embeddings were equal: scale x ln of the sum of the contrasts' weights.
+    """The loss of this batch's labels if all embeddings were equal: ln of the sum of the contrasts' weights.
 
     Without weights that is their number. The mean over the valid anchors of all devices; for the normalizer "count", times
-    the mean label similarity.
-    Arguments as for `losses.generalized_contrastive_loss`; scale is its temperature / base_temperature.
+    the mean label similarity. centers: with the logits that all embeddings would have. The loss itself has the factor
+    temperature / base_temperature, too. Arguments as for `losses.generalized_contrastive_loss`.
     """
     arrays = jax.lax.stop_gradient((anchor_labels, contrast_labels, contrast_weights))
     mass, num_contrasts = _similarity_masses(*arrays, label_similarity, axis_name)
-    valid = mass > _SMALLEST_MASS
     weight = num_contrasts
     if contrast_weights is not None:
         weights = jax.lax.stop_gradient(jnp.asarray(contrast_weights).astype(jnp.float32))
         weight = sum_over(weights.sum(), axis_name) - (weights if contrast_labels is None else 0.0)
-    loss = jnp.where(valid, jnp.log(jnp.where(weight > 0.0, weight, 1.0)), 0.0)
+    mean_logit = 0.0
+    if centers is not None:
+        mass, weight, mean_logit = _with_centers(mass, weight, centers)
+        num_contrasts = num_contrasts + centers.logits.shape[1]
+    valid = mass > _SMALLEST_MASS
+    loss = jnp.where(valid, jnp.log(jnp.where(weight > 0.0, weight, 1.0)) - mean_logit, 0.0)
     if normalizer == "count":
         loss = loss * mass / jnp.maximum(num_contrasts, 1.0)
     total, count = sum_over(jnp.stack([jnp.sum(jnp.where(valid, loss, 0.0)), jnp.sum(valid)]), axis_name)
-    return scale * total / jnp.maximum(count, 1.0)
+    return total / jnp.maximum(count, 1.0)
+
+
+def _with_centers(mass, weight, centers: losses.ClassCenters):
+    """-> of contrasts and centers: the sum of similarities, the sum of weights x exp(logit), and the mean logit [anchor]."""
+    logits, attraction = jax.lax.stop_gradient((centers.logits, centers.attraction))
+    weights = 1.0 if centers.weights is None else centers.weights
+    mass = centers.contrast_attraction * mass + attraction.sum(axis=1)
+    mean_logit = jnp.sum(attraction * logits, axis=1) / jnp.maximum(mass, _SMALLEST_MASS)
+    return mass, weight + jnp.sum(weights * jnp.exp(logits), axis=1), mean_logit
 
 
 def _similarity_masses(

@@ -9,14 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float
 
 from gensupcon_jax import losses
 from gensupcon_jax.cluster.sharding import DATA_AXIS
-from gensupcon_jax.collectives import exchanged
+from gensupcon_jax.collectives import exchanged, mean_over
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.method.denominators import class_balanced_weights
+from gensupcon_jax.method.denominators import class_balanced_weights, class_counts
 from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
 from gensupcon_jax.method.network import (
     WHOLE,
@@ -27,6 +27,7 @@ from gensupcon_jax.method.network import (
     variables_of,
     without_classifier,
 )
+from gensupcon_jax.method.prototypes import Prototypes
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.similarities import Similarity
 
@@ -114,6 +115,7 @@ def contrastive(
     teacher: TeacherLabels | None = None,
     classifier: nn.Module | None = None,
     label_smoothing: float | int = 0.0,
+    prototypes: Prototypes | None = None,
     diagnose_fn: Callable | None = None,
     microbatches: Microbatches = WHOLE,
     axis_name: str | None = DATA_AXIS,
@@ -124,8 +126,11 @@ def contrastive(
     `loss` runs inside `shard_map`; it is the mean over the valid anchors of all devices (paper, Eq. 2; authors' code). With a
     teacher it is loss(labels) + weight x loss(probabilities), or only the latter where the weight is inf (authors' code).
     denominator: "balanced" weights the contrasts by `denominators.class_balanced_weights`. A classifier is trained on the
-    features, without gradient to the encoder. Raises UserError for an unknown mode.
+    features, without gradient to the encoder; with prototypes it is their logits, and a part of the contrastive loss instead.
+    Raises UserError for an unknown mode, and for prototypes with a teacher's predictions as the only labels.
     """
+    if prototypes is not None:
+        _check_prototypes(classifier, teacher)
     if mode not in MODES:
         raise UserError(f"loss.mode is {mode!r}; allowed: {', '.join(MODES)}")
     settings = {
@@ -149,11 +154,23 @@ def contrastive(
         teacher=teacher,
         classifier=classifier,
         label_smoothing=label_smoothing,
+        prototypes=prototypes,
         diagnose_fn=diagnose_fn,
         call=TrainingCall(axis_name, microbatches=microbatches),
         axis_name=axis_name,
     )
     return Objective(*(functools.partial(part, setup) for part in (_initial_fields, _contrastive_loss, _predict)))
+
+
+def _check_prototypes(classifier: nn.Module | None, teacher: TeacherLabels | None) -> None:
+    """UserError where nothing says which class a prototype is of."""
+    if classifier is None:
+        raise UserError("prototypes are given without a classifier, whose logits they are; allowed: both")
+    if teacher is not None and math.isinf(teacher.weight):
+        raise UserError(
+            "teacher.weight is inf: without the labels no prototype is known to be of its class; allowed: a finite "
+            "teacher.weight, or prototypes.use=False"
+        )
 
 
 class _Contrastive(NamedTuple):
@@ -170,6 +187,7 @@ class _Contrastive(NamedTuple):
     teacher: TeacherLabels | None
     classifier: nn.Module | None
     label_smoothing: float | int
+    prototypes: Prototypes | None
     diagnose_fn: Callable | None
     call: TrainingCall
     axis_name: str | None
@@ -212,6 +230,9 @@ def _contrastive_loss(
         setup, params, state.batch_stats, batch.images[:, :num_queries], _stream(rng, 0)
     )
     values = {"embeddings": embeddings, "labels": batch.labels} | _teacher_values(setup, frozen, batch)
+    if setup.prototypes is not None:
+        logits = _apply(setup.classifier, {"params": params["classifier"]}, features)
+        values["center_logits"] = logits.reshape(*embeddings.shape[:2], -1)
     updates, queued, filled = {"batch_stats": batch_stats}, {}, None
     if setup.momentum:
         values["keys"], changed = _keys(setup, params, state, batch, _stream(rng, 1))
@@ -221,10 +242,13 @@ def _contrastive_loss(
         updates["queue"] = _enqueued(setup, state, values)
     pairs = _pairs(values, queued, mode=setup.mode, symmetric=setup.is_symmetric)
     value, metrics = _compared(setup, pairs, filled)
-    if setup.classifier is None:
+    query_labels = _join(batch.labels[:, :num_queries])
+    if setup.prototypes is not None:
+        correct = _join(values["center_logits"]).argmax(1) == query_labels.argmax(1)
+        metrics["classifier_accuracy"] = mean_over(correct.astype(jnp.float32), setup.axis_name)
+    if setup.classifier is None or setup.prototypes is not None:
         return value, Aux(updates, metrics)
     logits = _apply(setup.classifier, {"params": params["classifier"]}, jax.lax.stop_gradient(features))
-    query_labels = _join(batch.labels[:, :num_queries])
     classifier_loss, accuracy = _cross_entropy(logits, query_labels, setup.label_smoothing, setup.axis_name)
     metrics |= {"classifier_loss": classifier_loss, "classifier_accuracy": accuracy}
     return value + classifier_loss, Aux(updates, metrics)
@@ -274,7 +298,8 @@ def _keys(
 
 def _enqueued(setup: _Contrastive, state: TrainState, values: dict[str, Array]) -> Any:
     """The queue with this batch's keys; its contents are read before, so no query meets the keys of its own batch twice."""
-    keys = {name: value[:, -setup.num_key_views :] for name, value in values.items() if name != "embeddings"}
+    of_queries = ("embeddings", "center_logits")
+    keys = {name: value[:, -setup.num_key_views :] for name, value in values.items() if name not in of_queries}
     keys["embeddings"] = keys.pop("keys")
     with jax.named_scope("queue"):
         return enqueue(state.queue, keys, state.step)
@@ -284,23 +309,27 @@ def _compared(
     setup: _Contrastive, pairs: list["Pair"], filled: Bool[Array, " key"] | None
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The loss of labels and teacher, and its metrics."""
-    weights_fn = functools.partial(
-        _contrast_weights, filled=filled, denominator=setup.denominator, axis_name=setup.axis_name
+    terms_fn = functools.partial(
+        _terms,
+        filled=filled,
+        denominator=setup.denominator,
+        prototypes=setup.prototypes,
+        axis_name=setup.axis_name,
     )
     with jax.named_scope("loss"):
-        of_labels = _loss_of(pairs, "labels", weights_fn, setup.loss_settings)
+        of_labels = _loss_of(pairs, "labels", terms_fn, setup.loss_settings)
         value: Any = of_labels.mean()
     metrics = {"valid_anchors": of_labels.valid.mean()}
     if setup.teacher:
         with jax.named_scope("loss"):
-            of_teacher = _loss_of(pairs, "probabilities", weights_fn, setup.loss_settings).mean()
+            of_teacher = _loss_of(pairs, "probabilities", terms_fn, setup.loss_settings).mean()
         metrics |= {"label_loss": value, "teacher_loss": of_teacher}
         weight = setup.teacher.weight
         value = of_teacher if math.isinf(weight) else value + weight * of_teacher
     metrics["loss"] = value
     if setup.diagnose_fn is not None:
         with jax.named_scope("diagnostics"):
-            metrics |= setup.diagnose_fn(pairs, weights_fn, setup.axis_name)
+            metrics |= setup.diagnose_fn(pairs, terms_fn, setup.axis_name)
     return value, metrics
 
 
@@ -387,20 +416,21 @@ def contrastive_chance_loss(
     *,
     mode: str,
     denominator: str = "plain",
+    prototypes: Prototypes | None = None,
     queue_size: int = 0,
     symmetric: bool = False,
     **settings,
 ) -> float:
     """The loss of a whole batch whose embeddings are all equal, that of a network that has learned nothing.
 
-    The queue is assumed to hold keys with the labels of this batch, repeated.
+    The queue is assumed to hold keys with the labels of this batch, repeated; embeddings and prototypes are orthogonal.
     """
     key_labels = labels if symmetric else labels[:, 1:]
     values = {
         "labels": labels,
         "embeddings": jnp.zeros((*labels.shape[:2], 1)),
         "keys": jnp.zeros((*key_labels.shape[:2], 1)),
-    }
+    } | ({} if prototypes is None else {"center_logits": jnp.zeros(labels.shape)})
     queued = {}
     if queue_size:
         times = -(-queue_size // (key_labels.shape[0] * key_labels.shape[1]))
@@ -408,12 +438,14 @@ def contrastive_chance_loss(
         queued = {"labels": repeated, "embeddings": jnp.zeros((queue_size, 1))}
     settings = {name: value for name, value in settings.items() if name != "tile_size" or value is not None}
     pairs = _pairs(values, queued, mode=mode, symmetric=symmetric)
-    weights_fn = functools.partial(_contrast_weights, filled=None, denominator=denominator, axis_name=None)
-    return float(_loss_of(pairs, "labels", weights_fn, settings).mean())
+    terms_fn = functools.partial(_terms, filled=None, denominator=denominator, prototypes=prototypes, axis_name=None)
+    return float(_loss_of(pairs, "labels", terms_fn, settings).mean())
 
 
 class Pair(NamedTuple):
     """Anchors and their contrasts, each a dict of embeddings, labels and, with a teacher, probabilities [n, ...].
+
+    With prototypes, anchors also have `center_logits`.
 
     contrasts None: the anchors themselves, self excluded.
     """
@@ -441,33 +473,44 @@ def _pairs(values: dict[str, Array], queued: dict[str, Array], *, mode: str, sym
     return [of_query(view) for view in (range(values["labels"].shape[1]) if symmetric else (0,))]
 
 
-def _loss_of(pairs: list[Pair], labels: str, weights_fn: Callable, settings: dict) -> losses.AnchorLoss:
+def _loss_of(pairs: list[Pair], labels: str, terms_fn: Callable, settings: dict) -> losses.AnchorLoss:
     """The loss of every anchor of every pair, with these labels: `labels` or `probabilities`."""
     parts = []
-    for anchors, contrasts in pairs:
+    for pair in pairs:
+        anchors, contrasts = pair
         others = () if contrasts is None else (contrasts["embeddings"], contrasts[labels])
-        weights = weights_fn((anchors if contrasts is None else contrasts)[labels])
         parts.append(
             losses.generalized_contrastive_loss(
-                anchors["embeddings"], anchors[labels], *others, contrast_weights=weights, **settings
+                anchors["embeddings"], anchors[labels], *others, **terms_fn(pair, labels), **settings
             )
         )
     values, valid = (jnp.concatenate(part) for part in zip(*parts, strict=True))
     return losses.AnchorLoss(values, valid, parts[0].axis_name)
 
 
-def _contrast_weights(
-    labels: Float[Array, "contrast class"],
+def _terms(
+    pair: Pair,
+    labels: str,
     *,
     filled: Bool[Array, " key"] | None,
     denominator: str,
+    prototypes: Prototypes | None,
     axis_name: str | None,
-) -> Shaped[Array, " contrast"] | None:
-    """The weights of the contrasts with these labels: of all keys of this batch, and of the filled part of the queue."""
-    allowed = None
+) -> dict[str, Any]:
+    """The loss's arguments `contrast_weights`, of all keys of this batch and of the filled part of the queue, and `centers`."""
+    contrast_labels = (pair.anchors if pair.contrasts is None else pair.contrasts)[labels]
+    weights, center_weights = None, None
     if filled is not None:
-        allowed = jnp.concatenate([jnp.ones(len(labels) - len(filled), bool), filled])
-    return allowed if denominator == "plain" else class_balanced_weights(labels, allowed, axis_name=axis_name)
+        weights = jnp.concatenate([jnp.ones(len(contrast_labels) - len(filled), bool), filled])
+    if denominator == "balanced":
+        counted = (contrast_labels, weights)
+        num_centers = 0 if prototypes is None else 1
+        weights = class_balanced_weights(*counted, num_centers=num_centers, axis_name=axis_name)
+        center_weights = 1.0 / (class_counts(*counted, axis_name=axis_name) + 1.0)
+    centers = None
+    if prototypes is not None:
+        centers = prototypes.centers(pair.anchors["center_logits"], pair.anchors[labels], center_weights)
+    return {"contrast_weights": weights, "centers": centers}
 
 
 def _cross_entropy(

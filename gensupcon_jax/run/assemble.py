@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
@@ -16,6 +17,7 @@ from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.method import diagnostics, objectives, optimizer
 from gensupcon_jax.method.network import Microbatches
+from gensupcon_jax.method.prototypes import Prototypes
 from gensupcon_jax.method.state import TrainState, create_state
 from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
 from gensupcon_jax.models import ENCODER_FIELDS, Classifier, HeadedEncoder, build_model
@@ -175,8 +177,9 @@ def build_objective(
         num_classes=data.num_classes,
         momentum=_momentum(config, durations),
         teacher=_teacher_labels(config, data, teacher),
-        classifier=classifier if config.classifier.beside else None,
+        classifier=classifier if config.classifier.beside or config.prototypes.use else None,
         label_smoothing=smoothing,
+        prototypes=_prototypes(config, data.class_shares),
         microbatches=microbatches,
         diagnose_fn=functools.partial(
             _diagnose,
@@ -218,6 +221,7 @@ def chance_loss(config: ConfigDict, labels: Any, class_shares: Sequence[float]) 
     return objectives.contrastive_chance_loss(
         labels,
         queue_size=config.momentum_encoder.queue_size if momentum else 0,
+        prototypes=_prototypes(config, np.asarray(class_shares)),
         **{**_loss_fields(config, labels.shape[-1]), "symmetric": momentum and config.loss.symmetric},
     )
 
@@ -232,7 +236,7 @@ def num_contrasts(config: ConfigDict) -> int:
 
 def separable_loss(config: ConfigDict, class_shares: Sequence[float]) -> float:
     """The share of the chance-level loss that perfectly separated classes remove."""
-    if config.objective != "contrastive":
+    if config.objective != "contrastive" or config.loss.denominator == "balanced":
         return 1.0
     return verdicts.separable_share(verdicts.entropy(class_shares), num_contrasts(config))
 
@@ -266,6 +270,14 @@ def _momentum(config: ConfigDict, durations: Lengths) -> objectives.Momentum | N
     )
 
 
+def _prototypes(config: ConfigDict, class_shares: np.ndarray | None) -> Prototypes | None:
+    """The config's class centers; where the shares of the classes are not known, as in a plan, they are equal."""
+    fields = config.prototypes
+    if not fields.use:
+        return None
+    return Prototypes(fields.alpha, fields.beta, fields.label_smoothing, class_shares if fields.prior else None)
+
+
 def _teacher_labels(
     config: ConfigDict, data: DataShape, teacher: teachers.Teacher | None
 ) -> objectives.TeacherLabels | None:
@@ -284,7 +296,7 @@ def _teacher_labels(
 
 def _diagnose(
     pairs: list[objectives.Pair],
-    weights_fn: Callable,
+    terms_fn: Callable,
     axis_name: str | None,
     *,
     scale: float,
@@ -294,8 +306,12 @@ def _diagnose(
     """The training diagnostics of the first query view."""
     first = pairs[0]
     anchors, contrasts = _labeled(first.anchors), None if first.contrasts is None else _labeled(first.contrasts)
+    if "center_logits" in first.anchors:  # at chance level all are equal
+        equal = jnp.zeros_like(first.anchors["center_logits"])
+        first = first._replace(anchors=first.anchors | {"center_logits": equal})
+    terms = terms_fn(first, "labels")
     settings = {
-        "contrast_weights": weights_fn((contrasts or anchors).labels),
+        "contrast_weights": terms["contrast_weights"],
         "label_similarity": label_similarity,
         "axis_name": axis_name,
     }
@@ -303,8 +319,12 @@ def _diagnose(
     if "probabilities" in first.anchors:
         teacher = first.anchors["probabilities"], (first.contrasts or {}).get("probabilities")
     metrics = diagnostics.batch_diagnostics(anchors, contrasts, teacher=teacher, **settings)
-    metrics["chance_loss"] = diagnostics.batch_chance_loss(
-        anchors.labels, contrasts and contrasts.labels, scale=scale, normalizer=normalizer, **settings
+    metrics["chance_loss"] = scale * diagnostics.batch_chance_loss(
+        anchors.labels,
+        contrasts and contrasts.labels,
+        normalizer=normalizer,
+        centers=terms["centers"],
+        **settings,
     )
     return metrics
 

@@ -168,6 +168,24 @@ def _microbatches(config: ConfigDict) -> list[str]:
     ]
 
 
+def _prototypes(config: ConfigDict) -> list[str]:
+    if not config.prototypes.use:
+        return []
+    problems = []
+    if config.objective != "contrastive":
+        problems.append(f"prototypes.use is True; allowed with objective {config.objective}: False")
+    if config.classifier.beside:
+        problems.append(
+            "classifier.beside is True; allowed with prototypes.use, as prototypes are the classifier: False"
+        )
+    if config.teacher.kind != "none" and config.teacher.weight == float("inf"):
+        problems.append(
+            "teacher.weight is inf, so prototypes would learn their classes from the teacher alone; allowed with prototypes.use: "
+            "a finite number"
+        )
+    return problems
+
+
 def _probe(config: ConfigDict) -> list[str]:
     if config.objective != "linear_probe" or config.model.weights is not None:
         return []
@@ -216,6 +234,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
     ),
     (("objective", "loss.mode", "momentum_encoder.queue_size", "batch_size"), _contrasts),
     (("objective", "teacher.kind", "teacher.path"), _teacher),
+    (("prototypes.use", "objective", "classifier.beside", "teacher.kind", "teacher.weight"), _prototypes),
     (("objective", "model.weights"), _probe),
     (("objective", "microbatches"), _microbatches),
     (("model.mean", "model.std"), _normalization),

@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from gensupcon_jax.cluster import processes, sharding
-from gensupcon_jax.data import datasets, input_pipeline, sampling
+from gensupcon_jax.data import datasets, input_pipeline
 from gensupcon_jax.data.long_tail import with_long_tail
+from gensupcon_jax.data.sampling import drawn_shares
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.evaluation import final
 from gensupcon_jax.method.state import TrainState, state_shardings
@@ -145,10 +146,7 @@ class Run:
 
     def class_shares(self) -> list[float]:
         """The share of each class in what training sees."""
-        train, drawn = self.dataset.train, self.config.dataset.sampling
-        if drawn == "uniform":
-            return train.class_shares.tolist()
-        return sampling.class_shares(np.bincount(train.classes, minlength=train.num_classes), drawn).tolist()
+        return _class_shares(self.dataset, self.config.dataset.sampling).tolist()
 
     def separable_share(self) -> float:
         """The share of the chance-level loss that perfectly separated classes remove."""
@@ -205,7 +203,7 @@ def build_run(
     check_combinations(config, dataset.train.num_images, mesh.size)
     source = initial.open_weights(config.model.weights, config.model.weights_step)
     dataset, of_data, description, notes = suited(config, dataset, source)
-    data = DataShape.of(description)
+    data = DataShape.of(description)._replace(class_shares=_class_shares(dataset, config.dataset.sampling))
     per_epoch = input_pipeline.steps_per_epoch(dataset.train.num_images, config.batch_size, config.dataset.remainder)
     lengths = assemble.lengths(config, per_epoch)
     if said := label_similarity_of(config.loss.label_similarity, data.num_classes)[1]:
@@ -218,6 +216,14 @@ def build_run(
     return Run(
         config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, description, notes, tuple(writers)
     )
+
+
+def _class_shares(dataset: datasets.Dataset, sampling: str) -> np.ndarray:
+    """The share of each class in what training sees; images are drawn by their most likely class."""
+    train = dataset.train
+    if sampling == "uniform":
+        return train.class_shares
+    return drawn_shares(np.bincount(train.classes, minlength=train.num_classes), sampling)
 
 
 def say(text: str) -> None:

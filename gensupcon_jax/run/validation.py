@@ -21,7 +21,7 @@ def validate(run: Run, state: TrainState) -> Validation:
     """The scores of this state; accuracies in percent."""
     row, notes = {}, {}
     settings, predict_fn = run.evaluation_settings(), run.predict_fn(state)
-    if run.config.objective != "contrastive" or run.config.classifier.beside:
+    if run.config.objective != "contrastive" or run.config.classifier.beside or run.config.prototypes.use:
         split = run.dataset.validation
         logits = extract(lambda images: predict_fn(images).logits, split, **settings.extraction)
         row["classifier/top1"] = top1(logits.argmax(1), split.classes)

@@ -101,6 +101,7 @@ def test_the_variants_differ_where_they_should():
         "supcon": "contrastive",
         "genscl": "contrastive",
         "genscl_teacher": "contrastive",
+        "gpaco": "contrastive",
         "cross_entropy": "cross_entropy",
         "teacher": "cross_entropy",
         "linear_probe": "linear_probe",
@@ -119,7 +120,9 @@ def test_an_unknown_variant_is_named():
 def test_every_recipe_documents_the_command_of_every_stage():
     for recipe in DATA:
         for variant in (
-            ("balanced", "linear_probe") if recipe is cifar100_lt else ("teacher", "genscl_teacher", "linear_probe")
+            ("balanced", "gpaco", "linear_probe")
+            if recipe is cifar100_lt
+            else ("teacher", "genscl_teacher", "linear_probe")
         ):
             assert f"--config configs/{name_of(recipe)}.py:{variant}" in recipe.__doc__
     assert "--config configs/digits.py" in digits.__doc__

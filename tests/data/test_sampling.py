@@ -8,7 +8,7 @@ import pytest
 
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.input_pipeline import EpochOrders, Order, epoch_order, train_batches
-from gensupcon_jax.data.sampling import class_shares, sampled_order
+from gensupcon_jax.data.sampling import drawn_shares, sampled_order
 from gensupcon_jax.data.splits import Split
 
 CLASSES = np.repeat([0, 1, 2], [64, 16, 4])[np.random.default_rng(0).permutation(84)]
@@ -20,9 +20,9 @@ SPLIT = Split(
 
 def test_shares_of_the_classes():
     counts = np.array([64, 16, 4, 0])
-    assert class_shares(counts, "uniform").tolist() == [64 / 84, 16 / 84, 4 / 84, 0.0]
-    assert class_shares(counts, "sqrt").tolist() == [8 / 14, 4 / 14, 2 / 14, 0.0]
-    assert class_shares(counts, "balanced").tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0])
+    assert drawn_shares(counts, "uniform").tolist() == [64 / 84, 16 / 84, 4 / 84, 0.0]
+    assert drawn_shares(counts, "sqrt").tolist() == [8 / 14, 4 / 14, 2 / 14, 0.0]
+    assert drawn_shares(counts, "balanced").tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0.0])
 
 
 @pytest.mark.parametrize(("sampling", "draws"), [("balanced", [28, 28, 28]), ("sqrt", [48, 24, 12])])

@@ -66,10 +66,12 @@ def test_cells_of_a_row_with_several_sources_say_which_is_whose():
         "",
         "",
         "",
+        "0.05",
         "0.8",
         "",
         "5.0",
-        "ours, as SupContrast's main_ce.py [cross_entropy]; authors' code [linear_probe]",
+        "ours, as GPaCo (arXiv 2209.12400, its code) [gpaco]; ours, as SupContrast's main_ce.py [cross_entropy]; "
+        "authors' code [linear_probe]",
     ]
 
 

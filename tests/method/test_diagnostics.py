@@ -43,8 +43,8 @@ def diagnose(embeddings, labels, contrasts=None, contrast_labels=None, **setting
 
 
 @functools.partial(jax.jit, static_argnames=("normalizer", "label_similarity"))
-def chance(*arrays, **settings):
-    return batch_chance_loss(*arrays, **settings)
+def chance(*arrays, scale=1.0, **settings):
+    return scale * batch_chance_loss(*arrays, **settings)
 
 
 # ---- by hand
@@ -251,10 +251,8 @@ def everything(anchors, labels, contrasts, contrast_labels, mask, teacher, axis_
         axis_name=axis_name,
         num_anchors=num_anchors,
     )
-    chance = batch_chance_loss(
-        labels, contrast_labels, contrast_weights=mask, scale=0.5, normalizer="count", axis_name=axis_name
-    )
-    return metrics | {"chance_loss": chance}
+    chance = batch_chance_loss(labels, contrast_labels, contrast_weights=mask, normalizer="count", axis_name=axis_name)
+    return metrics | {"chance_loss": 0.5 * chance}
 
 
 @functools.partial(jax.jit, static_argnums=6)

@@ -110,3 +110,36 @@ def test_a_name_added_to_a_table_is_accepted_and_listed(monkeypatch):
         assert refusal(field, "from_outside") is None
         assert refusal(field, "x") == "known, from_outside"
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentences"),
+    [
+        ({}, []),
+        ({"teacher.kind": "callable", "teacher.weight": 2.0}, []),
+        ({"teacher.weight": float("inf")}, []),  # without a teacher it means nothing
+        (
+            {"teacher.kind": "callable", "teacher.weight": float("inf")},
+            ["teacher.weight is inf, so prototypes would learn their classes from the teacher alone; allowed with "
+             "prototypes.use: a finite number"],
+        ),
+        (
+            {"classifier.beside": True},
+            ["classifier.beside is True; allowed with prototypes.use, as prototypes are the classifier: False"],
+        ),
+        (
+            {"objective": "cross_entropy", "augment.num_views": 1},
+            ["prototypes.use is True; allowed with objective cross_entropy: False"],
+        ),
+    ],
+)  # fmt: skip
+def test_prototypes_need_labels_and_are_the_classifier(changes, sentences):
+    config = common.get_config()
+    config.prototypes.use = True
+    config.update_from_flattened_dict(changes)
+    if not sentences:
+        check_config(config)
+        return
+    with pytest.raises(UserError) as error:
+        check_config(config)
+    assert str(error.value).splitlines() == sentences
