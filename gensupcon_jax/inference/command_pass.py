@@ -78,7 +78,8 @@ def list_damaged(found: ImageFiles, output: Path | None) -> None:
     elif beside is not None:
         beside.unlink(missing_ok=True)  # of an earlier output of this name
     if lines:
-        tell(f"{len(lines)} images were left out" + (f"; all of them are listed in {beside}" if beside else ""))
+        left_out = "1 image was" if len(lines) == 1 else f"{len(lines)} images were"
+        tell(f"{left_out} left out" + (f"; see {beside}" if beside else ""))
 
 
 def finish_parts(output: Path) -> None:
