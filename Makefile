@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check
 PYTEST := $(RUN) -m pytest -n 2 --dist worksteal
 
-.PHONY: digits quick test test-stacks test-timm lint format docs requirements clean help
+.PHONY: digits quick test browser test-stacks test-timm lint format docs requirements clean help
 
 digits: $(VENV)/.installed  ## Train on real images, evaluate the encoder, write a report.
 	$(RUN) -m gensupcon_jax.main --config configs/digits.py --workdir runs/digits
@@ -15,6 +15,9 @@ quick: $(VENV)/.installed  ## Some tests of every part, within 3 minutes on 2 co
 
 test: $(VENV)/.installed $(VENV)/.planned  ## All tests.
 	$(PYTEST)
+
+browser:  ## Chromium, for the tests of the pages, unless it is there.
+	.ci/browser
 
 test-stacks:  ## `make quick` on every other Python that the package supports, and which of them are not on this machine.
 	PYTHON=$(PYTHON) .ci/stacks

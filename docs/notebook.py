@@ -37,7 +37,7 @@ def stored_fingerprint(notebook: Any) -> str | None:
 
 def execute(notebook: Any, folder: Path, timeout: int) -> None:
     """Run the cells in this folder, and put their outputs into the notebook: what they print to the user, and pictures."""
-    part = nbformat.from_dict({**notebook, "cells": executed_cells(notebook)})
+    part: Any = nbformat.from_dict({**notebook, "cells": executed_cells(notebook)})
     client = nbclient.NotebookClient(
         part, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}, record_timing=False
     )

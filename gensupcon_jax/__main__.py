@@ -19,6 +19,7 @@ _MODULES = {
     ),
     "neighbors": ("gensupcon_jax.inference.neighbors", "the images of a folder that are most similar to a query"),
     "evaluate": ("gensupcon_jax.inference.evaluate", "how good the features of an encoder are on a data set"),
+    "compare": ("gensupcon_jax.compare.command", "compare runs: fields, curves, paired tests, spread over seeds"),
     "export": ("gensupcon_jax.weights.export_command", "a run's encoder for other programs: weights, ONNX, timm"),
     "weights": ("gensupcon_jax.weights.command", "show what a file of weights or a workdir holds; export"),
 }

@@ -49,7 +49,7 @@ def test_the_command_lists_its_commands_and_its_version(capfd):
     assert told(capfd, "--version") == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["train", "plan", "prepare", "export", "weights"])
+@pytest.mark.parametrize("command", ["train", "plan", "prepare", "compare", "export", "weights"])
 def test_every_command_lists_what_it_takes(capfd, command):
     status, printed, said = told(capfd, command, "--help")
     assert (status, said) == (0, "")
@@ -71,6 +71,7 @@ def test_every_command_lists_what_it_takes(capfd, command):
             "--json FILE",
             "--image_size",
         ),
+        "compare": ("RUN", "--output FILE", "--overwrite"),
         "prepare": ("RECIPE", "--workdir FOLDER", "--file_format FORMAT", "--source FOLDER", "--output FILE"),
         "export": ("SOURCE", "--output X", "--format FORMAT", "--step STEP", "--head", "--license NAME", "--overwrite"),
         "weights": ("export", "show"),
@@ -166,6 +167,7 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported():
         ["prepare", "digits", "--file_format=parquet"], ["embed", "nowhere", "x", "--output=x.npz"], ["embed", "docs", "x"],
         ["predict", "docs", "x", "--step=newest"], ["neighbors", "docs", "x"], ["neighbors", "docs", "x", "--in=y.npz"],
         ["export", "--output=x.onnx"], ["export", "docs", "--output=x", "--format=torch"], ["weights", "show"],
+        ["compare"], ["compare", "runs", "--output=docs"], ["compare", "runs", "--outptu=x"],
     ]  # fmt: skip
     programs = [f"from gensupcon_jax.__main__ import main; main({arguments!r})" for arguments in mistakes]
     allowed = {"absl", "ml_collections"}  # they read the recipe

@@ -48,17 +48,20 @@ def line_chart(
     level: tuple[str, float] | None = None,
     from_zero: bool = False,
     most: float = math.inf,
+    x_name: str = "step",
 ) -> dict[str, Any]:
     """Curves over the training steps, for the macro `chart` of figures.html.
 
-    first_color: of the color cycle.  level: a named dashed line.  from_zero: the scale begins at 0.  most: its end at the latest.
+    x_name: of the steps of the lines.  first_color: of the color cycle.  level: a named dashed line.
+    from_zero: the scale begins at 0.  most: its end at the latest.
     """
     given = [level[1]] if level is not None and math.isfinite(level[1]) else []
     frame = _frame(lines, given, from_zero=from_zero)
     frame = frame._replace(high=min(frame.high, most) if frame.low < most else frame.high)
     return {
         "title": title,
-        "alt": _in_words(title, lines),
+        "alt": _in_words(title, lines, x_name),
+        "x_name": x_name,
         "lines": [_drawn(line, frame, first_color + place) for place, line in enumerate(lines)],
         "x_ticks": [(frame.x(tick), tick_text(tick)) for tick in ticks(frame.left, frame.right, 5, whole=True)],
         "y_ticks": [(frame.y(tick), tick_text(tick)) for tick in ticks(frame.low, frame.high, 5)],
@@ -164,14 +167,14 @@ def tick_text(value: float) -> str:
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _in_words(title: str, lines: Sequence[Line]) -> str:
+def _in_words(title: str, lines: Sequence[Line], x_name: str) -> str:
     parts = []
     for line in lines:
         finite = np.isfinite(line.values)
         if finite.any():
             values, steps = line.values[finite], line.steps[finite]
             parts.append(
-                f"{line.name} goes from {values[0]:.4g} at step {steps[0]:g} to {values[-1]:.4g} at step {steps[-1]:g}"
+                f"{line.name} goes from {values[0]:.4g} at {x_name} {steps[0]:g} to {values[-1]:.4g} at {x_name} {steps[-1]:g}"
             )
         else:
             parts.append(f"{line.name} has no finite value")

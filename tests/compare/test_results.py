@@ -1,0 +1,63 @@
+"""Tables of results, and what limits a comparison."""
+
+import json
+
+from gensupcon_jax.compare.groups import grouped
+from gensupcon_jax.compare.results import measure_table, notes, result_table, seed_table
+from gensupcon_jax.compare.runs import read_runs
+from tests.compare.workdirs import TEST, make_run, write_json
+
+
+def test_results_of_last_and_best_step(tmp_path):
+    runs = read_runs([
+        make_run(tmp_path / "a", linear=(1,), knn=(1, 2), best=(3,), seed=4),
+        make_run(tmp_path / "b", finished=False),
+    ])  # fmt: skip
+    assert result_table(runs).heading == [
+        "run",
+        "seed",
+        "last step",
+        "best step",
+        "linear probe, last",
+        "k-NN, last",
+        "k-NN, best",
+    ]
+    assert result_table(runs).rows == [
+        ["a", "4", "16", "4", "99.00 %", "98.00 %", "99.00 %"],
+        ["b", "0", "-", "-", "-", "-", "-"],
+    ]
+
+
+def test_mean_and_spread(tmp_path):
+    runs = read_runs([
+        *(make_run(tmp_path / f"a_{seed}", seed=seed, linear=range(2 * seed)) for seed in range(3)),
+        make_run(tmp_path / "b", linear=(1,), epochs=1.0),
+    ])  # fmt: skip
+    table = seed_table(grouped(runs))
+    assert [row[:3] for row in table.rows] == [["a", "3", "98.00 ± 2.00 %"], ["b", "1", "99.00 %"]]
+    assert seed_table(grouped(runs[2:])) is None
+
+
+def test_further_measures(tmp_path):
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b")]
+    assert measure_table(read_runs(folders)) is None
+    results = json.loads((folders[0] / "results.json").read_text())
+    write_json(folders[0] / "results.json", results | {"measures": {"recall_at_1": 0.98765}})
+    assert measure_table(read_runs(folders)) == (["run", "recall_at_1"], [["a", "0.9877"], ["b", "-"]])
+
+
+def test_unfinished_runs_old_runs_other_data_and_other_losses_are_said(tmp_path):
+    runs = read_runs([
+        make_run(tmp_path / "a"),
+        make_run(tmp_path / "b", finished=False, rows=3, loss={"temperature": 0.2}),
+        make_run(tmp_path / "c", keeps=False, test=TEST._replace(images=TEST.images + 1)),
+        make_run(tmp_path / "d", finished=False, rows=0),
+    ])  # fmt: skip
+    assert notes(runs) == [
+        "b is not finished (was last logged at step 6): it has curves, but no results.",
+        "c keeps no test predictions (it is of an earlier version): no paired test on its images.",
+        "d is not finished (has not logged a step): it has curves, but no results.",
+        "The runs have different test images (digits: a, b, d; digits: c): paired tests are made within the same images only.",
+        "The losses are not on one scale, as loss.temperature differs: compare the accuracies.",
+    ]
+    assert notes(runs[:1]) == []
