@@ -202,7 +202,7 @@ def test_a_classifier_at_chance_has_the_loss_of_equal_classes(teacher):
             "momentum_encoder.queue_size is 100; allowed: 0 or a multiple of batch_size (32) from 32; nearest: 96 or 128",
         ),
         (
-            {"batch_size": 1, "mix.block": 1, "mix.kind": "none"},
+            {"batch_size": 1, "mix.block": 2, "mix.kind": "none"},
             "batch_size is 1: an image has no others to be compared with",
         ),
         (
