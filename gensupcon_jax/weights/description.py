@@ -10,6 +10,7 @@ import safetensors
 
 from gensupcon_jax import __version__, paths
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.store.saved_runs import SavedRun, run_backbone
 from gensupcon_jax.weights.files import SAFETENSORS
@@ -25,6 +26,7 @@ class Description(NamedTuple):
     architecture: as `model.name`.  network: its stem, width, patch_size, pool, as far as it has them.  image_shape: height,
     width, channels.  center_share: share of the shorter side that the center crop keeps.  mean, std: by channel, on the
     scale 0..1.  class_names: may be empty.  fingerprint: of the encoder's weights.  made_by: program and version.
+    run_fingerprint: of the run's config and data, the same at every step.
     """
 
     architecture: str
@@ -39,6 +41,7 @@ class Description(NamedTuple):
     step: int
     fingerprint: str | None
     made_by: str
+    run_fingerprint: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The fields by name, those of the network beside the others."""
@@ -71,6 +74,7 @@ def describe(run: SavedRun) -> Description:
         step=run.step,
         fingerprint=weights_fingerprint(weights),
         made_by=f"gensupcon_jax {__version__}",
+        run_fingerprint=fingerprint([json.dumps([run.config.to_dict(), data], sort_keys=True)]),
     )
 
 
@@ -103,7 +107,7 @@ def from_json(values: Mapping[str, Any], *, where: str | Path) -> Description:
     return Description(network={name: values[name] for name in NETWORK_FIELDS if name in values}, **found)
 
 
-_TEXTS = ("architecture", "stem", "pool", "interpolation", "fingerprint", "made_by")
+_TEXTS = ("architecture", "stem", "pool", "interpolation", "fingerprint", "made_by", "run_fingerprint")
 
 
 def _parsed(name: str, text: str) -> Any:

@@ -20,7 +20,7 @@ from gensupcon_jax.weights.description import describe, description_of_file
 from gensupcon_jax.weights.export import Options, export
 from gensupcon_jax.weights.files import read_file, write_safetensors
 from gensupcon_jax.weights.runs import load_run
-from gensupcon_jax.weights.variables import fill, named_tensors
+from gensupcon_jax.weights.variables import fill, named_tensors, weights_fingerprint
 from tests.running import told
 from tests.store.test_saved_runs import DATASET, assert_same, make_run, network
 from tests.weights.onnx_runs import outputs_of
@@ -208,6 +208,17 @@ def test_files_of_others_have_no_description(tmp_path):
     )
     assert description_of_file(tmp_path / "other.safetensors") is None
     assert description_of_file(tmp_path / "other.pth") is None
+
+
+def test_fingerprints_are_of_the_weights_and_of_the_run(tmp_path):
+    folder = make_run(tmp_path / "run")
+    first, last = (describe(load_run(folder, step=step)) for step in (2, 4))
+    other = describe(load_run(make_run(tmp_path / "other", **{"loss.temperature": 0.2})))
+    assert first.run_fingerprint == last.run_fingerprint != other.run_fingerprint
+    assert first.fingerprint != last.fingerprint == other.fingerprint
+    assert last.fingerprint == weights_fingerprint(
+        {kind: {"backbone": parts["backbone"]} for kind, parts in network().items() if "backbone" in parts}
+    )
 
 
 def test_the_center_share_is_that_of_an_evaluation(tmp_path):
