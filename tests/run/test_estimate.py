@@ -38,7 +38,7 @@ def test_it_is_said_once_when_enough_steps_were_timed():
     estimator = Estimator(left, start_step=0)
     assert estimator.sentence(1, 21.0) is None  # mostly compilation
     assert estimator.sentence(4, 3.0) is None
-    sentence = estimator.sentence(10, 6.0)
+    sentence = estimator.sentence(10, 6.0) or ""
     assert sentence.startswith("about 5 min ")
     assert "4 min 50 s of training (290 steps)" in sentence
     assert estimator.sentence(20, 10.0) is None
@@ -47,4 +47,4 @@ def test_it_is_said_once_when_enough_steps_were_timed():
 def test_a_run_that_resumes_is_estimated_from_its_own_steps():
     estimator = Estimator(left, start_step=200)
     assert estimator.sentence(210, 15.0) is None
-    assert "80 s of training (80 steps)" in estimator.sentence(220, 10.0)
+    assert "80 s of training (80 steps)" in (estimator.sentence(220, 10.0) or "")
