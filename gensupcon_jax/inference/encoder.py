@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from tqdm import tqdm
 
-from gensupcon_jax.cluster.sharding import batch_sharding, make_mesh, place, replicated
+from gensupcon_jax.cluster.sharding import BATCH, REPLICATED, batch_sharding, make_mesh, place, replicated
 from gensupcon_jax.data.input_pipeline import padded_batches
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
 from gensupcon_jax.errors import UserError
@@ -64,7 +64,7 @@ class Encoder:
         devices: Sequence[jax.Device] | None = None,
         **given: Any,
     ) -> "Encoder":
-        """The encoder of a workdir, or of a file of weights: ours, timm's, torchvision's or SupContrast's.
+        """The encoder of a workdir, of a file of weights (ours, timm's, torchvision's or SupContrast's), or of a .stablehlo file.
 
         step: of a workdir: "last" | "best" (by validation) | the number of a saved step.  devices: None: all of them.
         given: what a file of another program does not say: architecture, image_size, mean, std, class_names, center_share. What
@@ -226,8 +226,10 @@ class Encoder:
     @functools.cached_property
     def _compiled(self) -> tuple[Any, Any]:
         """The variables on every device, and the function that is compiled for each shape of a batch."""
-        everywhere = replicated(self._mesh)
-        return place(dict(self._source.variables), everywhere), jax.jit(self._source.apply_fn, out_shardings=everywhere)
+        everywhere, apply_fn = replicated(self._mesh), self._source.apply_fn
+        if self._source.by_device:
+            apply_fn = jax.shard_map(apply_fn, mesh=self._mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH)
+        return place(dict(self._source.variables), everywhere), jax.jit(apply_fn, out_shardings=everywhere)
 
     def _all(self, images: Images, batch_size: int, progress: bool) -> Outputs:
         split = self._split_of(images)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,6 +16,7 @@ from gensupcon_jax.store import workdir
 from gensupcon_jax.store.saved_runs import COLLECTIONS, SavedRun, run_backbone
 from gensupcon_jax.views.augment import normalize, resize
 from gensupcon_jax.weights.architectures import Architecture, recognize_architecture
+from gensupcon_jax.weights.artifact import STABLEHLO, json_path, read_artifact, stablehlo_function
 from gensupcon_jax.weights.description import Description, description_of_file
 from gensupcon_jax.weights.files import FORMATS, format_of, read_weights_file
 from gensupcon_jax.weights.names import OWN, Named, recognize
@@ -23,15 +25,16 @@ from gensupcon_jax.weights.variables import fill, weights_fingerprint
 
 _CLASSIFIER_BIASES = ("fc.bias", "params.classifier.output.bias", "head.bias")  # a ResNet's head may have the last one
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in a folder of the hub, or one that timm wrote
-ALLOWED = f"the workdir of a run, a file of weights ({', '.join(FORMATS)}), or an exported .stablehlo file"
+ALLOWED = f"the workdir of a run, a file of weights ({', '.join(FORMATS)}), or an exported {STABLEHLO} file"
 
 
 class Source(NamedTuple):
     """An encoder that was read, and all that its images and outputs need.
 
     name: of the source, as it was given.  step: of a run's checkpoint, None where the source does not say it.  preparation: of
-    images.  apply_fn(variables, uint8 images [batch, *preparation.image_shape]) -> (features, logits or None).  run: where the
-    source is one.  notes: sentences on what the source does not say and is assumed.
+    images.  apply_fn(variables, uint8 images [batch, *preparation.image_shape]) -> (features, logits or None).
+    by_device: whether each device must call it with its own images.  run: where the source is one.  notes: sentences on what the
+    source does not say and is assumed.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Source(NamedTuple):
     fingerprint: str
     variables: Mapping[str, Any]
     apply_fn: Callable[[Any, Any], tuple[Any, Any]]
+    by_device: bool = False
     run: SavedRun | None = None
     notes: tuple[str, ...] = ()
 
@@ -58,19 +62,24 @@ def read_source(source: str | Path, *, step: int | str = "last", given: Given = 
         source = path = next((path / name for name in _HUB_FILES if (path / name).is_file()), path)
     if path.is_dir():
         return _from_workdir(path, step, given)
-    if format_of(path) is None:
+    is_artifact = path.suffix == STABLEHLO
+    if not is_artifact and format_of(path) is None:
         raise UserError(
             f"{source} {'is not a source of an encoder' if path.is_file() else 'does not exist'}; allowed: {ALLOWED}"
         )
     if step != "last":
         raise UserError(f"step is {step!r}, and {source} is a file, which holds one step only; leave it out")
-    return _from_file(source, given)
+    return _from_artifact(path, given) if is_artifact else _from_file(source, given)
+
+
+def _refuse_given(path: Path, given: Given) -> None:
+    named = ", ".join(name for name, value in given._asdict().items() if value is not None)
+    if named:
+        raise UserError(f"{path} says its own {named}; leave out {named}")
 
 
 def _from_workdir(path: Path, step: int | str, given: Given) -> Source:
-    if any(value is not None for value in given):
-        named = ", ".join(name for name, value in given._asdict().items() if value is not None)
-        raise UserError(f"{path} is a workdir, which says its own {named}; leave out {named}")
+    _refuse_given(path, given)
     run = load_run(path, step=step)
     description = run.description
     size, _, num_channels = description["image_shape"]
@@ -105,6 +114,54 @@ def _from_file(source: str | Path, given: Given) -> Source:
         class_names=prepared.class_names,
         notes=(*([note] if note else []), *prepared.notes),
     )
+
+
+def _from_artifact(path: Path, given: Given) -> Source:
+    _refuse_given(path, given)
+    artifact = read_artifact(path)
+    exported = stablehlo_function(artifact)
+    description = artifact.description
+    here = jax.export.default_export_platform()
+    if here not in exported.platforms:
+        raise UserError(f"{path} was exported for {', '.join(exported.platforms)}, and this machine computes on {here}")
+    size, _, num_channels = description.image_shape
+    num_features, share, weights = description.num_features, description.center_share, description.fingerprint
+    if num_features is None or share is None or weights is None:
+        raise UserError(
+            f"{json_path(path)} does not say num_features, center_share or fingerprint; export the run again"
+        )
+    _check_signature(exported, description, path)
+    preparation = Preparation(
+        image_shape=(size, size, num_channels),
+        center_share=float(share),
+        mean=np.array(description.mean, np.float32),
+        std=np.array(description.std, np.float32),
+    )
+    return Source(
+        name=str(path),
+        step=description.step,
+        preparation=preparation,
+        num_features=num_features,
+        has_classifier=False,
+        class_names=description.class_names,
+        fingerprint=preparation.fingerprint(weights),
+        variables={},
+        apply_fn=lambda variables, images: (exported.call(images), None),
+        by_device=True,
+    )
+
+
+def _check_signature(exported: jax.export.Exported, description: Description, path: Path) -> None:
+    """UserError unless the function maps the images to the features that its JSON describes."""
+    inputs, outputs = (
+        [(aval.dtype, *aval.shape[1:]) for aval in avals] for avals in (exported.in_avals, exported.out_avals)
+    )
+    if inputs != [(np.uint8, *description.image_shape)] or outputs != [(np.float32, description.num_features)]:
+        found = " -> ".join(", ".join(map(str, avals)) for avals in (exported.in_avals, exported.out_avals))
+        raise UserError(
+            f"{path} holds a function {found}; allowed: uint8 images {list(description.image_shape)} -> float32 features "
+            f"[{description.num_features}], as {json_path(path).name} says; export the run again"
+        )
 
 
 def _architecture(named: Named, naming: str, path: Path, description: Description | None, given: Given) -> Architecture:

@@ -205,3 +205,38 @@ def test_a_vision_transformer_is_read_from_timms_names(tmp_path):
     network = {"params": variables["params"]["backbone"]}
     expected = backbone.apply(network, (jnp.asarray(images) / 255 - 0.5) / 0.5, train=False)
     np.testing.assert_allclose(encoder.embed(images), expected, atol=1e-5)
+
+
+# Artifacts
+
+
+@pytest.fixture(scope="module")
+def artifact(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("artifact") / "encoder.stablehlo"
+    export(as_path(trained), path)
+    return path
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_an_artifact_is_the_run(trained, artifact, num_devices):
+    run, file = Encoder.load(trained), Encoder.load(artifact, devices=jax.devices()[:num_devices])
+    np.testing.assert_allclose(file.embed(IMAGES, batch_size=10), run.embed(IMAGES), atol=1e-5)
+    for name in ("step", "image_shape", "class_names", "center_share", "fingerprint", "num_features"):
+        assert getattr(file, name) == getattr(run, name), name
+    with pytest.raises(UserError, match="has no classifier, so it predicts no classes; allowed: the workdir"):
+        file.predict(IMAGES)
+
+
+def test_artifacts_that_cannot_be_used_are_one_line(artifact, tmp_path):
+    for name in (artifact.name, f"{artifact.name}.json"):
+        shutil.copy(artifact.parent / name, tmp_path / name)
+    path = tmp_path / artifact.name
+    assert "says its own mean; leave out mean" in error_of(path, mean=0.5)
+    assert "which holds one step only" in error_of(path, step="best")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "is damaged: its" in error_of(path)
+    (tmp_path / f"{artifact.name}.json").unlink()
+    assert "is missing: it has the checksum" in error_of(path)
+    assert "other.stablehlo does not exist" in error_of(tmp_path / "other.stablehlo")
