@@ -4,21 +4,69 @@ import pytest
 
 from gensupcon_jax.report import write_contact_sheet, write_report
 from tests import browser as browsers
-from tests.browser import problems_of
-from tests.report import test_contact, test_report
+from tests.browser import WIDTHS, problems_of
+from tests.report import pages, test_contact
 
 LONG = "a_very_long_name_without_any_space_in_it_" * 3
 
 
 def test_the_report(browser, tmp_path):
-    write_report(tmp_path / "report.html", test_report.example())
+    write_report(tmp_path / "report.html", pages.example())
     assert problems_of(browser, tmp_path / "report.html", tmp_path) == {}
 
 
 def test_a_report_with_many_long_names(browser, tmp_path):
     names = [f"{LONG}{index}" for index in range(20)]
-    write_report(tmp_path / "report.html", test_report.example(classes=20, test=40, channels=3, names=names))
+    write_report(tmp_path / "report.html", pages.example(classes=20, test=40, channels=3, names=names))
     assert browser.look(tmp_path / "report.html", tmp_path, width=390).problems == []
+
+
+def point_at_the_map(opened):
+    """What the map shows where the pointer is at its first point, and how far zooming moves that point."""
+    point, tip = opened.locator("#map use").first, opened.locator("#map .tip")
+    was_hidden = tip.is_hidden()
+    point.hover(force=True)
+    drawn = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(value => value > 0)"
+    told = tip.inner_text().split("\n"), opened.eval_on_selector("#map .tip canvas", drawn)
+    before = point.get_attribute("x")
+    opened.click("#map .zoom button[aria-label='zoom in']")
+    zoomed = point.get_attribute("x")
+    opened.click("#map .zoom button[data-factor='0']")
+    return was_hidden, told, before != zoomed, point.get_attribute("x") == before
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pointing_at_the_map_shows_the_image_its_class_and_its_file(browser, tmp_path, width):
+    write_report(tmp_path / "report.html", pages.example())
+    titles = browser.look(
+        tmp_path / "report.html",
+        tmp_path,
+        script=False,
+        act=lambda opened: opened.locator("#map title").first.text_content(),
+    )
+    seen = browser.look(tmp_path / "report.html", tmp_path, width=width, act=point_at_the_map)
+    was_hidden, (told, is_drawn), moves, comes_back = seen.answer
+    assert was_hidden and is_drawn and moves and comes_back
+    assert [line for line in told if line] == titles.answer.split("\n")
+    assert "test/0.png" in told
+    assert seen.problems == []
+
+
+def test_without_scripts_the_report_shows_all_and_no_dead_button(browser, tmp_path):
+    write_report(tmp_path / "report.html", pages.example())
+
+    def counts(opened):
+        return (
+            opened.locator("#map use").count(),
+            opened.locator("button:visible").count(),
+            opened.locator("h2:visible").count(),
+        )
+
+    with_script, without = (
+        browser.look(tmp_path / "report.html", tmp_path, script=script, act=counts).answer for script in (True, False)
+    )
+    assert with_script[::2] == without[::2] and without[0] == 24
+    assert with_script[1] == 3 and without[1] == 0
 
 
 @pytest.mark.parametrize("name", ["trees", LONG])
