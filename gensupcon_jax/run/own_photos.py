@@ -31,15 +31,15 @@ def choose(
 ) -> tuple[ConfigDict, list[Choice]]:
     """The config with the choices for its photos, and these choices; none for a source that is no folder.
 
-    given: the fields that the user has set, which stay as they are.  folder: the workdir; of a run that has begun there, the
-    values are those of its config.json.  Raises UserError for a folder that cannot be trained on.
+    given: the fields that the user has set, which stay as they are.  folder: the workdir; of a run that has begun there with
+    other photos, the values are those of its config.json.  Raises UserError for a folder that cannot be trained on.
     """
     form, path = source_of(config.dataset.name)
     if form != _FOLDER:
         return config, []
     values = {name: value for name, value in flatten(config.to_dict()).items() if name in given}
     photos = read_photos(config, path, cache_folder=folder.parent / workdir.DATA_CACHE)
-    made = _of_begun_run(choices(photos, machine, values, start), folder)
+    made = _of_begun_run(choices(photos, machine, values, start), photos, folder)
     return _with(config, {choice.field: choice.value for choice in made}), made
 
 
@@ -116,18 +116,23 @@ def with_fields_of(
     return _with(config, fields), fields
 
 
-def _of_begun_run(made: list[Choice], folder: paths.Path) -> list[Choice]:
-    """The choices of the run in this workdir, where it has begun: its folder may have changed, or the rules."""
-    path = folder / workdir.CONFIG
-    if not path.exists():
-        return made
+def _of_begun_run(made: list[Choice], photos: Photos, folder: paths.Path) -> list[Choice]:
+    """The choices of the run in this workdir, where it has begun with other photos.
+
+    The check of the workdir then says which data have changed, and not which choices follow from that.
+    """
     try:
-        saved = flatten(json.loads(path.read_text()))
-    except (*paths.failures(), ValueError, AttributeError):
-        return made  # the check of the workdir says that the file is damaged
-    kept = [choice for choice in made if choice.why != GIVEN and choice.field in saved]
+        config, data = (json.loads((folder / name).read_text()) for name in (workdir.CONFIG, workdir.DATASET))
+        num_images = sum(data[f"num_{split}"] for split in ("train", *photos.lacks))
+    except (*paths.failures(), ValueError, TypeError, KeyError):
+        return made  # no run has begun, or the check of the workdir says that a file is damaged
+    saved = flatten(config)
+    if num_images == photos.num_images:
+        return made
     return [
-        choice._replace(value=saved[choice.field], why=f"as the run in {folder} began") if choice in kept else choice
+        choice
+        if choice.why == GIVEN or choice.field not in saved
+        else choice._replace(value=saved[choice.field], why=f"as the run in {folder} began")
         for choice in made
     ]
 

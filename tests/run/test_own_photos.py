@@ -73,18 +73,36 @@ def test_what_is_given_wins_and_is_shown(trees, tmp_path):
     assert rate[:3] == ["optimizer.learning_rate", "0.007812", "0.5"]
 
 
-def test_a_run_that_has_begun_keeps_its_choices(trees, tmp_path):
+def begun(folder, config):
+    """The workdir of a run with this config on the 24 images of `trees`."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "dataset.json").write_text(json.dumps({"num_train": 15, "num_validation": 4, "num_test": 5}))
+
+
+def test_a_run_that_has_begun_keeps_its_choices_when_its_folder_changes(trees, tmp_path):
     options = main.parse(["my/trees"])
     folder = tmp_path / "runs" / "trees"
     config, _ = chosen(options, folder)
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    begun(folder, config)
     for number in range(40):  # the folder grows: other choices, for a run that begins
         (trees / "ash" / f"more{number}.jpg").write_bytes((trees / "ash" / "000.jpg").read_bytes())
     again, made = chosen(options, folder)
     assert again == config
-    assert made["epochs"].why == f"as the run in {folder} began"
+    assert made["batch_size"].why == f"as the run in {folder} began"
     assert chosen(options, tmp_path / "runs" / "new")[0] != config
+
+
+def test_what_was_given_to_a_run_before_is_not_taken_over(trees, tmp_path):
+    folder = tmp_path / "runs" / "trees"
+    config, _ = chosen(main.parse(["my/trees", "--config.epochs=4"]), folder)
+    begun(folder, config)
+    again, made = chosen(main.parse(["my/trees"]), folder)
+    assert (config.epochs, again.epochs, made["epochs"].value) == (
+        4.0,
+        200.0,
+        200.0,
+    )  # the check of the workdir reports it
 
 
 def test_the_recipe_with_another_source_chooses_nothing(tmp_path):
