@@ -38,7 +38,7 @@ def evaluate_best(run: Run, trained: Trained, last: Evaluation) -> Evaluation | 
     places = (run.predict_fn(state), run.compared_dataset(), run.evaluation_settings())
     if run.config.objective == "linear_probe":  # its features are those of a frozen encoder, at every step
         return reevaluate_classifier(*places, **evaluated)
-    return evaluate_network(*places, **evaluated)
+    return evaluate_network(*places, **evaluated)._replace(features={})  # large, and only those of the last are shown
 
 
 def numbers_of_best(best: Evaluation | None) -> dict[str, Any] | None:

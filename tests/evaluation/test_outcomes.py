@@ -127,7 +127,14 @@ def test_a_rare_class_counts_as_much_as_any_other_in_the_macro_average():
     assert outcome.per_class_top1(predictions, classes, 3) == [100.0, 50.0, None]
     empty = Features(np.zeros((10, 2), np.float32), classes)
     of_knn = outcome.Outcome(5, 80.0, predictions)
-    settings = {"linear": None, "raw_pixels": None, "classifier": None, "probe": None, "neighbors": None}
+    settings = {
+        "linear": None,
+        "raw_pixels": None,
+        "classifier": None,
+        "probe": None,
+        "neighbors": None,
+        "features": {},
+    }
     evaluation = final.Evaluation(step=1, num_classes=3, knn=of_knn, test=empty, measures={}, **settings)
     numbers = final.numbers_of(evaluation)
     assert numbers["knn_macro_top1"] == 75.0
