@@ -53,8 +53,8 @@ TIMM_PIP := $(VENV)-timm/bin/python -m pip install --quiet --disable-pip-version
 $(VENV)-timm/.installed:
 	$(PYTHON) -m venv $(VENV)-timm
 	$(TIMM_PIP) --no-deps --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu
+	$(TIMM_PIP) torch==2.13.0+cpu numpy pillow huggingface_hub safetensors pyyaml
 	$(TIMM_PIP) --no-deps timm==1.0.31
-	$(TIMM_PIP) torch==2.13.0+cpu numpy huggingface_hub safetensors pyyaml
 	touch $@
 
 # The TPU compiler, some 170 MB: only the tests of `plan` need it.
