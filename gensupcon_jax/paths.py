@@ -69,7 +69,7 @@ def write_whole(path: Path, content: bytes) -> None:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[LocalPath]:
     """A local file to write, which replaces `path` atomically when the block ends without an error."""
-    if is_remote(path):
+    if not isinstance(path, LocalPath):
         with tempfile.TemporaryDirectory() as folder:
             copy = LocalPath(folder) / path.name
             yield copy

@@ -3,17 +3,18 @@
 import argparse
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, as_path, is_remote
 
 PART_LIMIT = 10_000
-SOURCES = "a workdir of `gensupcon train`, a weights file (.safetensors, .pth), or an exported encoder (.stablehlo)"
+SOURCES = "a workdir of `gensupcon train`, a file of weights (.safetensors, .pth), or what `gensupcon export` wrote"
 
 
 def add_encoder(parser: command_line.Parser) -> None:
-    """SOURCE, --step and --batch_size."""
+    """SOURCE, --step, --batch_size, and what a file of weights does not say."""
     parser.add_argument("source", metavar="SOURCE", help=SOURCES)
     parser.add_argument(
         "--step",
@@ -29,6 +30,45 @@ def add_encoder(parser: command_line.Parser) -> None:
         default=64,
         help="images at a time, over all devices (default: %(default)d)",
     )
+    _add_given(parser)
+
+
+# Of `Encoder.load`: what a file of another program does not say.
+_GIVEN = ("architecture", "image_size", "mean", "std", "center_share", "class_names")
+
+
+def _add_given(parser: command_line.Parser) -> None:
+    """What a file of weights does not say."""
+    group = parser.add_argument_group("what a file of weights does not say (a workdir says all of it)")
+    group.add_argument("--architecture", metavar="NAME", help="the network, as model.name of a recipe: resnet50, ...")
+    group.add_argument(
+        "--image_size", metavar="N", type=command_line.whole_number(1), help="height and width of its images, in pixels"
+    )
+    for name, what in (("mean", "mean"), ("std", "standard deviation")):
+        group.add_argument(
+            f"--{name}", metavar="NUMBERS", type=_numbers, help=f"{what} of each channel, 0..1: 0.485,0.456,0.406"
+        )
+    group.add_argument(
+        "--center_share",
+        metavar="SHARE",
+        type=command_line.number_from(0),
+        help="share of the shorter side of an image that the center crop keeps",
+    )
+    group.add_argument(
+        "--class_names", metavar="NAMES", type=command_line.with_commas, help="of its classifier, in order: cat,dog"
+    )
+
+
+def given_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say of a file of weights, as `Encoder.load` takes it."""
+    return {name: getattr(options, name) for name in _GIVEN if getattr(options, name, None) is not None}
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"is {text!r}; allowed: numbers with commas between them") from None
 
 
 def add_images(parser: command_line.Parser) -> None:
@@ -66,8 +106,8 @@ def checkpoint_step(text: str) -> str | int:
 
 def check_source(source: str) -> None:
     """UserError where there is nothing at SOURCE; what there is, the encoder checks."""
-    path = as_path(source)
-    if not path.exists():
+    paths = (source, source.rpartition("#")[0])  # an entry of a file: checkpoint.pth#state_dict_ema
+    if not any(path and as_path(path).exists() for path in paths):
         raise UserError(f"SOURCE is {source}, which does not exist; allowed: {SOURCES}")
 
 

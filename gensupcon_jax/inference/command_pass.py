@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
+from gensupcon_jax.inference.command_flags import given_of
 from gensupcon_jax.inference.images import ImageFiles, find_images
 from gensupcon_jax.paths import LocalPath, Path, is_remote, write_whole
 from gensupcon_jax.text import listed, reason
@@ -36,7 +37,7 @@ def load_encoder(options: Namespace) -> "Encoder":
     cpu_flags.set_for_this_machine(os.environ)
     from gensupcon_jax.inference.encoder import Encoder
 
-    return Encoder.load(options.source, step=options.step)
+    return Encoder.load(options.source, step=options.step, **given_of(options))
 
 
 def encoded(encoder: "Encoder", found: ImageFiles, options: Namespace, output: Path | None = None) -> "Encoded":

@@ -67,10 +67,9 @@ def _write_rows(path: LocalPath, header: Iterable[str], rows: Iterable[Iterable[
 
 
 def _write_npz(path: LocalPath, table: FeatureTable) -> None:
-    arrays: dict[str, Any] = {name: np.asarray(values) for name, values in table.columns().items()}
-    about = {name: np.array(value) for name, value in table.about._asdict().items()}
+    content: dict[str, Any] = table.columns() | table.about._asdict() | {"features": table.features}
     with path.open("wb") as file:  # given a path, NumPy would append .npz to the name of the unfinished file
-        np.savez(file, features=table.features, **arrays, **about)
+        np.savez(file, **content)
 
 
 def _write_csv(path: LocalPath, table: FeatureTable) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,8 +43,9 @@ class OutputParts(NamedTuple):
 
     def write(self, start: int, arrays: dict[str, np.ndarray]) -> None:
         """Write a part atomically."""
+        content: dict[str, Any] = dict(arrays)
         with whole_file(self._path(start)) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **content)
 
     def remove(self) -> None:
         """Remove the parts and their folder; anything else in it stays, and the folder with it."""

@@ -62,7 +62,7 @@ _MEASURES = {
 
 def results_table(results: dict[str, Any]) -> str:
     """The numbers of `evaluate_encoder` as a table, in percent."""
-    rows = [("percent", "validation", "test")]
+    rows: list[tuple[str, ...]] = [("percent", "validation", "test")]
     for name, (words, setting, field) in _OUTCOMES.items():
         if f"{name}_top1" in results:
             chosen = f" ({setting} {results[field]:g})" if setting else ""
@@ -70,7 +70,7 @@ def results_table(results: dict[str, Any]) -> str:
             rows.append((f"{words}, top-1{chosen}", *(f"{value:.2f}" for value in numbers)))
     for name, value in results["measures"].items():
         numbers = results["validation_measures"][name], value
-        rows.append((_MEASURES.get(name, name), *(f"{number:.2f}" for number in numbers)))
+        rows.append((_MEASURES[name] if name in _MEASURES else str(name), *(f"{number:.2f}" for number in numbers)))
     for name, value in results["calibration_error"].items():
         if name != "bins":
             rows.append((f"calibration error of the {_OUTCOMES[name][0]}", "", f"{value:.2f}"))

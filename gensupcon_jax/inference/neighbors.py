@@ -28,23 +28,23 @@ def main(arguments: list[str], program: str) -> None:
         )
     # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.inference import command_pass
+    from gensupcon_jax.inference.embed_files import FeatureTable
 
-    table = _table_of(options.searched)
-    found = None if table else command_pass.images_of([options.searched])
+    searched = _searched(options.searched)
     queries = command_pass.images_of(options.queries)
     _check_queries(queries)
     encoder = command_pass.load_encoder(options)
-    if table:
-        _check_same_encoder(table, encoder, options)
+    if isinstance(searched, FeatureTable):
+        _check_same_encoder(searched, encoder, options)
     from gensupcon_jax.inference import neighbors_search
 
     query_features = _encoded_queries(encoder, queries, options)
-    stored = _of_table(table) if table else _of_images(encoder, found, options)
+    stored = _of_table(searched) if isinstance(searched, FeatureTable) else _of_images(encoder, searched, options)
     results = neighbors_search.search((_paths(queries), query_features), stored, options.num_neighbors)
     if output:
         _write(output, results, encoder, options, shlex.join([*program.split(), *arguments]))
-    if found:
-        command_pass.list_damaged(found, None)
+    if not isinstance(searched, FeatureTable):
+        command_pass.list_damaged(searched, None)
     print(neighbors_search.results_text(results))
     if output:
         print(f"\ngallery: {output}")
@@ -79,14 +79,13 @@ def build_parser(program: str) -> command_line.Parser:
     return parser
 
 
-def _table_of(searched: str) -> "FeatureTable | None":
-    """The features of --in, where it is an .npz."""
-    path = as_path(searched)
-    if path.suffix != ".npz" or path.is_dir():
-        return None
+def _searched(searched: str) -> "FeatureTable | ImageFiles":
+    """The features of --in, where it is an .npz, else its images."""
+    from gensupcon_jax.inference.command_pass import images_of
     from gensupcon_jax.inference.embed_files import read_features
 
-    return read_features(path)
+    path = as_path(searched)
+    return read_features(path) if path.suffix == ".npz" and not path.is_dir() else images_of([searched])
 
 
 def _check_queries(queries: "ImageFiles") -> None:

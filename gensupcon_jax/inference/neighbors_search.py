@@ -43,7 +43,7 @@ def search(
     for path, row_cosines, row in zip(query_paths, cosines, indices, strict=True):
         itself = own.get(os.path.realpath(path))
         found = [
-            Neighbor(paths[place], float(cosine))
+            Neighbor(paths[int(place)], float(cosine))
             for place, cosine in zip(row, row_cosines, strict=True)
             if place != itself
         ]

@@ -1,7 +1,7 @@
 """Predictions against the folders that images lie in: accuracy, and precision, recall and F1 of each class."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -36,9 +36,10 @@ def folder_scores(
     if not len(truth):
         return FolderScores(0, np.nan, [], sentence)
     labels = np.union1d(truth, predicted)
-    columns = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=np.nan)
+    undefined: dict[str, Any] = {"zero_division": np.nan}
+    columns: Any = precision_recall_fscore_support(truth, predicted, labels=labels, **undefined)
     rows = [
-        (class_names[label], int(images), 100 * float(precision), 100 * float(recall), 100 * float(f1))
+        (class_names[int(label)], int(images), 100 * float(precision), 100 * float(recall), 100 * float(f1))
         for label, precision, recall, f1, images in zip(labels, *columns, strict=True)
     ]
     return FolderScores(len(truth), 100 * float(np.mean(truth == predicted)), rows, sentence)

@@ -127,6 +127,16 @@ def test_predict_without_an_output_prints_the_table(trained, photos, tmp_path, c
     )
 
 
+def test_a_file_of_weights_is_a_source_too(trained, photos, tmp_path, capfd):
+    told(capfd, "weights", "export", "--workdir", trained, "--output", tmp_path / "encoder.safetensors")
+    files = sorted(photos.glob("2/*.png"))
+    for source, name in ((trained, "run.npz"), (tmp_path / "encoder.safetensors", "file.npz")):
+        assert told(capfd, "embed", source, *files, "--output", tmp_path / name)[0] == 0
+    with np.load(tmp_path / "run.npz") as run, np.load(tmp_path / "file.npz") as file:
+        np.testing.assert_allclose(file["features"], run["features"], atol=1e-5)
+        assert str(file["source"]) == str(tmp_path / "encoder.safetensors")
+
+
 @pytest.fixture(scope="module")
 def features_file(trained, photos, tmp_path_factory):
     path = tmp_path_factory.mktemp("features") / "photos.npz"
@@ -183,6 +193,14 @@ def test_features_of_another_step_are_refused(trained, photos, features_file, ca
         (["embed", "RUN", "PHOTOS", "--output", "x.npz", "--step", "newest"], ("is 'newest'", "best, last")),
         (["embed", "RUN", "PHOTOS", "--output", "x.npz", "--batch_size", "0"], ("--batch_size", "from 1")),
         (["embed", "RUN", "PHOTOS", "--output", "x.npz", "--bach_size", "2"], ("did you mean --batch_size?",)),
+        (
+            ["embed", "RUN", "PHOTOS", "--output", "x.npz", "--image_size", "32"],
+            ("a workdir, which says its own image_size",),
+        ),
+        (
+            ["embed", "RUN", "PHOTOS", "--output", "x.npz", "--mean", "gray"],
+            ("--mean is 'gray'", "numbers with commas"),
+        ),
         (["predict", "RUN", "PHOTOS", "--output", "x.npz"], ("allowed: a file that ends with .csv",)),
         (["predict", "RUN", "EMPTY"], ("contains no images",)),
         (["neighbors", "RUN", "QUERY"], ("--in",)),
