@@ -40,7 +40,7 @@ def suspicious_labels(splits: dict[str, PicturedSplit], among_train: dict[str, N
         if not nearest.stored.shape[1]:
             continue
         labels = splits[name].classes[nearest.queries]
-        kept = _neighbors_to_ask(stored, labels, nearest.stored.shape[1], is_itself=name == "train")
+        kept = _neighbors_to_ask(stored[nearest.among], labels, nearest.stored.shape[1], is_itself=name == "train")
         winners, shares = most_frequent(stored[nearest.stored], kept)
         for place in np.flatnonzero((winners != labels) & (shares >= LEAST_SHARE - 1e-9)):
             neighbors = nearest.stored[place, : kept[place]]

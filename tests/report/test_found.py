@@ -45,7 +45,7 @@ def test_an_image_of_a_rare_class_asks_few_neighbors():
     classes = np.array([0] * 8 + [1] * 3)
     split = PicturedSplit(classes, lambda numbers: np.zeros((len(numbers), 2, 2, 1), np.uint8))
     # The last image: its two mates are nearest, then eight of the other class.
-    nearest = Nearest(np.array([10]), np.array([[8, 9, *range(8)]]), np.full((1, 10), 0.5, np.float32))
+    nearest = Nearest(np.array([10]), np.arange(11), np.array([[8, 9, *range(8)]]), np.full((1, 10), 0.5, np.float32))
     assert suspicious_labels({"train": split}, {"train": nearest}) == []
     (found,) = suspicious_labels({"train": split}, {"train": nearest._replace(stored=np.array([[*range(8), 8, 9]]))})
     assert (found.image, found.label, found.neighbors_label, found.share) == (10, 1, 0, 1.0)

@@ -51,16 +51,16 @@ def test_one_image_has_no_neighbors():
 
 
 def test_the_largest_columns_of_many():
-    scores = np.random.default_rng(0).normal(size=(7, 5003)).astype(np.float32)
+    scores = np.random.default_rng(0).normal(size=(7, 5024)).astype(np.float32)
     np.testing.assert_array_equal(top_columns(scores, 20), np.sort(np.argsort(-scores, 1)[:, :20], 1))
 
 
 def test_large_splits_are_drawn_within_the_bound(monkeypatch):
     assert [len(part) for part in drawn(10_000, 50_000)] == [10_000, 50_000]
     queries, stored = drawn(50_000, 50_000)
-    assert (len(queries), len(stored)) == (50_000, 20_000)
+    assert (len(queries), len(stored)) == (50_000, 12_000)
     queries, stored = drawn(1_281_167, 1_281_167)
-    assert (len(queries), len(stored)) == (50_000, 20_000)
+    assert (len(queries), len(stored)) == (60_000, 10_000)
     assert (np.diff(stored) > 0).all() and stored.max() < 1_281_167
     monkeypatch.setattr(nearest, "MOST_PAIRS", 200)
     monkeypatch.setattr(nearest, "FEWEST_STORED", 20)
