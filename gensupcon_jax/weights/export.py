@@ -26,6 +26,7 @@ from gensupcon_jax.weights.variables import NETWORK, named_tensors
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 HUB = "hub"
+_LICENSE = "unknown"
 
 
 class Options(NamedTuple):
@@ -38,7 +39,7 @@ class Options(NamedTuple):
     format: str | None = None
     step: int | str = "last"
     head: bool = False
-    license: str = "unknown"
+    license: str = _LICENSE
     overwrite: bool = False
 
 
@@ -50,6 +51,7 @@ def export(workdir: Path, output: Path, options: Options | None = None) -> str:
     """
     options = options or Options()
     format = _format(output, options.format)
+    _refuse_unused(format, options)
     outputs = (output, json_path(output)) if format in ("stablehlo", "onnx") else (output,)
     if options.overwrite:
         _refuse_foreign_folder(output)
@@ -62,6 +64,18 @@ def export(workdir: Path, output: Path, options: Options | None = None) -> str:
     with set_aside(outputs):
         written = _WRITERS[format](run, output, options)
     return f"{output}: {written}, from step {run.step} of {workdir}"
+
+
+def _refuse_unused(format: str, options: Options) -> None:
+    """UserError for an option that this format has no use for."""
+    unused = {
+        "--head": options.head and format != "safetensors",
+        "--license": options.license != _LICENSE and format != HUB,
+    }
+    for flag, wrong in unused.items():
+        if wrong:
+            allowed = {"--head": "safetensors", "--license": HUB}[flag]
+            raise UserError(f"{flag} is given, and the format is {format}; allowed with {flag}: --format {allowed}")
 
 
 def _refuse_foreign_folder(output: Path) -> None:

@@ -29,6 +29,8 @@ from tests.running import told
         (["export", "run", "--output", "x.onnx", "--format", "stablehlo"], ("a name with the ending .stablehlo",)),
         (["export", "run", "--output", "x.onnx", "--format", "hub"], ("no such ending, as it is a folder",)),
         (["export", "run", "--output", "x", "--format", "torch"], ("--format", "safetensors, stablehlo, onnx, hub")),
+        (["export", "run", "--output", "x.onnx", "--head"], ("--head is given", "--format safetensors")),
+        (["export", "run", "--output", "x.onnx", "--license", "mit"], ("--license is given", "--format hub")),
         (["export", "run", "--output", "x", "--format", "onnx"], ("a name with the ending .onnx",)),
     ],
 )
