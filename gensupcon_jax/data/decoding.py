@@ -303,17 +303,24 @@ def _damage_message(split: EncodedSplit, indices: np.ndarray, error: Exception) 
 
 def damage_of(split: EncodedSplit, index: int) -> str | None:
     """The name of this image and why it cannot be read or decoded; None where it can."""
-    problem = damage_reason(split, index)
-    return problem and f"{split.where(index)} cannot be decoded ({problem})"
-
-
-def damage_reason(split: EncodedSplit, index: int) -> str | None:
-    """Why this image cannot be read or decoded; None where it can."""
     try:
         decode_upright(read_encoded(split, index), 1, 3)
     except (OSError, ValueError) as error:
-        return one_line(error)
+        return f"{split.where(index)} cannot be decoded ({one_line(error)})"
     return None
+
+
+def damage_of_crops(split: EncodedSplit, indices: Int[np.ndarray, "image"], plan: CropPlan) -> dict[int, str]:
+    """Index -> why its image cannot be read, or the part of it that is planned decoded; of those where that is so."""
+    import tensorflow as tf
+
+    damaged = {}
+    for index, kind, rows in zip(indices.tolist(), plan.kinds, plan.rows, strict=True):
+        try:
+            _decode(tf, read_encoded(split, index), tf.constant(kind), rows)
+        except (OSError, tf.errors.OpError) as error:
+            damaged[index] = tensorflow_reason(error)
+    return damaged
 
 
 def tensorflow_reason(error: Exception) -> str:

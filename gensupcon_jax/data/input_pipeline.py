@@ -192,6 +192,11 @@ def centered_images(split: AnySplit, indices: Int[np.ndarray, "some"]) -> UInt8[
     return crops[:, 0]
 
 
+def damaged_images(split: EncodedSplit, indices: Int[np.ndarray, "some"]) -> dict[int, str]:
+    """Index -> why the center crop of its image cannot be decoded, of those where that is so; each is decoded on its own."""
+    return decoding.damage_of_crops(split, indices, plan_batch(split, indices, HostCrops(1, None, (1, 1)), ()))
+
+
 def local_rows(batch_size: int, sharding: jax.sharding.Sharding) -> slice:
     """The rows of a global batch that are on this process's devices."""
     indices = sharding.addressable_devices_indices_map((batch_size,)).values()

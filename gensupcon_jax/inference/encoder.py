@@ -12,12 +12,12 @@ from jaxtyping import Float, Int, UInt8
 from tqdm import tqdm
 
 from gensupcon_jax.cluster.sharding import BATCH, REPLICATED, batch_sharding, make_mesh, place, replicated
-from gensupcon_jax.data.input_pipeline import padded_batches
+from gensupcon_jax.data.input_pipeline import damaged_images, padded_batches
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
 from gensupcon_jax.inference import pixels
-from gensupcon_jax.inference.images import ImageFiles, damaged_rows, find_images
+from gensupcon_jax.inference.images import ImageFiles, find_images
 from gensupcon_jax.inference.predictors import Predictions, Predictor, choose_predictor
 from gensupcon_jax.inference.settings import checked
 from gensupcon_jax.inference.sources import Source, read_source
@@ -191,7 +191,7 @@ class Encoder:
                     yield Outputs(part, features, logits)
                 return
             except UserError:
-                damaged = damaged_rows(found, rows[done : done + self._batch_size(batch_size, split.num_images)])
+                damaged = damaged_images(split, rows[done : done + self._batch_size(batch_size, split.num_images)])
                 if not damaged:
                     raise
                 found.damaged.extend((found.names[row], problem) for row, problem in damaged.items())

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from gensupcon_jax.data.decoding import damage_reason
 from gensupcon_jax.data.folders import SPLIT_NAMES, SUFFIXES, images_below, read_headers
 from gensupcon_jax.data.headers import join_headers
 from gensupcon_jax.data.splits import EncodedSplit
@@ -52,12 +51,6 @@ def find_images(source: AnyPath | Sequence[AnyPath]) -> ImageFiles:
         raise UserError("0 image files were given; allowed: a folder with images, or 1 or more files")
     files = [_existing(epath.Path(file).expanduser()) for file in source]
     return _read(files, [os.fspath(file) for file in source], [None] * len(files))
-
-
-def damaged_rows(found: ImageFiles, rows: np.ndarray) -> dict[int, str]:
-    """Row -> why its image cannot be decoded, of the rows where that is so; each is decoded on its own."""
-    problems = {int(row): damage_reason(found.split, int(row)) for row in rows}
-    return {row: problem for row, problem in problems.items() if problem}
 
 
 def _visible(folder: epath.Path) -> list[str]:
