@@ -210,6 +210,7 @@ def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
             f"{listed(empty)}: class folders without images; allowed: 1 or more images per class, "
             "or dataset.skip_damaged=True, which keeps the class without images"
         )
+    folders.refuse_small_classes(listings, names)
     notes += [f"{folder} has no images: the class is kept without training images" for folder in empty]
     return _encoded(f"folder:{path}", listings, names, reading, notes)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gensupcon_jax.data.cache import cached
-from gensupcon_jax.data.cuts import SPLIT_SEED, check_fractions, cut_off, refuse_one_class
+from gensupcon_jax.data.cuts import SPLIT_SEED, check_fractions, cut_off, cut_sizes, refuse_one_class
 from gensupcon_jax.data.inspection import examine
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.splits import EncodedSplit
@@ -189,5 +189,7 @@ def _with_cuts(given: dict[str, EncodedSplit], reading: Reading) -> dict[str, En
     check_fractions(fractions)
     num_images = given["train"].num_images
     for where, fraction in fractions.items():
-        given["train"], given[where] = cut_off(given["train"], round(fraction * num_images), where)
+        # Of few images an image of each class, rather than an error: there is no fraction that a user of a folder chose.
+        size = max(round(fraction * num_images), cut_sizes(given["train"].classes)[0])
+        given["train"], given[where] = cut_off(given["train"], size, where)
     return given

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,24 +13,52 @@ from etils import epath
 
 from gensupcon_jax import paths
 from gensupcon_jax.data.cache import cached, size_and_time
+from gensupcon_jax.data.folder_tree import HIDDEN, SUFFIXES, entries, folders_in, has_images_below, images_below
 from gensupcon_jax.data.headers import Header, read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.text import listed, reason
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif")
-SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
+# Names of split folders, compared without regard to case; the first that is there is taken.
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev", "eval"),
+    "test": ("test", "testing"),
+}
 _LAYOUT = "<path>/<split>/<class>/<image>, split one of train, validation, test; or <path>/<class>/<image>"
+# A folder that is called like this, but not exactly as a split, is hardly a class.
+_LIKE_A_SPLIT = re.compile(
+    r"(train|val|valid|dev|eval|test)(ing|idation)?([-_ .]?(set|split|data|images|\d+))?", re.IGNORECASE
+)
 _READERS = 16  # threads that wait for the disk
+_CONVERTIBLE = (
+    ".tif",
+    ".tiff",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jp2",
+    ".jxl",
+    ".psd",
+    ".svg",
+    ".raw",
+    ".dng",
+    ".nef",
+    ".cr2",
+)
 
 
 class Found(NamedTuple):
-    """The sorted image files of one split, the class of each, and counts of other files by suffix."""
+    """The sorted image files of one split, the class of each, and what else lies there.
+
+    loose: number of images beside the class folders.  others: number of other files by suffix, and of hidden ones.
+    """
 
     files: list[str]
     classes: np.ndarray
     empty_classes: list[str]
+    loose: int
     others: collections.Counter
 
 
@@ -39,32 +68,42 @@ def list_folder(
     """(listings by split, class names, notes for the log, class folders without images) of an image folder.
 
     split_names: folder names for train, validation, test; None: the usual ones.  Classes are the folders of the training
-    split, sorted.  Without split folders, all images are training images.  Raises UserError for folders without images, and for
-    classes that training does not have.
+    split, sorted.  Without split folders, all images are training images.  Raises UserError for folders without images, for
+    classes that training does not have, and for layouts in which folders would be taken for classes that are none.
     """
     root = epath.Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"dataset.name is 'folder:{path}', which is not a folder; allowed: {_LAYOUT}")
     folders = _split_folders(root, split_names, path)
-    names = tuple(sorted(entry.name for entry in folders["train"].iterdir() if _is_class(entry)))
+    names = tuple(folders_in(folders["train"]))
     if len(names) < 2:
         raise UserError(f"dataset.name is 'folder:{path}': {_too_few_classes(folders['train'], names)}")
-    found = {split: _find(folder, names, is_train=split == "train") for split, folder in folders.items()}
+    found = {split: _find(folder, names, split) for split, folder in folders.items()}
+    if not found["train"].files:
+        problem = no_images(folders["train"], found["train"].others)
+        raise UserError(f"dataset.name is 'folder:{path}': {problem}, as {_LAYOUT}")
+    _refuse_outer_folder(folders["train"], names, path)
     listings = {
         split: _listing(folders[split], files, path, split, cache_folder)
         for split, files in found.items()
         if split == "train" or files.files
     }
-    if not found["train"].files:
-        raise UserError(f"dataset.name is 'folder:{path}': {folders['train']} contains no images; allowed: {_LAYOUT}")
-    notes = [
-        f"{folders[split]}: {sum(files.others.values())} files are ignored, as they are no images in a class folder "
-        f"({', '.join(f'{count} x {suffix}' for suffix, count in files.others.most_common(5))})"
-        for split, files in found.items()
-        if files.others
-    ]
+    notes = [note for split, files in found.items() for note in _notes(folders[split], files)]
+    notes += _unused(root, folders)
     empty = [str(folders["train"] / name) for name in found["train"].empty_classes]
-    return listings, names, notes, empty
+    return listings, tuple(map(_printable, names)), notes, empty
+
+
+def no_images(folder: epath.Path, others: collections.Counter) -> str:
+    """What is in a folder without images, what is read, and how to convert the rest."""
+    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
+    convert = [suffix for suffix in others if suffix.lower() in _CONVERTIBLE]
+    how = (
+        f"; convert {' and '.join(convert)} files, for example with: mogrify -format png *{convert[0]}"
+        if convert
+        else ""
+    )
+    return f"{folder} contains no images ({kinds}){how}; allowed: {', '.join(SUFFIXES)} files"
 
 
 def _too_few_classes(folder: epath.Path, names: tuple[str, ...]) -> str:
@@ -72,7 +111,7 @@ def _too_few_classes(folder: epath.Path, names: tuple[str, ...]) -> str:
         return (
             f"{folder} contains 1 class folder, {names[0]}; allowed: 2 or more, for something to tell apart: {_LAYOUT}"
         )
-    loose = sum(Path(entry.name).suffix.lower() in SUFFIXES for entry in folder.iterdir())
+    loose = sum(entry.is_image for entry in entries(folder)[0])
     if not loose:
         return f"{folder} contains no class folders and no images; allowed: {_LAYOUT}"
     return (
@@ -82,7 +121,8 @@ def _too_few_classes(folder: epath.Path, names: tuple[str, ...]) -> str:
 
 
 def _split_folders(root: epath.Path, split_names: dict[str, str | None], path: str) -> dict[str, epath.Path]:
-    present = sorted(entry.name for entry in root.iterdir() if _is_class(entry))
+    present = folders_in(root)
+    by_lower = {name.lower(): name for name in reversed(present)}
     folders = {}
     for split, usual in SPLIT_NAMES.items():
         wanted = split_names[split]
@@ -91,11 +131,12 @@ def _split_folders(root: epath.Path, split_names: dict[str, str | None], path: s
                 f"dataset.{split}_split is {wanted!r}, but {root} contains the folders {', '.join(present) or 'none'}; "
                 "allowed: one of them, or None"
             )
-        name = wanted or next((name for name in usual if name in present), None)
+        name = wanted or next((by_lower[name] for name in usual if name in by_lower), None)
         if name is not None:
             folders[split] = root / name
     if "train" not in folders:
-        if folders:
+        like_splits = [name for name in present if _LIKE_A_SPLIT.fullmatch(name)]
+        if folders or (like_splits and len(like_splits) == len(present)):
             raise UserError(
                 f"dataset.name is 'folder:{path}' with {', '.join(present)}, but without a train folder; "
                 f"allowed: {_LAYOUT}, or set dataset.train_split"
@@ -104,39 +145,96 @@ def _split_folders(root: epath.Path, split_names: dict[str, str | None], path: s
     return folders
 
 
-def _is_class(entry: epath.Path) -> bool:
-    return not entry.name.startswith(".") and Path(entry.name).suffix.lower() not in SUFFIXES and entry.is_dir()
-
-
-def _find(folder: epath.Path, names: tuple[str, ...], *, is_train: bool) -> Found:
+def _find(folder: epath.Path, names: tuple[str, ...], split: str) -> Found:
     numbers = {name: number for number, name in enumerate(names)}
-    files, classes, empty, others = [], [], [], collections.Counter()
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if not _is_class(entry):
-            others[Path(entry.name).suffix or entry.name] += 1
-            continue
+    files, classes, empty = [], [], []
+    others: collections.Counter = collections.Counter()
+    found, num_hidden = entries(folder)
+    if num_hidden:
+        others[HIDDEN] += num_hidden
+    loose = sum(entry.is_image for entry in found)
+    class_folders = [entry for entry in found if entry.is_folder]
+    others.update(
+        Path(entry.name).suffix or entry.name for entry in found if not entry.is_folder and not entry.is_image
+    )
+    if loose and not class_folders:
+        raise UserError(
+            f"{folder} contains {loose} images without class folders, and is the {split} split by its name; allowed: one folder "
+            "for each class in it, as in train, or another name for it"
+        )
+    for entry in class_folders:
         if entry.name not in numbers:
-            raise UserError(f"{entry} is a class that training does not have; allowed: {listed(names, 8)}")
-        images = images_below(entry, others)
+            raise UserError(f"{entry.path} is a class that training does not have; allowed: {listed(names, 8)}")
+        images = images_below(epath.Path(entry.path), others)
         files += images
         classes += [numbers[entry.name]] * len(images)
-        if is_train and not images:
+        if split == "train" and not images:
             empty.append(entry.name)
-    return Found(files, np.array(classes, np.int32), empty, others)
+    return Found(files, np.array(classes, np.int32), empty, loose, others)
 
 
-def images_below(folder: epath.Path, others: collections.Counter) -> list[str]:
-    """Sorted paths of all image files below a folder; other files are counted by suffix."""
-    images = []
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        suffix = Path(entry.name).suffix
-        if suffix.lower() in SUFFIXES:
-            images.append(os.fspath(entry))
-        elif entry.is_dir():
-            images += images_below(entry, others)
-        else:
-            others[suffix or entry.name] += 1
-    return images
+def _refuse_outer_folder(folder: epath.Path, names: tuple[str, ...], path: str) -> None:
+    """UserError where no image lies directly in a class folder: then the folders below are more likely the classes."""
+    inside = {name: entries(folder / name)[0] for name in names}
+    if any(entry.is_image for found in inside.values() for entry in found):
+        return
+    deeper = {name: [entry.name for entry in found if entry.is_folder] for name, found in inside.items()}
+    largest = max(names, key=lambda name: len(deeper[name]))
+    raise UserError(
+        f"dataset.name is 'folder:{path}': no image lies directly in a folder of {folder}, {largest} contains "
+        f"{listed(deeper[largest], 3)}; name the folder whose folders are the classes, such as folder:{folder / largest}, or put "
+        "the images of each class directly into its folder"
+    )
+
+
+def refuse_small_classes(listings: dict[str, Listing], names: Sequence[str]) -> None:
+    """UserError where a class folder has too few images for the splits that are cut from training."""
+    missing = [split for split in ("validation", "test") if split not in listings]
+    if listings.keys() == {"train", "validation"}:
+        missing = ["validation"]  # the one that is there becomes the test split
+    counts = np.bincount(listings["train"].classes, minlength=len(names))
+    small = [(name, count) for name, count in zip(names, counts, strict=True) if 0 < count <= len(missing)]
+    if small:
+        name, count = small[0]
+        more = f", and {len(small) - 1} more folders have as few" if len(small) > 1 else ""
+        raise UserError(
+            f"the class folder {name} contains {count} image{'s' if count > 1 else ''}{more}; allowed: {len(missing) + 1} or more, as "
+            f"{' and '.join(missing)} images are taken out of those; add images, remove the folder, or make folders train, "
+            f"{' and '.join(missing)} with the classes in each"
+        )
+
+
+def _notes(folder: epath.Path, found: Found) -> list[str]:
+    notes = []
+    if found.loose:
+        notes.append(
+            f"{folder}: {found.loose} images beside the class folders are not used; put them into a class folder"
+        )
+    others = collections.Counter(found.others)
+    num_hidden = others.pop(HIDDEN, 0)
+    if others:
+        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5))
+        notes.append(f"{folder}: {sum(others.values())} files without an image suffix are ignored ({kinds})")
+    if num_hidden:
+        notes.append(f"{folder}: {num_hidden} hidden files and folders are left out")
+    return notes
+
+
+def _unused(root: epath.Path, folders: dict[str, epath.Path]) -> list[str]:
+    """A note for each folder beside the splits that contains images."""
+    if os.fspath(folders["train"]) == os.fspath(root):
+        return []
+    used = {folder.name for folder in folders.values()}
+    return [
+        f"{root / name} contains images and is used by no split"
+        for name in folders_in(root)
+        if name not in used and has_images_below(root / name)
+    ]
+
+
+def _printable(name: str) -> str:
+    """A name whose bytes are not UTF-8, with a question mark in place of each wrong one."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_folder: paths.Path | None) -> Listing:
@@ -153,7 +251,7 @@ def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_fold
     encoded_paths = np.array([os.fsencode(file) for file in found.files], object)
     return Listing(
         sources_fn=lambda numbers: list(encoded_paths[numbers]),
-        where_fn=lambda number: found.files[number],
+        where_fn=lambda number: _printable(found.files[number]),
         are_paths=True,
         classes=found.classes,
         headers=headers,

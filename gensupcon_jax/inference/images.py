@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from gensupcon_jax.data.folders import SPLIT_NAMES, SUFFIXES, images_below, read_headers
+from gensupcon_jax.data.folder_tree import SUFFIXES, images_below
+from gensupcon_jax.data.folders import SPLIT_NAMES, no_images, read_headers
 from gensupcon_jax.data.headers import join_headers
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
@@ -55,14 +56,9 @@ def find_images(source: AnyPath | Sequence[AnyPath]) -> ImageFiles:
 
 def _visible(folder: epath.Path) -> list[str]:
     others: collections.Counter[str] = collections.Counter()
-    files = [
-        file
-        for file in images_below(folder, others)
-        if not any(part.startswith(".") for part in _below(file, folder).split("/"))
-    ]
+    files = images_below(folder, others)
     if not files:
-        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
-        raise UserError(f"{folder} contains no images ({kinds}); allowed: a folder with {', '.join(SUFFIXES)} files")
+        raise UserError(no_images(folder, others))
     return files
 
 
@@ -80,7 +76,7 @@ def _existing(path: epath.Path) -> str:
 def _class_folders(names: Sequence[str]) -> list[str | None]:
     """The first folder of each name, or the second where the first ones are splits; None for images that lie in none."""
     parts = [name.split("/")[:-1] for name in names]
-    depth = 1 if parts and all(len(folders) > 1 and folders[0] in _SPLIT_FOLDERS for folders in parts) else 0
+    depth = 1 if parts and all(len(folders) > 1 and folders[0].lower() in _SPLIT_FOLDERS for folders in parts) else 0
     return [folders[depth] if len(folders) > depth else None for folders in parts]
 
 

@@ -1,13 +1,11 @@
 """The similarity of labels that a config names; a matrix of classes is read from a file and checked."""
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Float
 
 from gensupcon_jax import configs
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.paths import as_path
+from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.similarities import Similarity, of_classes
 from gensupcon_jax.text import reason
 
@@ -93,7 +91,7 @@ def _nearest_semidefinite(matrix: np.ndarray) -> np.ndarray:
 
 def _find(file: str) -> Path:
     path = as_path(file)
-    packaged = Path(next(iter(configs.__path__))) / f"{file}.csv"
+    packaged = as_path(next(iter(configs.__path__))) / f"{file}.csv"
     if not path.exists() and "/" not in file and packaged.is_file():
         return packaged
     if not path.is_file():

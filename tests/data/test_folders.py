@@ -113,9 +113,7 @@ def test_nested_folders_and_uppercase_suffixes_count_and_other_files_are_noted(o
     (own / "train" / "README").write_text("hello")
     dataset = load(own)
     assert dataset.train.num_images == 49
-    assert dataset.notes == (
-        f"{own}/train: 2 files are ignored, as they are no images in a class folder (1 x README, 1 x .txt)",
-    )
+    assert dataset.notes == (f"{own}/train: 2 files without an image suffix are ignored (1 x README, 1 x .txt)",)
 
 
 @pytest.mark.parametrize(

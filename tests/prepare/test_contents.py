@@ -148,7 +148,7 @@ def test_properties_that_are_not_problems_are_remarks(own):
     contents, copies = check_folder(own)
     assert findings(contents, copies) == []
     assert remarks(contents) == [
-        f"{own}/train: 1 files are ignored, as they are no images in a class folder (1 x .txt)",
+        f"{own}/train: 1 files without an image suffix are ignored (1 x .txt)",
         "there is no labeled test split: validation becomes the test split, and a new validation split is cut from train",
         "1 image of train is turned by EXIF and read upright",
     ]
