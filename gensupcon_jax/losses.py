@@ -334,7 +334,7 @@ def similarity_masses(
     label_similarity: str | Similarity = "cosine",
     axis_name: str | None = None,
     tile_size: int = DEFAULT_TILE_SIZE,
-) -> Float[Array, " anchor"]:
+) -> Float[jax.Array, " anchor"]:
     """For each local anchor, the sum of its label similarities to the contrasts of all devices, times their mask.
 
     Without contrast labels, every other anchor is a contrast. Constants to the gradient.

@@ -82,8 +82,8 @@ class LabelSides(NamedTuple):
     block_fn: of a `Pairwise` similarity, else None; then the similarity is the inner product of the two sides.
     """
 
-    as_anchor: Float[Array, "row feature"]
-    as_contrast: Float[Array, "row feature"]
+    as_anchor: Float[jax.Array, "row feature"]
+    as_contrast: Float[jax.Array, "row feature"]
     block_fn: Callable[[Any, Any], Any] | None
 
 
