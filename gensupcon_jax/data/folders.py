@@ -96,7 +96,7 @@ def list_folder(
 
 def no_images(folder: epath.Path, others: collections.Counter) -> str:
     """What is in a folder without images, what is read, and how to convert the rest."""
-    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
+    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "no files"
     convert = [suffix for suffix in others if suffix.lower() in _CONVERTIBLE]
     how = (
         f"; convert {' and '.join(convert)} files, for example with: mogrify -format png *{convert[0]}"
@@ -198,9 +198,9 @@ def refuse_small_classes(listings: dict[str, Listing], names: Sequence[str]) -> 
         name, count = small[0]
         more = f", and {len(small) - 1} more folders have as few" if len(small) > 1 else ""
         raise UserError(
-            f"the class folder {name} contains {count} image{'s' if count > 1 else ''}{more}; allowed: {len(missing) + 1} or more, as "
-            f"{' and '.join(missing)} images are taken out of those; add images, remove the folder, or make folders train, "
-            f"{' and '.join(missing)} with the classes in each"
+            f"the class folder {name} contains {count} image{'s' if count > 1 else ''}{more}; allowed: "
+            f"{len(missing) + 1} or more, as {' and '.join(missing)} images are taken out of those; add images, remove the "
+            f"folder, or make folders train, {' and '.join(missing)} with the classes in each"
         )
 
 
