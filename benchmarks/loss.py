@@ -1,4 +1,4 @@
-"""Time and temporary memory of the loss: factored against dense, and how near it comes to the machine's matmul speed.
+"""Time and memory of the loss: factored against dense, how near it comes to the machine's matmul speed, and what options cost.
 
 python -m benchmarks.loss                         the figures of the README
 python -m benchmarks.loss --anchors 1024 --large-anchors 4096 --repeats 3
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from gensupcon_jax.losses import (
     DEFAULT_TILE_SIZE,
+    ClassCenters,
     dense_contrastive_loss,
     generalized_contrastive_loss,
     label_similarity,
@@ -43,6 +44,19 @@ class Candidate(NamedTuple):
 def factored_loss(embeddings, labels, *, tile_size: int):
     """What training runs."""
     return generalized_contrastive_loss(embeddings, labels, temperature=TEMPERATURE, tile_size=tile_size).mean()
+
+
+def weighted_loss(embeddings, labels, weights, *, tile_size: int):
+    """With a weight for each contrast."""
+    settings = {"temperature": TEMPERATURE, "tile_size": tile_size, "contrast_weights": weights}
+    return generalized_contrastive_loss(embeddings, labels, **settings).mean()
+
+
+def prototype_loss(embeddings, labels, prototypes, *, tile_size: int):
+    """With a center of each class among the contrasts; gradients of the embeddings and of the centers."""
+    centers = ClassCenters(latent_similarity(embeddings, prototypes, temperature=TEMPERATURE), labels)
+    settings = {"temperature": TEMPERATURE, "tile_size": tile_size, "centers": centers}
+    return generalized_contrastive_loss(embeddings, labels, **settings).mean()
 
 
 def dense_loss(embeddings, labels):
@@ -117,6 +131,33 @@ def compare(arguments: argparse.Namespace):
     )
 
 
+def compare_options(arguments: argparse.Namespace):
+    """Prints what weights of contrasts and prototypes cost, as ratios of the time without them."""
+    sizes = (arguments.anchors, arguments.classes, arguments.dim)
+    embeddings, labels = random_batch(*sizes)
+    weights = jnp.linspace(0.5, 2.0, arguments.anchors)
+    prototypes = random_batch(arguments.classes, 2, arguments.dim)[0]
+    of_embeddings = functools.partial(factored_loss, tile_size=arguments.tile_size)
+    weighted = functools.partial(weighted_loss, tile_size=arguments.tile_size)
+    with_prototypes = functools.partial(prototype_loss, tile_size=arguments.tile_size)
+    plain = compile_candidate(jax.value_and_grad(of_embeddings), embeddings, labels)
+    options = {
+        "weights": compile_candidate(jax.value_and_grad(weighted), embeddings, labels, weights),
+        "prototypes": compile_candidate(
+            jax.value_and_grad(with_prototypes, argnums=(0, 2)), embeddings, labels, prototypes
+        ),
+    }
+    run_interleaved([plain, *options.values()], arguments.repeats)
+    print(
+        "\nvalue and gradient, {:,} anchors x {:,} classes x {} dimensions, against the factored form without".format(
+            *sizes
+        )
+    )
+    for name, option in options.items():
+        ratios = [pick(option.seconds) / pick(plain.seconds) for pick in (min, statistics.median)]
+        print_row(name, f"{ratios[0]:.3f} (best)", f"{ratios[1]:.3f} (median)")
+
+
 def measure_large(arguments: argparse.Namespace):
     """Prints the temporary memory at a size where the dense form cannot go, and the time where asked for."""
     sizes = (arguments.large_anchors, arguments.classes, arguments.dim)
@@ -154,6 +195,7 @@ def main():
     print(f"machine: {os.cpu_count()} CPUs, {device.platform} ({device.device_kind}), jax {jax.__version__}")
     print(f"tile: {arguments.tile_size} rows\n")
     compare(arguments)
+    compare_options(arguments)
     measure_large(arguments)
 
 
