@@ -1,4 +1,4 @@
-"""A real browser for tests of pages: headless Chromium, which reports errors, requests and what is wider than the page."""
+"""A real browser for tests of pages: headless Chromium, which reports errors, requests, and what does not fit."""
 
 import os
 import shutil
@@ -15,21 +15,28 @@ HEIGHT = 900
 INSTALL = "install it with: apt-get install chromium, or python -m playwright install chromium"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
-# An element inside something that scrolls or clips is as wide as the page lets it be.
-WIDE_ELEMENTS = """() => {
+# An element inside something that scrolls or clips is as wide as the page lets it be. Text that is wider than its own box lies
+# over what stands beside it.
+WHAT_DOES_NOT_FIT = """() => {
   const page = document.documentElement.clientWidth;
+  const overflow = element => getComputedStyle(element).overflowX;
   const bounded = element => {
     for (let outer = element.parentElement; outer && outer !== document.body; outer = outer.parentElement)
-      if (getComputedStyle(outer).overflowX !== 'visible') return true;
+      if (overflow(outer) !== 'visible') return true;
     return false;
   };
   const found = [];
   for (const element of document.body.querySelectorAll('*')) {
-    const box = element.getBoundingClientRect();
+    const box = element.getBoundingClientRect(), tag = element.tagName.toLowerCase();
+    const words = element.textContent.trim().slice(0, 60);
     if (box.width && box.right > page + 0.5 && getComputedStyle(element).visibility === 'visible' && !bounded(element)) {
-      const name = element.tagName.toLowerCase() + (element.className.length ? '.' + element.className : '');
-      found.push(`${name} ends at ${Math.round(box.right)} of ${page} px: ${element.textContent.trim().slice(0, 60)}`);
+      const name = tag + (element.className.length ? '.' + element.className : '');
+      found.push(`${name} ends at ${Math.round(box.right)} of ${page} px: ${words}`);
     }
+    const has_text = [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    const spills = element.clientWidth && element.scrollWidth > element.clientWidth + 1;
+    if (element instanceof HTMLElement && has_text && spills && overflow(element) === 'visible')
+      found.push(`the text of ${tag} spills over its box: ${words}`);
   }
   return found;
 }"""
@@ -39,7 +46,7 @@ class Seen(NamedTuple):
     """A page as it was seen: what went wrong, and its picture.
 
     errors: of the console, of scripts, and requests that failed.  requests: addresses outside of the file.  wide: elements
-    that end right of the page.  answer: what `act` returned.
+    that end right of the page, and text that spills over its box.  answer: what `act` returned.
     """
 
     errors: list[str]
@@ -138,7 +145,7 @@ def _look(
     folder.mkdir(parents=True, exist_ok=True)
     picture = folder / f"{file.stem}_{width}_{scheme}{'' if script else '_noscript'}.png"
     page.screenshot(path=picture, full_page=True)
-    wide = page.evaluate(WIDE_ELEMENTS)
+    wide = page.evaluate(WHAT_DOES_NOT_FIT)
     context.close()
     inside = ("data:", "blob:", file.absolute().as_uri())
     return Seen(errors, [address for address in requests if not address.startswith(inside)], wide, picture, answer)

@@ -14,7 +14,7 @@ from gensupcon_jax.report.values import clean, number, short
 
 AXES = {"step": "step", "epoch": "train/epoch"}  # what the curves are drawn against -> its name in the metrics
 _COLORS = 5  # of style.css
-_LOOKS = ("", "dashed", "dotted")  # of every further five groups
+_LOOKS = ("", "dashes", "points")  # of every further five groups
 _Metric = Callable[[ComparedRun], str]
 
 

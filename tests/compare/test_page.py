@@ -61,7 +61,7 @@ def test_curves_against_steps_and_epochs(folders):
     assert [line["color"] for line in loss["step"]["lines"]] == ["c0", "c0", "c1", "c1", "c2", "c3"]
     assert "warm goes from 4.8 at step 2 to -55 at step 600" in loss["step"]["alt"]
     assert "warm goes from 4.8 at epoch 0.5 to -55 at epoch 150" in loss["epoch"]["alt"]
-    assert [group_look(place) for place in (0, 4, 5, 10, 15)] == ["c0", "c4", "c0 dashed", "c0 dotted", "c0"]
+    assert [group_look(place) for place in (0, 4, 5, 10, 15)] == ["c0", "c4", "c0 dashes", "c0 points", "c0"]
 
 
 def test_later_rows_of_a_resumed_run_count(tmp_path):

@@ -91,6 +91,7 @@ def page(folder, body):
         ("<img src='missing.png'>", "missing.png: net::ERR_FILE_NOT_FOUND"),
         ("<img src='http://127.0.0.1:9/a.png'>", "request of http://127.0.0.1:9/a.png"),
         ("<p class='long' style='width:391px'>words</p>", "p.long ends at 391 of 390 px: words"),
+        ("<p style='width:20px'>words</p>", "the text of p spills over its box: words"),
         ("<div style='overflow-x:auto; width:400px'><p>words</p></div>", "div ends at 400 of 390 px: words"),
     ],
 )
