@@ -111,6 +111,13 @@ def check_source(source: str) -> None:
         raise UserError(f"SOURCE is {source}, which does not exist; allowed: {SOURCES}")
 
 
+def checked_output_if_given(options: argparse.Namespace, suffix: str) -> Path | None:
+    """The path of --output; None without it."""
+    if options.output is None:
+        return None
+    return checked_output(options.output, (suffix,), overwrite=options.overwrite)
+
+
 def checked_output(text: str, suffixes: Sequence[str], *, overwrite: bool) -> Path:
     """The path of --output; UserError for another suffix, one that exists and is kept, and one that cannot be written."""
     path = as_path(text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import quiet_tensorflow
-from gensupcon_jax.inference.command_flags import add_encoder, add_output, check_source, checked_output
+from gensupcon_jax.inference.command_flags import add_encoder, add_output, check_source, checked_output_if_given
 from gensupcon_jax.paths import LocalPath, as_path
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def main(arguments: list[str], program: str) -> None:
     )
     check_source(options.source)
     _check_fields(options)
-    output = options.output and checked_output(options.output, (".json",), overwrite=options.overwrite)
+    output = checked_output_if_given(options, ".json")
     # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.inference import command_pass, evaluate_scores
     from gensupcon_jax.paths import failures
@@ -74,9 +74,13 @@ def build_parser(program: str) -> command_line.Parser:
 
 def _saved_config(source: str) -> dict[str, Any]:
     """The config of the run, if SOURCE is a workdir; the encoder reports what is wrong with it."""
-    path = as_path(source) / "config.json"
+    folder = as_path(source)
+    if not (
+        folder / "dataset.json"
+    ).exists():  # for example a folder of timm's, which has a config.json of another kind
+        return {}
     try:
-        found = json.loads(path.read_text())
+        found = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

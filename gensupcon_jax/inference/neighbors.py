@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import quiet_tensorflow
-from gensupcon_jax.inference.command_flags import add_encoder, add_output, check_source, checked_output
+from gensupcon_jax.inference.command_flags import add_encoder, add_output, check_source, checked_output_if_given
 from gensupcon_jax.paths import LocalPath, Path, as_path
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def main(arguments: list[str], program: str) -> None:
     quiet_tensorflow()
     options = build_parser(program).parse(arguments)
     check_source(options.source)
-    output = options.output and checked_output(options.output, (".html",), overwrite=options.overwrite)
+    output = checked_output_if_given(options, ".html")
     if not as_path(options.searched).exists():
         raise UserError(
             f"--in is {options.searched}, which does not exist; allowed: a folder, or an .npz of gensupcon embed"

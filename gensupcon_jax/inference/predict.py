@@ -4,7 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from gensupcon_jax import command_line
 from gensupcon_jax.extras import quiet_tensorflow
-from gensupcon_jax.inference.command_flags import add_encoder, add_images, add_output, check_source, checked_output
+from gensupcon_jax.inference.command_flags import (
+    add_encoder,
+    add_images,
+    add_output,
+    check_source,
+    checked_output_if_given,
+)
 
 if TYPE_CHECKING:
     from gensupcon_jax.inference.encoder import Predictions
@@ -15,7 +21,7 @@ def main(arguments: list[str], program: str) -> None:
     quiet_tensorflow()
     options = build_parser(program).parse(arguments)
     check_source(options.source)
-    output = options.output and checked_output(options.output, (".csv",), overwrite=options.overwrite)
+    output = checked_output_if_given(options, ".csv")
     # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.inference import command_pass
     from gensupcon_jax.inference.embed_files import write_rows
@@ -39,7 +45,7 @@ def main(arguments: list[str], program: str) -> None:
         command_pass.finish_parts(output)
     else:
         print(aligned([header, *rows], left=range(0, len(header), 1)))
-    command_pass.list_damaged(found, output or None)
+    command_pass.list_damaged(found, output)
     if output:
         print(f"{len(rows):,} images, classes by the {predictions.predictor}: {output}")
     _print_scores(folders, predictions)

@@ -195,7 +195,7 @@ def test_features_of_another_step_are_refused(trained, photos, features_file, ca
         (["embed", "RUN", "PHOTOS", "--output", "x.npz", "--bach_size", "2"], ("did you mean --batch_size?",)),
         (
             ["embed", "RUN", "PHOTOS", "--output", "x.npz", "--image_size", "32"],
-            ("a workdir, which says its own image_size",),
+            ("says its own image_size",),
         ),
         (
             ["embed", "RUN", "PHOTOS", "--output", "x.npz", "--mean", "gray"],
@@ -203,6 +203,7 @@ def test_features_of_another_step_are_refused(trained, photos, features_file, ca
         ),
         (["predict", "RUN", "PHOTOS", "--output", "x.npz"], ("allowed: a file that ends with .csv",)),
         (["predict", "RUN", "EMPTY"], ("contains no images",)),
+        (["predict", "RUN", "PHOTOS", "--output="], ("--output is ''", "ends with .csv")),
         (["neighbors", "RUN", "QUERY"], ("--in",)),
         (["neighbors", "RUN", "PHOTOS/0/broken.png", "--in", "PHOTOS"], ("the query", "broken.png cannot be decoded")),
         (["neighbors", "RUN", "PHOTOS/1/cut.jpg", "--in", "PHOTOS"], ("the query", "cut.jpg cannot be decoded")),

@@ -101,6 +101,7 @@ def test_another_data_set_with_other_sizes_channels_and_classes(on_digits, tmp_p
         (["RUN", "--output", "x.txt"], ("ends with .json",)),
         (["RUN", "--output", "old.json"], ("exists and is kept", "--overwrite")),
         (["ARRAYS"], ("was trained on arrays from Python", "--dataset.name")),
+        (["HUB"], ("--dataset.name is missing, and HUB is not a run",)),
         (["FILE.safetensors"], ("--dataset.name is missing", "is not a run")),
     ],
 )
@@ -110,6 +111,8 @@ def test_every_mistake_is_one_line(on_digits, trained, tmp_path, monkeypatch, ca
     (tmp_path / "ARRAYS").symlink_to(trained)
     (tmp_path / "FILE.safetensors").touch()
     (tmp_path / "old.json").touch()
+    (tmp_path / "HUB").mkdir()
+    (tmp_path / "HUB" / "config.json").write_text('{"architecture": "resnet50"}')
     status, printed, said = told(capfd, "evaluate", *arguments)
     assert (status, printed) == (1, "")
     assert said.startswith("error: ") and said.count("\n") == 1, said
