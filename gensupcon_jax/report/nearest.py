@@ -143,7 +143,7 @@ def _principal_directions(rows: Float[np.ndarray, "row dim"]) -> Float[np.ndarra
     sample = rows[_draw(len(rows), 4000)]
     if len(sample) <= _CANDIDATE_DIMENSIONS:
         return None
-    _, _, directions = randomized_svd(sample, _CANDIDATE_DIMENSIONS, n_iter=1, random_state=0)
+    _, _, directions = randomized_svd(sample, _CANDIDATE_DIMENSIONS, n_iter=1, random_state=0)  # pyright: ignore[reportArgumentType]
     return np.ascontiguousarray(directions.T.astype(np.float32))
 
 

@@ -101,7 +101,7 @@ def _blocks(classes: Integer[np.ndarray, " anchor"], names: Sequence[str]) -> li
             "start": round(float(start * places), 2),
             "size": round(float((end - start) * places), 2),
             # A name needs about 1/24 of the side; names of smaller blocks would overlap.
-            "name": short(names[index], 12) if len(present) <= NAMED_CLASSES and (end - start) * places > 4 else "",
+            "name": short(str(names[int(index)]), 12) if len(present) <= NAMED_CLASSES and (end - start) * places > 4 else "",
         }
         for index, start, end in zip(present, starts.tolist(), ends.tolist(), strict=True)
     ]
@@ -114,7 +114,8 @@ def pair_ranges(
     off_diagonal = ~np.eye(len(label_similarity), dtype=bool)
     labels, latents = label_similarity[off_diagonal], latent_similarity[off_diagonal]
     tenths = np.clip((labels * 10).round().astype(int), 0, 10)
-    return [
-        (int(tenth) / 10, *(float(point) for point in np.percentile(latents[tenths == tenth], (10, 50, 90))))
-        for tenth in np.unique(tenths)
-    ]
+    ranges = []
+    for tenth in np.unique(tenths):
+        low, middle, high = np.percentile(latents[tenths == tenth], (10, 50, 90)).tolist()
+        ranges.append((int(tenth) / 10, low, middle, high))
+    return ranges

@@ -21,10 +21,12 @@ from gensupcon_jax.run.field_names import hint
 from gensupcon_jax.similarities import LABEL_SIMILARITIES
 from gensupcon_jax.text import flatten
 
+_FROM_A_FILE: dict[str, Any] = {MATRIX: None}
+
 # The tables that a field may take its names from, see `rules.Named`; they are read when a config is checked.
 TABLES: Mapping[str, Iterable[str]] = {
     "encoders": ENCODERS,
-    "label similarities": collections.ChainMap(LABEL_SIMILARITIES, {MATRIX: None}),
+    "label similarities": collections.ChainMap(_FROM_A_FILE, LABEL_SIMILARITIES),
     "measures": MEASURES,
     "optimizers": OPTIMIZERS,
     "sources": SOURCES,
