@@ -101,7 +101,9 @@ def _blocks(classes: Integer[np.ndarray, " anchor"], names: Sequence[str]) -> li
             "start": round(float(start * places), 2),
             "size": round(float((end - start) * places), 2),
             # A name needs about 1/24 of the side; names of smaller blocks would overlap.
-            "name": short(str(names[int(index)]), 12) if len(present) <= NAMED_CLASSES and (end - start) * places > 4 else "",
+            "name": short(str(names[int(index)]), 12)
+            if len(present) <= NAMED_CLASSES and (end - start) * places > 4
+            else "",
         }
         for index, start, end in zip(present, starts.tolist(), ends.tolist(), strict=True)
     ]
