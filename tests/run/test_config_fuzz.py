@@ -15,6 +15,7 @@ from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import assemble, config_check
 from gensupcon_jax.run.config_check import check_combinations, check_config
+from gensupcon_jax.similarities import LABEL_SIMILARITIES
 from gensupcon_jax.text import flatten
 from gensupcon_jax.weights import initial, teachers
 from tests.tiny import tiny_config, tiny_dataset
@@ -36,6 +37,7 @@ MORE = {
 QUICK = {
     "model.name": ["resnet_small", "resnet18"],
     "augment.num_views": [1, 2, 3],
+    "loss.label_similarity": list(LABEL_SIMILARITIES),  # a matrix needs a file
     "augment.rand_num_operations": [0, 1],
 }
 
