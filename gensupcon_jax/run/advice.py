@@ -11,6 +11,7 @@ from gensupcon_jax import verdicts
 
 _FEW = 0.5
 _UNIFORM_ENTROPY = 0.97
+_FLOOR_SHARE = 0.15  # of the attraction; labels smoothed by 0.1 have 19 %
 _ONE_HOT_ENTROPY = 0.01
 _ABOVE_CHANCE = 1.05  # a classifier whose loss is this much above that of equal probabilities overshoots
 
@@ -165,6 +166,19 @@ def _uniform_teacher(facts: RunFacts, numbers: Mapping[str, float]) -> Finding |
     )
 
 
+def _floor_of_teacher(facts: RunFacts, numbers: Mapping[str, float]) -> Finding | None:
+    share = numbers["unrelated_attraction"]
+    if not facts.has_teacher or not share > _FLOOR_SHARE:
+        return None
+    return Finding(
+        f"teacher attracts other classes: {share:.0%} of the attraction by its predictions belongs to images without a class in "
+        "common, as a floor of probability under all classes gives (19% for labels smoothed by 0.1)",
+        "Train the teacher without label smoothing, or lower teacher.temperature",
+        "teacher.temperature",
+        LOWER,
+    )
+
+
 def _one_hot_teacher(facts: RunFacts, numbers: Mapping[str, float]) -> Finding | None:
     if not facts.has_teacher or not numbers["teacher_entropy"] < _ONE_HOT_ENTROPY:
         return None
@@ -270,4 +284,4 @@ def _relative_update(facts: RunFacts, numbers: Mapping[str, float]) -> float:
 
 
 _AT_ONCE = (_not_finite, _few_similar_contrasts, _uniform_teacher, _one_hot_teacher)
-_WHEN_SETTLED = (_loss_at_chance, _collapsed, _small_learning_rate, _large_learning_rate)
+_WHEN_SETTLED = (_floor_of_teacher, _loss_at_chance, _collapsed, _small_learning_rate, _large_learning_rate)

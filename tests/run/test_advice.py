@@ -216,6 +216,16 @@ def test_one_class_in_a_hundred_is_learned_although_the_loss_hardly_falls():
     assert names(said_by(advisor(**facts), at_chance)) == ["loss at chance level"]
 
 
+def test_a_teacher_that_attracts_images_of_other_classes():
+    (sentence,) = said_by(advisor(has_teacher=True), teacher_entropy=0.5, unrelated_attraction=0.19)
+    assert sentence.startswith(
+        "teacher attracts other classes: 19% of the attraction by its predictions belongs to images without"
+    )
+    assert "Train the teacher without label smoothing" in sentence
+    assert said_by(advisor(has_teacher=True), teacher_entropy=0.5, unrelated_attraction=0.05) == []
+    assert said_by(advisor(has_teacher=False), unrelated_attraction=0.5) == []
+
+
 # ---- similar contrasts
 
 
