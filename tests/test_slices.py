@@ -178,6 +178,24 @@ def test_the_package_declares_what_brings_tensorflow_in_the_extra_alone():
     assert not brings_tensorflow & core
 
 
+def test_every_extra_that_a_message_or_a_page_names_is_declared():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    texts = [path.read_text() for place in ("gensupcon_jax", "docs", "launch") for path in files_of(ROOT / place)]
+    named = re.findall(
+        r"(?:gensupcon_jax|pip install \"\.)\[([\w,]+)\]", "\n".join([*texts, (ROOT / "README.md").read_text()])
+    )
+    named += re.findall(r"extra `(\w+)`", "\n".join(texts))
+    table = (ROOT / "docs/install.md").read_text().split("| extra |")[1].split("\n\n")[0]
+    listed = re.findall(r"`(\w+)`", "".join(row.split("|")[1] for row in table.splitlines()[2:]))
+    assert {extra for names in named for extra in names.split(",")} >= {"tensorflow", "onnx", "parquet", "plan", "gcs"}
+    assert {extra for names in named for extra in names.split(",")} <= set(declared)
+    assert set(listed) == set(declared) - {"gpu"}  # another name of cuda12
+
+
+def files_of(folder):
+    return [path for path in folder.rglob("*") if path.suffix in (".py", ".md", ".sh", ".ipynb")]
+
+
 def test_requirements_txt_is_all_of_it_and_is_written_from_pyproject():
     written = subprocess.run(
         [sys.executable, ".ci/requirements.py"], cwd=ROOT, capture_output=True, text=True, check=True

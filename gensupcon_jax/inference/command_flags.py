@@ -44,10 +44,11 @@ def _add_given(parser: command_line.Parser) -> None:
     group.add_argument(
         "--image_size", metavar="N", type=command_line.whole_number(1), help="height and width of its images, in pixels"
     )
-    for name, what in (("mean", "mean"), ("std", "standard deviation")):
-        group.add_argument(
-            f"--{name}", metavar="NUMBERS", type=_numbers, help=f"{what} of each channel, 0..1: 0.485,0.456,0.406"
-        )
+    for name, what in (
+        ("mean", "mean of each channel, 0..1: 0.485,0.456,0.406"),
+        ("std", "standard deviation, likewise: 0.229,0.224,0.225"),
+    ):
+        group.add_argument(f"--{name}", metavar="NUMBERS", type=_numbers, help=what)
     group.add_argument(
         "--center_share",
         metavar="SHARE",
