@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.drawing import BLUE, EDGE, INK, MUTED, ORANGE, new_figure, picture_style
 from gensupcon_jax.data.datasets import digits
 from gensupcon_jax.data.splits import Split
 from gensupcon_jax.losses import dense_contrastive_loss, label_similarity, latent_similarity
 from gensupcon_jax.models import ENCODER_FIELDS, build_model
-from gensupcon_jax.report.drawing import BLUE, EDGE, INK, MUTED, ORANGE, new_figure, picture_style
 from gensupcon_jax.report.similarity import class_order, similarity_correlation
 from gensupcon_jax.store.saved_runs import SavedRun, read_run
 from gensupcon_jax.views.augment import normalize

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,13 +27,6 @@ from jaxtyping import install_import_hook  # noqa: E402  (after the environment 
 install_import_hook("gensupcon_jax", "beartype.beartype")
 
 from tests.browser import browser  # noqa: E402, F401  (a fixture)
-
-
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch):
-    """Reports with fewer pixels, in less time."""
-    if "gensupcon_jax.report.drawing" in sys.modules:
-        monkeypatch.setattr("gensupcon_jax.report.drawing.PICTURE_DPI", 60)
 
 
 @pytest.fixture(autouse=True, scope="module")

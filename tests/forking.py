@@ -8,7 +8,7 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["gensupcon_jax.main", "gensupcon_jax.run.train", "clu.metric_writers", "matplotlib.pyplot", "tests.running"]
+    ["gensupcon_jax.main", "gensupcon_jax.run.train", "clu.metric_writers", "tests.running"]
 )
 
 

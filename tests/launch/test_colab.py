@@ -101,7 +101,7 @@ def test_the_packages_that_are_named_are_those_that_the_install_may_replace(note
     needed = {re.split(r"[^A-Za-z0-9_-]", name)[0].lower() for name in asked} | {"jaxlib", "numpy"}  # of jax
     named = re.findall(r"[a-z][a-z-]+", text.split("needed: ")[1].split(", whose")[0].replace(" and ", ", ").lower())
     assert set(named) <= needed
-    assert {"jax", "flax", "optax", "numpy", "scikit-learn", "matplotlib", "pillow", "tensorflow"} <= set(named)
+    assert {"jax", "flax", "optax", "numpy", "scikit-learn", "pillow", "tensorflow"} <= set(named)
 
 
 def test_it_ends_with_a_download_where_there_is_colab(notebook, monkeypatch):
