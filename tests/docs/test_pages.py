@@ -11,7 +11,7 @@ import yaml
 
 import gensupcon_jax
 from docs import ledger
-from gensupcon_jax import losses
+from gensupcon_jax import __main__, losses
 from gensupcon_jax.configs import fields
 from gensupcon_jax.data import datasets
 from gensupcon_jax.evaluation import measures
@@ -72,6 +72,15 @@ def test_make_targets_that_are_named_exist():
     named = {(path.name, target) for path in PAGES for target in re.findall(r"`make ([a-z][a-z-]+)`", path.read_text())}
     assert len(named) >= 8
     assert sorted(name for name in named if name[1] not in MAKE_TARGETS) == []
+
+
+def test_the_commands_on_the_page_are_those_that_help_prints(capsys):
+    __main__.main(["--help"])
+    printed = capsys.readouterr().out
+    assert (
+        "".join(f"    {line}".rstrip() + "\n" for line in printed.splitlines())
+        in (ROOT / "docs/install.md").read_text()
+    )
 
 
 def test_every_public_name_stands_in_the_api_reference():
