@@ -90,7 +90,7 @@ def main() -> None:
     best = {name: max(found["images_per_second"] for found in rows) for name, rows in rounds.items()}
     cpu = {name: min(found["cpu_milliseconds"] for found in rows) for name, rows in rounds.items()}
     ratios = {name: best["embed"] / rate for name, rate in best.items() if name != "embed"}
-    print(json.dumps({"images_per_second": best, "cpu_milliseconds_an_image": cpu, "embed_against": ratios}, indent=2))
+    print(json.dumps({"images_per_second": best, "cpu_milliseconds_per_image": cpu, "embed_against": ratios}, indent=2))
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def report(rounds: dict[str, list[dict[str, float]]], threads: int) -> dict:
     two, one, alone = cpu["2 crops"], cpu["1 crop"], cpu["decoding alone"]
     return {
         "images_per_second": best,
-        "cpu_milliseconds_an_image": cpu,
+        "cpu_milliseconds_per_image": cpu,
         "rate_of_decoding_alone": best["2 crops"] / best["decoding alone"],
         "images_per_second_a_core": best["2 crops"] / threads,
         "share_of_the_second_crop": (two - one) / two,

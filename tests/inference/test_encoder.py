@@ -74,7 +74,7 @@ def test_each_saved_step_is_read(trained):
 
 def test_a_step_that_is_not_saved_is_an_error_that_lists_those_that_are(trained):
     with pytest.raises(
-        UserError, match=r"has no checkpoint of step 4; allowed: .* saved steps 3 \(best\), 6|3, 6 \(best\)"
+        UserError, match=r"has no checkpoint of step 4; allowed: .* saved steps (3 \(best\), 6|3, 6 \(best\))$"
     ):
         Encoder.load(trained, step=4)
     with pytest.raises(UserError, match="step is 'newest'; allowed: last, best"):
