@@ -14,8 +14,10 @@ import nbformat
 import numpy as np
 import pytest
 
+import gensupcon_jax
 from docs.notebook import NOTEBOOK, execute, executed_cells, sources_fingerprint, stored_fingerprint
 from tests import ROOT
+from tests.encoded import write_folder
 
 
 def cells(notebook, *tags):
@@ -132,3 +134,19 @@ def test_the_digits_part_runs(notebook, tmp_path, monkeypatch):
         assert saved["embeddings"].shape == (540, 64) and saved["embeddings"].std() > 0
         assert saved["names"][-1] == "test image 539"
     assert "540 images, 64 numbers each: embeddings.npz" in printed(notebook)
+
+
+@pytest.mark.slow
+def test_the_part_on_your_own_images_chooses_as_the_command_does(notebook, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path, splits={"pets": 6})
+    (cell,) = cells(notebook, "own")
+    shown = []
+    names = {"show_curves": shown.append, "show_neighbors": lambda *arguments: shown.append(arguments)}
+    run_cell(cell, gsc=gensupcon_jax, RUNS="runs", STEPS=2, **names)
+    said = capfd.readouterr()
+    assert "chosen for folder:pets on " in said.err
+    assert "test accuracy on 5 images of folder:pets" in said.out
+    folder, (encoder, images, folders) = shown
+    assert (folder, encoder.source, encoder.image_shape) == ("runs/own", "runs/own", (32, 32, 3))
+    assert (len(images), images[0], folders[0]) == (24, "pets/ash/000.jpg", "ash")

@@ -418,6 +418,12 @@ def test_the_report_is_written_atomically(tmp_path, monkeypatch):
     assert [child.name for child in path.parent.iterdir()] == ["report.html"]
 
 
+def test_a_page_of_many_large_images_is_below_5_megabytes():
+    data = example(classes=50, test=1500, size=64, channels=3, images=12)
+    size = len(render_report(data).encode())
+    assert 500_000 < size < 5_000_000, size
+
+
 def test_same_data_gives_the_same_page():
     data = part(example(), "scatter", "curves")
     assert render_report(data) == render_report(data)
