@@ -22,7 +22,7 @@ MEANINGS = {
     "train/teacher_entropy": ("entropy of the teacher", "nats; 0: one class each, ln(classes): uninformative"),
     "train/unrelated_attraction": (
         "attraction without a common class",
-        "share of the teacher's attraction; from a floor of probability under all classes",
+        "share of the teacher's attraction; high where the teacher gives all classes some probability",
     ),
     "train/classifier_accuracy": ("accuracy of the classifier", "share of the training images of the last batch"),
     "train/gradient_norm": ("gradient norm", ""),
