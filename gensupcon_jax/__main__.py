@@ -35,13 +35,14 @@ COMMANDS = {name: command_line.Command(_lazy(module), help) for name, (module, h
 def main(arguments: list[str] | None = None, program: str = "gensupcon") -> None:
     """Run the command of the arguments (None: sys.argv); each error is printed in one line, with status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    command_line.print_any_text()
     description = "Generalized supervised contrastive learning in JAX."
     try:
         try:
             command_line.run_named(COMMANDS, arguments, program, description, version=__version__)
         finally:
             sys.stdout.flush()  # a pipe that is closed is noticed here at the latest
-    except (UserError, KeyboardInterrupt, BrokenPipeError) as error:
+    except (UserError, KeyboardInterrupt, OSError) as error:
         command_line.end(error)
 
 

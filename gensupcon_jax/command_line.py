@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import io
 import math
 import os
 import sys
@@ -237,11 +238,34 @@ def _overview(commands: dict[str, Command], program: str, description: str) -> s
     )
 
 
-def end(error: UserError | KeyboardInterrupt | BrokenPipeError) -> NoReturn:
-    """End the process with one line per error, status 1, without a traceback; in silence where nobody reads (`| head`)."""
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again when it ends
-        sys.exit(_SIGPIPE_STATUS)
+def print_any_text() -> None:
+    """Let standard output and error take any file name: a letter that their encoding lacks is printed as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def end(error: UserError | KeyboardInterrupt | OSError) -> NoReturn:
+    """End the process with one line per error, status 1, without a traceback; in silence where nobody reads (`| head`).
+
+    An OSError is one line too where the system gives a reason, such as a disk that is full; another one is raised again.
+    """
+    if isinstance(error, OSError):
+        if error.errno is None:
+            raise error
+        _drop_output()
+        if isinstance(error, BrokenPipeError):
+            sys.exit(_SIGPIPE_STATUS)
+        where = "standard output" if error.filename is None else os.fsdecode(error.filename)
+        sys.exit(f"error: {where}: {error.strerror}")
     if isinstance(error, KeyboardInterrupt):
         sys.exit("\ninterrupted")
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+
+
+def _drop_output() -> None:
+    """Send what standard output cannot take to nowhere, else Python complains again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

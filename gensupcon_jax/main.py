@@ -103,10 +103,11 @@ def build_parser(program: str) -> command_line.Parser:
 
 def run() -> None:
     """Entry point of `python -m gensupcon_jax.main`: an error is printed in one line, status 1."""
+    command_line.print_any_text()
     try:
         main(sys.argv[1:])
         sys.stdout.flush()
-    except (UserError, KeyboardInterrupt, BrokenPipeError) as error:
+    except (UserError, KeyboardInterrupt, OSError) as error:
         command_line.end(error)
 
 

@@ -14,9 +14,21 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def visible(text: Any) -> str:
+    r"""The text with control characters, line breaks and bytes that are not UTF-8 as escapes: "a\nb" is a, \n, b."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in str(text)
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """1, "image" -> "1 image"; 1200, "image" -> "1,200 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def listed(names: Iterable[Any], most: int = 5) -> str:
     """The first few names: "a, b, c, and 4 more"."""
-    names = [str(name) for name in names]
+    names = [visible(name) for name in names]
     more = f", and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -30,6 +42,7 @@ def common_start(texts: Collection[str]) -> str:
 
 def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
     """A table as text, its columns two spaces apart: those in `left` are aligned left, the others right."""
+    rows = [[visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -1,6 +1,6 @@
 """Reasons, lists, tables and dotted names, as messages and files show them."""
 
-from gensupcon_jax.text import aligned, common_start, flatten, listed, one_line, reason
+from gensupcon_jax.text import aligned, common_start, counted, flatten, listed, one_line, reason, visible
 
 
 def test_a_reason_is_the_message_of_the_system_else_the_first_line_else_the_type():
@@ -29,6 +29,17 @@ def test_a_table_has_text_aligned_left_and_numbers_aligned_right():
     assert aligned(rows) == "split  images  formats\ntest    1,234      PNG"
     assert aligned(rows, (0, 2)) == "split  images  formats\ntest    1,234  PNG"
     assert aligned([["a", ""], ["b", ""]]) == "a\nb"
+
+
+def test_line_breaks_control_characters_and_broken_bytes_are_escapes():
+    assert visible("a\nb\t\x1b[31m \udcff") == r"a\nb\t\x1b[31m \udcff"
+    assert visible("日本 é, 2.png") == "日本 é, 2.png"
+    assert listed(["a\nb", 2]) == r"a\nb, 2"
+    assert aligned([["a\nb", "1"], ["c", "22"]]) == "a\\nb   1\nc     22"
+
+
+def test_things_are_counted_in_words():
+    assert [counted(number, "image") for number in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
 
 
 def test_nested_fields_have_dotted_names():

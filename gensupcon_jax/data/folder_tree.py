@@ -42,9 +42,17 @@ def entries(folder: epath.Path) -> tuple[list[Entry], int]:
         ]
     else:
         with os.scandir(folder) as scanned:
-            found = [Entry(each.name, each.path, each.is_dir()) for each in scanned]
+            found = [Entry(each.name, each.path, _is_folder(each)) for each in scanned]
     visible = [entry for entry in found if not is_hidden(entry.name)]
     return sorted(visible), len(found) - len(visible)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder; a link that leads to itself is a file, which cannot be read."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_hidden(name: str) -> bool:

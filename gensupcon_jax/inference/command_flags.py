@@ -8,9 +8,10 @@ from typing import Any
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, as_path, is_remote
+from gensupcon_jax.text import reason
 
 PART_LIMIT = 10_000
-SOURCES = "a workdir of `gensupcon train`, a file of weights (.safetensors, .pth), or what `gensupcon export` wrote"
+SOURCES = "a workdir of `gensupcon train`, a file of weights (.safetensors, .pth), or an exported .stablehlo file"
 
 
 def add_encoder(parser: command_line.Parser) -> None:
@@ -130,9 +131,25 @@ def checked_output(text: str, suffixes: Sequence[str], *, overwrite: bool) -> Pa
         raise UserError(
             f"--output is {text}, which exists and is kept; choose another file, or replace it with --overwrite"
         )
+    beside = names_file(path)
+    if path.suffix == ".npy" and beside.exists() and not overwrite:
+        raise UserError(
+            f"--output is {text}, whose names belong into {beside}, which exists and is kept; choose another file, or replace "
+            "both with --overwrite"
+        )
     if not is_remote(path):
         folder = next(folder for folder in (path.parent, *path.parent.parents) if folder.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise UserError(f"--output is {text}, but {folder} cannot be written; choose another file")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--output is {text}, but the folder {path.parent} cannot be made ({reason(error)}); choose another file"
+            ) from error
     return path
+
+
+def names_file(path: Path) -> Path:
+    """The file with the names of the images of an .npy: photos.npy -> photos.names.csv."""
+    return path.with_name(f"{path.stem}.names.csv")

@@ -11,7 +11,7 @@ from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.inference.command_flags import given_of
 from gensupcon_jax.inference.images import ImageFiles, find_images
 from gensupcon_jax.paths import LocalPath, Path, is_remote, write_whole
-from gensupcon_jax.text import listed, reason
+from gensupcon_jax.text import counted, listed, reason, visible
 
 if TYPE_CHECKING:  # jax, after the arguments and the images have been found right
     from gensupcon_jax.inference.embed_pass import Encoded
@@ -64,23 +64,26 @@ def check_damaged(found: ImageFiles, *, strict: bool) -> None:
     if strict and found.damaged:
         names = listed([f"{name} ({why})" for name, why in found.damaged], _DAMAGED_SHOWN)
         raise UserError(
-            f"{len(found.damaged)} images cannot be decoded: {names}; repair or remove them, or leave --strict out"
+            f"{counted(len(found.damaged), 'image')} cannot be decoded: {names}; repair or remove what is damaged, or leave "
+            "--strict out"
         )
 
 
 def list_damaged(found: ImageFiles, output: Path | None) -> None:
     """Say which images cannot be decoded, and list all of them in a file beside the output."""
     beside = None if output is None else output.with_name(f"{output.name}.damaged.txt")
-    lines = [f"{name}: {why}" for name, why in found.damaged]
+    lines = [visible(f"{name}: {why}") for name, why in found.damaged]
     for line in lines[:_DAMAGED_SHOWN]:
         tell(f"cannot be decoded: {line}")
     if beside is not None and lines:
-        write_whole(beside, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
+        write_whole(beside, "".join(f"{line}\n" for line in lines).encode())
     elif beside is not None:
         beside.unlink(missing_ok=True)  # of an earlier output of this name
     if lines:
-        left_out = "1 image was" if len(lines) == 1 else f"{len(lines)} images were"
-        tell(f"{left_out} left out" + (f"; see {beside}" if beside else ""))
+        tell(
+            f"{counted(len(lines), 'image')} {'was' if len(lines) == 1 else 'were'} left out"
+            + (f"; see {beside}" if beside else "")
+        )
 
 
 def finish_parts(output: Path) -> None:

@@ -5,8 +5,16 @@ from typing import TYPE_CHECKING
 
 from gensupcon_jax import command_line
 from gensupcon_jax.extras import quiet_tensorflow
-from gensupcon_jax.inference.command_flags import add_encoder, add_images, add_output, check_source, checked_output
+from gensupcon_jax.inference.command_flags import (
+    add_encoder,
+    add_images,
+    add_output,
+    check_source,
+    checked_output,
+    names_file,
+)
 from gensupcon_jax.paths import LocalPath, Path
+from gensupcon_jax.text import counted
 
 if TYPE_CHECKING:
     from gensupcon_jax.inference.embed_files import FeatureTable
@@ -31,6 +39,8 @@ def main(arguments: list[str], program: str) -> None:
     found = command_pass.images_of(options.images)
     command_pass.check_damaged(found, strict=options.strict)
     encoder = command_pass.load_encoder(options)
+    if options.predict:
+        encoder.check_predicts()
     encoded = command_pass.encoded(encoder, found, options, output)
     table = feature_table(encoder, found, encoded, options)
     try:
@@ -60,7 +70,7 @@ def feature_table(encoder: "Encoder", found: "ImageFiles", encoded: "Encoded", o
     """The content of the file."""
     from gensupcon_jax.inference.embed_files import About, FeatureTable
 
-    folder = options.images[0] if LocalPath(options.images[0]).is_dir() else "."
+    folder = options.images[0] if LocalPath(options.images[0]).expanduser().is_dir() else "."
     table = FeatureTable(
         names=[found.names[row] for row in encoded.rows],
         features=encoded.features,
@@ -78,8 +88,6 @@ def feature_table(encoder: "Encoder", found: "ImageFiles", encoded: "Encoded", o
 
 
 def _summary(output: Path, table: "FeatureTable") -> str:
-    from gensupcon_jax.inference.embed_files import names_file
-
     num_images, num_features = table.features.shape
     names = f"; their names: {names_file(output)}" if output.suffix == ".npy" else ""
-    return f"{num_images:,} images, {num_features:,} features each: {output}{names}"
+    return f"{counted(num_images, 'image')}, {counted(num_features, 'feature')} each: {output}{names}"

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.paths import LocalPath, Path, failures, is_remote, whole_file
+from gensupcon_jax.inference.command_flags import names_file
+from gensupcon_jax.paths import LocalPath, Path, failures, whole_file
 from gensupcon_jax.text import one_line
 
 
@@ -46,11 +47,6 @@ def write_features(path: Path, table: FeatureTable) -> None:
         write_rows(names_file(path), table.columns(), zip(*table.columns().values(), strict=True))
     with whole_file(path) as unfinished:
         _WRITERS[path.suffix](unfinished, table)
-
-
-def names_file(path: Path) -> Path:
-    """The file with the names of the images of an .npy: photos.npy -> photos.names.csv."""
-    return path.with_name(f"{path.stem}.names.csv")
 
 
 def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -120,16 +116,24 @@ def check_format(suffix: str) -> None:
 
 def read_features(path: Path) -> FeatureTable:
     """The features in an .npz of `gensupcon embed`; UserError where it is not one."""
+    allowed = "allowed: an .npz that gensupcon embed has written"
     try:
-        opened: Any = io.BytesIO(path.read_bytes()) if is_remote(path) else path
+        opened = io.BytesIO(path.read_bytes())
+        if not zipfile.is_zipfile(opened):
+            raise UserError(f"{path} cannot be read (it is damaged, or no .npz); {allowed}")
         with np.load(opened, allow_pickle=False) as file:
             about = About(*(str(file[name]) for name in About._fields))
-            return FeatureTable(file["name"].astype(str).tolist(), file["features"].astype(np.float32), about)
+            names, features = file["name"], file["features"]
     except KeyError as error:
-        raise UserError(
-            f"{path} has no array {one_line(error.args[0]).split()[0]}; allowed: an .npz that gensupcon embed has written"
-        ) from error
+        raise UserError(f"{path} has no array {one_line(error.args[0]).split()[0]}; {allowed}") from error
     except (*failures(), ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)}); {allowed}") from error
+    if names.ndim != 1 or features.ndim != 2 or len(names) != len(features) or not features.size:
         raise UserError(
-            f"{path} cannot be read ({one_line(error)}); allowed: an .npz that gensupcon embed has written"
-        ) from error
+            f"{path} has names of shape {list(names.shape)} and features of shape {list(features.shape)}, instead of [image] "
+            f"and [image, feature]; {allowed}"
+        )
+    if features.dtype != np.float32 or not np.isfinite(features).all():
+        found = f"are {features.dtype}" if features.dtype != np.float32 else "are not all finite"
+        raise UserError(f"the features in {path} {found}; {allowed}, with finite float32 features")
+    return FeatureTable(names.astype(str).tolist(), features, about)

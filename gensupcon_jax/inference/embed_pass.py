@@ -45,7 +45,8 @@ def encode(encoder: Encoder, found: ImageFiles, *, batch_size: int, parts: Outpu
         found.damaged.extend(zip(arrays["damaged"].tolist(), arrays["reasons"].tolist(), strict=True))
     joined = {name: _joined([arrays[name] for arrays in in_order if name in arrays]) for name in _OUTPUTS}
     if not len(joined["rows"]):
-        raise UserError(f"none of the {len(found.damaged)} images can be decoded: {damage_listed(found.damaged)}")
+        which = "the only image cannot" if len(found.damaged) == 1 else f"none of the {len(found.damaged):,} images can"
+        raise UserError(f"{which} be decoded: {damage_listed(found.damaged)}")
     return Encoded(joined["rows"], joined["features"], joined["logits"] if len(joined["logits"]) else None)
 
 

@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,6 @@ from gensupcon_jax.inference.settings import checked
 from gensupcon_jax.inference.sources import Source, read_source
 from gensupcon_jax.method.objectives import Prediction
 from gensupcon_jax.paths import Path
-from gensupcon_jax.text import listed
 from gensupcon_jax.views.augment import resize
 
 Images = Any  # an array [image, height, width, channel], arrays, PIL images, paths, a folder, or ImageFiles
@@ -151,7 +151,7 @@ class Encoder:
     ) -> Float[np.ndarray, "image feature"]:
         """Features of images, one row per image, in order.
 
-        images: an array [image, height, width, channel], uint8 or float in 0..1; a list of arrays, PIL images or paths; the path
+        images: an array [image, height, width, channel], uint8 or float in 0..1; a list of arrays, PIL images and paths; the path
         of a folder, whose images come in the order of `find_images(folder).names`; or what `find_images` returns.
         Images of any sizes are cropped and resized as by `preprocess`.  Gray images are repeated for an encoder of color images;
         color images become gray for one of gray images, and a sentence on standard error says so.
@@ -172,7 +172,15 @@ class Encoder:
         self, features: Float[np.ndarray, "image feature"], logits: Float[np.ndarray, "image class"] | None = None
     ) -> Predictions:
         """The predictions for outputs of this encoder; UserError where it has no classifier, probe or training images."""
+        if features.ndim != 2 or features.shape[1] != self.num_features:
+            raise UserError(
+                f"features have shape {features.shape}; allowed: [image, {self.num_features}], as `embed` returns them"
+            )
         return self._predictor(features, logits)
+
+    def check_predicts(self) -> None:
+        """UserError where it has no classifier, probe or training images, so that `classify` would fail."""
+        _ = self._predictor
 
     def outputs(self, found: ImageFiles, *, batch_size: int = 64) -> Iterator[Outputs]:
         """Features and logits of image files, a batch at a time, in order.
@@ -232,36 +240,53 @@ class Encoder:
         return place(dict(self._source.variables), everywhere), jax.jit(apply_fn, out_shardings=everywhere)
 
     def _all(self, images: Images, batch_size: int, progress: bool) -> Outputs:
-        split = self._split_of(images)
+        split, names = self._split_of(images)
         parts = self._batches(split, batch_size, of=split.num_images)
-        bar = tqdm(total=split.num_images, unit=" images", disable=not progress)
         features, logits = [], []
-        with bar:
-            for some_features, some_logits in parts:
-                features.append(some_features)
-                logits.append(some_logits)
-                bar.update(len(some_features))
+        with tqdm(total=split.num_images, unit=" images", disable=not progress) as bar:
+            try:
+                for some_features, some_logits in parts:
+                    features.append(some_features)
+                    logits.append(some_logits)
+                    bar.update(len(some_features))
+            except UserError as error:
+                damaged = self._damaged(split, sum(map(len, features)), batch_size)
+                if not damaged:
+                    raise
+                raise pixels.undecodable([(names[row], why) for row, why in damaged.items()]) from error
         joined = None if logits[0] is None else np.concatenate(logits)
         return Outputs(np.arange(split.num_images), np.concatenate(features), joined)
 
-    def _split_of(self, images: Images) -> AnySplit:
-        """The images as the input pipeline reads them."""
-        paths = isinstance(images, str | os.PathLike) or (
-            isinstance(images, Sequence) and len(images) and all(isinstance(each, str | os.PathLike) for each in images)
-        )
-        found: Any = find_images(images) if paths else images
+    def _damaged(self, split: AnySplit, done: int, batch_size: int) -> dict[int, str]:
+        """Row -> why it cannot be decoded, of the batch after the first `done` images."""
+        if not isinstance(split, EncodedSplit):
+            return {}
+        end = min(done + self._batch_size(batch_size, split.num_images), split.num_images)
+        return damaged_images(split, np.arange(done, end))
+
+    def _split_of(self, images: Images) -> tuple[AnySplit, tuple[str, ...]]:
+        """The images as the input pipeline reads them, and the names of files."""
+        if isinstance(images, Iterator) or (isinstance(images, np.ndarray) and images.dtype.kind in "UO"):
+            images = list(images)
+        if isinstance(images, str | os.PathLike):
+            found: Any = find_images(images)
+        else:
+            found = self._one_kind(images) if isinstance(images, list | tuple) else images
         if not isinstance(found, ImageFiles):
             arrays, num_gray = pixels.prepared_batch(found, self.image_shape, self.center_share)
             _say(pixels.channels_note(num_gray, len(arrays), self.image_shape[2]))
-            return Split(arrays, np.zeros((len(arrays), 1), np.float32))
+            return Split(arrays, np.zeros((len(arrays), 1), np.float32)), ()
         if found.damaged:
-            problems = listed([f"{name} ({problem})" for name, problem in found.damaged])
-            raise UserError(
-                f"{len(found.damaged)} images cannot be decoded: {problems}; repair or remove them, or use "
-                "`outputs(find_images(...))`, which leaves them out"
-            )
+            raise pixels.undecodable(found.damaged)
         _say(self.channels_note(found))
-        return self._seen(found)
+        return self._seen(found), found.names
+
+    def _one_kind(self, images: Sequence[Any]) -> Any:
+        """The files, where all of these are paths; else the images, with those of paths read."""
+        are_paths = [isinstance(each, str | os.PathLike) for each in images]
+        if images and all(are_paths):
+            return find_images(images)
+        return [self.preprocess(each) if is_path else each for each, is_path in zip(images, are_paths, strict=True)]
 
     def _seen(self, found: ImageFiles) -> EncodedSplit:
         """Image files as this encoder takes them."""
@@ -275,9 +300,9 @@ class Encoder:
 
     def _batch_size(self, batch_size: int, num_images: int) -> int:
         """Images per batch: a multiple of the devices, and not much more than there are images."""
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
             raise UserError(f"batch_size is {batch_size!r}; allowed: a whole number >= 1")
-        enough = min(batch_size, 1 << (num_images - 1).bit_length())
+        enough = min(int(batch_size), 1 << (num_images - 1).bit_length())
         return -(-enough // self._mesh.size) * self._mesh.size
 
     def _batches(

@@ -133,13 +133,16 @@ def _settings(encoder: "Encoder", dataset: "Dataset", options: Namespace):
     from gensupcon_jax.evaluation.measures import MEASURES
 
     fields = options.config.evaluate
+    most = max(
+        split.num_images for split in (dataset.train, dataset.validation, dataset.test)
+    )  # the rest would be padding
     return Settings(
         knn={
             "neighbors": tuple(fields.neighbors),
             "temperature": fields.knn_temperature,
             "num_classes": dataset.num_classes,
         },
-        extraction=encoder.extraction(options.batch_size),
+        extraction=encoder.extraction(min(options.batch_size, most)),
         penalties=tuple(fields.probe_penalties),
         measures=tuple(MEASURES),
     )

@@ -68,8 +68,9 @@ def _below(file: str, folder: epath.Path) -> str:
 
 def _existing(path: epath.Path) -> str:
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise UserError(f"{path} {found}; allowed: a folder with images ({', '.join(SUFFIXES)}), or files")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; allowed: one folder alone, or 1 or more files")
+        raise UserError(f"{path} does not exist; allowed: a folder with images ({', '.join(SUFFIXES)}), or files")
     return os.fspath(path)
 
 

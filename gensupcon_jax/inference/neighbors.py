@@ -22,10 +22,10 @@ def main(arguments: list[str], program: str) -> None:
     options = build_parser(program).parse(arguments)
     check_source(options.source)
     output = checked_output_if_given(options, ".html")
-    if not as_path(options.searched).exists():
-        raise UserError(
-            f"--in is {options.searched}, which does not exist; allowed: a folder, or an .npz of gensupcon embed"
-        )
+    searched_path = as_path(options.searched)
+    if not searched_path.is_dir() and not (searched_path.suffix == ".npz" and searched_path.exists()):
+        found = "is a file" if searched_path.exists() else "does not exist"
+        raise UserError(f"--in is {options.searched}, which {found}; allowed: a folder, or an .npz of gensupcon embed")
     # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.inference import command_pass
     from gensupcon_jax.inference.embed_files import FeatureTable
@@ -107,7 +107,7 @@ def _encoded_queries(encoder: "Encoder", queries: "ImageFiles", options: Namespa
 
 def _check_same_encoder(table: "FeatureTable", encoder: "Encoder", options: Namespace) -> None:
     """UserError if the features of --in are of another encoder."""
-    if table.about.fingerprint == encoder.fingerprint:
+    if table.about.fingerprint == encoder.fingerprint and table.features.shape[1] == encoder.num_features:
         return
     here, there = (_described(source, step) for source, step in ((encoder.source, encoder.step), table.about[:2]))
     same = " of that time, which has other weights now" if here == there else ""

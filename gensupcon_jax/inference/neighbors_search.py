@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gensupcon_jax.evaluation.knn import nearest
+from gensupcon_jax.text import visible
 
 
 class Neighbor(NamedTuple):
@@ -59,7 +60,9 @@ def results_text(results: Sequence[QueryResult]) -> str:
 def _table(result: QueryResult) -> str:
     itself = " (its own file is in the set, and left out)" if result.is_in_set else ""
     width = max([len("rank"), len(str(len(result.neighbors)))])
-    lines = [f"{result.path}{itself}", f"{'rank':>{width}}  cosine  file"]
+    lines = [f"{visible(result.path)}{itself}", f"{'rank':>{width}}  cosine  file"]
     for rank, (path, cosine) in enumerate(result.neighbors, start=1):
-        lines.append(f"{rank:>{width}}  {cosine:>6.3f}  {path}")
+        lines.append(f"{rank:>{width}}  {cosine:>6.3f}  {visible(path)}")
+    if not result.neighbors:
+        return f"{lines[0]}: there is no other image"
     return "\n".join(lines)

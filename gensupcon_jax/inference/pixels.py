@@ -9,11 +9,12 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from gensupcon_jax.data.decoding import center_crop, to_gray
-from gensupcon_jax.data.input_pipeline import centered_images
+from gensupcon_jax.data.input_pipeline import centered_images, damaged_images
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
 from gensupcon_jax.inference.images import ImageFiles
+from gensupcon_jax.text import counted, listed, one_line, visible
 
 Number = float | int
 Shape = tuple[int, int, int]
@@ -30,12 +31,22 @@ def channels_note(num_gray: int, num_images: int, num_channels: int) -> str | No
     """A sentence where the images have other channels than the encoder, None where they fit."""
     num_color = num_images - num_gray
     if num_channels == 1 and num_color:
-        return (
-            f"{num_color} of {num_images} images are in color and become gray (luma), as the encoder takes gray images"
-        )
-    if num_channels == 3 and not num_color:
-        return f"all {num_images} images are gray and are repeated in 3 channels, as the encoder takes color images"
+        which = "the image" if num_images == 1 else f"{num_color:,} of {num_images:,} images"
+        verbs = ("is", "becomes") if num_color == 1 else ("are", "become")
+        return f"{which} {verbs[0]} in color and {verbs[1]} gray (luma), as the encoder takes gray images"
+    if num_channels == 3 and num_images and not num_color:
+        which = "the image is gray and is" if num_images == 1 else f"all {num_images:,} images are gray and are"
+        return f"{which} repeated in 3 channels, as the encoder takes color images"
     return None
+
+
+def undecodable(damaged: Sequence[tuple[str, str]]) -> UserError:
+    """The error for image files that cannot be decoded, each with the reason."""
+    problems = listed([f"{name} ({problem})" for name, problem in damaged])
+    return UserError(
+        f"{counted(len(damaged), 'image')} cannot be decoded: {problems}; repair or remove what is damaged, or use "
+        "`outputs(find_images(...))`, which leaves them out"
+    )
 
 
 def read_prepared(
@@ -43,11 +54,14 @@ def read_prepared(
 ) -> UInt8[np.ndarray, "size size channel"]:
     """The only image of `found`; UserError where it cannot be decoded."""
     if found.damaged:
-        name, problem = found.damaged[0]
-        raise UserError(f"{name} cannot be decoded ({problem}); allowed: an intact JPEG, PNG, WebP, BMP or GIF file")
+        raise undecodable(found.damaged)
     require_tensorflow(f"{found.names[0]} is an image file")
     quiet_tensorflow()
-    return centered_images(seen(found.split, image_shape, center_share), np.array([0]))[0]
+    split = seen(found.split, image_shape, center_share)
+    try:
+        return centered_images(split, np.array([0]))[0]
+    except UserError as error:
+        raise undecodable([(found.names[0], why) for why in damaged_images(split, np.array([0])).values()]) from error
 
 
 def prepared_batch(
@@ -57,6 +71,8 @@ def prepared_batch(
 
     images: an array [image, height, width, channel] or [image, height, width], or a list of images of any sizes.
     """
+    if isinstance(images, Image.Image):
+        raise UserError("images is one PIL image; pass [image], or a list of images")
     if not isinstance(images, Sequence):
         images = _array(images, "images")
         if images.ndim == 3 and images.shape[2] in (1, 3):
@@ -67,15 +83,14 @@ def prepared_batch(
             raise UserError(f"images have shape {images.shape}; allowed: [image, height, width, channel]")
     if len(images) == 0:
         raise UserError("0 images were given; allowed: 1 or more")
-    num_gray = sum(map(_is_gray, images))
-    if isinstance(images, np.ndarray) and images.shape[1:] == image_shape and images.dtype == np.uint8:
-        return images, num_gray
-    return np.stack([prepared(image, image_shape, center_share) for image in images]), num_gray
+    ready = isinstance(images, np.ndarray) and images.shape[1:] == image_shape and images.dtype == np.uint8
+    pixels = images if ready else np.stack([prepared(image, image_shape, center_share) for image in images])
+    return pixels, sum(map(_is_gray, images))
 
 
 def _is_gray(image: Any) -> bool:
     if isinstance(image, Image.Image):
-        return image.mode[0] in "1LI"
+        return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
     shape = np.shape(image)
     return len(shape) == 2 or shape[2:] == (1,)
 
@@ -101,11 +116,24 @@ def prepared(image: Any, image_shape: Shape, center_share: Number) -> UInt8[np.n
 def _from_pil(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     """Upright color pixels; of 16 bits per pixel the upper 8, as TensorFlow reads them."""
     require_tensorflow("an image is a PIL image")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        upper = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(upper[..., None], 3, axis=2)
-    return np.array(image.convert("RGB"))
+    if not all(image.size) or image.mode == "F":
+        found = f"of {image.width} x {image.height} pixels" if image.mode != "F" else "with floats (mode F)"
+        raise UserError(
+            f"an image is a PIL image {found}; allowed: one of 1 x 1 or more pixels with whole numbers, or an array of floats "
+            "in 0..1"
+        )
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):
+            upper = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            return np.repeat(upper[..., None], 3, axis=2)
+        return np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:  # of a file that is opened, and decoded only now
+        name = getattr(image, "filename", "") or f"of mode {image.mode}"
+        raise UserError(
+            f"the PIL image {visible(name)} cannot be decoded ({one_line(error)}); allowed: an intact image that Pillow converts "
+            "to RGB"
+        ) from error
 
 
 def _array(values: Any, what: str) -> np.ndarray:
@@ -130,6 +158,8 @@ def _as_uint8(image: np.ndarray) -> UInt8[np.ndarray, "height width channel"]:
         return image
     if image.dtype.kind != "f":
         raise UserError(f"an image is {image.dtype}; allowed: uint8 in 0..255, or float in 0..1")
-    if not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
+    if not np.isfinite(image).all():
+        raise UserError("an image has values that are NaN or infinite; allowed for float images: 0..1")
+    if image.min() < 0 or image.max() > 1:
         raise UserError(f"an image lies in {image.min():.4g}..{image.max():.4g}; allowed for float images: 0..1")
     return np.round(image * 255).astype(np.uint8)

@@ -26,11 +26,12 @@ def main(arguments: list[str], program: str) -> None:
     from gensupcon_jax.inference import command_pass
     from gensupcon_jax.inference.embed_files import write_rows
     from gensupcon_jax.paths import failures
-    from gensupcon_jax.text import aligned
+    from gensupcon_jax.text import aligned, counted
 
     found = command_pass.images_of(options.images)
     command_pass.check_damaged(found, strict=options.strict)
     encoder = command_pass.load_encoder(options)
+    encoder.check_predicts()
     encoded = command_pass.encoded(encoder, found, options, output)
     predictions = encoder.classify(encoded.features, encoded.logits)
     names, folders = ([each[row] for row in encoded.rows] for each in (found.names, found.folders))
@@ -47,7 +48,7 @@ def main(arguments: list[str], program: str) -> None:
         print(aligned([header, *rows], left=range(0, len(header), 1)))
     command_pass.list_damaged(found, output)
     if output:
-        print(f"{len(rows):,} images, classes by the {predictions.predictor}: {output}")
+        print(f"{counted(len(rows), 'image')}, classes by the {predictions.predictor}: {output}")
     _print_scores(folders, predictions)
 
 

@@ -65,7 +65,7 @@ def read_source(source: str | Path, *, step: int | str = "last", given: Given = 
     is_artifact = path.suffix == STABLEHLO
     if not is_artifact and format_of(path) is None:
         raise UserError(
-            f"{source} {'is not a source of an encoder' if path.is_file() else 'does not exist'}; allowed: {ALLOWED}"
+            f"{source} {'is not a source of an encoder' if path.exists() else 'does not exist'}; allowed: {ALLOWED}"
         )
     if step != "last":
         raise UserError(f"step is {step!r}, and {source} is a file, which holds one step only; leave it out")

@@ -14,6 +14,10 @@ from gensupcon_jax.store import checkpoint, workdir
 COLLECTIONS = ("params", "batch_stats")
 NEEDS = ("backbone", "classifier")
 STEPS = ("last", "best")  # or a number
+_ENTRIES = {
+    workdir.CONFIG: (dict, "model"),
+    workdir.DATASET: (list, "image_shape"),
+}  # without which nothing can be read
 MOST_WORKDIRS = 4  # a longer chain of probes is a cycle
 
 
@@ -128,9 +132,13 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / name).is_file():
         raise UserError(f"{folder} contains no {name}: it is not the workdir of a run; allowed: the --workdir of a run")
     try:
-        return json.loads((folder / name).read_text())
+        found = json.loads((folder / name).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / name} cannot be read ({error}); choose another workdir") from error
+    kind, entry = _ENTRIES[name]
+    if not isinstance(found, dict) or not isinstance(found.get(entry), kind):
+        raise UserError(f"{folder / name} is not that of a run: it has no {entry}; choose another workdir")
+    return found
 
 
 def _read_checkpoint(folder: Path, step: int | str) -> tuple[int, dict[str, Any]]:

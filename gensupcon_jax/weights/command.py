@@ -56,7 +56,9 @@ def export_command(arguments: list[str], program: str) -> None:
 
     cpu_flags.set_for_this_machine(os.environ)
     chosen = Options(options.format, options.step, options.head, options.license, options.overwrite)
-    print(export(as_path(options.source or options.workdir), as_path(options.output), chosen))
+    print(
+        export(as_path(options.workdir if options.source is None else options.source), as_path(options.output), chosen)
+    )
 
 
 def _show(arguments: list[str], program: str) -> None:

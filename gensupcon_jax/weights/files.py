@@ -44,7 +44,8 @@ def read_weights_file(path: str | Path) -> WeightsFile:
     """
     file, entry = paths.split_entry(path)
     if format_of(file) is None:
-        raise UserError(f"{file} is not a weights file; allowed: {', '.join(FORMATS)}")
+        found = "is not a weights file" if file.exists() else "does not exist"
+        raise UserError(f"{file} {found}; allowed: {', '.join(FORMATS)}")
     if not file.is_file():
         raise UserError(f"{file} does not exist; give the path of a {format_of(file)} file")
     if format_of(file) == SAFETENSORS:
@@ -194,7 +195,8 @@ def set_aside(outputs: Sequence[Path]) -> Iterator[None]:
         yield
     except BaseException:
         for path in outputs:
-            _remove(path)
+            if path.exists():  # also where its folder is a file
+                _remove(path)
         for path, other in aside.items():
             other.rename(path)
         raise

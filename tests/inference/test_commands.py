@@ -87,14 +87,14 @@ def test_strict_ends_with_an_error_and_writes_nothing(trained, photos, tmp_path,
     only_cut.mkdir()
     shutil.copy(photos / "1" / "cut.jpg", only_cut)
     write_png(only_cut / "whole.png", 0)
-    for folder, num in ((photos, 1), (only_cut, 1)):  # by its header, before the encoder is read; by its content
+    for folder in (photos, only_cut):  # by its header, before the encoder is read; by its content
         status, printed, said = told(capfd, "embed", trained, folder, "--output", tmp_path / "x.npz", "--strict")
         assert (status, printed) == (1, "")
-        assert said.splitlines()[-1].startswith(f"error: {num} images cannot be decoded: ")
-        assert said.endswith("; repair or remove them, or leave --strict out\n")
+        assert said.splitlines()[-1].startswith("error: 1 image cannot be decoded: ")
+        assert said.endswith("; repair or remove what is damaged, or leave --strict out\n")
     assert not (tmp_path / "x.npz").exists()
     status, _, said = told(capfd, "embed", trained, only_cut / "cut.jpg", "--output", tmp_path / "x.npz")
-    assert status == 1 and "error: none of the 1 images can be decoded" in said
+    assert status == 1 and "error: the only image cannot be decoded: " in said
 
 
 def test_predict_writes_classes_and_scores_folders(trained, photos, tmp_path, capfd):
@@ -231,7 +231,7 @@ def test_color_images_for_an_encoder_of_gray_images_are_one_line(trained, tmp_pa
     Image.fromarray(np.zeros((8, 8, 3), np.uint8) + np.array([200, 0, 0], np.uint8)).save(tmp_path / "red.png")
     status, _, said = told(capfd, "embed", trained, tmp_path, "--output", tmp_path / "x.npz")
     assert status == 0
-    assert said.count("\n") == 1 and "1 of 1 images are in color and become gray (luma)" in said
+    assert said.count("\n") == 1 and "the image is in color and becomes gray (luma)" in said
 
 
 def embed(arguments):

@@ -109,7 +109,7 @@ def test_images_of_other_channels_get_a_sentence(encoder, trained, capsys):
     encoder.embed([gray, gray])
     assert "note: all 2 images are gray and are repeated in 3 channels" in capsys.readouterr().err
     Encoder.load(trained).embed([gray[:8, :8], color[:8, :8]])
-    assert "note: 1 of 2 images are in color and become gray (luma)" in capsys.readouterr().err
+    assert "note: 1 of 2 images is in color and becomes gray (luma)" in capsys.readouterr().err
 
 
 def test_files_of_color_become_gray_for_an_encoder_of_gray(photos, trained, capsys):
@@ -136,7 +136,7 @@ def test_color_images_become_gray_for_an_encoder_of_gray(trained):
         (np.zeros((16, 16, 3), np.uint8), "images have shape (16, 16, 3), that of one image; pass images[None]"),
         (np.zeros((1, 16, 16, 3), np.int32), "an image is int32; allowed: uint8 in 0..255, or float in 0..1"),
         (np.full((1, 16, 16, 3), 200.0), "an image lies in 200..200; allowed for float images: 0..1"),
-        (np.full((1, 16, 16, 3), np.nan), "an image lies in nan..nan"),
+        (np.full((1, 16, 16, 3), np.nan), "an image has values that are NaN or infinite"),
         (np.zeros((0, 16, 16, 3), np.uint8), "0 images were given; allowed: 1 or more"),
         ([], "0 images were given"),
         ([None], "an image is NoneType of object; allowed:"),
@@ -160,12 +160,12 @@ def test_damaged_files_are_named(encoder, tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:200])
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(
-        UserError, match=r"1 images cannot be decoded: empty.jpg \(the file is empty\); repair or remove"
+        UserError, match=r"1 image cannot be decoded: empty.jpg \(the file is empty\); repair or remove"
     ):
         encoder.embed(tmp_path)
-    with pytest.raises(UserError, match=r"empty.jpg cannot be decoded \(the file is empty\)"):
+    with pytest.raises(UserError, match=r"1 image cannot be decoded: .*empty.jpg \(the file is empty\)"):
         encoder.preprocess(tmp_path / "empty.jpg")
-    with pytest.raises(UserError, match=r"cut\.png cannot be decoded"):
+    with pytest.raises(UserError, match=r"1 image cannot be decoded: .*cut\.png \("):
         encoder.embed([tmp_path / "cut.png"])
 
 
@@ -217,7 +217,7 @@ def test_files_keep_their_order_and_names(photos):
 
 def test_folders_without_images_are_one_line(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"contains no images \(1 x .txt\); allowed: a folder with .jpg"):
+    with pytest.raises(UserError, match=r"contains no images \(1 x .txt\); allowed: .jpg"):
         find_images(tmp_path)
     with pytest.raises(UserError, match="0 image files were given"):
         find_images([])
