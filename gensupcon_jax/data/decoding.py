@@ -213,7 +213,7 @@ def decode_upright(encoded: bytes, orientation: int, num_channels: int) -> UInt8
     import tensorflow as tf
 
     try:
-        pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        pixels = _in_color(tf, encoded)
     except tf.errors.OpError as error:
         raise ValueError(tensorflow_reason(error)) from error
     pixels = _turned(pixels.numpy(), orientation)
@@ -248,9 +248,18 @@ def _decode(tf: Any, encoded, kind, rows):
         lambda: tf.io.decode_and_crop_jpeg(encoded, tf.concat([[0, 0], rows], 0), channels=3),
         *(at_scale(ratio) for ratio in _JPEG_RATIOS[1:]),
         # Decoded as color: TensorFlow decodes to one channel only for JPEG and PNG.
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        lambda: _in_color(tf, encoded),
     ]
     return tf.switch_case(kind, decoders)
+
+
+def _in_color(tf: Any, encoded):
+    """The graph that decodes an image of any format to [height, width, 3] uint8; of transparent pixels the color is taken."""
+    return tf.cond(
+        tf.strings.substr(encoded, 8, 4) == b"WEBP",
+        lambda: tf.io.decode_webp(encoded, channels=0)[0, :, :, :3],  # `decode_image` refuses WebP with transparency
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
 
 
 def _crops(

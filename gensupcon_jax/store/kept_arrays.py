@@ -1,6 +1,7 @@
 """Named arrays kept in a workdir, as an .npz file with a fingerprint: plain numbers, nothing is ever unpickled."""
 
 import io
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +38,10 @@ def read_kept(path: Path, kind: str) -> Arrays | None:
     if not path.exists():
         return None
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        content = io.BytesIO(path.read_bytes())
+        if not zipfile.is_zipfile(content):  # NumPy would take it for a pickle
+            raise ValueError("it is damaged, or no .npz")
+        with np.load(content, allow_pickle=False) as file:
             arrays = dict(file)
         found, sealed = (str(arrays.pop(name)) for name in (_KIND, _FINGERPRINT))
     except Exception as error:  # of many kinds, from zipfile and numpy, by what is damaged

@@ -107,6 +107,17 @@ def test_a_crop_is_cut_from_the_upright_image(kind, orientation):
     np.testing.assert_allclose(crops[0, 2].astype(int), upright[31:71, 3:43], atol=12)  # of its own size: the pixels
 
 
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_webp_with_transparency_has_the_colors_of_its_pixels(lossless):
+    image = picture(0, 1).convert("RGBA")
+    image.putalpha(Image.fromarray(np.arange(480, dtype=np.uint32).astype(np.uint8).reshape(20, 24)))
+    data = encode(image, "WEBP", lossless=lossless, exact=True)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    _, crops = crops_of(split_of([data], image_size=20), np.array([[[0, 2, 20, 20]]]))
+    for found, wanted in ((crops[0, 0], expected[:, 2:22]), (decoding.decode_upright(data, 1, 3), expected)):
+        np.testing.assert_allclose(found.astype(int), wanted, atol=0 if lossless else 3)
+
+
 def test_rows_below_the_boxes_are_not_decoded_and_change_nothing():
     data = encode(picture(0, 0, (96, 128)), quality=95)
     split = split_of([data, data], image_size=24)
