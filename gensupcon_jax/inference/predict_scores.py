@@ -51,9 +51,10 @@ def _unknown(folders: Sequence[str | None], class_names: Sequence[str]) -> str:
     if not unknown:
         return ""
     num_images = sum(folder in unknown for folder in folders)
+    images = "1 image is" if num_images == 1 else f"{num_images} images are"
     what = "folders are not classes" if len(unknown) > 1 else "folder is not a class"
     return (
-        f"{len(unknown)} {what} of the source: {listed(unknown)}; {num_images} images are not scored "
+        f"{len(unknown)} {what} of the source: {listed(unknown)}; {images} not scored "
         f"(its classes: {listed(class_names)})"
     )
 

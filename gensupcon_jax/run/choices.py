@@ -107,7 +107,10 @@ def choices(
         return list(made.values())  # the length is given in another unit
     epochs = choose("epochs", lambda: _epochs(num_train, scale, start))
     if not any(given.get(f"optimizer.warmup_{unit}") is not None for unit in ("steps", "images")):
-        choose("optimizer.warmup_epochs", lambda: (round(_WARMUP * epochs, 2), f"a sixteenth of {epochs:g} epochs"))
+        choose(
+            "optimizer.warmup_epochs",
+            lambda: (round(_WARMUP * epochs, 2), f"a sixteenth of {epochs:g} epoch{'s' * (epochs != 1)}"),
+        )
     for group, what in (("evaluate", "evaluations"), ("checkpoint", "checkpoints")):
         if not any(given.get(f"{group}.every_{unit}") is not None for unit in ("steps", "images")):
             choose(f"{group}.every_epochs", lambda what=what: (epochs / _EVALUATIONS, f"{_EVALUATIONS} {what} in all"))

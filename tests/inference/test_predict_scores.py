@@ -42,4 +42,4 @@ def test_folders_that_are_not_classes_are_named_and_not_scored():
     )
     none = folder_scores(["gnu", None], np.array([0, 1]), NAMES)
     assert (none.num_images, none.rows) == (0, [])
-    assert none.sentence.startswith("1 folder is not a class of the source: gnu; 1 images are not scored")
+    assert none.sentence.startswith("1 folder is not a class of the source: gnu; 1 image is not scored")
