@@ -75,6 +75,26 @@ def test_the_contact_sheet(browser, tmp_path, name):
     assert problems_of(browser, tmp_path / "sheet.html", tmp_path) == {}
 
 
+def test_the_counts_of_a_contact_sheet_are_not_broken_within_a_word_on_a_phone(browser, tmp_path):
+    rows = [("split", "images", "damaged", "copies", "smallest", "median", "largest", "formats")]
+    rows += [("validation", "1,024", "0", "0", "73x76", "137x105", "258x390", "JPEG 21, PNG 20")]
+    write_contact_sheet(tmp_path / "sheet.html", test_contact.example(tables=[rows]))
+    lines = """cells => cells.map(cell => {
+      const range = document.createRange();
+      range.selectNodeContents(cell);
+      return [cell.textContent, new Set([...range.getClientRects()].map(box => Math.round(box.top))).size];
+    })"""
+    seen = browser.look(
+        tmp_path / "sheet.html",
+        tmp_path,
+        width=390,
+        act=lambda opened: opened.eval_on_selector_all(".numbers th, .numbers td", lines),
+    )
+    assert [text for text, number in seen.answer if number > len(text.split())] == []
+    assert len(seen.answer) == 16
+    assert seen.problems == []
+
+
 # The looking itself.
 
 
