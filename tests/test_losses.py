@@ -317,7 +317,11 @@ def test_an_anchor_without_a_similar_contrast_is_not_valid_for_any_similarity():
 
 @pytest.mark.parametrize("num_contrasts", [None, NUM_CONTRASTS], ids=["among", "over"])
 @pytest.mark.parametrize("normalizer", ["similarity", "count"])
-@pytest.mark.parametrize("name", ["overlap", "bhattacharyya", "dot", "jaccard", MATRIX, OVERLAP_OF_ROWS], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    ["overlap", "bhattacharyya", "dot", "jaccard", MATRIX, OVERLAP_OF_ROWS],
+    ids=["overlap", "bhattacharyya", "dot", "jaccard", "matrix", "two rows"],
+)
 def test_both_forms_use_the_similarity_of_the_table(monkeypatch, name, normalizer, num_contrasts):
     monkeypatch.setitem(LABEL_SIMILARITIES, "overlap", with_features)
     anchors, anchor_labels, contrasts, contrast_labels, mask = problem("mixed", 5, num_contrasts=num_contrasts)
