@@ -73,7 +73,9 @@ def test_a_probe_on_arrays_the_exported_weights_and_the_losses(run, tmp_path):
     status, stdout, said = without_tensorflow("-c", _FROM_PYTHON, str(run[0]), str(tmp_path))
     assert status == 0, said
     assert stdout.splitlines()[-1] == "done without TensorFlow"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.safetensors", "encoder.stablehlo", "probe"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "encoder.safetensors", "encoder.stablehlo", "encoder.stablehlo.json", "probe",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -83,10 +83,10 @@ def prepared_batch(
             raise UserError(f"images have shape {images.shape}; allowed: [image, height, width, channel]")
     if len(images) == 0:
         raise UserError("0 images were given; allowed: 1 or more")
-    num_gray = sum(map(_is_gray, images))
     if isinstance(images, np.ndarray) and images.shape[1:] == image_shape and images.dtype == np.uint8:
-        return images, num_gray
-    return np.stack([prepared(image, image_shape, center_share) for image in images]), num_gray
+        return images, sum(map(_is_gray, images))
+    pixels = np.stack([prepared(image, image_shape, center_share) for image in images])
+    return pixels, sum(map(_is_gray, images))
 
 
 def _is_gray(image: Any) -> bool:

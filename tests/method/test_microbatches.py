@@ -15,7 +15,7 @@ from gensupcon_jax.method.network import Microbatches
 from gensupcon_jax.method.objectives import Momentum
 from gensupcon_jax.method.state import create_state, state_shardings
 from gensupcon_jax.method.train_step import build_train_step_fn
-from gensupcon_jax.models import Classifier, HeadedEncoder, build_model
+from gensupcon_jax.models import ENCODER_FIELDS, Classifier, HeadedEncoder, build_model
 from gensupcon_jax.models.heads import MlpHead
 from gensupcon_jax.run import train
 from tests.method.test_momentum import view_fn
@@ -82,7 +82,7 @@ def test_without_batch_norm_parts_are_the_whole(mode, num_devices):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["all", "momentum"])
 def test_parts_have_the_batch_norm_of_as_many_devices(mode):
-    fields = {name: value for name, value in tiny_config().model.items() if name not in ("weights", "batch_norm")}
+    fields = {name: tiny_config().model[name] for name in ENCODER_FIELDS if name != "batch_norm"}
     model = build_model(image_size=8, batch_norm="local", **fields)
     parts, part_values = stepped(objective_of(mode, Microbatches(4), model))
     devices, values = stepped(objective_of(mode, Microbatches(1), model), num_devices=4)
@@ -93,7 +93,7 @@ def test_parts_have_the_batch_norm_of_as_many_devices(mode):
 @pytest.mark.slow
 def test_activations_take_a_share_of_the_memory():
     def temporary_bytes(num_parts):
-        fields = {name: value for name, value in tiny_config().model.items() if name not in ("weights", "width")}
+        fields = {name: tiny_config().model[name] for name in ENCODER_FIELDS if name != "width"}
         model = build_model(image_size=32, width=16, **fields)
         objective = objective_of("all", Microbatches(num_parts), model)
         mesh = sharding.make_mesh(jax.devices()[:1])

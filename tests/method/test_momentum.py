@@ -16,7 +16,7 @@ from gensupcon_jax.method import objectives, optimizer
 from gensupcon_jax.method.objectives import MixedBatch, Momentum
 from gensupcon_jax.method.state import create_state, state_shardings
 from gensupcon_jax.method.train_step import build_train_step_fn
-from gensupcon_jax.models import Classifier, build_model
+from gensupcon_jax.models import ENCODER_FIELDS, Classifier, build_model
 from gensupcon_jax.run import train
 from gensupcon_jax.views.augment import normalize
 from tests.run.test_train import rows_of, without_speed
@@ -38,8 +38,8 @@ def view_fn(key, images, labels, first_index):
 
 def parts(batch_norm="local", **changes):
     settings = {"momentum": 0.9, "queue_size": 48, "batch_size": BATCH_SIZE, "symmetric": False} | changes
-    fields = {**tiny_config().model.to_dict(), "batch_norm": batch_norm}
-    del fields["weights"]
+    own = tiny_config().model
+    fields = {name: own[name] for name in ENCODER_FIELDS} | {"batch_norm": batch_norm}
     model = build_model(image_size=8, **fields)
     objective = objectives.contrastive(
         model, mode="momentum", temperature=TEMPERATURE, num_classes=4, momentum=Momentum(**settings)
