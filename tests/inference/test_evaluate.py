@@ -12,6 +12,8 @@ from tests.encoded import write_folder
 from tests.running import told
 from tests.tiny import tiny_config
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.fixture(scope="module")
 def on_digits(tmp_path_factory):

@@ -16,6 +16,8 @@ from tests.encoded import picture
 from tests.inference.conftest import photos_config
 from tests.inference.test_encoder import evaluated_features
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.fixture(scope="module")
 def encoder(photos):

@@ -12,6 +12,8 @@ from gensupcon_jax.store import workdir
 from gensupcon_jax.store.checkpoint import Checkpoints
 from tests.tiny import tiny_config, tiny_dataset
 
+pytestmark = pytest.mark.slow  # whole runs
+
 DATASET = tiny_dataset(num=72)
 COLOR = tiny_dataset(num=72, channels=3)
 

@@ -7,6 +7,8 @@ from tests import browser as browsers
 from tests.browser import WIDTHS, problems_of
 from tests.report import pages, test_contact
 
+pytestmark = pytest.mark.slow  # a browser
+
 LONG = "a_very_long_name_without_any_space_in_it_" * 3
 
 

@@ -1,10 +1,13 @@
 """The report in a real browser: dark figures in the dark, and the map answers the pointer."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from gensupcon_jax.report import write_report
 from tests.report.pages import example
+
+pytestmark = pytest.mark.slow  # a browser
 
 
 def test_figures_are_dark_in_the_dark(browser, tmp_path):

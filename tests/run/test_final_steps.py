@@ -16,6 +16,8 @@ from gensupcon_jax.run.summary import summary
 from gensupcon_jax.store import checkpoint
 from tests.tiny import tiny_config, tiny_dataset
 
+pytestmark = pytest.mark.slow  # whole runs
+
 DEVICE = jax.devices()[:1]
 HARD = {
     "log_steps": 100, "optimizer.learning_rate": 2.0, "evaluate.neighbors": (1,),

@@ -20,6 +20,8 @@ from gensupcon_jax.weights.runs import load_run
 from gensupcon_jax.weights.variables import named_tensors
 from tests.tiny import tiny_config, tiny_dataset
 
+pytestmark = pytest.mark.slow  # whole runs
+
 DEVICE = jax.devices()[:1]
 FIRST = tiny_dataset()
 STEPS = {"evaluate.every_steps": 3, "checkpoint.every_steps": 1, "checkpoint.keep": 3, "evaluate.linear_probe": False}

@@ -1,6 +1,7 @@
 """What a run keeps: the probe that its results count, or the neighbors, or a sentence; and its test predictions."""
 
 import jax
+import pytest
 
 from gensupcon_jax.evaluation import final
 from gensupcon_jax.evaluation.features import extract
@@ -11,6 +12,8 @@ from gensupcon_jax.evaluation.outcome import top1
 from gensupcon_jax.run import train
 from gensupcon_jax.run.run import build_run
 from tests.tiny import tiny_config, tiny_dataset
+
+pytestmark = pytest.mark.slow  # whole runs
 
 DEVICE = jax.devices()[:1]
 

@@ -56,6 +56,7 @@ def test_every_architecture_is_a_case():
     assert len(RESNETS) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "channels", "fields"), CASES, ids=lambda value: value if isinstance(value, str) else ""
 )
