@@ -10,7 +10,7 @@ PYTEST := $(RUN) -m pytest -n 2 --dist worksteal
 digits: $(VENV)/.installed  ## Train on real images, evaluate the encoder, write a report.
 	$(RUN) -m gensupcon_jax.main --config configs/digits.py --workdir runs/digits
 
-quick: $(VENV)/.installed  ## Some tests of every part, within 3 minutes on 2 cores.
+quick: $(VENV)/.installed  ## Some tests of every part, within 4 minutes on 2 cores.
 	$(PYTEST) -m "not slow"
 
 test: $(VENV)/.installed $(VENV)/.planned  ## All tests.
