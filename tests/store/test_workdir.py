@@ -21,7 +21,9 @@ def test_a_new_folder_is_created_with_its_parents_and_claimed(tmp_path):
 
 def test_the_same_run_may_resume(tmp_path):
     workdir.claim(tmp_path, CONFIG, DATASET)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     workdir.claim(tmp_path, CONFIG, DATASET)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_another_config_is_an_error_that_names_the_fields(tmp_path):
@@ -52,8 +54,10 @@ def test_results_of_unknown_origin_are_not_overwritten(tmp_path, name):
 
 
 def test_a_folder_with_unrelated_files_may_be_used(tmp_path):
-    (tmp_path / "job.log").write_text("")
+    (tmp_path / "job.log").write_text("mine")
     workdir.claim(tmp_path, CONFIG, DATASET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "dataset.json", "job.log"]
+    assert (tmp_path / "job.log").read_text() == "mine"
 
 
 def test_a_path_that_cannot_be_written_is_an_error(tmp_path):
