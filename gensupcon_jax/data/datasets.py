@@ -34,6 +34,7 @@ class Dataset:
     Images are in memory, or encoded.  resized: input size of the network, where it differs from that of the images in memory.
     statistics: mean and std of the training images, where they are not computed from memory.  notes: sentences for the log.
     damaged: one line per image that was left out.  source_fingerprint: of the content of encoded images.
+    label_kind: class: one class or distribution per image, or none; several: any number of classes; value: a number.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
     source_fingerprint: str = ""
+    label_kind: str = "class"
 
     @property
     def num_classes(self) -> int:
@@ -92,6 +94,7 @@ class Dataset:
             "stored_size": self.stored_size,
             "encoded": self.is_encoded,
             "num_damaged": len(self.damaged),
+            "label_kind": self.label_kind,
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
             "fingerprint": fingerprint(_content(self.source_fingerprint, self.train, self.validation, self.test)),
@@ -133,7 +136,7 @@ def in_channels(dataset: Dataset, num_channels: int | None) -> Dataset:
         if isinstance(split, EncodedSplit):
             splits[name] = dataclasses.replace(split, num_channels=num_channels)
         else:
-            splits[name] = Split(converted(split.images, num_channels), split.labels)
+            splits[name] = split._replace(images=converted(split.images, num_channels))
     statistics = dataset.statistics
     if statistics is not None and num_channels == 1:
         raise UserError(
@@ -316,6 +319,7 @@ def _content(source_fingerprint: str, *splits: AnySplit) -> Iterator[str | memor
     """The parts that the fingerprint of a data set covers."""
     yield source_fingerprint
     for split in splits:
-        for array in split if isinstance(split, Split) else (split.numbers, split.classes, split.headers.sizes):
+        numbers = (split.numbers,) if isinstance(split, EncodedSplit) else ()
+        for array in (*numbers, *split.content):
             yield str((array.shape, array.dtype.str))
             yield np.ascontiguousarray(array).data

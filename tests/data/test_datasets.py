@@ -7,7 +7,7 @@ import pytest
 
 from gensupcon_jax.data import datasets
 from gensupcon_jax.data.channels import channel_statistics
-from gensupcon_jax.data.splits import one_hot
+from gensupcon_jax.data.splits import Split, one_hot
 from gensupcon_jax.errors import UserError
 
 
@@ -334,3 +334,12 @@ def test_an_unknown_tfds_data_set_is_an_error_of_one_line(tmp_path):
 def test_a_manual_download_is_an_error_that_names_the_files(tmp_path):
     with pytest.raises(UserError, match=r"'tfds:imagenet2012', .*ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"):
         datasets.load("tfds:imagenet2012", folder=str(tmp_path))
+
+
+def test_an_image_without_a_label_has_a_row_of_zeros_and_the_class_minus_one():
+    labels = np.array([[0, 0, 1], [0, 0, 0], [0.5, 0.5, 0]], np.float32)
+    split = Split(np.zeros((3, 2, 2, 1), np.uint8), labels)
+    assert split.classes.tolist() == [2, -1, 0] and split.is_labeled.tolist() == [True, False, True]
+    assert split.class_shares.tolist() == [0.25, 0.25, 0.5]
+    assert one_hot(np.array([2, -1]), 3).tolist() == [[0, 0, 1], [0, 0, 0]]
+    assert split.subset(np.array([1])).class_shares.tolist() == [0, 0, 0]
