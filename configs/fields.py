@@ -138,10 +138,11 @@ FIELDS: dict[str, Field] = {
         "3: gray is repeated; None: those of the images, or 3 for gray images if the encoder in model.weights takes 3",
     ),
     "dataset.center_share": Field(
-        0.875,
-        above(0, up_to=1),
-        "share of the shorter side of an encoded image that an evaluation keeps",
-        source="ours, as is usual: 224 of 256 pixels",
+        None,
+        optional(above(0, up_to=1)),
+        "share of the shorter side that an evaluation keeps, in the center of an image; None: 1 where all are squares of "
+        "dataset.image_size, else 0.875",
+        source="ours; 0.875 is usual: 224 of 256 pixels",
     ),
     "dataset.memory_limit": Field(
         2048.0,

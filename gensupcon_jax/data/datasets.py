@@ -16,6 +16,7 @@ from gensupcon_jax.data.arrays import (
     class_names_of,
     distributions,
 )
+from gensupcon_jax.data.center import center_share_of
 from gensupcon_jax.data.channels import channel_statistics, converted
 from gensupcon_jax.data.cuts import check_fractions, cut, cut_off, cut_sizes, rare_class, refuse_one_class
 from gensupcon_jax.data.encoded_sets import Reading, evaluated_splits, from_listings, is_labeled
@@ -32,6 +33,7 @@ class Dataset:
     """Train, validation and test splits, and the class names.
 
     Images are in memory, or encoded.  resized: input size of the network, where it differs from that of the images in memory.
+    centered: share of the shorter side of images in memory that an evaluation keeps; None: it follows from their size.
     statistics: mean and std of the training images, where they are not computed from memory.  notes: sentences for the log.
     damaged: one line per image that was left out.  source_fingerprint: of the content of encoded images.
     label_kind: class: one class or distribution per image, or none; several: any number of classes; value: a number.
@@ -43,6 +45,7 @@ class Dataset:
     test: AnySplit
     class_names: tuple[str, ...]
     resized: int | None = None
+    centered: float | int | None = None
     statistics: tuple[np.ndarray, np.ndarray] | None = None
     notes: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
@@ -70,6 +73,13 @@ class Dataset:
         return self.resized or self.stored_size
 
     @property
+    def center_share(self) -> float:
+        """Share of the shorter side that an evaluation keeps, of the center of each image."""
+        if isinstance(self.train, EncodedSplit):
+            return float(self.train.center_share)
+        return center_share_of(self.centered, np.array([[self.stored_size] * 2]), self.image_size)
+
+    @property
     def num_channels(self) -> int:
         """1 for gray, 3 for color."""
         return self.train.num_channels if isinstance(self.train, EncodedSplit) else self.train.images.shape[-1]
@@ -92,6 +102,7 @@ class Dataset:
             "num_test": self.test.num_images,
             "image_shape": [self.image_size, self.image_size, self.num_channels],
             "stored_size": self.stored_size,
+            "center_share": self.center_share,
             "encoded": self.is_encoded,
             "num_damaged": len(self.damaged),
             "label_kind": self.label_kind,
@@ -106,7 +117,7 @@ def load(name: str, **settings: Any) -> Dataset:
     reading = Reading(**settings)
     form, rest = source_of(name)
     dataset = in_channels(SOURCES[form](rest, reading), reading.channels)
-    return dataset if dataset.is_encoded else seen_at(dataset, reading.image_size)
+    return dataset if dataset.is_encoded else seen_at(dataset, reading.image_size, reading.center_share)
 
 
 def source_of(name: str) -> tuple[str, str]:
@@ -118,9 +129,12 @@ def source_of(name: str) -> tuple[str, str]:
     raise UserError(f"dataset.name is {name!r}; allowed: {', '.join(SOURCES)}")
 
 
-def seen_at(dataset: Dataset, image_size: int | None) -> Dataset:
-    """The data set with images that the device resizes to this size; None: not resized."""
-    return dataclasses.replace(dataset, resized=image_size)
+def seen_at(dataset: Dataset, image_size: int | None, center_share: float | int | None = None) -> Dataset:
+    """The data set with images that the device resizes to this size; None: not resized.
+
+    center_share: see `Dataset.centered`.
+    """
+    return dataclasses.replace(dataset, resized=image_size, centered=center_share)
 
 
 def in_channels(dataset: Dataset, num_channels: int | None) -> Dataset:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gensupcon_jax.data.cache import cached
+from gensupcon_jax.data.center import center_share_of
 from gensupcon_jax.data.cuts import SPLIT_SEED, check_fractions, cut_off, cut_sizes, refuse_one_class
 from gensupcon_jax.data.inspection import examine
 from gensupcon_jax.data.listing import Listing
@@ -32,7 +33,7 @@ class Reading(NamedTuple):
     test_fraction: float | int = 0.2
     image_size: int | None = None
     channels: int | None = None
-    center_share: float | int = 0.875
+    center_share: float | int | None = None
     memory_limit: float | int = 2048
     skip_damaged: bool = False
     max_damaged_share: float | int = 0.01
@@ -100,12 +101,13 @@ def _with_common_shape(
     wholes: dict[str, EncodedSplit], problems: dict[str, list], reading: Reading
 ) -> dict[str, EncodedSplit]:
     """The splits with one image size and one number of channels, derived from the data if they are not given."""
-    sizes = wholes["train"].headers.sizes[_intact(problems["train"])]
+    sizes = {where: split.headers.sizes[_intact(problems[where])] for where, split in wholes.items()}
     is_gray = all(split.headers.gray[_intact(problems[where])].all() for where, split in wholes.items())
+    image_size = reading.image_size or _usual_size(sizes["train"])
     seen = {
-        "image_size": reading.image_size or _usual_size(sizes),
+        "image_size": image_size,
         "num_channels": reading.channels or (1 if is_gray else 3),
-        "center_share": reading.center_share,
+        "center_share": center_share_of(reading.center_share, np.concatenate([*sizes.values()]), image_size),
         "num_threads": reading.num_threads,
     }
     return {where: dataclasses.replace(split, **seen) for where, split in wholes.items()}

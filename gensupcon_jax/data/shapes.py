@@ -6,10 +6,16 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 
+def device_center_share(description: dict) -> float:
+    """The share of the shorter side that an evaluation cuts out of the images that reach the device: encoded ones come cut."""
+    return 1.0 if description.get("encoded") else float(description.get("center_share", 1.0))
+
+
 class DataShape(NamedTuple):
     """Sizes of the data, and mean and std of the training split per channel, 0..1.
 
     stored_size: of images in memory, where the input size differs; is_encoded: the host decodes and crops the images.
+    center_share: of the shorter side of images in memory, what an evaluation keeps.
     class_shares [class]: of what training draws, where it is known.
     """
 
@@ -22,6 +28,7 @@ class DataShape(NamedTuple):
     stored_size: int | None = None
     is_encoded: bool = False
     class_shares: np.ndarray | None = None
+    center_share: float = 1.0
 
     @classmethod
     def of(cls, description: dict) -> "DataShape":
@@ -29,7 +36,17 @@ class DataShape(NamedTuple):
         size, _, channels = description["image_shape"]
         mean, std = (np.array(description[key], np.float32) for key in ("mean", "std"))
         classes, stored = len(description["class_names"]), description.get("stored_size")
-        return cls(size, channels, classes, mean, std, description["name"], stored, bool(description.get("encoded")))
+        return cls(
+            size,
+            channels,
+            classes,
+            mean,
+            std,
+            description["name"],
+            stored,
+            bool(description.get("encoded")),
+            center_share=device_center_share(description),
+        )
 
 
 class Batch(NamedTuple):

@@ -208,10 +208,12 @@ class Encoder:
     def predict_fn(self) -> Callable[[Any], Prediction]:
         """A function of uint8 batches that lie on the devices, of any square size, as `evaluate_network` takes it."""
         variables, apply_fn = self._compiled
-        resize_fn = jax.jit(functools.partial(resize, size=self.image_shape[0]))
+        size, share = self.image_shape[0], self.center_share
+        resize_fn = jax.jit(resize, static_argnames=("size", "center_share"))
 
         def predict(images: Any) -> Prediction:
-            features, logits = apply_fn(variables, resize_fn(images))
+            seen = images if images.shape[1] == size else resize_fn(images, size=size, center_share=share)
+            features, logits = apply_fn(variables, seen)
             return Prediction(features=features, logits=logits)
 
         return predict

@@ -8,6 +8,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
+from gensupcon_jax.data.shapes import device_center_share
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.inference.settings import SAYS_ALL, Given, Preparation, preparation_of_file
 from gensupcon_jax.models import Classifier, build_backbone
@@ -17,7 +18,7 @@ from gensupcon_jax.store.saved_runs import COLLECTIONS, SavedRun, run_backbone
 from gensupcon_jax.views.augment import normalize, resize
 from gensupcon_jax.weights.architectures import Architecture, recognize_architecture
 from gensupcon_jax.weights.artifact import STABLEHLO, json_path, read_artifact, stablehlo_function
-from gensupcon_jax.weights.description import Description, description_of_file
+from gensupcon_jax.weights.description import Description, center_share_of_run, description_of_file
 from gensupcon_jax.weights.files import FORMATS, format_of, read_weights_file
 from gensupcon_jax.weights.names import OWN, Named, recognize
 from gensupcon_jax.weights.runs import load_run
@@ -86,11 +87,12 @@ def _from_workdir(path: Path, step: int | str, given: Given) -> Source:
     stored = description.get("stored_size", size)
     preparation = Preparation(
         image_shape=(stored, stored, num_channels),
-        center_share=float(run.config.dataset.get("center_share", 0.875)) if description.get("encoded") else 1.0,
+        center_share=center_share_of_run(run) if description.get("encoded") else 1.0,
         mean=np.array(description["mean"], np.float32),
         std=np.array(description["std"], np.float32),
     )
-    source = _network_source(path, run_backbone(run), run.variables, preparation, size)
+    share = device_center_share(description)
+    source = _network_source(path, run_backbone(run), run.variables, preparation, size, share)
     return source._replace(step=run.step, class_names=tuple(description["class_names"]), run=run)
 
 
@@ -192,9 +194,14 @@ def _shapes(backbone: Any, named: Named, parts: Sequence[str], image_shape: tupl
 
 
 def _network_source(
-    name: str | Path, backbone: Any, variables: Mapping[str, Any], preparation: Preparation, size: int
+    name: str | Path,
+    backbone: Any,
+    variables: Mapping[str, Any],
+    preparation: Preparation,
+    size: int,
+    center_share: float = 1.0,
 ) -> Source:
-    """The source for a network of ours.  size: of its input, to which the device resizes images."""
+    """The source for a network of ours.  size, center_share: what the device makes of the images that it takes."""
     kept = {
         kind: {part: variables[kind][part] for part in ("backbone", "classifier") if part in variables.get(kind, {})}
         for kind in COLLECTIONS
@@ -205,7 +212,7 @@ def _network_source(
 
     def apply(variables, images):
         network = {kind: parts["backbone"] for kind, parts in variables.items() if "backbone" in parts}
-        pixels = normalize(resize(images, size), preparation.mean, preparation.std)
+        pixels = normalize(resize(images, size, center_share), preparation.mean, preparation.std)
         features = backbone.apply(network, pixels, train=False)
         if classifier is None:
             return features, None

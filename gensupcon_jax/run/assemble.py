@@ -130,7 +130,8 @@ def build_parts(
     view_fn = build_view_fn(augment_fn, build_mix_fn(**config.mix.to_dict()))
 
     def predict(state, frozen, images):
-        return objective.predict(state, frozen, normalize(resize(images, data.image_size), data.mean, data.std))
+        seen = resize(images, data.image_size, data.center_share)
+        return objective.predict(state, frozen, normalize(seen, data.mean, data.std))
 
     def initial_state(key):
         sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))

@@ -199,7 +199,14 @@ def opening(run: Run, state: TrainState, start_step: int, chance_loss: float) ->
     begin = f"resumes at step {start_step} of" if start_step else "trains for"
     return (
         f"{run.folder} {begin} {run.lengths.total_steps} steps ({run.lengths.per_epoch} per epoch): "
-        f"{run.dataset.train.num_images} training images of {run.dataset.name}, {run.dataset.num_classes} classes, "
+        f"{run.dataset.train.num_images} training images of {run.dataset.name}, {_seen(run)}, {run.dataset.num_classes} classes, "
         f"{num_parameters:,} parameters, {run.mesh.size} x {run.mesh.devices.flat[0].device_kind}, "
         f"chance-level loss {chance_loss:.4f}"
     )
+
+
+def _seen(run: Run) -> str:
+    """The size of the images, and the part of each that an evaluation sees."""
+    share = run.dataset.center_share
+    part = "whole" if share == 1 else f"at the central {share:g}"
+    return f"{run.data.image_size} x {run.data.image_size} pixels (evaluated {part})"

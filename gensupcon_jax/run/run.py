@@ -240,7 +240,7 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
     else:
         config.dataset.name = "arrays"  # the name in the recipe is not that of the given data
         dataset = datasets.in_channels(given, config.dataset.channels)
-        dataset = datasets.seen_at(dataset, config.dataset.image_size)
+        dataset = datasets.seen_at(dataset, config.dataset.image_size, config.dataset.center_share)
     if config.dataset.train_images is not None:
         dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)
     if config.dataset.imbalance_factor is not None:

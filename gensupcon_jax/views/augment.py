@@ -273,11 +273,17 @@ def whole_image(
     return crop_and_resize(image, jnp.array([0, 0, height, width]), size=size)
 
 
-def resize(images: Array, size: int) -> jax.Array:
-    """Images [image, height, width, channel] resized to size x size; uint8 stays uint8."""
-    if images.shape[1:3] == (size, size):
+def resize(images: Array, size: int, center_share: Number = 1.0) -> jax.Array:
+    """Images [image, height, width, channel] resized to size x size; uint8 stays uint8.
+
+    center_share: below 1, of each image the centered square whose side is this share of the shorter side is resized.
+    """
+    if center_share == 1 and images.shape[1:3] == (size, size):
         return jnp.asarray(images)
     box = jnp.array([0, 0, *images.shape[1:3]])
+    if center_share != 1:
+        side = max(1, round(center_share * min(images.shape[1:3])))
+        box = jnp.array([*((length - side) // 2 for length in images.shape[1:3]), side, side])
     resized = jax.vmap(functools.partial(crop_and_resize, box=box, size=size))(_unit_range(images))
     return jnp.round(resized * 255).astype(jnp.uint8) if images.dtype == jnp.uint8 else resized
 

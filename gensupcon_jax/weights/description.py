@@ -54,19 +54,18 @@ class Description(NamedTuple):
 
 
 def describe(run: SavedRun) -> Description:
-    """The description of a run's encoder; images in memory are used whole, encoded ones are center-cropped."""
+    """The description of a run's encoder."""
     backbone, data = run_backbone(run), run.description
     network = {name: tree["backbone"] for name, tree in run.variables.items() if "backbone" in tree}
     weights = {name: {"backbone": tree} for name, tree in network.items()}
     images = jax.ShapeDtypeStruct((1, *data["image_shape"]), np.float32)
     features = jax.eval_shape(lambda images: backbone.apply(network, images, train=False), images)
-    cropped = data.get("encoded") and "dataset" in run.config
     return Description(
         architecture=run.config.model.name,
         network={name: getattr(backbone, name) for name in NETWORK_FIELDS if hasattr(backbone, name)},
         num_features=features.shape[-1],
         image_shape=tuple(data["image_shape"]),
-        center_share=run.config.dataset.center_share if cropped else 1.0,
+        center_share=center_share_of_run(run),
         interpolation=INTERPOLATION,
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
@@ -76,6 +75,15 @@ def describe(run: SavedRun) -> Description:
         made_by=f"gensupcon_jax {__version__}",
         run_fingerprint=fingerprint([json.dumps([run.config.to_dict(), data], sort_keys=True)]),
     )
+
+
+def center_share_of_run(run: SavedRun) -> float:
+    """The share of the shorter side of an image that the run's own evaluation keeps."""
+    data = run.description
+    if "center_share" in data:
+        return float(data["center_share"])
+    # Of an older run: images in memory were used whole.
+    return float(run.config.dataset.center_share) if data.get("encoded") and "dataset" in run.config else 1.0
 
 
 def description_of_file(path: str | Path) -> Description | None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from gensupcon_jax.data.shapes import device_center_share
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store.saved_runs import COLLECTIONS, SavedRun, run_backbone
@@ -147,12 +148,12 @@ def _hub(run: SavedRun, output: Path, options: Options) -> str:
 
 def features_fn(run: SavedRun, backbone: nn.Module) -> Callable[[UInt8[Any, "batch height width channel"]], Any]:
     """The function of uint8 images, of the size that is stored in memory or cut out of files -> float32 features."""
-    size = run.description["image_shape"][0]
+    size, share = run.description["image_shape"][0], device_center_share(run.description)
     mean, std = (_channels(run.description[name]) for name in ("mean", "std"))
     network = {name: run.variables[name]["backbone"] for name in COLLECTIONS if "backbone" in run.variables[name]}
 
     def features(images):
-        return backbone.apply(network, normalize(resize(images, size), mean, std), train=False)
+        return backbone.apply(network, normalize(resize(images, size, share), mean, std), train=False)
 
     return features
 
@@ -162,10 +163,11 @@ def _channels(values: list[float]) -> Float[np.ndarray, "channel"]:
 
 
 def _of_function(run: SavedRun) -> Description:
-    """The description of the function: images in memory of another size than the network's are resized inside."""
+    """The description of the function: images in memory are cropped inside, and resized to the size of the network's."""
     height, _, channels = run.description["image_shape"]
     size = run.description.get("stored_size", height)
-    return describe(run)._replace(image_shape=(size, size, channels))
+    described = describe(run)._replace(image_shape=(size, size, channels))
+    return described if run.description.get("encoded") else described._replace(center_share=1.0)
 
 
 _ENDINGS = {SAFETENSORS: "safetensors", STABLEHLO: "stablehlo", ONNX: "onnx"}

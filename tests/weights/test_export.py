@@ -72,13 +72,13 @@ def test_the_onnx_model_returns_the_runs_features(tmp_path, capfd, model):
 
 def test_images_that_the_run_resized_are_resized_inside(tmp_path):
     """Of 12 x 12 pixels in memory, where the network sees 8 x 8."""
-    folder = make_run(tmp_path / "run", description={"stored_size": 12})
+    folder = make_run(tmp_path / "run", description={"stored_size": 12, "center_share": 10 / 12})
     images = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 1), np.uint8)
-    expected = expected_features(load_run(folder), np.asarray(resize(images, 8)))
+    expected = expected_features(load_run(folder), np.asarray(resize(images, 8, 10 / 12)))
     for name in ("x.onnx", "x.stablehlo"):
         export(folder, tmp_path / name)
         found = read_artifact(tmp_path / name)
-        assert found.description.image_shape == (12, 12, 1)
+        assert (found.description.image_shape, found.description.center_share) == ((12, 12, 1), 1.0)
         call = stablehlo_function(found).call if name == "x.stablehlo" else partial(outputs_of, found.content)
         np.testing.assert_allclose(call(images), expected, rtol=1e-4, atol=1e-4)
 
@@ -222,7 +222,14 @@ def test_fingerprints_are_of_the_weights_and_of_the_run(tmp_path):
 
 
 def test_the_center_share_is_that_of_an_evaluation(tmp_path):
-    encoded = make_run(tmp_path / "encoded", description={"encoded": True}, **{"dataset.center_share": 0.75})
-    assert describe(load_run(encoded)).center_share == 0.75
-    in_memory = make_run(tmp_path / "in_memory", **{"dataset.center_share": 0.75})
-    assert describe(load_run(in_memory)).center_share == 1.0
+    for encoded in (True, False):
+        folder = make_run(tmp_path / f"{encoded}", description={"encoded": encoded, "center_share": 0.75})
+        assert describe(load_run(folder)).center_share == 0.75
+    for encoded, share in ((True, 0.75), (False, 1.0)):  # an older run says the share of encoded images in its config
+        folder = make_run(
+            tmp_path / f"old_{encoded}", description={"encoded": encoded}, **{"dataset.center_share": 0.75}
+        )
+        saved = json.loads((folder / "dataset.json").read_text())
+        del saved["center_share"]
+        (folder / "dataset.json").write_text(json.dumps(saved))
+        assert describe(load_run(folder)).center_share == share
