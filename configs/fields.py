@@ -99,6 +99,12 @@ FIELDS: dict[str, Field] = {
         "digits: 1,797 handwritten digits of scikit-learn; tfds:<name>[:version]; folder:<path> of <split>/<class>/<image>; "
         "arrays: handed to train_and_evaluate",
     ),
+    "dataset.label_kind": Field(
+        "class",
+        choice("class", "several"),
+        "labels of an image; class: one class, or a distribution over the classes; several: any number of labels, as rows of 0 "
+        "and 1. Given arrays say it themselves",
+    ),
     "dataset.folder": Field(None, optional(PATH), "where TFDS keeps its data sets; None: TFDS's own default"),
     "dataset.train_images": Field(
         None,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gensupcon_jax.data.multi_hot import ALLOWED_ROWS, are_several, checked_rows
 from gensupcon_jax.data.splits import one_hot
 from gensupcon_jax.errors import UserError
 
@@ -53,15 +54,17 @@ def check_same_shape(images: list[np.ndarray]) -> None:
         raise UserError(f"the splits' images have shapes {sorted(shapes)}; allowed: one shape for all of them")
 
 
-def checked_arrays(images: FromUser, labels: FromUser, where: str) -> Checked:
-    """uint8 images, and labels that are integer class numbers or distributions; the number of classes is checked later."""
+def checked_arrays(images: FromUser, labels: FromUser, where: str, label_kind: str = "class") -> Checked:
+    """uint8 images, and labels that are integer class numbers, distributions, or rows of 0 and 1; the number of classes is
+    checked later."""
     images = _array(images, f"{where} images", "[example, size, size, channel]")
-    labels = _array(labels, f"{where} labels", _ALLOWED_LABELS)
+    allowed, check_labels_fn = _LABELS[label_kind]
+    labels = _array(labels, f"{where} labels", allowed)
     if len(images) != len(labels):
         raise UserError(f"{where} has {len(images)} images and {len(labels)} labels; allowed: one label per image")
     if len(images) == 0:
         raise UserError(f"{where} has 0 images; allowed: 1 or more")
-    return Checked(_uint8_images(images, where), _checked_labels(labels, where))
+    return Checked(_uint8_images(images, where), check_labels_fn(labels, where))
 
 
 def _array(values: FromUser, what: str, allowed: str) -> np.ndarray:
@@ -105,6 +108,12 @@ def _class_numbers(labels: np.ndarray, where: str) -> np.ndarray:
 
 def _checked_distributions(labels: np.ndarray, where: str) -> np.ndarray:
     labels = labels.astype(np.float32)
+    if are_several(labels):
+        raise UserError(
+            f"{where} labels are rows of 0 and 1 with up to {labels.sum(1).max():g} ones, several labels per image, where "
+            "dataset.label_kind class allows one class or distribution; set dataset.label_kind to several "
+            "(from_arrays: label_kind='several')"
+        )
     wrong = ~np.isfinite(labels).all(1) | (labels < 0).any(1) | (np.abs(labels.sum(1) - 1) > _SUM_TOLERANCE)
     if wrong.any():
         row = int(np.argmax(wrong))
@@ -113,6 +122,13 @@ def _checked_distributions(labels: np.ndarray, where: str) -> np.ndarray:
             f"(sum {labels[row].sum():.4g}, smallest {labels[row].min():.4g}); allowed: entries >= 0 that sum to 1"
         )
     return labels
+
+
+# dataset.label_kind -> what is allowed, and the check of labels
+_LABELS = {
+    "class": (_ALLOWED_LABELS, _checked_labels),
+    "several": (ALLOWED_ROWS, checked_rows),
+}
 
 
 def check_class_numbers(labels: np.ndarray, num_classes: int, where: str) -> None:

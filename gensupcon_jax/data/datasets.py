@@ -18,9 +18,11 @@ from gensupcon_jax.data.arrays import (
 )
 from gensupcon_jax.data.center import center_share_of
 from gensupcon_jax.data.channels import channel_statistics, converted
-from gensupcon_jax.data.cuts import check_fractions, cut, cut_off, cut_sizes, rare_class, refuse_one_class
+from gensupcon_jax.data.cuts import check_fractions, cut, cut_sizes, rare_class, refuse_one_class
 from gensupcon_jax.data.encoded_sets import Reading, evaluated_splits, from_listings, is_labeled
+from gensupcon_jax.data.label_kinds import check_kind, cut_by_labels, refuse_one_label, refuse_several
 from gensupcon_jax.data.listing import Listing
+from gensupcon_jax.data.multi_hot import refuse_constant_labels, stratified
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import require_tensorflow
@@ -117,7 +119,17 @@ def load(name: str, **settings: Any) -> Dataset:
     reading = Reading(**settings)
     form, rest = source_of(name)
     dataset = in_channels(SOURCES[form](rest, reading), reading.channels)
+    check_label_kind(dataset, reading.label_kind)
     return dataset if dataset.is_encoded else seen_at(dataset, reading.image_size, reading.center_share)
+
+
+def check_label_kind(dataset: Dataset, wanted: str) -> None:
+    """UserError where the labels of a data set are not of the kind that the config asks for."""
+    if dataset.label_kind != wanted:
+        raise UserError(
+            f"dataset.label_kind is {wanted!r}, but the labels of {dataset.name} are of the kind {dataset.label_kind!r}; "
+            f"allowed: dataset.label_kind={dataset.label_kind}, or another data set"
+        )
 
 
 def source_of(name: str) -> tuple[str, str]:
@@ -183,6 +195,7 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     """
     require_tensorflow(f"dataset.name is 'tfds:{name}'")
     reading = reading or Reading()
+    refuse_several(reading.label_kind, f"tfds:{name}")
     builder, keys = tfds_sets.open_builder(name, reading.folder)
     if None in builder.info.features[keys.image].shape and tfds_sets.default_format(builder):
         builder, keys = tfds_sets.open_builder(name, reading.folder, file_format=tfds_sets.default_format(builder))
@@ -219,6 +232,7 @@ def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
     """
     require_tensorflow(f"dataset.name is 'folder:{path}'")
     reading = reading or Reading()
+    refuse_several(reading.label_kind, f"folder:{path}")
     listings, names, notes, empty = folders.list_folder(
         path, split_names=reading.split_names, cache_folder=reading.cache_folder
     )
@@ -271,6 +285,8 @@ def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:
     found = dataset.train.num_images
     if num_images == found:
         return dataset
+    if dataset.label_kind == "several":
+        return _with_fewer_labeled(dataset, num_images)
     classes = dataset.train.classes
     smallest, largest = cut_sizes(classes)
     problem = rare_class(classes)
@@ -286,6 +302,17 @@ def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:
     return dataclasses.replace(dataset, train=kept)
 
 
+def _with_fewer_labeled(dataset: Dataset, num_images: int) -> Dataset:
+    """The same for images with several labels each."""
+    train, found = dataset.train, dataset.train.num_images
+    if not 1 <= num_images < found:
+        raise UserError(f"dataset.train_images is {num_images}; allowed: 1 to {found}, or None")
+    rows = train.labels_of(np.arange(found))
+    kept = train.subset(np.flatnonzero(stratified(rows, num_images)))
+    refuse_constant_labels(kept.labels_of(np.arange(num_images)), f"dataset.train_images is {num_images}: the train")
+    return dataclasses.replace(dataset, train=kept)
+
+
 def from_arrays(
     images: FromUser,
     labels: FromUser,
@@ -296,11 +323,13 @@ def from_arrays(
     name: str = "arrays",
     validation_fraction: FromUser = 0.1,
     test_fraction: FromUser = 0.2,
+    label_kind: str = "class",
 ) -> Dataset:
     """A data set from arrays; splits that are not given as (images, labels) are cut from it, stratified and deterministic.
 
     images: [example, height, width, channel], uint8 in 0..255 or float in 0..1; square; gray images may lack the channel axis.
-    labels: [example] class numbers from 0, or [example, class] distributions.  class_names may name classes without images.
+    labels: [example] class numbers from 0, or [example, class] distributions; with label_kind "several", [example, label] rows
+    of 0 and 1, any number of ones in each.  class_names may name classes without images.
     Raises UserError for arrays of different lengths, values out of range, labels that are not distributions, and splits that
     cannot be cut or evaluated.
 
@@ -309,12 +338,13 @@ def from_arrays(
     >>> len(dataset.train.images), len(dataset.validation.images), len(dataset.test.images)
     (28, 4, 8)
     """
+    check_kind(label_kind)
     given = {"train": (images, labels), "validation": validation, "test": test}
     given = {where: checked_pair(pair, where) for where, pair in given.items() if pair is not None}
     fractions = {"test": test_fraction, "validation": validation_fraction}
     fractions = {where: fraction for where, fraction in fractions.items() if where not in given}
     check_fractions(fractions)
-    splits = {where: checked_arrays(pair[0], pair[1], where) for where, pair in given.items()}
+    splits = {where: checked_arrays(pair[0], pair[1], where, label_kind) for where, pair in given.items()}
     check_same_shape([split.images for split in splits.values()])
     names = class_names_of(class_names, [split.labels for split in splits.values()], len(splits["train"].images))
     for where, split in splits.items():
@@ -322,11 +352,12 @@ def from_arrays(
     num_images = len(splits["train"].images)
     for where, fraction in fractions.items():
         # Fractions of the images that were passed, also after the test images were cut from them.
-        splits["train"], splits[where] = cut_off(splits["train"], round(fraction * num_images), where)
-    refuse_one_class(splits["train"].labels, "train")
+        size, train = round(fraction * num_images), splits["train"]
+        splits["train"], splits[where] = cut_by_labels(train, train.labels, size, where, label_kind)
+    refuse_one_label(splits["train"].labels, "train", label_kind)
     # Last, because distributions over many classes take much memory: wrong class numbers are reported before.
     splits = {where: Split(split.images, distributions(split.labels, len(names))) for where, split in splits.items()}
-    return Dataset(name, splits["train"], splits["validation"], splits["test"], names)
+    return Dataset(name, splits["train"], splits["validation"], splits["test"], names, label_kind=label_kind)
 
 
 def _content(source_fingerprint: str, *splits: AnySplit) -> Iterator[str | memoryview]:

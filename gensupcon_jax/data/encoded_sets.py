@@ -22,7 +22,8 @@ _USUAL_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # of the input of the netwo
 class Reading(NamedTuple):
     """How a data set is read; the fields are those of the config's `dataset`.
 
-    cache_folder: for sizes, labels and statistics, which the next start reuses; None: no cache.
+    label_kind: what the labels of the source must be, as in `Dataset`.  cache_folder: for sizes, labels and statistics, which
+    the next start reuses; None: no cache.
     """
 
     folder: str | None = None
@@ -38,6 +39,7 @@ class Reading(NamedTuple):
     skip_damaged: bool = False
     max_damaged_share: float | int = 0.01
     num_threads: int | None = None
+    label_kind: str = "class"
     cache_folder: Path | None = None
 
     @property

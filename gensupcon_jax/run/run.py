@@ -239,6 +239,9 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
         dataset = datasets.load(config.dataset.name, cache_folder=folder.parent / workdir.DATA_CACHE, **reading)
     else:
         config.dataset.name = "arrays"  # the name in the recipe is not that of the given data
+        if config.dataset.label_kind != "class":  # asked for
+            datasets.check_label_kind(given, config.dataset.label_kind)
+        config.dataset.label_kind = given.label_kind
         dataset = datasets.in_channels(given, config.dataset.channels)
         dataset = datasets.seen_at(dataset, config.dataset.image_size, config.dataset.center_share)
     if config.dataset.train_images is not None:
