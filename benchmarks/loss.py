@@ -26,6 +26,7 @@ from gensupcon_jax.losses import (
 
 TEMPERATURE = 0.1
 MEBIBYTE = 2**20
+MULTI_HOT_LABELS = 80
 
 
 class Candidate(NamedTuple):
@@ -77,6 +78,12 @@ def random_batch(num_anchors: int, num_classes: int, dim: int):
     embeddings = jax.random.normal(embedding_key, (num_anchors, dim))
     labels = jax.nn.softmax(3.0 * jax.random.normal(label_key, (num_anchors, num_classes)), axis=1)
     return embeddings / jnp.linalg.norm(embeddings, axis=1, keepdims=True), labels
+
+
+def multi_hot_batch(num_anchors: int, num_labels: int, dim: int):
+    """Unit embeddings and about 3 of the labels on each image, as COCO has of its 80."""
+    embeddings, _ = random_batch(num_anchors, 2, dim)
+    return embeddings, jax.random.bernoulli(jax.random.key(1), 3 / num_labels, (num_anchors, num_labels)) * 1.0
 
 
 def compile_candidate(function: Callable, *arguments) -> Candidate:
@@ -158,6 +165,33 @@ def compare_options(arguments: argparse.Namespace):
         print_row(name, f"{ratios[0]:.3f} (best)", f"{ratios[1]:.3f} (median)")
 
 
+def compare_similarities(arguments: argparse.Namespace):
+    """Prints what the similarity of two rows at a time costs on multi-hot labels, as a ratio to the factored cosine."""
+    sizes = (arguments.anchors, MULTI_HOT_LABELS, arguments.dim)
+    batch = multi_hot_batch(*sizes)
+    names = ("cosine", "jaccard")
+    candidates = [compile_candidate(value_and_grad_of(name, arguments.tile_size), *batch) for name in names]
+    run_interleaved(candidates, arguments.repeats)
+    large = (arguments.large_anchors, *sizes[1:])
+    abstract = jax.eval_shape(functools.partial(multi_hot_batch, *large))
+    memory = compile_candidate(value_and_grad_of("jaccard", arguments.tile_size), *abstract).temporary_mebibytes
+    cosine, jaccard = (candidate.seconds for candidate in candidates)
+    ratios = [pick(jaccard) / pick(cosine) for pick in (min, statistics.median)]
+    print(
+        "\nlabel_similarity jaccard against cosine, {:,} anchors x {} multi-hot labels x {} dimensions".format(*sizes)
+    )
+    print_row("jaccard", f"{ratios[0]:.2f} (best)", f"{ratios[1]:.2f} (median)")
+    print(f"{large[0]:,} anchors: {memory:.0f} MiB temporary memory")
+
+
+def value_and_grad_of(similarity: str, tile_size: int) -> Callable:
+    """The loss with this similarity of labels, and its gradient."""
+    settings = {"temperature": TEMPERATURE, "tile_size": tile_size, "label_similarity": similarity}
+    return jax.value_and_grad(
+        lambda embeddings, labels: generalized_contrastive_loss(embeddings, labels, **settings).mean()
+    )
+
+
 def measure_large(arguments: argparse.Namespace):
     """Prints the temporary memory at a size where the dense form cannot go, and the time where asked for."""
     sizes = (arguments.large_anchors, arguments.classes, arguments.dim)
@@ -196,6 +230,7 @@ def main():
     print(f"tile: {arguments.tile_size} rows\n")
     compare(arguments)
     compare_options(arguments)
+    compare_similarities(arguments)
     measure_large(arguments)
 
 
