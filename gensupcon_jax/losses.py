@@ -393,9 +393,8 @@ def _class_leaders(
     labels: Float[Array, "row class"], axis_name: str | None
 ) -> tuple[Int[Array, " class"], Float[Array, " class"]]:
     """Per class, the local row with the largest share, and that share (0 if the leader is on another device)."""
-    share = labels.max(axis=0)
-    rows = jnp.arange(labels.shape[0])[:, None]
-    leader = jnp.where(labels == share, rows, labels.shape[0] - 1).min(axis=0)
+    leader = jnp.argmax(labels, axis=0)  # a comparison with the maximum would write a matrix of rows x classes
+    share = labels[leader, jnp.arange(labels.shape[1])]
     if axis_name is None:
         return leader, share
     device = jax.lax.axis_index(axis_name)

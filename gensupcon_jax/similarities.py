@@ -107,7 +107,13 @@ def _features(map_fn: Callable[[Any], Any], labels: Any, similarity: Any) -> Any
             f"{named} returns shape {list(jnp.shape(features))} for labels {list(jnp.shape(labels))}; "
             "allowed: [row, feature], as many rows as labels; change that function"
         )
-    return jax.lax.stop_gradient(jnp.asarray(features).astype(jnp.float32))
+    return jax.lax.stop_gradient(_in_sixteens(jnp.asarray(features).astype(jnp.float32)))
+
+
+def _in_sixteens(features: Float[Array, "row feature"]) -> Float[jax.Array, "row padded"]:
+    """With features of 0 up to a multiple of 16: the loss sums in groups of 16, and a rest would be a copy of all others."""
+    missing = -features.shape[1] % 16 if features.shape[1] > 16 else 0
+    return jnp.pad(features, ((0, 0), (0, missing)))
 
 
 def _unit_rows(labels: Float[Array, "row class"]) -> Float[Array, "row class"]:
