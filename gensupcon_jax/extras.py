@@ -6,7 +6,7 @@ import os
 from gensupcon_jax.errors import UserError
 
 INSTALL_TENSORFLOW = 'pip install "gensupcon_jax[tensorflow]"'
-_TENSORFLOW_MODULES = ("tensorflow", "tensorflow_datasets", "tensorboard", "clu", "cv2")
+_TENSORFLOW_MODULES = ("tensorflow", "tensorflow_datasets", "tensorboard", "clu", "cv2", "simplejpeg")
 
 
 def missing_of_tensorflow() -> list[str]:

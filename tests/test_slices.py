@@ -144,7 +144,8 @@ for name in ("encoder.safetensors", "encoder.stablehlo"):
 print(show(as_path(scratch / "encoder.safetensors")))
 found = jax.export.deserialize(bytearray((scratch / "encoder.stablehlo").read_bytes())).call(images[:4])
 assert found.shape[0] == 4
-assert not [name for name in sys.modules if name.partition(".")[0] in ("tensorflow", "tensorflow_datasets", "clu", "cv2")]
+ABSENT = ("tensorflow", "tensorflow_datasets", "clu", "cv2", "simplejpeg")
+assert not [name for name in sys.modules if name.partition(".")[0] in ABSENT]
 print("done without TensorFlow")
 """
 
@@ -166,7 +167,7 @@ def test_a_missing_tensorflow_is_an_error_that_names_the_extra(tmp_path, module,
     assert (status, stdout) == (1, "")
     assert said == (
         f"error: dataset.name is {name!r}, which is read with the extra `tensorflow` (tensorflow, tensorflow_datasets, "
-        f"tensorboard, clu, cv2 not installed); {NAMED}; allowed without it: digits, arrays (from Python)\n"
+        f"tensorboard, clu, cv2, simplejpeg not installed); {NAMED}; allowed without it: digits, arrays (from Python)\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Int, Int64, UInt8
 
-from gensupcon_jax.data import decoding
+from gensupcon_jax.data import crop_boxes
+from gensupcon_jax.data.crop_batches import crop_batches, damage_of_crops
 from gensupcon_jax.data.sampling import sampled_order
 from gensupcon_jax.data.shapes import Batch
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit
@@ -130,29 +131,28 @@ def train_batches(
         if crops is None:
             raise TypeError("encoded images are cropped on the host; allowed: crops, not None")
 
-        def planned() -> Iterator[tuple[np.ndarray, decoding.CropPlan]]:
+        def planned() -> Iterator[tuple[np.ndarray, crop_boxes.CropPlan]]:
             for step in steps:
                 indices = orders.indices(step)[share]
                 yield indices, plan_batch(split, indices, crops, (seed, step, share, batch_size))
 
-        num_local = share.stop - share.start
-        local = decoding.crop_batches(split, planned(), batch_size=num_local, num_views=crops.num_views)
+        local = crop_batches(split, planned())
     else:
         local = ((indices, split.images[indices]) for indices in (orders.indices(step)[share] for step in steps))
     for indices, images in local:
         yield Batch(_place(images, sharding, batch_size), _place(split.labels_of(indices), sharding, batch_size))
 
 
-def plan_batch(split: EncodedSplit, indices: np.ndarray, crops: HostCrops, place: tuple) -> decoding.CropPlan:
+def plan_batch(split: EncodedSplit, indices: np.ndarray, crops: HostCrops, place: tuple) -> crop_boxes.CropPlan:
     """The boxes of these images and what to decode for them; place: (seed, step, rows, batch size) for random boxes."""
     headers = split.headers.subset(indices)
     if crops.scale is None:
-        boxes = np.repeat(decoding.center_boxes(headers.sizes, split.center_share), crops.num_views, axis=1)
+        boxes = np.repeat(crop_boxes.center_boxes(headers.sizes, split.center_share), crops.num_views, axis=1)
     else:
         seed, step, share, batch_size = place
-        draws = decoding.crop_draws(seed, step, share, crops.num_views, batch_size)
-        boxes = decoding.random_boxes(draws, headers.sizes, scale=crops.scale, ratio=crops.ratio)
-    return decoding.plan_crops(headers, boxes, split.image_size)
+        draws = crop_boxes.crop_draws(seed, step, share, crops.num_views, batch_size)
+        boxes = crop_boxes.random_boxes(draws, headers.sizes, scale=crops.scale, ratio=crops.ratio)
+    return crop_boxes.plan_crops(headers, boxes, split.image_size)
 
 
 def padded_batches(
@@ -175,8 +175,7 @@ def padded_batches(
     if isinstance(split, EncodedSplit):
         center = HostCrops(1, None, (1, 1))
         planned = ((indices, plan_batch(split, indices, center, ())) for indices in local_indices)
-        num_local = share.stop - share.start
-        images = (crops[:, 0] for _, crops in decoding.crop_batches(split, planned, batch_size=num_local, num_views=1))
+        images = (crops[:, 0] for _, crops in crop_batches(split, planned))
     else:
         images = (split.images[indices] for indices in local_indices)
     for start, local in zip(starts, images, strict=True):
@@ -188,13 +187,13 @@ def centered_images(split: AnySplit, indices: Int[np.ndarray, "some"]) -> UInt8[
     if not isinstance(split, EncodedSplit):
         return split.images[indices]
     plan = plan_batch(split, indices, HostCrops(1, None, (1, 1)), ())
-    ((_, crops),) = decoding.crop_batches(split, [(indices, plan)], batch_size=len(indices), num_views=1)
+    ((_, crops),) = crop_batches(split, [(indices, plan)])
     return crops[:, 0]
 
 
 def damaged_images(split: EncodedSplit, indices: Int[np.ndarray, "some"]) -> dict[int, str]:
     """Index -> why the center crop of its image cannot be decoded, of those where that is so; each is decoded on its own."""
-    return decoding.damage_of_crops(split, indices, plan_batch(split, indices, HostCrops(1, None, (1, 1)), ()))
+    return damage_of_crops(split, indices, plan_batch(split, indices, HostCrops(1, None, (1, 1)), ()))
 
 
 def local_rows(batch_size: int, sharding: jax.sharding.Sharding) -> slice:
@@ -249,7 +248,7 @@ class Prefetched:
             self._put(("error", error))
         finally:
             with contextlib.suppress(AttributeError):
-                batches.close()  # in the thread that ran it: tf.data's own threads end with it
+                batches.close()  # in the thread that ran it: the threads that decode end with it
 
     def _put(self, item: tuple[str, Any]) -> bool:
         while not self._stopped.is_set():

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from gensupcon_jax.data.decoding import center_crop, to_gray
+from gensupcon_jax.data.channels import to_gray
+from gensupcon_jax.data.crop_batches import center_crop
 from gensupcon_jax.data.input_pipeline import centered_images, damaged_images
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError

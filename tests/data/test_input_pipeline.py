@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.cluster import sharding
-from gensupcon_jax.data import datasets, decoding, input_pipeline
+from gensupcon_jax.data import datasets, input_pipeline
+from gensupcon_jax.data.crop_batches import crop_batches
 from gensupcon_jax.data.input_pipeline import (
     EpochOrders,
     HostCrops,
@@ -182,8 +183,7 @@ def test_the_shares_of_several_hosts_form_the_batch_of_one_host(trees, num_hosts
         plan = input_pipeline.plan_batch(
             trees.train, indices, HostCrops(2, (0.2, 1.0), (3 / 4, 4 / 3)), (3, step, share, 8)
         )
-        size = share.stop - share.start
-        ((_, crops),) = decoding.crop_batches(trees.train, [(indices, plan)], batch_size=size, num_views=2)
+        ((_, crops),) = crop_batches(trees.train, [(indices, plan)])
         return crops
 
     for step in (0, 7):

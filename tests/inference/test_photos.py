@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gensupcon_jax.data.decoding import decode_upright
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.inference.encoder import Encoder
 from gensupcon_jax.inference.images import find_images
@@ -171,23 +170,21 @@ def test_damaged_files_are_named(encoder, tmp_path):
         encoder.embed([tmp_path / "cut.png"])
 
 
-def test_whether_an_image_is_damaged_does_not_depend_on_those_beside_it(encoder, tmp_path):
+def test_an_image_that_is_damaged_below_its_center_crop_is_damaged_alone_and_beside_others(encoder, tmp_path):
     picture(0, 1, (64, 17)).save(tmp_path / "tall.jpg")
     encoded = (tmp_path / "tall.jpg").read_bytes()
-    (tmp_path / "tall.jpg").write_bytes(
-        encoded[: int(0.9 * len(encoded))]
-    )  # the center crop ends before the missing rows
-    with pytest.raises(ValueError, match="JPEG"):
-        decode_upright((tmp_path / "tall.jpg").read_bytes(), 1, 3)
-    alone = encoder.embed([tmp_path / "tall.jpg"])
+    (tmp_path / "tall.jpg").write_bytes(encoded[: int(0.9 * len(encoded))])
+    with pytest.raises(UserError, match=r"1 image cannot be decoded: .*tall\.jpg \(.*JPEG"):
+        encoder.embed([tmp_path / "tall.jpg"])
     picture(0, 1).save(tmp_path / "whole.png")
+    alone = encoder.embed([tmp_path / "whole.png"])
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
     found = find_images(tmp_path)
     assert found.names == ("cut.png", "tall.jpg", "whole.png")
     (outputs,) = encoder.outputs(found)
-    assert outputs.indices.tolist() == [1, 2]
-    assert [name for name, _ in found.damaged] == ["cut.png"]
-    np.testing.assert_allclose(outputs.features[:1], alone, atol=1e-5)
+    assert outputs.indices.tolist() == [2]
+    assert [name for name, _ in found.damaged] == ["cut.png", "tall.jpg"]
+    np.testing.assert_allclose(outputs.features, alone, atol=1e-5)
 
 
 # Finding images

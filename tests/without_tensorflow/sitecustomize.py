@@ -4,7 +4,16 @@ import re
 import sys
 from importlib.machinery import PathFinder
 
-MODULES = ("tensorflow", "tensorflow_datasets", "tensorboard", "clu", "cv2", "array_record", "importlib_resources")
+MODULES = (
+    "tensorflow",
+    "tensorflow_datasets",
+    "tensorboard",
+    "clu",
+    "cv2",
+    "simplejpeg",
+    "array_record",
+    "importlib_resources",
+)
 PACKAGES = re.compile(r"tensorflow|tensorboard|clu$|opencv|array.record|importlib.resources")
 
 
