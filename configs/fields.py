@@ -9,6 +9,7 @@ from gensupcon_jax.configs.rules import (
     FLAG,
     ONE_OR_THREE,
     PATH,
+    RANGE,
     SPLIT_NAME,
     STEP,
     WEIGHT,
@@ -101,9 +102,28 @@ FIELDS: dict[str, Field] = {
     ),
     "dataset.label_kind": Field(
         "class",
-        choice("class", "several"),
+        choice("class", "several", "value"),
         "labels of an image; class: one class, or a distribution over the classes; several: any number of labels, as rows of 0 "
-        "and 1. Given arrays say it themselves",
+        "and 1; value: a number, such as an age, which becomes a distribution over bins. Given arrays say it themselves",
+    ),
+    "dataset.num_bins": Field(
+        64,
+        integer(2),
+        "label_kind value only: equal bins of the range of values; a value is a distribution over them",
+        "bins",
+    ),
+    "dataset.value_width": Field(
+        None,
+        optional(above(0)),
+        "label_kind value only: standard deviation of a value's distribution; two values are alike by about exp(-(a - b)^2 / "
+        "(4 width^2)); None: a twentieth of the range",
+        "unit of the values",
+    ),
+    "dataset.value_range": Field(
+        None,
+        optional(RANGE),
+        "label_kind value only: lower and upper end of the bins, which must cover all values; None: the smallest and the largest",
+        "unit of the values",
     ),
     "dataset.folder": Field(None, optional(PATH), "where TFDS keeps its data sets; None: TFDS's own default"),
     "dataset.train_images": Field(

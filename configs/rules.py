@@ -163,6 +163,14 @@ CHANNELS = Rule(
     ((0.5, 0.5), (NAN,), "x", 0.5),
 )
 ONE_OR_THREE = Rule("1 or 3", lambda value: is_number(value) and value in (1, 3), (1, 3), (0, 2, 4, "3", 1.5))
+RANGE = Rule(
+    "two different numbers in parentheses, the smaller first",
+    lambda value: (
+        isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]
+    ),
+    ((-1.5, 2), [0, 100]),
+    ((2, 1), (1, 1), (0,), (0, INF), 5, "0, 1"),
+)
 STEP = Rule(
     "last, best, or the number of a saved step",
     lambda value: value in ("last", "best") or (is_number(value) and isinstance(value, int) and value >= 0),

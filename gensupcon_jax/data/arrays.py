@@ -8,6 +8,7 @@ import numpy as np
 
 from gensupcon_jax.data.multi_hot import ALLOWED_ROWS, are_several, checked_rows
 from gensupcon_jax.data.splits import one_hot
+from gensupcon_jax.data.value_labels import ALLOWED_VALUES, checked_values
 from gensupcon_jax.errors import UserError
 
 _SUM_TOLERANCE = 1e-3
@@ -128,6 +129,7 @@ def _checked_distributions(labels: np.ndarray, where: str) -> np.ndarray:
 _LABELS = {
     "class": (_ALLOWED_LABELS, _checked_labels),
     "several": (ALLOWED_ROWS, checked_rows),
+    "value": (ALLOWED_VALUES, checked_values),
 }
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gensupcon_jax.data import folders, tfds_sets
+from gensupcon_jax.data import folders, tfds_sets, value_labels
 from gensupcon_jax.data.arrays import (
+    Checked,
     FromUser,
     check_class_numbers,
     check_same_shape,
@@ -20,7 +21,7 @@ from gensupcon_jax.data.center import center_share_of
 from gensupcon_jax.data.channels import channel_statistics, converted
 from gensupcon_jax.data.cuts import check_fractions, cut, cut_sizes, rare_class, refuse_one_class
 from gensupcon_jax.data.encoded_sets import Reading, evaluated_splits, from_listings, is_labeled
-from gensupcon_jax.data.label_kinds import check_kind, cut_by_labels, refuse_one_label, refuse_several
+from gensupcon_jax.data.label_kinds import check_kind, cut_by_labels, refuse_one_label, refuse_other_kinds
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.multi_hot import refuse_constant_labels, stratified
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
@@ -28,6 +29,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import require_tensorflow
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.text import listed
+from gensupcon_jax.value_bins import ValueBins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Dataset:
     centered: share of the shorter side of images in memory that an evaluation keeps; None: it follows from their size.
     statistics: mean and std of the training images, where they are not computed from memory.  notes: sentences for the log.
     damaged: one line per image that was left out.  source_fingerprint: of the content of encoded images.
-    label_kind: class: one class or distribution per image, or none; several: any number of classes; value: a number.
+    label_kind: class: one class or distribution per image, or none; several: any number of classes; value: a number, whose
+    distribution is over `bins`.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Dataset:
     damaged: tuple[str, ...] = ()
     source_fingerprint: str = ""
     label_kind: str = "class"
+    bins: ValueBins | None = None
 
     @property
     def num_classes(self) -> int:
@@ -108,6 +112,7 @@ class Dataset:
             "encoded": self.is_encoded,
             "num_damaged": len(self.damaged),
             "label_kind": self.label_kind,
+            "bins": None if self.bins is None else self.bins._asdict(),
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
             "fingerprint": fingerprint(_content(self.source_fingerprint, self.train, self.validation, self.test)),
@@ -195,7 +200,7 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     """
     require_tensorflow(f"dataset.name is 'tfds:{name}'")
     reading = reading or Reading()
-    refuse_several(reading.label_kind, f"tfds:{name}")
+    refuse_other_kinds(reading.label_kind, f"tfds:{name}")
     builder, keys = tfds_sets.open_builder(name, reading.folder)
     if None in builder.info.features[keys.image].shape and tfds_sets.default_format(builder):
         builder, keys = tfds_sets.open_builder(name, reading.folder, file_format=tfds_sets.default_format(builder))
@@ -232,7 +237,7 @@ def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
     """
     require_tensorflow(f"dataset.name is 'folder:{path}'")
     reading = reading or Reading()
-    refuse_several(reading.label_kind, f"folder:{path}")
+    refuse_other_kinds(reading.label_kind, f"folder:{path}")
     listings, names, notes, empty = folders.list_folder(
         path, split_names=reading.split_names, cache_folder=reading.cache_folder
     )
@@ -287,6 +292,11 @@ def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:
         return dataset
     if dataset.label_kind == "several":
         return _with_fewer_labeled(dataset, num_images)
+    if dataset.label_kind == "value":
+        if not 1 <= num_images < found:
+            raise UserError(f"dataset.train_images is {num_images}; allowed: 1 to {found}, or None")
+        _, kept = value_labels.cut_off_values(dataset.train, dataset.train.values, num_images, "dataset.train_images")
+        return dataclasses.replace(dataset, train=kept)
     classes = dataset.train.classes
     smallest, largest = cut_sizes(classes)
     problem = rare_class(classes)
@@ -329,7 +339,8 @@ def from_arrays(
 
     images: [example, height, width, channel], uint8 in 0..255 or float in 0..1; square; gray images may lack the channel axis.
     labels: [example] class numbers from 0, or [example, class] distributions; with label_kind "several", [example, label] rows
-    of 0 and 1, any number of ones in each.  class_names may name classes without images.
+    of 0 and 1, any number of ones in each; with "value", [example] numbers in any unit.  class_names may name classes without
+    images.
     Raises UserError for arrays of different lengths, values out of range, labels that are not distributions, and splits that
     cannot be cut or evaluated.
 
@@ -346,18 +357,28 @@ def from_arrays(
     check_fractions(fractions)
     splits = {where: checked_arrays(pair[0], pair[1], where, label_kind) for where, pair in given.items()}
     check_same_shape([split.images for split in splits.values()])
-    names = class_names_of(class_names, [split.labels for split in splits.values()], len(splits["train"].images))
-    for where, split in splits.items():
-        check_class_numbers(split.labels, len(names), where)
+    names = () if label_kind == "value" else _checked_names(class_names, splits)
     num_images = len(splits["train"].images)
     for where, fraction in fractions.items():
         # Fractions of the images that were passed, also after the test images were cut from them.
         size, train = round(fraction * num_images), splits["train"]
         splits["train"], splits[where] = cut_by_labels(train, train.labels, size, where, label_kind)
     refuse_one_label(splits["train"].labels, "train", label_kind)
+    if label_kind == "value":
+        splits = {where: Split(split.images, split.labels[:, None], split.labels) for where, split in splits.items()}
+        dataset = Dataset(name, splits["train"], splits["validation"], splits["test"], names, label_kind=label_kind)
+        return value_labels.rebinned(dataset)
     # Last, because distributions over many classes take much memory: wrong class numbers are reported before.
     splits = {where: Split(split.images, distributions(split.labels, len(names))) for where, split in splits.items()}
     return Dataset(name, splits["train"], splits["validation"], splits["test"], names, label_kind=label_kind)
+
+
+def _checked_names(class_names: FromUser, splits: dict[str, Checked]) -> tuple[str, ...]:
+    """The class names; UserError for labels of other classes."""
+    names = class_names_of(class_names, [split.labels for split in splits.values()], len(splits["train"].images))
+    for where, split in splits.items():
+        check_class_numbers(split.labels, len(names), where)
+    return names
 
 
 def _content(source_fingerprint: str, *splits: AnySplit) -> Iterator[str | memoryview]:

@@ -1,4 +1,4 @@
-"""What differs between the kinds of labels when splits are cut: one class per image, or several labels."""
+"""What differs between the kinds of labels when splits are cut: one class per image, several labels, or a number."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import numpy as np
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.data.cuts import cut_off, refuse_one_class
 from gensupcon_jax.data.multi_hot import cut_off_labels, refuse_constant_labels
+from gensupcon_jax.data.value_labels import cut_off_values
 from gensupcon_jax.errors import UserError
 
 
@@ -21,6 +22,8 @@ def cut_by_labels(split: Any, labels: np.ndarray, size: int, where: str, kind: s
     impossible."""
     if kind == "several":
         return cut_off_labels(split, labels, size, where)
+    if kind == "value":
+        return cut_off_values(split, labels, size, where)
     return cut_off(split, size, where)
 
 
@@ -28,14 +31,15 @@ def refuse_one_label(labels: np.ndarray, where: str, kind: str) -> None:
     """UserError for labels from which nothing can be learned."""
     if kind == "several":
         refuse_constant_labels(labels, where)
-    else:
+    elif kind == "class":  # the bins of values refuse equal ones
         refuse_one_class(labels, where)
 
 
-def refuse_several(kind: str, name: str) -> None:
+def refuse_other_kinds(kind: str, name: str) -> None:
     """UserError for a source whose images have one class each, before it is read."""
-    if kind == "several":
+    if kind != "class":
+        wanted = {"several": "several labels", "value": "a number"}[kind]
         raise UserError(
-            f"dataset.label_kind is several, but the images of dataset.name {name!r} have one class each; allowed: "
-            "dataset.label_kind=class, or a source with several labels per image"
+            f"dataset.label_kind is {kind}, but the images of dataset.name {name!r} have one class each; allowed: "
+            f"dataset.label_kind=class, or a source with {wanted} per image"
         )

@@ -17,6 +17,7 @@ from gensupcon_jax.data import datasets, input_pipeline
 from gensupcon_jax.data.long_tail import with_long_tail
 from gensupcon_jax.data.sampling import drawn_shares
 from gensupcon_jax.data.shapes import Batch, DataShape
+from gensupcon_jax.data.value_labels import rebinned
 from gensupcon_jax.evaluation import final
 from gensupcon_jax.method.state import TrainState, state_shardings
 from gensupcon_jax.paths import Path
@@ -234,6 +235,7 @@ def say(text: str) -> None:
 
 def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | None = None) -> datasets.Dataset:
     """The data that the config names, or the given data, with the training images that the config asks for."""
+    fields = config.dataset
     if given is None:
         reading = {name: config.dataset[name] for name in datasets.Reading._fields if name in config.dataset}
         dataset = datasets.load(config.dataset.name, cache_folder=folder.parent / workdir.DATA_CACHE, **reading)
@@ -244,6 +246,9 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
         config.dataset.label_kind = given.label_kind
         dataset = datasets.in_channels(given, config.dataset.channels)
         dataset = datasets.seen_at(dataset, config.dataset.image_size, config.dataset.center_share)
+    if dataset.label_kind == "value":
+        bins = {"num_bins": fields.num_bins, "width": fields.value_width, "value_range": fields.value_range}
+        dataset = rebinned(dataset, **bins)
     if config.dataset.train_images is not None:
         dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)
     if config.dataset.imbalance_factor is not None:
