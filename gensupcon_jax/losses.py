@@ -15,8 +15,9 @@ from jaxtyping import Float, Int, Shaped
 from gensupcon_jax.collectives import first_number, gather, sum_over, varying
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.instances import Instances, check_instances
 from gensupcon_jax.similarities import LABEL_SIMILARITIES as LABEL_SIMILARITIES  # where users look for it
-from gensupcon_jax.similarities import LabelSides, Similarity, sides_of
+from gensupcon_jax.similarities import LabelSides, Similarity, far_similarity, near_weights, sides_of
 
 Array = jax.Array | np.ndarray
 Scalar = float | int | np.number | jax.Array | np.ndarray
@@ -115,9 +116,7 @@ def label_similarity(
     _check_axes("contrast_labels", contrast_labels, ("contrast", "class"))
     _check_size("contrast_labels", contrast_labels, 1, "anchor_labels", anchor_labels)
     anchors, contrasts = sides_of(anchor_labels, name), sides_of(contrast_labels, name)
-    if anchors.block_fn is not None:
-        return _float32(anchors.block_fn(anchors.as_anchor, contrasts.as_contrast))
-    return _inner_products(anchors.as_anchor, contrasts.as_contrast)
+    return _float32(far_similarity(anchors, contrasts))
 
 
 def latent_similarity(
@@ -182,6 +181,7 @@ def generalized_contrastive_loss(
     label_similarity: str | Similarity = "cosine",
     contrast_weights: Shaped[Array, " weighted"] | None = None,
     centers: ClassCenters | None = None,
+    instances: Instances | None = None,
     axis_name: str | None = None,
     tile_size: int = DEFAULT_TILE_SIZE,
 ) -> AnchorLoss:
@@ -196,7 +196,7 @@ def generalized_contrastive_loss(
     The loss is multiplied by temperature / base_temperature (authors: 0.07), unless that is None. normalizer: see
     `dense_contrastive_loss`. label_similarity: a name of LABEL_SIMILARITIES, or a `similarities.Similarity`. centers: learned
     centers of the classes, which are further contrasts of every anchor on its own device; an anchor that is similar to one is
-    valid.
+    valid. instances: images without a label, a row of zeros, which are similar to their own views only; without it, to none.
     axis_name: a mapped axis over which anchors and contrasts are sharded: each anchor is compared with the contrasts of all
     devices. tile_size: rows of logits in memory at once; it affects memory and speed, not the value.
 
@@ -220,6 +220,7 @@ def generalized_contrastive_loss(
     _check_shapes(anchors, anchor_labels, contrasts, contrast_labels, contrast_weights)
     _check_weights(contrast_weights)
     _check_centers(anchors, contrasts, centers)
+    check_instances(instances, len(anchors), None if contrasts is None else len(contrasts))
     among_themselves = contrasts is None
     if contrasts is None or contrast_labels is None:
         contrasts, contrast_labels = anchors, anchor_labels
@@ -230,14 +231,13 @@ def generalized_contrastive_loss(
     if contrast_weights is not None:
         mask, penalty = _log_weights(contrast_weights)
     embeddings = varying((_float32(anchors), _float32(contrasts)), axis_name)
-    labels = _varying_sides(sides_of(anchor_labels, label_similarity), axis_name)
-    other_labels = _varying_sides(sides_of(contrast_labels, label_similarity), axis_name)
+    other_labels = None if among_themselves else contrast_labels
+    pairs = _label_pairs(anchor_labels, other_labels, label_similarity, instances, axis_name, tile_size)
     mask, penalty, tau = varying((mask, penalty, _float32(temperature)), axis_name)
     # The root of the temperature on either side: the logits are then plain inner products, equal for (i, j) and (j, i), and
     # attraction and softmax round the same numbers.
     anchors, contrasts = (each / jnp.sqrt(tau) for each in embeddings)
 
-    pairs = _LabelPairs(labels, None if among_themselves else other_labels, axis_name, tile_size)
     points = anchors if among_themselves else contrasts
     attraction, similarity, num_contrasts = _attraction(anchors, points, pairs, mask)
     if centers is not None:
@@ -289,13 +289,30 @@ class _LabelPairs(NamedTuple):
     contrasts: LabelSides | None
     axis_name: str | None
     tile_size: int
+    instances: Instances | None = None
 
 
-def _varying_sides(sides: LabelSides, axis_name: str | None) -> LabelSides:
-    as_anchor, as_contrast = varying((sides.as_anchor, sides.as_contrast), axis_name)
-    return sides._replace(
-        as_anchor=as_anchor, as_contrast=as_anchor if sides.as_contrast is sides.as_anchor else as_contrast
-    )
+def _sides(labels, similarity: str | Similarity, places, axis_name: str | None) -> LabelSides:
+    sides = sides_of(labels, similarity, places)
+    as_anchor, as_contrast, *near = varying((sides.as_anchor, sides.as_contrast, *sides[3:]), axis_name)
+    same = sides.as_contrast is sides.as_anchor
+    return LabelSides(as_anchor, as_anchor if same else as_contrast, sides.block_fn, *near)
+
+
+def _label_pairs(
+    anchor_labels,
+    contrast_labels,
+    similarity: str | Similarity,
+    instances: Instances | None,
+    axis_name: str | None,
+    tile_size: int,
+) -> _LabelPairs:
+    of_anchors, of_contrasts = (None, None) if instances is None else instances[:2]
+    anchors = _sides(anchor_labels, similarity, of_anchors, axis_name)
+    contrasts = None
+    if contrast_labels is not None:
+        contrasts = _sides(contrast_labels, similarity, of_contrasts, axis_name)
+    return _LabelPairs(anchors, contrasts, axis_name, tile_size, instances)
 
 
 def _attraction(anchors, points, pairs: _LabelPairs, mask):
@@ -317,13 +334,51 @@ def _attraction(anchors, points, pairs: _LabelPairs, mask):
 def _label_sums(pairs: _LabelPairs, points, mask):
     """-> sum_j w_ij z_j [anchor, dim] and sum_j w_ij [anchor] over the allowed contrasts j of all devices."""
     values = _with_count(points, mask)
+    sums = _class_sums(pairs, values, mask)
+    return _without_count(sums if pairs.instances is None else sums + _instance_sums(pairs, pairs.instances, values))
+
+
+def _class_sums(pairs: _LabelPairs, values, mask):
     if pairs.anchors.block_fn is not None:
-        return _without_count(_pairwise_sums(pairs, values))
+        return _pairwise_sums(pairs, values)
     if pairs.contrasts is None:
-        return _without_count(_label_sums_among(pairs.anchors, values, mask, pairs.axis_name))
+        return _label_sums_among(pairs.anchors, values, mask, pairs.axis_name)
     # w_ij is an inner product, so contrasts are summed per class first: Y_a (Y_c^T Z) instead of (Y_a Y_c^T) Z.
     per_class = sum_over(_sums_per_class(pairs.contrasts.as_contrast, values), pairs.axis_name)
-    return _without_count(_sums_per_row(pairs.anchors.as_anchor, per_class))
+    return _sums_per_row(pairs.anchors.as_anchor, per_class)
+
+
+def _instance_sums(pairs: _LabelPairs, instances: Instances, values):
+    """The same sums of what rows of one block have in common by images without a label; blocks never cross devices.
+
+    The pairs of a block are few enough for their matrix, without the cancellation of "sum of all, minus the anchor itself".
+    """
+
+    block_fn = pairs.anchors.block_fn
+
+    def of_block(anchors, contrasts, block_values):
+        @jax.checkpoint
+        def tile(rows):
+            (number, *arrays), others = rows, _with_block_fn(contrasts, block_fn)
+            weights = jax.lax.stop_gradient(_float32(near_weights(_with_block_fn(arrays, block_fn), others)))
+            if pairs.contrasts is None:
+                weights = jnp.where(number[:, None] == jnp.arange(weights.shape[1]), 0.0, weights)
+            return _sums_per_row(weights, block_values)
+
+        return _map_tiles(tile, (jnp.arange(len(anchors[0])), *anchors), pairs.tile_size)
+
+    num_anchors = len(pairs.anchors.as_anchor)
+    anchors = instances.in_blocks(_arrays(pairs.anchors), num_anchors)
+    others = instances.in_blocks((_arrays(pairs.contrasts or pairs.anchors), values), instances.num_in_blocks)
+    return jax.vmap(of_block)(anchors, *others).reshape(num_anchors, -1)
+
+
+def _arrays(sides: LabelSides) -> tuple:
+    return (*sides[:2], *sides[3:])
+
+
+def _with_block_fn(arrays, block_fn: Callable | None) -> LabelSides:
+    return LabelSides(*arrays[:2], block_fn, *arrays[2:])
 
 
 def similarity_masses(
@@ -332,6 +387,7 @@ def similarity_masses(
     mask: Shaped[Array, " contrast"],
     *,
     label_similarity: str | Similarity = "cosine",
+    instances: Instances | None = None,
     axis_name: str | None = None,
     tile_size: int = DEFAULT_TILE_SIZE,
 ) -> Float[jax.Array, " anchor"]:
@@ -339,10 +395,8 @@ def similarity_masses(
 
     Without contrast labels, every other anchor is a contrast. Constants to the gradient.
     """
-    anchors = _varying_sides(sides_of(anchor_labels, label_similarity), axis_name)
-    others = None if contrast_labels is None else _varying_sides(sides_of(contrast_labels, label_similarity), axis_name)
     mask = varying(_float32(jax.lax.stop_gradient(jnp.asarray(mask))), axis_name)
-    pairs = _LabelPairs(anchors, others, axis_name, tile_size)
+    pairs = _label_pairs(anchor_labels, contrast_labels, label_similarity, instances, axis_name, tile_size)
     return _label_sums(pairs, jnp.zeros((len(mask), 1)), mask)[1]
 
 

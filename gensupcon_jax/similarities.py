@@ -16,7 +16,8 @@ Array = jax.Array | np.ndarray
 class RowMaps(NamedTuple):
     """A similarity that is the inner product of two maps of the labels, each [row, class] -> [row, feature] >= 0.
 
-    anchor_fn is applied to the labels of anchors, contrast_fn to those of contrasts. The similarity must be symmetric.
+    anchor_fn is applied to the labels of anchors, contrast_fn to those of contrasts. The similarity must be symmetric. For images
+    without a label the rows have further columns, one per image of a block: then feature k belongs to column k.
     """
 
     anchor_fn: Callable[[Any], Any]
@@ -26,7 +27,8 @@ class RowMaps(NamedTuple):
 class Pairwise(NamedTuple):
     """A similarity that is no such product: block_fn([row, class], [other, class]) -> [row, other] >= 0, for a tile of rows.
 
-    It is computed again for the gradient: training never holds the matrix of all pairs.
+    It is computed again for the gradient: training never holds the matrix of all pairs. For images without a label the rows have
+    further columns, one per image of a block.
     """
 
     block_fn: Callable[[Any, Any], Any]
@@ -49,16 +51,23 @@ def of_two_rows(similarity_fn: Callable[[Any, Any], Any]) -> Pairwise:
 def of_classes(matrix: Float[Array, "class other"]) -> RowMaps:
     """A similarity of labels from one of classes, the matrix S: y S y' / sqrt(y S y  y' S y'), for S = 1 the cosine.
 
-    matrix [class, class]: symmetric, positive semidefinite, entries >= 0 (`run.class_similarity` reads and checks one).
+    matrix [class, class]: symmetric, positive semidefinite, entries >= 0 (`run.class_similarity` reads and checks one). Further
+    columns of labels, of images without one, are similar to themselves alone.
     """
     similarity = jnp.asarray(matrix, jnp.float32)
 
+    def related(labels: Any) -> Any:
+        known = len(similarity)
+        if labels.shape[1] == known:
+            return _product(labels, similarity)
+        return jnp.concatenate([_product(labels[:, :known], similarity), labels[:, known:]], axis=1)
+
     def scaled(labels: Any) -> Any:
-        length = jnp.sqrt(jnp.sum(_product(labels, similarity) * labels, axis=1, keepdims=True))
+        length = jnp.sqrt(jnp.sum(related(labels) * labels, axis=1, keepdims=True))
         return labels / jnp.where(length > 0.0, length, 1.0)
 
     def of_anchor(labels: Any) -> Any:
-        return _product(scaled(_unit_rows(labels)), similarity)
+        return related(scaled(_unit_rows(labels)))
 
     def of_contrast(labels: Any) -> Any:
         return scaled(_unit_rows(labels))
@@ -80,40 +89,96 @@ class LabelSides(NamedTuple):
     """Labels as their similarity needs them: for the side of the anchors and that of the contrasts, float32 constants.
 
     block_fn: of a `Pairwise` similarity, else None; then the similarity is the inner product of the two sides.
+    near_anchor, near_contrast: where there are images without a label, what the rows of one block have beyond that, see
+    `near_weights`; None: nothing.
     """
 
     as_anchor: Float[jax.Array, "row feature"]
     as_contrast: Float[jax.Array, "row feature"]
     block_fn: Callable[[Any, Any], Any] | None
+    near_anchor: Float[jax.Array, "row place"] | None = None
+    near_contrast: Float[jax.Array, "row place"] | None = None
 
 
-def sides_of(labels: Shaped[Array, "row class"], similarity: "str | Similarity") -> LabelSides:
-    """The labels as this similarity needs them; UserError for an unknown name, or a map that does not return features."""
-    labels = jax.lax.stop_gradient(jnp.asarray(labels).astype(jnp.float32))
+def sides_of(
+    labels: Shaped[Array, "row class"],
+    similarity: "str | Similarity",
+    places: Shaped[Array, "row place"] | None = None,
+) -> LabelSides:
+    """The labels as this similarity needs them; UserError for an unknown name, or a map that does not return features.
+
+    places: the shares of images without a label in each row, by their place in the row's block, see `instances`. The similarity
+    is that of rows with these further columns; those of other blocks are others.
+    """
     found = resolved(similarity)
+    rows = jax.lax.stop_gradient(jnp.asarray(labels).astype(jnp.float32))
+    if places is not None:
+        places = jax.lax.stop_gradient(jnp.asarray(places).astype(jnp.float32))
+        zeros = jnp.zeros_like(places)
+        near, far = jnp.concatenate([rows, places], axis=1), jnp.concatenate([rows, zeros, places], axis=1)
+        if isinstance(found, Pairwise):
+            near = jnp.concatenate([near, zeros], axis=1)
+            return LabelSides(near, far, found.block_fn, near, near)
+        rows = near
     if isinstance(found, Pairwise):
-        return LabelSides(labels, labels, found.block_fn)
+        return LabelSides(rows, rows, found.block_fn)
     maps = found if isinstance(found, RowMaps) else RowMaps(found, found)
-    as_anchor = _features(maps.anchor_fn, labels, similarity)
+    as_anchor = _features(maps.anchor_fn, rows, similarity, places)
     same = maps.contrast_fn is maps.anchor_fn
-    return LabelSides(as_anchor, as_anchor if same else _features(maps.contrast_fn, labels, similarity), None)
+    as_contrast = as_anchor if same else _features(maps.contrast_fn, rows, similarity, places)
+    num = as_anchor.shape[1] if places is None else jnp.shape(labels)[1]
+    of_anchor = _in_sixteens(as_anchor[:, :num])
+    of_contrast = of_anchor if same else _in_sixteens(as_contrast[:, :num])
+    near = (None, None) if places is None else (as_anchor[:, num:], as_contrast[:, num:])
+    return LabelSides(of_anchor, of_contrast, None, *near)
 
 
-def _features(map_fn: Callable[[Any], Any], labels: Any, similarity: Any) -> Any:
-    features = map_fn(labels)
+def far_similarity(anchors: LabelSides, contrasts: LabelSides) -> Float[jax.Array, "anchor contrast"]:
+    """The similarity by labels alone: of rows of different blocks."""
+    if anchors.block_fn is not None:
+        return anchors.block_fn(anchors.as_anchor, contrasts.as_contrast)
+    return _product(anchors.as_anchor, contrasts.as_contrast.T)
+
+
+def near_weights(anchors: LabelSides, contrasts: LabelSides) -> Float[jax.Array, "anchor contrast"]:
+    """What rows of one block have in common beyond their labels: the part of their similarity by images without a label."""
+    if anchors.block_fn is not None:
+        return anchors.block_fn(anchors.near_anchor, contrasts.near_contrast) - far_similarity(anchors, contrasts)
+    assert anchors.near_anchor is not None and contrasts.near_contrast is not None  # asked for only then
+    return _product(anchors.near_anchor, contrasts.near_contrast.T)
+
+
+def _features(map_fn: Callable[[Any], Any], labels: Any, similarity: Any, places: Any) -> Any:
+    try:
+        features = map_fn(labels)
+    except (TypeError, ValueError) as error:
+        if places is None:
+            raise
+        raise UserError(f"{_named(similarity)} {_NO_COLUMNS} ({str(error).splitlines()[0]})") from error
     if jnp.ndim(features) != 2 or len(features) != len(labels):
-        named = f"LABEL_SIMILARITIES[{similarity!r}]" if isinstance(similarity, str) else "label_similarity"
         raise UserError(
-            f"{named} returns shape {list(jnp.shape(features))} for labels {list(jnp.shape(labels))}; "
+            f"{_named(similarity)} returns shape {list(jnp.shape(features))} for labels {list(jnp.shape(labels))}; "
             "allowed: [row, feature], as many rows as labels; change that function"
         )
-    return jax.lax.stop_gradient(_in_sixteens(jnp.asarray(features).astype(jnp.float32)))
+    if places is not None and features.shape != labels.shape:
+        raise UserError(f"{_named(similarity)} {_NO_COLUMNS} (it returns {features.shape[1]} features)")
+    return jax.lax.stop_gradient(jnp.asarray(features).astype(jnp.float32))
 
 
 def _in_sixteens(features: Float[Array, "row feature"]) -> Float[jax.Array, "row padded"]:
     """With features of 0 up to a multiple of 16: the loss sums in groups of 16, and a rest would be a copy of all others."""
     missing = -features.shape[1] % 16 if features.shape[1] > 16 else 0
     return jnp.pad(features, ((0, 0), (0, missing)))
+
+
+_NO_COLUMNS = (
+    "does not map each column of the labels to a feature, as images without a label need, which are further columns; change "
+    "loss.label_similarity to cosine, or label all images"
+)
+
+
+def _named(similarity: Any) -> str:
+    return f"LABEL_SIMILARITIES[{similarity!r}]" if isinstance(similarity, str) else "label_similarity"
 
 
 def _unit_rows(labels: Float[Array, "row class"]) -> Float[Array, "row class"]:

@@ -16,7 +16,7 @@ class DataShape(NamedTuple):
 
     stored_size: of images in memory, where the input size differs; is_encoded: the host decodes and crops the images.
     center_share: of the shorter side of images in memory, what an evaluation keeps.
-    class_shares [class]: of what training draws, where it is known.
+    class_shares [class]: of what training draws, where it is known.  some_unlabeled: whether training images have no label.
     """
 
     image_size: int
@@ -29,6 +29,7 @@ class DataShape(NamedTuple):
     is_encoded: bool = False
     class_shares: np.ndarray | None = None
     center_share: float = 1.0
+    some_unlabeled: bool = False
 
     @classmethod
     def of(cls, description: dict) -> "DataShape":

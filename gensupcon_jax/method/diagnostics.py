@@ -8,8 +8,9 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from gensupcon_jax import losses
 from gensupcon_jax.collectives import first_number, max_over, mean_over, num_devices, sum_over
+from gensupcon_jax.instances import Instances
 from gensupcon_jax.method.attraction import unrelated_attraction
-from gensupcon_jax.similarities import Similarity, sides_of
+from gensupcon_jax.similarities import Pairwise, Similarity, far_similarity, near_weights, resolved, sides_of
 
 # A contrast is similar if its label similarity is above one half. For hard labels that is the same class; for an anchor
 # mixed from two classes it is every class with a share of more than 37 % (0.37 / |(0.37, 0.63)| = 0.5).
@@ -29,10 +30,14 @@ _PRECISION = jax.lax.Precision.HIGHEST
 
 
 class Labeled(NamedTuple):
-    """Unit embeddings and the label distribution of each."""
+    """Unit embeddings and the label distribution of each.
+
+    instances: of anchors, where images have no label: the part of the labels of anchors and contrasts that stands for them.
+    """
 
     embeddings: Float[Array, "row dim"]
     labels: Shaped[Array, "row class"]
+    instances: Instances | None = None
 
 
 def batch_diagnostics(
@@ -52,8 +57,9 @@ def batch_diagnostics(
     to the contrasts; label_entropy: a mean in nats. teacher: its predictions for the anchors and the contrasts; with it also
     teacher_entropy and, of the first num_anchors anchors, unrelated_attraction, see `attraction.unrelated_attraction`.
     """
-    arrays = (anchors, contrasts, contrast_weights, teacher)
-    anchors, contrasts, contrast_weights, teacher = jax.lax.stop_gradient(arrays)
+    arrays = (anchors[:2], contrasts, contrast_weights, teacher)
+    fixed, contrasts, contrast_weights, teacher = jax.lax.stop_gradient(arrays)
+    instances, anchors = anchors.instances, Labeled(*fixed, anchors.instances)
     metrics = pair_diagnostics(
         anchors,
         contrasts,
@@ -64,9 +70,11 @@ def batch_diagnostics(
     )
     metrics |= embedding_diagnostics(anchors.embeddings, axis_name=axis_name)
     contrast_labels = None if contrasts is None else contrasts.labels
-    mass, _ = _similarity_masses(anchors.labels, contrast_labels, contrast_weights, label_similarity, axis_name)
+    labels = (anchors.labels, contrast_labels, contrast_weights, instances)
+    mass, _ = _similarity_masses(*labels, label_similarity, axis_name)
     metrics["similarity_mass"] = mean_over(mass, axis_name)
-    metrics["label_entropy"] = mean_entropy(anchors.labels, axis_name=axis_name)
+    rows = anchors.labels if instances is None else jnp.concatenate([anchors.labels, instances.anchors], axis=1)
+    metrics["label_entropy"] = mean_entropy(rows, axis_name=axis_name)
     if teacher is not None:
         of_anchors, of_contrasts = teacher
         metrics["teacher_entropy"] = mean_entropy(of_anchors, axis_name=axis_name)
@@ -101,11 +109,11 @@ def pair_diagnostics(
     embedding is a similar contrast; contrasts at the same distance share the anchor; 0 if no anchor has one.
     similar_contrasts: their mean number per anchor.
     """
-    queries, query_labels = _first_rows(anchors, num_anchors, axis_name)
-    among_themselves = contrasts is None
-    others, other_labels = anchors if among_themselves else contrasts
+    queries, query_labels = _first_rows(anchors[:2], num_anchors, axis_name)
+    among_themselves, instances = contrasts is None, anchors.instances
+    others, other_labels = (anchors if contrasts is None else contrasts)[:2]
     allowed = _allowed_pairs(len(queries), len(others), contrast_weights, among_themselves, axis_name)
-    similarity = losses.label_similarity(query_labels, other_labels, name=label_similarity)
+    similarity = _similarity_to(query_labels, other_labels, instances, label_similarity, axis_name)
     labels_alike = jnp.where(allowed, similarity, 0.0)
     embeddings_alike = jnp.where(allowed, losses.latent_similarity(queries, others, temperature=1.0), -jnp.inf)
     nearest = allowed & (embeddings_alike >= max_over(embeddings_alike.max(axis=1), axis_name)[:, None] - _TIE)
@@ -119,6 +127,23 @@ def pair_diagnostics(
         "contrastive_accuracy": correct / jnp.maximum(jnp.sum(has_similar), 1),
         "similar_contrasts": num_similar.mean(),
     }
+
+
+def _similarity_to(
+    query_labels, other_labels, instances: Instances | None, label_similarity: str | Similarity, axis_name: str | None
+) -> Float[Array, "query contrast"]:
+    """The label similarity of the first anchors of all devices to this device's contrasts."""
+    if instances is None:
+        return losses.label_similarity(query_labels, other_labels, name=label_similarity)
+    num_queries, num_contrasts = len(query_labels), len(other_labels)
+    (query_places,) = _first_rows((instances.anchors,), num_queries, axis_name)
+    places = instances.anchors if instances.contrasts is None else instances.contrasts
+    queries, others = (
+        sides_of(labels, label_similarity, own)
+        for labels, own in ((query_labels, query_places), (other_labels, places))
+    )
+    same_block = instances.same_block(num_queries, num_contrasts, axis_name)
+    return far_similarity(queries, others) + jnp.where(same_block, near_weights(queries, others), 0.0)
 
 
 def embedding_diagnostics(
@@ -161,6 +186,7 @@ def batch_chance_loss(
     normalizer: str = "similarity",
     label_similarity: str | Similarity = "cosine",
     centers: losses.ClassCenters | None = None,
+    instances: Instances | None = None,
     axis_name: str | None = None,
 ) -> Float[Array, ""]:
     """The loss of this batch's labels if all embeddings were equal: ln of the sum of the contrasts' weights.
@@ -170,7 +196,7 @@ def batch_chance_loss(
     temperature / base_temperature, too. Arguments as for `losses.generalized_contrastive_loss`.
     """
     arrays = jax.lax.stop_gradient((anchor_labels, contrast_labels, contrast_weights))
-    mass, num_contrasts = _similarity_masses(*arrays, label_similarity, axis_name)
+    mass, num_contrasts = _similarity_masses(*arrays, instances, label_similarity, axis_name)
     weight = num_contrasts
     if contrast_weights is not None:
         weights = jax.lax.stop_gradient(jnp.asarray(contrast_weights).astype(jnp.float32))
@@ -197,19 +223,23 @@ def _with_centers(mass, weight, centers: losses.ClassCenters):
 
 
 def _similarity_masses(
-    anchor_labels, contrast_labels, contrast_weights, label_similarity: str | Similarity, axis_name: str | None
+    anchor_labels,
+    contrast_labels,
+    contrast_weights,
+    instances: Instances | None,
+    label_similarity: str | Similarity,
+    axis_name: str | None,
 ) -> tuple[Float[Array, " anchor"], Float[Array, " anchor"]]:
     """For each local anchor, the sum of label similarities to the contrasts of all devices, and their number."""
-    sides = sides_of(anchor_labels, label_similarity)
-    others = sides if contrast_labels is None else sides_of(contrast_labels, label_similarity)
-    counts = (
-        jnp.ones(len(others.as_contrast)) if contrast_weights is None else (jnp.asarray(contrast_weights) > 0) * 1.0
-    )
-    itself = counts if contrast_labels is None else jnp.zeros(len(sides.as_anchor))
-    if sides.block_fn is not None:
-        arguments = {"label_similarity": label_similarity, "axis_name": axis_name}
+    rows = anchor_labels if contrast_labels is None else contrast_labels
+    counts = jnp.ones(len(rows)) if contrast_weights is None else (jnp.asarray(contrast_weights) > 0) * 1.0
+    itself = counts if contrast_labels is None else jnp.zeros(len(anchor_labels))
+    if instances is not None or isinstance(resolved(label_similarity), Pairwise):
+        arguments = {"label_similarity": label_similarity, "instances": instances, "axis_name": axis_name}
         mass = losses.similarity_masses(anchor_labels, contrast_labels, counts, **arguments)
         return mass, sum_over(counts.sum(), axis_name) - itself
+    sides = sides_of(anchor_labels, label_similarity)
+    others = sides if contrast_labels is None else sides_of(contrast_labels, label_similarity)
     per_class, number = sum_over((jnp.sum(others.as_contrast * counts[:, None], axis=0), counts.sum()), axis_name)
     # Sums of classes minus the anchor itself: exact for hard labels, rounded by about 1e-6 of the sum for others.
     mass = jnp.sum(sides.as_anchor * (per_class - sides.as_contrast * itself[:, None]), axis=1)

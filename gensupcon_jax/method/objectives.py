@@ -13,9 +13,10 @@ from jaxtyping import Array, Bool, Float
 
 from gensupcon_jax import losses
 from gensupcon_jax.cluster.sharding import DATA_AXIS
-from gensupcon_jax.collectives import exchanged, mean_over
+from gensupcon_jax.collectives import exchanged, mean_over, sum_over
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.instances import Instances
 from gensupcon_jax.method.denominators import class_balanced_weights, class_counts
 from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
 from gensupcon_jax.method.network import (
@@ -35,10 +36,14 @@ MODES = names_of("loss.mode")
 
 
 class MixedBatch(NamedTuple):
-    """One device's images as the network sees them, and the label distribution of each view."""
+    """One device's images as the network sees them, and the label distribution of each view.
+
+    instances: the part of the labels that stands for images without one, see `instances.Instances`; None: all images have one.
+    """
 
     images: Float[Array, "batch view height width channel"]
     labels: Float[Array, "batch view class"]
+    instances: Float[Array, "batch view place"] | None = None
 
 
 class Aux(NamedTuple):
@@ -111,6 +116,7 @@ def contrastive(
     tile_size: int | None = None,
     num_views: int = 2,
     num_classes: int | None = None,
+    num_places: int | None = None,
     momentum: Momentum | None = None,
     teacher: TeacherLabels | None = None,
     classifier: nn.Module | None = None,
@@ -127,6 +133,8 @@ def contrastive(
     teacher it is loss(labels) + weight x loss(probabilities), or only the latter where the weight is inf (authors' code).
     denominator: "balanced" weights the contrasts by `denominators.class_balanced_weights`. A classifier is trained on the
     features, without gradient to the encoder; with prototypes it is their logits, and a part of the contrastive loss instead.
+    num_places: of `MixedBatch.instances`, where images have no label: these are similar to their own views only, or, with a
+    teacher, have its predictions as their labels.
     Raises UserError for an unknown mode, and for prototypes with a teacher's predictions as the only labels.
     """
     if prototypes is not None:
@@ -148,6 +156,7 @@ def contrastive(
         loss_settings=settings,
         denominator=denominator,
         num_classes=num_classes,
+        num_places=None if teacher else num_places,
         momentum=momentum,
         num_key_views=num_key_views,
         slots=num_slots(momentum.queue_size, momentum.batch_size, num_key_views) if momentum else 0,
@@ -181,6 +190,7 @@ class _Contrastive(NamedTuple):
     loss_settings: dict[str, Any]
     denominator: str
     num_classes: int | None
+    num_places: int | None
     momentum: Momentum | None
     num_key_views: int
     slots: int
@@ -214,6 +224,7 @@ def _initial_fields(setup: _Contrastive, rng: jax.Array, images: Float[Array, "b
     if setup.slots and setup.momentum:
         sizes = {"embeddings": setup.model.head.embedding_dim, "labels": setup.num_classes}
         sizes |= {"probabilities": setup.num_classes} if setup.teacher else {}
+        sizes |= {"instances": setup.num_places} if setup.num_places else {}
         fields["queue"] = empty_queue(setup.slots, setup.momentum.batch_size, **sizes)
     if setup.classifier is not None:
         features = _apply(setup.model, variables, images, train=False).features
@@ -229,7 +240,7 @@ def _contrastive_loss(
     features, embeddings, batch_stats = _encode(
         setup, params, state.batch_stats, batch.images[:, :num_queries], _stream(rng, 0)
     )
-    values = {"embeddings": embeddings, "labels": batch.labels} | _teacher_values(setup, frozen, batch)
+    values = {"embeddings": embeddings} | _label_values(setup, frozen, batch)
     if setup.prototypes is not None:
         logits = _apply(setup.classifier, {"params": params["classifier"]}, features)
         values["center_logits"] = logits.reshape(*embeddings.shape[:2], -1)
@@ -242,14 +253,21 @@ def _contrastive_loss(
         updates["queue"] = _enqueued(setup, state, values)
     pairs = _pairs(values, queued, mode=setup.mode, symmetric=setup.is_symmetric)
     value, metrics = _compared(setup, pairs, filled)
-    query_labels = _join(batch.labels[:, :num_queries])
+    query_labels, given = (_join(rows[:, :num_queries]) for rows in (values["labels"], batch.labels))
     if setup.prototypes is not None:
-        correct = _join(values["center_logits"]).argmax(1) == query_labels.argmax(1)
-        metrics["classifier_accuracy"] = mean_over(correct.astype(jnp.float32), setup.axis_name)
+        logits = _join(values["center_logits"])
+        correct = logits.argmax(1) == query_labels.argmax(1)
+        metrics["classifier_accuracy"] = (
+            mean_over(correct.astype(jnp.float32), setup.axis_name)
+            if batch.instances is None
+            else _accuracy_of_labeled(logits, given, setup.axis_name)
+        )
     if setup.classifier is None or setup.prototypes is not None:
         return value, Aux(updates, metrics)
     logits = _apply(setup.classifier, {"params": params["classifier"]}, jax.lax.stop_gradient(features))
-    classifier_loss, accuracy = _cross_entropy(logits, query_labels, setup.label_smoothing, setup.axis_name)
+    classifier_loss, accuracy = _cross_entropy(
+        logits, query_labels, setup.label_smoothing, setup.axis_name, None if batch.instances is None else given
+    )
     metrics |= {"classifier_loss": classifier_loss, "classifier_accuracy": accuracy}
     return value + classifier_loss, Aux(updates, metrics)
 
@@ -267,12 +285,17 @@ def _stream(rng: jax.Array | None, number: int) -> jax.Array | None:
     return None if rng is None else jax.random.fold_in(rng, number)
 
 
-def _teacher_values(setup: _Contrastive, frozen, batch: MixedBatch) -> dict[str, Float[Array, "batch view class"]]:
+def _label_values(setup: _Contrastive, frozen, batch: MixedBatch) -> dict[str, Float[Array, "batch view class"]]:
+    """The labels, the part of images without one, and the teacher's predictions, which take the place of that part."""
+    labels, instances = {"labels": batch.labels}, batch.instances
     if not setup.teacher:
-        return {}
+        return labels if instances is None else labels | {"instances": instances}
     with jax.named_scope("teacher"):
         probabilities = setup.teacher.probabilities_fn(frozen["teacher"], _join(batch.images))
-    return {"probabilities": probabilities.reshape(batch.labels.shape)}
+    probabilities = probabilities.reshape(batch.labels.shape)
+    if instances is not None:
+        labels["labels"] += instances.sum(axis=-1, keepdims=True) * probabilities
+    return labels | {"probabilities": probabilities}
 
 
 def _keys(
@@ -373,7 +396,9 @@ def cross_entropy(
             settings=TrainingCall(axis_name, "features", microbatches),
         )
         logits = _apply(classifier, {"params": params["classifier"]}, features)
-        value, accuracy = _cross_entropy(logits, _join(batch.labels), label_smoothing, axis_name)
+        labels = _join(batch.labels)
+        given = None if batch.instances is None else labels
+        value, accuracy = _cross_entropy(logits, labels, label_smoothing, axis_name, given)
         return value, Aux({"batch_stats": batch_stats}, {"loss": value, "classifier_accuracy": accuracy})
 
     def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
@@ -401,7 +426,9 @@ def linear_probe(
 
     def loss(params, state: TrainState, frozen, batch: MixedBatch, rng) -> tuple[Float[Array, ""], Aux]:
         logits = _apply(classifier, {"params": params["classifier"]}, features_of(frozen, _join(batch.images)))
-        value, accuracy = _cross_entropy(logits, _join(batch.labels), label_smoothing, axis_name)
+        labels = _join(batch.labels)
+        given = None if batch.instances is None else labels
+        value, accuracy = _cross_entropy(logits, labels, label_smoothing, axis_name, given)
         return value, Aux({}, {"loss": value, "classifier_accuracy": accuracy})
 
     def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
@@ -413,6 +440,7 @@ def linear_probe(
 
 def contrastive_chance_loss(
     labels: Float[Array, "batch view class"],
+    instances: Float[Array, "batch view place"] | None = None,
     *,
     mode: str,
     denominator: str = "plain",
@@ -423,19 +451,22 @@ def contrastive_chance_loss(
 ) -> float:
     """The loss of a whole batch whose embeddings are all equal, that of a network that has learned nothing.
 
-    The queue is assumed to hold keys with the labels of this batch, repeated; embeddings and prototypes are orthogonal.
+    labels, instances: of one batch, see `MixedBatch`. The queue is assumed to hold keys with the labels of this batch, repeated;
+    embeddings and prototypes are orthogonal.
     """
-    key_labels = labels if symmetric else labels[:, 1:]
-    values = {
-        "labels": labels,
+    given = {"labels": labels} | ({} if instances is None else {"instances": instances})
+    of_keys = {name: rows if symmetric else rows[:, 1:] for name, rows in given.items()}
+    num_keys = of_keys["labels"].shape[0] * of_keys["labels"].shape[1]
+    values = given | {
         "embeddings": jnp.zeros((*labels.shape[:2], 1)),
-        "keys": jnp.zeros((*key_labels.shape[:2], 1)),
-    } | ({} if prototypes is None else {"center_logits": jnp.zeros(labels.shape)})
+        "keys": jnp.zeros((*of_keys["labels"].shape[:2], 1)),
+    }
+    values |= {} if prototypes is None else {"center_logits": jnp.zeros(labels.shape)}
     queued = {}
     if queue_size:
-        times = -(-queue_size // (key_labels.shape[0] * key_labels.shape[1]))
-        repeated = jnp.tile(_join(key_labels), (times, 1))[:queue_size]
-        queued = {"labels": repeated, "embeddings": jnp.zeros((queue_size, 1))}
+        times = -(-queue_size // num_keys)
+        queued = {name: jnp.tile(_join(rows), (times, 1))[:queue_size] for name, rows in of_keys.items()}
+        queued["embeddings"] = jnp.zeros((queue_size, 1))
     settings = {name: value for name, value in settings.items() if name != "tile_size" or value is not None}
     pairs = _pairs(values, queued, mode=mode, symmetric=symmetric)
     terms_fn = functools.partial(_terms, filled=None, denominator=denominator, prototypes=prototypes, axis_name=None)
@@ -445,21 +476,32 @@ def contrastive_chance_loss(
 class Pair(NamedTuple):
     """Anchors and their contrasts, each a dict of embeddings, labels and, with a teacher, probabilities [n, ...].
 
-    With prototypes, anchors also have `center_logits`.
+    With prototypes, anchors also have `center_logits`, and where images have no label, both have `instances`.
 
-    contrasts None: the anchors themselves, self excluded.
+    contrasts None: the anchors themselves, self excluded.  num_images, num_in_batch: of this device, and the contrasts of them.
     """
 
     anchors: dict[str, Float[Array, "anchor dim"]]
     contrasts: dict[str, Float[Array, "contrast dim"]] | None
+    num_images: int
+    num_in_batch: int
+
+    def instances(self, labels: str) -> Instances | None:
+        """The part of these labels that stands for images without one; None: there are none, or a teacher predicts them."""
+        if "instances" not in self.anchors or labels != "labels":
+            return None
+        contrasts = None if self.contrasts is None else self.contrasts["instances"]
+        return Instances(self.anchors["instances"], contrasts, self.num_images, self.num_in_batch)
 
 
 def _pairs(values: dict[str, Array], queued: dict[str, Array], *, mode: str, symmetric: bool) -> list[Pair]:
     """The pairs of a mode: `values` are [batch, view, ...], `keys` the momentum encoder's embeddings of the key views."""
     values = dict(values)
     keys = values.pop("keys", None)
+    num_images, num_views = values["labels"].shape[:2]
     if mode == "all":
-        return [Pair({name: _join(value) for name, value in values.items()}, None)]
+        joined = {name: _join(value) for name, value in values.items()}
+        return [Pair(joined, None, num_images, num_images * num_views)]
 
     def of_query(view):
         anchors = {name: value[:, view] for name, value in values.items()}
@@ -468,16 +510,16 @@ def _pairs(values: dict[str, Array], queued: dict[str, Array], *, mode: str, sym
             contrasts["embeddings"] = _join(_without(keys, view) if symmetric else keys)
         for name, stored in queued.items():
             contrasts[name] = jnp.concatenate([contrasts[name], stored])
-        return Pair(anchors, contrasts)
+        return Pair(anchors, contrasts, num_images, num_images * (num_views - 1))
 
-    return [of_query(view) for view in (range(values["labels"].shape[1]) if symmetric else (0,))]
+    return [of_query(view) for view in (range(num_views) if symmetric else (0,))]
 
 
 def _loss_of(pairs: list[Pair], labels: str, terms_fn: Callable, settings: dict) -> losses.AnchorLoss:
     """The loss of every anchor of every pair, with these labels: `labels` or `probabilities`."""
     parts = []
     for pair in pairs:
-        anchors, contrasts = pair
+        anchors, contrasts = pair[:2]
         others = () if contrasts is None else (contrasts["embeddings"], contrasts[labels])
         parts.append(
             losses.generalized_contrastive_loss(
@@ -497,31 +539,60 @@ def _terms(
     prototypes: Prototypes | None,
     axis_name: str | None,
 ) -> dict[str, Any]:
-    """The loss's arguments `contrast_weights`, of all keys of this batch and of the filled part of the queue, and `centers`."""
+    """The loss's arguments `contrast_weights`, of all keys of this batch and of the filled part of the queue, `centers` and
+    `instances`."""
     contrast_labels = (pair.anchors if pair.contrasts is None else pair.contrasts)[labels]
+    instances, unlabeled = pair.instances(labels), None
+    if instances is not None:
+        unlabeled = (instances.anchors if instances.contrasts is None else instances.contrasts).sum(axis=1)
     weights, center_weights = None, None
     if filled is not None:
         weights = jnp.concatenate([jnp.ones(len(contrast_labels) - len(filled), bool), filled])
     if denominator == "balanced":
         counted = (contrast_labels, weights)
         num_centers = 0 if prototypes is None else 1
-        weights = class_balanced_weights(*counted, num_centers=num_centers, axis_name=axis_name)
-        center_weights = 1.0 / (class_counts(*counted, axis_name=axis_name) + 1.0)
+        own = {"unlabeled": unlabeled, "axis_name": axis_name}
+        weights = class_balanced_weights(*counted, num_centers=num_centers, **own)
+        center_weights = 1.0 / (class_counts(*counted, **own) + 1.0)
     centers = None
     if prototypes is not None:
         centers = prototypes.centers(pair.anchors["center_logits"], pair.anchors[labels], center_weights)
-    return {"contrast_weights": weights, "centers": centers}
+    return {"contrast_weights": weights, "centers": centers, "instances": instances}
 
 
 def _cross_entropy(
-    logits: Float[Array, "image class"], labels: Float[Array, "image class"], label_smoothing, axis_name: str | None
+    logits: Float[Array, "image class"],
+    labels: Float[Array, "image class"],
+    label_smoothing,
+    axis_name: str | None,
+    given: Float[Array, "image class"] | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean cross-entropy and the share of images whose most likely class is the label's, over all devices."""
+    """Mean cross-entropy and the share of images whose most likely class is the label's, over all devices.
+
+    given: the labels without a teacher's predictions, where some images have none: those count as far as they have a label.
+    """
     with jax.named_scope("loss"):
         smoothed = optax.smooth_labels(labels, label_smoothing)
+        if given is not None:
+            known = labels.sum(axis=1)
+            smoothed -= (label_smoothing / labels.shape[1]) * (1.0 - known[:, None])
+            total, count = sum_over(
+                jnp.stack([optax.softmax_cross_entropy(logits, smoothed).sum(), known.sum()]), axis_name
+            )
+            return total / jnp.maximum(count, 1.0), _accuracy_of_labeled(logits, given, axis_name)
         value = optax.softmax_cross_entropy(logits, smoothed).mean()
         accuracy = jnp.mean(logits.argmax(1) == labels.argmax(1))
         return (value, accuracy) if axis_name is None else jax.lax.pmean((value, accuracy), axis_name)
+
+
+def _accuracy_of_labeled(
+    logits: Float[Array, "image class"], labels: Float[Array, "image class"], axis_name: str | None
+) -> Float[Array, ""]:
+    """The share of images with a label whose most likely class is the label's, over all devices; 0 if there are none."""
+    known = jnp.any(labels > 0.0, axis=1)
+    correct = known & (logits.argmax(1) == labels.argmax(1))
+    hits, count = sum_over(jnp.stack([correct.sum(dtype=jnp.float32), known.sum(dtype=jnp.float32)]), axis_name)
+    return hits / jnp.maximum(count, 1.0)
 
 
 def _without(views: Float[Array, "batch view ..."], view: int) -> Float[Array, "batch other ..."]:

@@ -11,15 +11,17 @@ from jaxtyping import Array, Float, UInt8
 
 from gensupcon_jax.cluster.sharding import BATCH, DATA_AXIS, REPLICATED, make_replicated
 from gensupcon_jax.data.shapes import Batch
+from gensupcon_jax.instances import unlabeled_places
 from gensupcon_jax.method.objectives import MixedBatch, Objective
 from gensupcon_jax.method.state import TrainState, partition_specs
 from gensupcon_jax.views.augment import per_image_keys
 
 
-def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
+def build_view_fn(augment_fn: Callable, mix_fn: Callable, places: int | None = None) -> Callable:
     """A function from stored images to views: view_fn(step_key, images, labels, first_index) -> MixedBatch.
 
     first_index is the position of the first image in the global batch: all draws depend on it, not on the device.
+    places: the block of consecutive images that are mixed, where some have no label; 1 where none are mixed; None: all have one.
     """
 
     def view_fn(
@@ -33,7 +35,12 @@ def build_view_fn(augment_fn: Callable, mix_fn: Callable) -> Callable:
         with jax.named_scope("augment"):
             views = augment_fn(per_image_keys(augment_key, first_index, images.shape[0]), images)
         with jax.named_scope("mix"):
-            return MixedBatch(*mix_fn(mix_key, views, labels, first_index=first_index))
+            if places is None:
+                return MixedBatch(*mix_fn(mix_key, views, labels, first_index=first_index))
+            # Partners are of the same block, so the places of their images are mixed like further classes.
+            rows = jnp.concatenate([labels, unlabeled_places(labels, places)], axis=1)
+            mixed, rows = mix_fn(mix_key, views, rows, first_index=first_index)
+            return MixedBatch(mixed, rows[..., : labels.shape[1]], rows[..., labels.shape[1] :])
 
     return view_fn
 

@@ -127,7 +127,7 @@ def build_parts(
     augment_fn = build_augment_fn(
         image_size=data.image_size, mean=data.mean, std=data.std, dataset_name=data.name, **config.augment.to_dict()
     )
-    view_fn = build_view_fn(augment_fn, build_mix_fn(**config.mix.to_dict()))
+    view_fn = build_view_fn(augment_fn, build_mix_fn(**config.mix.to_dict()), _num_places(config, data))
 
     def predict(state, frozen, images):
         seen = resize(images, data.image_size, data.center_share)
@@ -176,6 +176,7 @@ def build_objective(
         **{name: value for name, value in loss.items() if name != "symmetric"},
         num_views=config.augment.num_views,
         num_classes=data.num_classes,
+        num_places=_num_places(config, data),
         momentum=_momentum(config, durations),
         teacher=_teacher_labels(config, data, teacher),
         classifier=classifier if config.classifier.beside or config.prototypes.use else None,
@@ -189,6 +190,13 @@ def build_objective(
             label_similarity=loss["label_similarity"],
         ),
     )
+
+
+def _num_places(config: ConfigDict, data: DataShape) -> int | None:
+    """The images of a block that may have no label; None where all images have one."""
+    if not data.some_unlabeled:
+        return None
+    return 1 if config.mix.kind == "none" else config.mix.block
 
 
 def _loss_fields(config: ConfigDict, num_classes: int) -> dict[str, Any]:
@@ -209,10 +217,10 @@ def frozen_variables(
     return frozen
 
 
-def chance_loss(config: ConfigDict, labels: Any, class_shares: Sequence[float]) -> float:
+def chance_loss(config: ConfigDict, labels: Any, class_shares: Sequence[float], instances: Any = None) -> float:
     """The loss of a network that has learned nothing about the images.
 
-    labels: of one batch [image, view, class].  class_shares: of the training split.
+    labels, instances: of one batch, see `MixedBatch`.  class_shares: of the training split.
     Contrastive: all embeddings are equal. Otherwise: every image gets the shares of the classes as its probabilities.
     """
     if config.objective != "contrastive":
@@ -221,6 +229,7 @@ def chance_loss(config: ConfigDict, labels: Any, class_shares: Sequence[float]) 
     momentum = config.loss.mode == "momentum"
     return objectives.contrastive_chance_loss(
         labels,
+        instances,
         queue_size=config.momentum_encoder.queue_size if momentum else 0,
         prototypes=_prototypes(config, np.asarray(class_shares)),
         **{**_loss_fields(config, labels.shape[-1]), "symmetric": momentum and config.loss.symmetric},
@@ -311,6 +320,7 @@ def _diagnose(
         equal = jnp.zeros_like(first.anchors["center_logits"])
         first = first._replace(anchors=first.anchors | {"center_logits": equal})
     terms = terms_fn(first, "labels")
+    anchors = anchors._replace(instances=terms["instances"])
     settings = {
         "contrast_weights": terms["contrast_weights"],
         "label_similarity": label_similarity,
@@ -325,6 +335,7 @@ def _diagnose(
         contrasts and contrasts.labels,
         normalizer=normalizer,
         centers=terms["centers"],
+        instances=terms["instances"],
         **settings,
     )
     return metrics

@@ -62,7 +62,7 @@ def batch_pictures(run: Run, pictured: PicturedBatch, embed_fn: Callable) -> dic
 
     embed_fn: normalized images [anchor, height, width, channel] -> unit embeddings [anchor, dim].
     """
-    views, labels = (np.asarray(part)[:_HEAT_MAP_IMAGES] for part in pictured.mixed)
+    views, labels = (np.asarray(part)[:_HEAT_MAP_IMAGES] for part in pictured.mixed[:2])
     anchors, anchor_labels = (part.reshape(-1, *part.shape[2:]) for part in (views, labels))
     embeddings = embed_fn(anchors)
     sheet = views[:_SHEET_IMAGES]

@@ -204,7 +204,10 @@ def build_run(
     check_combinations(config, dataset.train.num_images, mesh.size)
     source = initial.open_weights(config.model.weights, config.model.weights_step)
     dataset, of_data, description, notes = suited(config, dataset, source)
-    data = DataShape.of(description)._replace(class_shares=_class_shares(dataset, config.dataset.sampling))
+    data = DataShape.of(description)._replace(
+        class_shares=_class_shares(dataset, config.dataset.sampling),
+        some_unlabeled=not dataset.train.is_labeled.all(),
+    )
     per_epoch = input_pipeline.steps_per_epoch(dataset.train.num_images, config.batch_size, config.dataset.remainder)
     lengths = assemble.lengths(config, per_epoch)
     if said := label_similarity_of(config.loss.label_similarity, data.num_classes)[1]:

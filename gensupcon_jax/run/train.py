@@ -80,7 +80,8 @@ def train_and_evaluate(
         _check_teacher(run)  # before the workdir is claimed: its message recommends another config
         _claim(run)
         pictured = pictured_batch(run)
-        chance_loss = assemble.chance_loss(run.config, pictured.mixed.labels, run.class_shares())
+        mixed = pictured.mixed
+        chance_loss = assemble.chance_loss(run.config, mixed.labels, run.class_shares(), mixed.instances)
         record = new_record(run.config, run.fingerprints())
         before = time.monotonic() - started
         trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog))
