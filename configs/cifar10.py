@@ -15,7 +15,10 @@ The paper's teacher is an EfficientNetV2-RW-M with a 3x3 stem of stride 1, ours 
 For supcon the paper quotes 96.0 from Khosla et al. 2020, who trained 1,000 epochs; `:supcon` trains 500.
 With Momentum Contrast the paper's v2 reports 98.2; that recipe was not released.
 
-One thing differs from the authors: they report the epoch that is best on the test split, this recipe the last one.
+Every stage trains on all 50,000 images, as the authors' does, so there is no validation split and nothing is chosen by a score: k
+of k-NN and the penalty of the quick probe are the middle candidates, and the stage `:linear_probe` is the result that counts. One
+thing differs from the authors: they report the epoch that is best on the test split, this recipe the last one. To compare
+settings, split off validation images: --config.dataset.validation_fraction=0.1.
 """
 
 from gensupcon_jax.configs import common, variants
@@ -53,6 +56,7 @@ def recipe(data_set, variant):
     """The recipe of CIFAR-10 and CIFAR-100; all other fields have the defaults of `fields.py`."""
     found = {
         "dataset.name": (f"tfds:{data_set}", OURS),
+        "dataset.validation_fraction": (0.0, AUTHORS),
         "optimizer.schedule_per": ("epoch", AUTHORS),
         "mix.block": (128, "ours: partners come from the whole batch per device on 8 devices"),
     }

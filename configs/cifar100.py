@@ -18,7 +18,10 @@ With Momentum Contrast the paper's v2 reports 87.0; that recipe was not released
 `:gpaco` (arXiv 2209.12400) classifies with learned class centers and needs no linear stage. A goal, not a result: 80.3, which its
 authors report. They also compare with a queue of 1,024 older embeddings; here the contrasts are those of the batch.
 
-One thing differs from the authors: they report the epoch that is best on the test split, this recipe the last one.
+Every stage trains on all 50,000 images, as the authors' does, so there is no validation split and nothing is chosen by a score: k
+of k-NN and the penalty of the quick probe are the middle candidates, and the stage `:linear_probe` is the result that counts. One
+thing differs from the authors: they report the epoch that is best on the test split, this recipe the last one. To compare
+settings, split off validation images: --config.dataset.validation_fraction=0.1.
 """
 
 from gensupcon_jax.configs import cifar10, common

@@ -147,8 +147,9 @@ FIELDS: dict[str, Field] = {
     ),
     "dataset.validation_fraction": Field(
         0.1,
-        above(0, below=1),
-        "share of the training images that is split off, stratified and always the same, if there is no validation split",
+        BELOW_ONE,
+        "share of the training images that is split off, stratified and always the same, if there is no validation split; "
+        "0: none, all are trained on, and nothing is chosen by a score",
     ),
     "dataset.test_fraction": Field(0.2, above(0, below=1), "the same if there is no test split"),
     "dataset.image_size": Field(
@@ -555,6 +556,11 @@ FIELDS: dict[str, Field] = {
     "evaluate.measures": Field((), Named("measures", is_list=True), "further measures of the frozen features"),
     "evaluate.probe_penalties": Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0), several(above(0)), "candidates for the L2 penalty of the linear probe"
+    ),
+    "evaluate.choices_from": Field(
+        None,
+        optional(PATH),
+        "without a validation split: the workdir of a run with one, whose k and penalty are used; None: the middle candidates",
     ),
     # Checkpoints
     "checkpoint.every_epochs": Field(

@@ -7,6 +7,7 @@ from gensupcon_jax.compare.comparisons import same_test_images
 from gensupcon_jax.compare.fields import differences, new_fields
 from gensupcon_jax.compare.groups import SeedGroup
 from gensupcon_jax.compare.runs import PREDICTORS, STEPS, TRAINED, ComparedRun
+from gensupcon_jax.evaluation.choices import BY_DEFAULT
 from gensupcon_jax.evaluation.paired import Spread
 from gensupcon_jax.text import listed
 
@@ -24,7 +25,7 @@ class ResultTable(NamedTuple):
 
 def columns(runs: Sequence[ComparedRun]) -> list[tuple[str, str]]:
     """(predictor, step) of the columns: what any run has; the best step only where it is another than the last."""
-    differ = any(run.step("best") != run.step("last") for run in runs)
+    differ = any(run.step("best") not in (None, run.step("last")) for run in runs)
     found = [(predictor, which) for predictor in PREDICTORS for which in (STEPS if differ else STEPS[:1])]
     return [
         (predictor, which)
@@ -106,6 +107,10 @@ def _note(run: ComparedRun) -> str | None:
         last = run.metrics[-1]["step"] if run.metrics else None
         where = "has not logged a step" if last is None else f"was last logged at step {last}"
         return f"{run.name} is not finished ({where}): it has curves, but no results."
+    if run.results.get("num_validation") == 0:
+        source = run.results.get("choices")
+        chosen = "default values" if source == BY_DEFAULT else f"those of {source}"
+        return f"{run.name} has no validation split: only its last step counts, and its k and its probe's penalty are {chosen}."
     if run.kept is None:
         return f"{run.name} keeps no test predictions (it is of an earlier version): no paired test on its images."
     return None

@@ -11,12 +11,13 @@ SPLIT_SEED = 0  # not the seed of the run: every run has the same validation and
 
 
 def check_fractions(fractions: dict[str, Any]) -> None:
-    """UserError for fractions outside 0..1, or that leave no training images."""
+    """UserError for fractions outside 0..1, or that leave no training images; that of validation may be 0."""
     for where, fraction in fractions.items():
-        if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < float(fraction) < 1:
+        is_number = isinstance(fraction, Real) and not isinstance(fraction, bool) and float(fraction) < 1
+        if not is_number or float(fraction) < 0 or (fraction == 0 and where == "test"):
+            lowest = "from 0" if where == "validation" else "above 0"
             raise UserError(
-                f"{where}_fraction is {fraction!r}; allowed: a number above 0 and below 1, "
-                f"or pass {where}=(images, labels)"
+                f"{where}_fraction is {fraction!r}; allowed: a number {lowest} and below 1, or pass {where}=(images, labels)"
             )
     if sum(fractions.values()) >= 1:
         found = " and ".join(f"{where}_fraction {fraction:g}" for where, fraction in fractions.items())

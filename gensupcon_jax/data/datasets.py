@@ -36,6 +36,7 @@ from gensupcon_jax.value_bins import ValueBins
 class Dataset:
     """Train, validation and test splits, and the class names.
 
+    validation: None where all images are trained on.
     Images are in memory, or encoded.  resized: input size of the network, where it differs from that of the images in memory.
     centered: share of the shorter side of images in memory that an evaluation keeps; None: it follows from their size.
     statistics: mean and std of the training images, where they are not computed from memory.  notes: sentences for the log.
@@ -46,7 +47,7 @@ class Dataset:
 
     name: str
     train: AnySplit
-    validation: AnySplit
+    validation: AnySplit | None
     test: AnySplit
     class_names: tuple[str, ...]
     resized: int | None = None
@@ -57,6 +58,17 @@ class Dataset:
     source_fingerprint: str = ""
     label_kind: str = "class"
     bins: ValueBins | None = None
+
+    @property
+    def splits(self) -> dict[str, AnySplit]:
+        """The splits that there are, by name, train first."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
+
+    @property
+    def num_validation(self) -> int:
+        """Number of validation images, 0 without a validation split."""
+        return 0 if self.validation is None else self.validation.num_images
 
     @property
     def num_classes(self) -> int:
@@ -104,7 +116,7 @@ class Dataset:
             "name": self.name,
             "class_names": list(self.class_names),
             "num_train": self.train.num_images,
-            "num_validation": self.validation.num_images,
+            "num_validation": self.num_validation,
             "num_test": self.test.num_images,
             "image_shape": [self.image_size, self.image_size, self.num_channels],
             "stored_size": self.stored_size,
@@ -115,7 +127,7 @@ class Dataset:
             "bins": None if self.bins is None else self.bins._asdict(),
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
-            "fingerprint": fingerprint(_content(self.source_fingerprint, self.train, self.validation, self.test)),
+            "fingerprint": fingerprint(_content(self.source_fingerprint, *self.splits.values())),
         }
 
 
@@ -162,8 +174,7 @@ def in_channels(dataset: Dataset, num_channels: int | None) -> Dataset:
     if num_channels in (None, dataset.num_channels):
         return dataset
     splits: dict[str, Any] = {}
-    for name in ("train", "validation", "test"):
-        split = getattr(dataset, name)
+    for name, split in dataset.splits.items():
         if isinstance(split, EncodedSplit):
             splits[name] = dataclasses.replace(split, num_channels=num_channels)
         else:
@@ -179,15 +190,18 @@ def in_channels(dataset: Dataset, num_channels: int | None) -> Dataset:
     return dataclasses.replace(dataset, **splits, statistics=statistics)
 
 
-def digits() -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8 gray, cut into 1,077 / 180 / 540 by class."""
+def digits(*, is_validated: bool = True) -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 gray, cut into 1,077 / 180 / 540 by class, or 1,257 / 0 / 540."""
     from sklearn.datasets import (
         load_digits,  # imported here and below, as it takes 2 s, which an error message need not wait for
     )
 
     pixels, classes = load_digits(return_X_y=True)  # 64 numbers in 0..16 per image
     images = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return from_arrays(images, classes, name="digits", validation_fraction=180 / 1797, test_fraction=540 / 1797)
+    validation_fraction = 180 / 1797 if is_validated else 0
+    return from_arrays(
+        images, classes, name="digits", validation_fraction=validation_fraction, test_fraction=540 / 1797
+    )
 
 
 def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
@@ -246,7 +260,7 @@ def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
             f"{listed(empty)}: class folders without images; allowed: 1 or more images per class, "
             "or dataset.skip_damaged=True, which keeps the class without images"
         )
-    folders.refuse_small_classes(listings, names)
+    folders.refuse_small_classes(listings, names, is_validated=reading.validation_fraction > 0)
     notes += [f"{folder} has no images: the class is kept without training images" for folder in empty]
     return _encoded(f"folder:{path}", listings, names, reading, notes)
 
@@ -258,7 +272,7 @@ def _encoded(
     return Dataset(
         name,
         found.splits["train"],
-        found.splits["validation"],
+        found.splits.get("validation"),
         found.splits["test"],
         class_names,
         statistics=found.statistics,
@@ -278,7 +292,7 @@ def _refuse_arrays(_rest: str, _reading: Reading) -> Dataset:
 # The form of a `dataset.name` -> builder(value of the placeholder, reading) -> Dataset. To add a source, add an entry,
 # also from outside the package: SOURCES["blobs:<classes>"] = lambda classes, reading: from_arrays(...).
 SOURCES: dict[str, Callable[[str, Reading], Dataset]] = {
-    "digits": lambda _rest, _reading: digits(),
+    "digits": lambda _rest, reading: digits(is_validated=reading.validation_fraction > 0),
     "tfds:<name>": tfds_dataset,
     "folder:<path>": folder_dataset,
     "arrays": _refuse_arrays,
@@ -337,6 +351,8 @@ def from_arrays(
 ) -> Dataset:
     """A data set from arrays; splits that are not given as (images, labels) are cut from it, stratified and deterministic.
 
+    validation_fraction: 0: no validation split, so that all of these images are trained on.
+
     images: [example, height, width, channel], uint8 in 0..255 or float in 0..1; square; gray images may lack the channel axis.
     labels: [example] class numbers from 0, or [example, class] distributions; with label_kind "several", [example, label] rows
     of 0 and 1, any number of ones in each; with "value", [example] numbers in any unit.  class_names may name classes without
@@ -360,17 +376,19 @@ def from_arrays(
     names = () if label_kind == "value" else _checked_names(class_names, splits)
     num_images = len(splits["train"].images)
     for where, fraction in fractions.items():
+        if fraction == 0:
+            continue
         # Fractions of the images that were passed, also after the test images were cut from them.
         size, train = round(fraction * num_images), splits["train"]
         splits["train"], splits[where] = cut_by_labels(train, train.labels, size, where, label_kind)
     refuse_one_label(splits["train"].labels, "train", label_kind)
     if label_kind == "value":
         splits = {where: Split(split.images, split.labels[:, None], split.labels) for where, split in splits.items()}
-        dataset = Dataset(name, splits["train"], splits["validation"], splits["test"], names, label_kind=label_kind)
+        dataset = Dataset(name, splits["train"], splits.get("validation"), splits["test"], names, label_kind=label_kind)
         return value_labels.rebinned(dataset)
     # Last, because distributions over many classes take much memory: wrong class numbers are reported before.
     splits = {where: Split(split.images, distributions(split.labels, len(names))) for where, split in splits.items()}
-    return Dataset(name, splits["train"], splits["validation"], splits["test"], names, label_kind=label_kind)
+    return Dataset(name, splits["train"], splits.get("validation"), splits["test"], names, label_kind=label_kind)
 
 
 def _checked_names(class_names: FromUser, splits: dict[str, Checked]) -> tuple[str, ...]:

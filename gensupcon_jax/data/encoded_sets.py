@@ -62,7 +62,10 @@ def evaluated_splits(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class EncodedSplits(NamedTuple):
-    """The three splits, mean and std of training, one line per image that was left out, and the fingerprint."""
+    """The splits, mean and std of training, one line per image that was left out, and the fingerprint.
+
+    splits: "train", "test", and "validation" unless all images are trained on.
+    """
 
     splits: dict[str, EncodedSplit]
     statistics: tuple[np.ndarray, np.ndarray]
@@ -193,6 +196,8 @@ def _with_cuts(given: dict[str, EncodedSplit], reading: Reading) -> dict[str, En
     check_fractions(fractions)
     num_images = given["train"].num_images
     for where, fraction in fractions.items():
+        if fraction == 0:
+            continue
         # Of few images an image of each class, rather than an error: there is no fraction that a user of a folder chose.
         size = max(round(fraction * num_images), cut_sizes(given["train"].classes)[0])
         given["train"], given[where] = cut_off(given["train"], size, where)

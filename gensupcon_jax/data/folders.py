@@ -187,11 +187,13 @@ def _refuse_outer_folder(folder: epath.Path, names: tuple[str, ...], path: str) 
     )
 
 
-def refuse_small_classes(listings: dict[str, Listing], names: Sequence[str]) -> None:
+def refuse_small_classes(listings: dict[str, Listing], names: Sequence[str], *, is_validated: bool = True) -> None:
     """UserError where a class folder has too few images for the splits that are cut from training."""
     missing = [split for split in ("validation", "test") if split not in listings]
     if listings.keys() == {"train", "validation"}:
         missing = ["validation"]  # the one that is there becomes the test split
+    if not is_validated:
+        missing = [split for split in missing if split != "validation"]
     counts = np.bincount(listings["train"].classes, minlength=len(names))
     small = [(name, count) for name, count in zip(names, counts, strict=True) if 0 < count <= len(missing)]
     if small:

@@ -62,8 +62,7 @@ def _spread(values: np.ndarray, size: int) -> np.ndarray:
 def over_bins(dataset: Any, bins: ValueBins) -> Any:
     """The data set with labels over these bins, one class for each; UserError for values that they do not cover."""
     splits = {}
-    for name in ("train", "validation", "test"):
-        split = getattr(dataset, name)
+    for name, split in dataset.splits.items():
         bins.check(split.values, f"the values of {name}")
         labels = bins.labels(split.values)
         splits[name] = with_rows(split, labels)
@@ -82,5 +81,5 @@ def rebinned(dataset: Any, *, num_bins: int = DEFAULT_BINS, width: Any = None, v
 
     Without a range the bins reach from the smallest to the largest value of all splits. UserError for bins that do not fit.
     """
-    values = np.concatenate([getattr(dataset, name).values for name in ("train", "validation", "test")])
+    values = np.concatenate([split.values for split in dataset.splits.values()])
     return over_bins(dataset, bins_for(values, num_bins=num_bins, width=width, value_range=value_range))

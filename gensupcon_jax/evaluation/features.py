@@ -44,13 +44,11 @@ def extract(
 def dataset_features(
     feature_fn: Callable, dataset: Dataset, splits: tuple[str, ...], **settings
 ) -> dict[str, Features]:
-    """Features of the named splits."""
+    """Features of the named splits, without one that the data set does not have."""
     return {
-        name: Features(
-            extract(feature_fn, getattr(dataset, name), **settings),
-            getattr(dataset, name).classes,
-        )
-        for name in splits
+        name: Features(extract(feature_fn, split, **settings), split.classes)
+        for name, split in dataset.splits.items()
+        if name in splits
     }
 
 
@@ -60,10 +58,10 @@ def pixel_features(dataset: Dataset, **settings) -> dict[str, Features] | None:
     Encoded images are resized to 32 x 32; None if there are still too many training images to compare with.
     """
     if not isinstance(dataset.train, EncodedSplit):
-        splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
         return {
             name: Features(split.images.reshape(split.num_images, -1) / np.float32(255), split.classes)
-            for name, split in splits.items()
+            for name, split in dataset.splits.items()
+            if not isinstance(split, EncodedSplit)
         }
     side = min(dataset.image_size, _PIXEL_SIDE)
     if dataset.train.num_images * side * side * dataset.num_channels > _MOST_PIXELS:

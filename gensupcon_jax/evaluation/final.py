@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import padded_batches
+from gensupcon_jax.evaluation.choices import Choices
 from gensupcon_jax.evaluation.features import Features, dataset_features, extract, pixel_features
 from gensupcon_jax.evaluation.kept_neighbors import KeptNeighbors, fits
 from gensupcon_jax.evaluation.kept_probe import FittedProbe
@@ -21,13 +22,32 @@ class Settings(NamedTuple):
     """How a network is evaluated.
 
     knn: arguments of `evaluate_knn`.  extraction: arguments of `extract`.  penalties: of the linear probe; empty: not fitted.
-    measures: names in the table `MEASURES`.
+    measures: names in the table `MEASURES`.  choices: in place of candidates, for data without a validation split.
     """
 
     knn: dict[str, Any]
     extraction: dict[str, Any]
     penalties: tuple[Number, ...] = ()
     measures: Sequence[str] = ()
+    choices: Choices | None = None
+
+    @classmethod
+    def of(
+        cls,
+        fields: Any,
+        *,
+        num_classes: int,
+        extraction: dict[str, Any],
+        choices: Choices | None,
+        measures: Sequence[str],
+        fits_probe: bool = True,
+    ) -> "Settings":
+        """The settings of the config's `evaluate` fields; choices take the place of their candidates."""
+        neighbors, penalties = tuple(fields.neighbors), tuple(fields.probe_penalties)
+        if choices is not None:
+            neighbors, penalties = (choices.neighbors,), (choices.penalty,)
+        knn = {"neighbors": neighbors, "temperature": fields.knn_temperature, "num_classes": num_classes}
+        return cls(knn, extraction, penalties if fits_probe else (), measures, choices)
 
 
 class Evaluation(NamedTuple):
@@ -45,7 +65,7 @@ class Evaluation(NamedTuple):
     raw_pixels: Outcome | None
     classifier: Outcome | None
     test: Features
-    measures: dict[str, tuple[float, float]]
+    measures: dict[str, tuple[float | None, float]]
     probe: FittedProbe | None
     neighbors: KeptNeighbors | None
     features: dict[str, Features]
@@ -86,7 +106,9 @@ def evaluate_network(
     """
     splits = ("train", "validation", "test")
     features = dataset_features(lambda images: predict_fn(images).features, dataset, splits, **settings.extraction)
-    on_validation, on_test = (measured(settings.measures, features[split]) for split in ("validation", "test"))
+    on_validation, on_test = (
+        measured(settings.measures, features[split]) if split in features else {} for split in ("validation", "test")
+    )
     probe = evaluate_linear(features, penalties=settings.penalties, step=step) if settings.penalties else None
     nearest = evaluate_knn(features, **settings.knn)
     classifier = _evaluate_classifier(predict_fn, dataset, settings.extraction)
@@ -99,7 +121,7 @@ def evaluate_network(
         raw_pixels=earlier.raw_pixels if earlier else _evaluate_pixels(dataset, settings),
         classifier=classifier,
         test=features["test"],
-        measures={name: (on_validation[name], on_test[name]) for name in settings.measures},
+        measures={name: (on_validation.get(name), on_test[name]) for name in settings.measures},
         probe=probe and probe.fitted,
         neighbors=_neighbors(features["train"], nearest, settings, step) if keeps_neighbors else None,
         features=features,
@@ -132,7 +154,8 @@ def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, extraction: dic
     one_batch, _ = next(padded_batches(dataset.test, extraction["batch_size"], extraction["sharding"]))
     if predict_fn(one_batch).logits is None:
         return None
-    validation = top1(logits(dataset.validation).argmax(1), dataset.validation.classes)
+    split = dataset.validation
+    validation = None if split is None else top1(logits(split).argmax(1), split.classes)
     of_test = logits(dataset.test)
     # The largest softmax: 1 over the sum of the others relative to it.
     confidences = 1 / np.exp(of_test - of_test.max(1, keepdims=True)).sum(1)
@@ -142,6 +165,7 @@ def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, extraction: dic
 def numbers_of(evaluation: Evaluation) -> dict[str, Any]:
     """Top-1 of each outcome on both splits, in percent, the chosen settings, and the measures.
 
+    Numbers on validation are None without that split.
     macro_top1: the mean over classes of per_class_top1 on the test split, in which a rare class counts as much as any other.
     """
     made = evaluation.outcomes()

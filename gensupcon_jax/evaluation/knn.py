@@ -82,15 +82,23 @@ def _votes(cosines: np.ndarray, classes: np.ndarray, *, temperature: Number, num
 def evaluate_knn(
     features: dict[str, Features], *, neighbors: tuple[int, ...], temperature: Number, num_classes: int
 ) -> Outcome:
-    """k-NN with the k that is best on the validation split, the smallest in a tie."""
+    """k-NN with the k that is best on the validation split, the smallest in a tie; without one, with the only candidate."""
     settings = {"temperature": temperature, "num_classes": num_classes}
     best_k, validation_top1 = best_neighbors(features, neighbors=neighbors, **settings)
     predictions = knn_predictions(features["train"], features["test"].values, neighbors=(best_k,), **settings)
     return Outcome(best_k, validation_top1, predictions[best_k])
 
 
-def best_neighbors(features: dict[str, Features], *, neighbors: tuple[int, ...], **settings) -> tuple[int, float]:
-    """The k that is best on the validation split, and its accuracy in percent."""
+def best_neighbors(
+    features: dict[str, Features], *, neighbors: tuple[int, ...], **settings
+) -> tuple[int, float | None]:
+    """The k that is best on the validation split, and its accuracy in percent.
+
+    Without a validation split, the only candidate (at most the number of training images), and None.
+    """
+    if "validation" not in features:
+        (only,) = neighbors
+        return min(only, len(features["train"].values)), None
     predictions = knn_predictions(features["train"], features["validation"].values, neighbors=neighbors, **settings)
     scores = {k: top1(prediction, features["validation"].classes) for k, prediction in predictions.items()}
     best = max(sorted(scores), key=lambda k: scores[k])

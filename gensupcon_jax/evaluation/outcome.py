@@ -11,11 +11,12 @@ Number = float | int
 class Outcome(NamedTuple):
     """A setting chosen on validation, its validation accuracy, and its test predictions.
 
+    validation_top1: None without a validation split; the setting is then the only candidate.
     test_confidences: probability (0..1) of each prediction, where the outcome has them.
     """
 
     setting: Number
-    validation_top1: float
+    validation_top1: float | None
     test_predictions: Int[np.ndarray, "example"]
     test_confidences: Float[np.ndarray, "example"] | None = None
 

@@ -20,7 +20,8 @@ def evaluate_linear(features: dict[str, Features], *, penalties: tuple[Number, .
     """Multinomial logistic regression on standardized frozen features, its L2 penalty chosen on validation.
 
     A penalty weighs |W|^2 / 2 against the mean cross-entropy. In a tie of accuracy the highest validation likelihood
-    decides: on easy data all penalties reach 100 %, and the strongest was the worst on the test split.
+    decides: on easy data all penalties reach 100 %, and the strongest was the worst on the test split. Without a validation split
+    there is one candidate.
     step: of the network that the features come from, to be kept with the probe.
     """
     from sklearn.linear_model import LogisticRegression
@@ -28,7 +29,7 @@ def evaluate_linear(features: dict[str, Features], *, penalties: tuple[Number, .
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    train, validation = features["train"], features["validation"]
+    train = features["train"]
     if len(np.unique(train.classes)) == 1:  # which scikit-learn refuses
         return _of_one_class(features, max(penalties), step)
 
@@ -39,6 +40,12 @@ def evaluate_linear(features: dict[str, Features], *, penalties: tuple[Number, .
     # The products are small: several threads next to XLA's own took 60 seconds instead of 3.
     with threadpool_limits(1, user_api="blas"):
         probes = {penalty: fit(penalty) for penalty in sorted(penalties, reverse=True)}
+
+    if "validation" not in features:
+        ((penalty, probe),) = probes.items()
+        outcome = Outcome(penalty, None, probe.predict(features["test"].values))
+        return LinearProbe(outcome, folded(probe, step))
+    validation = features["validation"]
 
     def score(probe):
         # A validation class without training images, which no probe can predict, must not stop the choice.
@@ -66,8 +73,8 @@ def folded(pipeline: Any, step: int) -> FittedProbe:
 
 def _of_one_class(features: dict[str, Features], penalty: Number, step: int) -> LinearProbe:
     """The probe of training images that are all of one class: it predicts that class."""
-    train, validation, test = (features[name] for name in ("train", "validation", "test"))
+    train, test, validation = features["train"], features["test"], features.get("validation")
     (only,) = np.unique(train.classes)
     fitted = FittedProbe(np.zeros((train.values.shape[1], 1)), np.zeros(1), np.array([only], np.int64), step)
-    predicted = [np.full(len(split.classes), only) for split in (validation, test)]
-    return LinearProbe(Outcome(penalty, top1(predicted[0], validation.classes), predicted[1]), fitted)
+    of_validation = validation and top1(np.full(len(validation.classes), only), validation.classes)
+    return LinearProbe(Outcome(penalty, of_validation, np.full(len(test.classes), only)), fitted)

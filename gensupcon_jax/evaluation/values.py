@@ -31,10 +31,10 @@ class FeaturesOfValues(NamedTuple):
 
 
 class ValueOutcome(NamedTuple):
-    """A setting chosen on validation, how well it does there and on the test split, and its test predictions."""
+    """A setting chosen on validation, how well it does there (None without it) and on the test split, and test predictions."""
 
     setting: Number
-    validation: Fit
+    validation: Fit | None
     test: Fit
     test_predictions: Values
 
@@ -67,6 +67,7 @@ def evaluate_ridge(
 ) -> tuple[ValueOutcome, FittedRidge]:
     """Ridge regression on standardized features; the penalty with the smallest absolute error on validation is chosen.
 
+    Without a validation split there is one candidate.
     A penalty weighs |w|^2 / 2 against half the mean squared error of standardized values; the largest wins a tie.
     step: of the network that the features come from, to be kept with the regression.
     """
@@ -86,11 +87,14 @@ def evaluate_ridge(
 
     with threadpool_limits(1, user_api="blas"):  # the products are small, and XLA's own threads are beside
         ridges = {penalty: fitted(penalty) for penalty in sorted(penalties, reverse=True)}
-    validation, test = splits["validation"], splits["test"]
-    scores = {
-        penalty: fit_of(ridge.predict(validation.features), validation.values) for penalty, ridge in ridges.items()
-    }
-    best = min(scores, key=lambda penalty: scores[penalty].mae)
+    validation, test = splits.get("validation"), splits["test"]
+    scores: dict[Number, Fit | None] = dict.fromkeys(ridges)
+    if validation is None:
+        (best,) = ridges
+    else:
+        found = {each: fit_of(ridge.predict(validation.features), validation.values) for each, ridge in ridges.items()}
+        best = min(found, key=lambda penalty: found[penalty].mae)
+        scores |= found
     predictions = ridges[best].predict(test.features)
     return ValueOutcome(best, scores[best], fit_of(predictions, test.values), predictions), ridges[best]
 
@@ -107,8 +111,11 @@ def evaluate_value_neighbors(
 
 def best_value_neighbors(
     splits: dict[str, FeaturesOfValues], *, neighbors: tuple[int, ...], temperature: Number
-) -> tuple[int, Fit]:
-    """The k with the smallest absolute error on validation, and how well it does there."""
+) -> tuple[int, Fit | None]:
+    """The k with the smallest absolute error on validation, and how well it does there; without one, the only k and None."""
+    if "validation" not in splits:
+        (only,) = neighbors
+        return min(only, len(splits["train"].values)), None
     validation = splits["validation"]
     predictions = neighbor_values(splits["train"], validation.features, neighbors, temperature)
     scores = {k: fit_of(predicted, validation.values) for k, predicted in predictions.items()}

@@ -129,20 +129,19 @@ def _dataset(encoder: "Encoder", options: Namespace) -> "Dataset":
 
 
 def _settings(encoder: "Encoder", dataset: "Dataset", options: Namespace):
+    from gensupcon_jax.evaluation.choices import default_choices
     from gensupcon_jax.evaluation.final import Settings
     from gensupcon_jax.evaluation.measures import MEASURES
 
     fields = options.config.evaluate
-    most = max(
-        split.num_images for split in (dataset.train, dataset.validation, dataset.test)
-    )  # the rest would be padding
-    return Settings(
-        knn={
-            "neighbors": tuple(fields.neighbors),
-            "temperature": fields.knn_temperature,
-            "num_classes": dataset.num_classes,
-        },
+    most = max(split.num_images for split in dataset.splits.values())  # the rest would be padding
+    choices = None
+    if dataset.validation is None:
+        choices = default_choices(fields.neighbors, fields.probe_penalties)
+    return Settings.of(
+        fields,
+        num_classes=dataset.num_classes,
         extraction=encoder.extraction(min(options.batch_size, most)),
-        penalties=tuple(fields.probe_penalties),
+        choices=choices,
         measures=tuple(MEASURES),
     )

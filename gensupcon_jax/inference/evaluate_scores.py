@@ -6,6 +6,7 @@ import scipy.special
 
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.evaluation.calibration import BINS, expected_calibration_error
+from gensupcon_jax.evaluation.choices import ON_VALIDATION
 from gensupcon_jax.evaluation.features import extract
 from gensupcon_jax.evaluation.final import Settings, evaluate_network, numbers_of
 from gensupcon_jax.inference.encoder import Encoder
@@ -41,8 +42,9 @@ def evaluate_encoder(encoder: Encoder, dataset: Dataset, settings: Settings) -> 
         "dataset_fingerprint": dataset.description()["fingerprint"],
         "num_classes": dataset.num_classes,
         "num_train": dataset.train.num_images,
-        "num_validation": dataset.validation.num_images,
+        "num_validation": dataset.num_validation,
         "num_test": dataset.test.num_images,
+        "choices": settings.choices.source if settings.choices else ON_VALIDATION,
     }
     return about | numbers_of(evaluation) | {"calibration_error": {"bins": BINS} | errors}
 
@@ -67,10 +69,10 @@ def results_table(results: dict[str, Any]) -> str:
         if f"{name}_top1" in results:
             chosen = f" ({setting} {results[field]:g})" if setting else ""
             numbers = results[f"{name}_validation_top1"], results[f"{name}_top1"]
-            rows.append((f"{words}, top-1{chosen}", *(f"{value:.2f}" for value in numbers)))
+            rows.append((f"{words}, top-1{chosen}", *map(_percent, numbers)))
     for name, value in results["measures"].items():
         numbers = results["validation_measures"][name], value
-        rows.append((_MEASURES[name] if name in _MEASURES else str(name), *(f"{number:.2f}" for number in numbers)))
+        rows.append((_MEASURES[name] if name in _MEASURES else str(name), *map(_percent, numbers)))
     for name, value in results["calibration_error"].items():
         if name != "bins":
             rows.append((f"calibration error of the {_OUTCOMES[name][0]}", "", f"{value:.2f}"))
@@ -80,4 +82,10 @@ def results_table(results: dict[str, Any]) -> str:
         f"encoder  {results['source']}{step}\n"
         f"data     {results['dataset']}: {results['num_classes']} classes, {sizes} images of train / validation / test"
     )
+    if results["num_validation"] == 0:
+        head += "\nthere is no validation split: k and penalty are the middle candidates, not chosen"
     return f"{head}\n\n{aligned(rows)}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

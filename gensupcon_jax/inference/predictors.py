@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from gensupcon_jax.data.splits import AnySplit
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.evaluation.choices import default_choices
 from gensupcon_jax.evaluation.features import Features
 from gensupcon_jax.evaluation.kept_neighbors import KeptNeighbors, read_neighbors
 from gensupcon_jax.evaluation.kept_probe import read_probe
@@ -16,6 +17,7 @@ from gensupcon_jax.evaluation.knn import best_neighbors
 from gensupcon_jax.inference.sources import Source
 from gensupcon_jax.run.run import read_dataset
 from gensupcon_jax.store.saved_runs import SavedRun
+from gensupcon_jax.store.workdir import read_results
 
 EmbedFn = Callable[[AnySplit], Float[np.ndarray, "image feature"]]
 
@@ -67,7 +69,10 @@ def _predictions(probabilities: np.ndarray, source: Source, predictor: str) -> P
 
 
 def _neighbors_of(run: SavedRun, embed_fn: EmbedFn) -> KeptNeighbors:
-    """The k-NN of a step for which the run kept none: on its training images, with the k best on its validation images."""
+    """The k-NN of a step for which the run kept none: on its training images, with the k best on its validation images.
+
+    Without those, k is that of the run's own evaluation.
+    """
     no_other = f"{run.folder} has neither a classifier nor a kept probe of step {run.step}, and its training images"
     try:
         dataset = read_dataset(run.config.copy_and_resolve_references(), run.folder)
@@ -79,13 +84,16 @@ def _neighbors_of(run: SavedRun, embed_fn: EmbedFn) -> KeptNeighbors:
             "choose the last or the best step, for which a run keeps its predictor"
         )
     features = {
-        name: Features(embed_fn(split), split.classes)
-        for name, split in (("train", dataset.train), ("validation", dataset.validation))
+        name: Features(embed_fn(split), split.classes) for name, split in dataset.splits.items() if name != "test"
     }
-    temperature = run.config.evaluate.knn_temperature
+    fields = run.config.evaluate
+    neighbors, temperature = tuple(fields.neighbors), fields.knn_temperature
+    if dataset.validation is None:
+        chosen = (read_results(run.folder) or {}).get("knn_neighbors")
+        neighbors = (chosen or default_choices(fields.neighbors, fields.probe_penalties).neighbors,)
     best, _ = best_neighbors(
         features,
-        neighbors=tuple(run.config.evaluate.neighbors),
+        neighbors=neighbors,
         temperature=temperature,
         num_classes=dataset.num_classes,
     )

@@ -14,6 +14,7 @@ class DataSizes(NamedTuple):
 
     is_encoded: files of any size, which the host decodes and crops to the size of the views.
     is_whole: the images are the published training split, from which `dataset.validation_fraction` is split off.
+    num_cut: the number that is split off in place of that fraction, unless it is 0.
     """
 
     image_size: int
@@ -22,12 +23,15 @@ class DataSizes(NamedTuple):
     num_images: int
     is_encoded: bool = False
     is_whole: bool = False
+    num_cut: int | None = None
 
     def num_train_images(
-        self, validation_fraction: float, train_images: int | None, imbalance_factor: float | None = None
+        self, validation_fraction: float | int, train_images: int | None, imbalance_factor: float | None = None
     ) -> int:
         """The number of images to train on, at most `dataset.train_images`, long-tailed if there is a factor."""
         cut = round(self.num_images * validation_fraction) if self.is_whole else 0
+        if self.num_cut is not None and self.is_whole and validation_fraction > 0:
+            cut = self.num_cut
         num_images = min(self.num_images - cut, train_images or self.num_images)
         if imbalance_factor is None:
             return num_images
@@ -42,7 +46,7 @@ class DataSizes(NamedTuple):
 
 
 KNOWN = {
-    "digits": DataSizes(8, 1, 10, 1_077),
+    "digits": DataSizes(8, 1, 10, 1_257, is_whole=True, num_cut=180),
     "tfds:mnist": DataSizes(28, 1, 10, 60_000, is_whole=True),
     "tfds:fashion_mnist": DataSizes(28, 1, 10, 60_000, is_whole=True),
     "tfds:cifar10": DataSizes(32, 3, 10, 50_000, is_whole=True),
@@ -65,7 +69,8 @@ def data_sizes(name: str, **given: int | None) -> DataSizes:
             + ", ".join(f"--{field}" for field in missing)
         )
     is_whole = known is not None and known.is_whole and not given.get("num_images")
-    return DataSizes(**fields, is_encoded=known.is_encoded if known else True, is_whole=is_whole)
+    num_cut = known.num_cut if known is not None and is_whole else None
+    return DataSizes(**fields, is_encoded=known.is_encoded if known else True, is_whole=is_whole, num_cut=num_cut)
 
 
 def _asked(given: dict[str, int | None]) -> dict[str, int | None]:

@@ -61,7 +61,11 @@ class SplitContents(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """All splits of a data set.  place: its location.  notes: sentences of the source.  damaged_files: one sentence per file."""
+    """All splits of a data set.
+
+    place: its location.  notes: sentences of the source.  damaged_files: one sentence per file.  is_validated: whether training
+    would cut off a validation split.
+    """
 
     name: str
     place: str
@@ -69,6 +73,7 @@ class Contents(NamedTuple):
     splits: tuple[SplitContents, ...]
     notes: tuple[str, ...] = ()
     damaged_files: tuple[str, ...] = ()
+    is_validated: bool = True
 
 
 class Copies(NamedTuple):
@@ -90,6 +95,10 @@ def read_contents(name: str, reading: Reading, builder: Any = None) -> Contents:
 
     builder: of a prepared `tfds:` data set.  Damage is part of the result; UserError only where nothing can be read.
     """
+    return _read(name, reading, builder)._replace(is_validated=reading.validation_fraction > 0)
+
+
+def _read(name: str, reading: Reading, builder: Any) -> Contents:
     form, rest = datasets.source_of(name)
     if form == "folder:<path>":
         return _folder(rest, reading)
@@ -100,7 +109,7 @@ def read_contents(name: str, reading: Reading, builder: Any = None) -> Contents:
 
 def _dataset(name: str, dataset: datasets.Dataset, reading: Reading) -> Contents:
     """The contents of a data set whose source lists no files: the splits as used in training."""
-    splits = tuple(_split(split, getattr(dataset, split), reading) for split in ("train", "validation", "test"))
+    splits = tuple(_split(name, split, reading) for name, split in dataset.splits.items())
     place = "inside scikit-learn" if name == "digits" else f"from dataset.name {name}"
     return Contents(name, place, dataset.class_names, splits, (*dataset.notes, *dataset.damaged))
 

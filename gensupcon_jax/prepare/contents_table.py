@@ -215,14 +215,18 @@ def _unlabeled(contents: Contents) -> list[str]:
 
 def _cuts(contents: Contents) -> list[str]:
     labeled = [split.split for split in contents.splits if (split.classes >= 0).any()]
+    unvalidated = "there is no validation split (dataset.validation_fraction is 0): nothing is chosen by a score"
     if "test" not in labeled and "validation" in labeled:
-        return [
-            "there is no labeled test split: validation becomes the test split, and a new validation split is cut from train"
-        ]
+        becomes = "there is no labeled test split: validation becomes the test split"
+        return (
+            [f"{becomes}, and a new validation split is cut from train"]
+            if contents.is_validated
+            else [becomes, unvalidated]
+        )
     missing = [split for split in ("validation", "test") if split not in labeled]
-    return (
-        [f"there is no {' and no '.join(missing)} split: always the same images are cut from train"] if missing else []
-    )
+    cut = [split for split in missing if split == "test" or contents.is_validated]
+    said = [f"there is no {' and no '.join(cut)} split: always the same images are cut from train"] if cut else []
+    return said if cut == missing else [*said, unvalidated]
 
 
 def _aligned(rows: Rows) -> str:

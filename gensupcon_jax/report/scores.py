@@ -18,6 +18,7 @@ ACCURACIES = (
 def score_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     """The accuracies: text, interval, and their positions (0..100) on the common scale."""
     neighbors = whole(results.get("knn_neighbors")) or "the nearest"
+    neighbors = f"{neighbors}, not chosen on validation images" if results.get("num_validation") == 0 else neighbors
     low, high = _ruler(results)
     rows = []
     shown = [entry for entry in ACCURACIES if entry[0] in results or entry[0] not in OPTIONAL]

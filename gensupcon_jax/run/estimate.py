@@ -66,6 +66,8 @@ def amounts_left(lengths: Lengths, num_images: Mapping[str, int], batch_views: i
     """
     total, every = lengths.total_steps, lengths.evaluate_steps
     of_each = num_images["train"] + num_images["validation"]
+    if num_images["validation"] == 0:  # nothing is evaluated while training, and only the last step at the end
+        return Amounts(total - step, batch_views, 0, 0, of_each + 2 * num_images["test"])
     return Amounts(
         steps=total - step,
         batch_views=batch_views,

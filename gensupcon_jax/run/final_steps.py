@@ -19,11 +19,14 @@ def evaluate_last(run: Run, state: TrainState) -> Evaluation:
 
 
 def evaluate_best(run: Run, trained: Trained, last: Evaluation) -> Evaluation | None:
-    """The evaluation of the best step by validation: `last` where that is the last step, None if its checkpoint is damaged.
+    """The evaluation of the best step by validation: `last` where that is the last step, None if its checkpoint is damaged, and
+    without a validation split.
 
     The network of the best step takes the place of the trained one, which is no longer usable: memory holds one of them.
     A collective call.
     """
+    if run.dataset.validation is None:
+        return None
     step = _best_step(trained)
     if step in (None, last.step):
         if step is not None:

@@ -121,6 +121,9 @@ class _Loop:
         for warning in warnings:
             self.log.note(warning)
         self.log.say(opening(run, self.state, self.step, chance_loss))
+        if run.choices is not None:
+            said = run.choices.sentence()
+            self.log.note(said) if self.step == 0 else self.log.say(said)
 
     def has_diverged(self) -> bool:
         """Whether the oldest step in flight diverged; waits for it when too many are in flight."""

@@ -48,7 +48,8 @@ def read_photos(config: ConfigDict, path: str, cache_folder: paths.Path | None =
     _refuse_workdir(path)
     names = {split: config.dataset[f"{split}_split"] for split in ("train", "validation", "test")}
     listings, class_names, _, _ = folders.list_folder(path, split_names=names, cache_folder=cache_folder)
-    lacks = tuple(split for split in ("test", "validation") if split not in evaluated_splits(listings))
+    cut = ("test",) if config.dataset.validation_fraction == 0 else ("test", "validation")
+    lacks = tuple(split for split in cut if split not in evaluated_splits(listings))
     train = listings["train"]
     intact = np.flatnonzero([problem is None for problem in train.problems])
     if not len(intact):

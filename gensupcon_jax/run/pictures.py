@@ -89,7 +89,7 @@ def compared_pictures(dataset: Dataset, evaluation: Evaluation) -> dict[str, Any
             functools.partial(centered_images, split),
             split.where if isinstance(split, EncodedSplit) else None,
         )
-        for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test))
+        for name, split in dataset.splits.items()
     }
     right = {
         f"{name}_top1": outcome.test_predictions == evaluation.test.classes

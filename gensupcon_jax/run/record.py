@@ -50,8 +50,13 @@ def changed_versions(record: dict[str, Any], saved: dict[str, Any]) -> list[str]
     return [f"saved with different versions ({listed}): results may differ in their last digits"] if changed else []
 
 
-def best_so_far(best: dict[str, Any] | None, row: dict[str, Any], step: int) -> dict[str, Any]:
-    """The better of the best step so far and this one, by the validation scores in its row; the earlier one in a tie."""
+def best_so_far(best: dict[str, Any] | None, row: dict[str, Any], step: int) -> dict[str, Any] | None:
+    """The better of the best step so far and this one, by the validation scores in its row; the earlier one in a tie.
+
+    None without scores, as no step is then known to be better than another.
+    """
+    if not row:
+        return None
     metric = next(name for name in _CHOOSING if name in row)
     if best is not None and row[metric] <= best["value"]:
         return best

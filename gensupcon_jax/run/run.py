@@ -17,8 +17,11 @@ from gensupcon_jax.data import datasets, input_pipeline
 from gensupcon_jax.data.long_tail import with_long_tail
 from gensupcon_jax.data.sampling import drawn_shares
 from gensupcon_jax.data.shapes import Batch, DataShape
+from gensupcon_jax.data.splits import AnySplit
 from gensupcon_jax.data.value_labels import rebinned
+from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation import final
+from gensupcon_jax.evaluation.choices import Choices, choices_of_run, default_choices
 from gensupcon_jax.method.state import TrainState, state_shardings
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run import assemble
@@ -32,6 +35,7 @@ from gensupcon_jax.store.writers import RowFn, check_writers
 from gensupcon_jax.weights import initial, teachers
 from gensupcon_jax.weights.initial import GivenWeights
 
+_TEACHER_IMAGES = 5_000  # of the training split, on which a teacher is checked
 _TRAINING_ONLY = (
     "weight",
     "temperature",
@@ -45,6 +49,7 @@ class Run:
 
     folder: the workdir.  data: sizes and statistics of the images.  teacher, given: a trained classifier, and weights to start
     from, where the config names them.  frozen: variables that are read and never updated, on every device.
+    choices: of the evaluation, where there is no validation split.
     data_description: of the data set, with its fingerprint, computed once: it reads every image in memory; its mean and std are
     those that images are normalized with.  source_notes: sentences on the weights that it starts from.
     writers: where rows go in addition to metrics.jsonl and TensorBoard, see `store.writers`.  said: by `say`, for the report.
@@ -63,6 +68,7 @@ class Run:
     data_description: dict[str, Any]
     source_notes: tuple[str, ...] = ()
     writers: tuple[str | RowFn, ...] = ()
+    choices: Choices | None = None
     said: list[str] = dataclasses.field(default_factory=list)
 
     def say(self, text: str) -> None:
@@ -88,8 +94,8 @@ class Run:
     def notes(self) -> list[str]:
         """What a user should know before training, in sentences; the same at every start."""
         damaged = f"{len(self.dataset.damaged)} damaged images were left out; they are listed in {self.folder / workdir.DAMAGED}"
-        short = assemble.shortened(self.config, self.lengths.per_epoch)
-        return [*self.dataset.notes, *([damaged] if self.dataset.damaged else []), *self.source_notes, *short]
+        found = [*self.dataset.notes, *([damaged] if self.dataset.damaged else []), *self.source_notes]
+        return found + assemble.shortened(self.config, self.lengths.per_epoch)
 
     def key(self, purpose: str) -> jax.Array:
         """The random key for a purpose: "init" draws the parameters, "step" everything in a step."""
@@ -126,15 +132,13 @@ class Run:
         """How the network is evaluated; batches are rounded up to a multiple of the devices."""
         fields = self.config.evaluate
         batch_size = -(-fields.batch_size // self.mesh.size) * self.mesh.size
-        return final.Settings(
-            knn={
-                "neighbors": tuple(fields.neighbors),
-                "temperature": fields.knn_temperature,
-                "num_classes": self.dataset.num_classes,
-            },
+        return final.Settings.of(
+            fields,
+            num_classes=self.dataset.num_classes,
             extraction={"batch_size": batch_size, "sharding": sharding.batch_sharding(self.mesh)},
-            penalties=tuple(fields.probe_penalties) if fields.linear_probe else (),
+            choices=self.choices,
             measures=tuple(fields.measures),
+            fits_probe=fields.linear_probe,
         )
 
     def compared_dataset(self) -> datasets.Dataset:
@@ -144,6 +148,14 @@ class Run:
             return self.dataset
         chosen = np.sort(input_pipeline.epoch_order(0, 0, train.num_images)[:num])
         return dataclasses.replace(self.dataset, train=train.subset(chosen))
+
+    def teacher_images(self) -> tuple[AnySplit, str]:
+        """The images on which the teacher is checked, and their name: without a validation split, some of the training split."""
+        if self.dataset.validation is not None:
+            return self.dataset.validation, "validation images"
+        train = self.dataset.train
+        chosen = np.sort(input_pipeline.epoch_order(0, 0, train.num_images)[:_TEACHER_IMAGES])
+        return train.subset(chosen), f"{len(chosen)} training images, as there is no validation split,"
 
     def class_shares(self) -> list[float]:
         """The share of each class in what training sees."""
@@ -156,7 +168,7 @@ class Run:
     def amounts_left(self, step: int) -> Amounts:
         """What this run has still to do after a step."""
         compared = self.compared_dataset()
-        num_images = {split: getattr(compared, split).num_images for split in ("train", "validation", "test")}
+        num_images = {"validation": 0} | {name: split.num_images for name, split in compared.splits.items()}
         return amounts_left(self.lengths, num_images, self.config.batch_size * self.config.augment.num_views, step)
 
     def advisor(self, state: TrainState, chance_loss: float) -> Advisor:
@@ -217,9 +229,22 @@ def build_run(
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
     frozen = assemble.frozen_variables(config, teacher, lambda: given and given.backbone_variables())
     frozen = sharding.place(frozen, sharding.replicated(mesh))
-    return Run(
-        config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, description, notes, tuple(writers)
-    )
+    own = (notes, tuple(writers), _choices(config, dataset))
+    return Run(config, folder, dataset, data, lengths, mesh, teacher, given, parts, frozen, description, *own)
+
+
+def _choices(config: ConfigDict, dataset: datasets.Dataset) -> Choices | None:
+    """What takes the place of a choice on the validation split; None where there is one."""
+    fields = config.evaluate
+    if dataset.validation is not None:
+        if fields.choices_from is None:
+            return None
+        raise UserError(
+            f"evaluate.choices_from is {fields.choices_from!r}; allowed with {dataset.num_validation} validation images, "
+            "on which this run chooses: None"
+        )
+    defaults = default_choices(fields.neighbors, fields.probe_penalties)
+    return defaults if fields.choices_from is None else choices_of_run(fields.choices_from, defaults)
 
 
 def _class_shares(dataset: datasets.Dataset, sampling: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gensupcon_jax.evaluation.choices import BY_DEFAULT
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store import workdir
 from gensupcon_jax.text import aligned
@@ -29,7 +30,13 @@ def summary(results: dict[str, Any], folder: Path) -> str:
         [
             f"test accuracy on {results['num_test']} images of {results['dataset']}, seed {results['seed']}:",
             *aligned(rows).splitlines(),
+            *([_not_chosen(results["choices"])] if results.get("num_validation") == 0 else []),
             f"results: {folder / workdir.RESULTS}",
             f"report:  {folder / workdir.REPORT}",
         ]
     )
+
+
+def _not_chosen(source: str) -> str:
+    of = "the defaults" if source == BY_DEFAULT else f"those of {source}"
+    return f"there was no validation split: the last step, with k and penalty that were not chosen but {of}"

@@ -12,6 +12,7 @@ from gensupcon_jax.cluster import processes
 from gensupcon_jax.cluster.stopping import stop_requests
 from gensupcon_jax.cluster.watchdog import Watchdog
 from gensupcon_jax.data.datasets import Dataset
+from gensupcon_jax.evaluation.choices import ON_VALIDATION
 from gensupcon_jax.evaluation.features import extract
 from gensupcon_jax.evaluation.final import Evaluation, numbers_of
 from gensupcon_jax.method.state import TrainState
@@ -89,17 +90,18 @@ def train_and_evaluate(
 
 
 def _check_teacher(run: Run) -> None:
-    """Report the teacher's accuracy on the validation split; UserError if it is near chance."""
+    """Report the teacher's accuracy on the validation split, or on training images; UserError if it is near chance."""
     if run.teacher is None:
         return
+    split, which = run.teacher_images()
     accuracy = teachers.teacher_accuracy(
         run.teacher,
-        run.dataset.validation,
+        split,
         student_mean=run.data.mean,
         student_std=run.data.std,
         **run.evaluation_settings().extraction,
     )
-    run.say(teachers.check_accuracy(accuracy, run.data.num_classes, run.config.teacher.allow_poor))
+    run.say(teachers.check_accuracy(accuracy, run.data.num_classes, run.config.teacher.allow_poor, which))
 
 
 def _claim(run: Run) -> None:
@@ -145,8 +147,9 @@ def _facts(run: Run, trained: loop.Trained) -> dict[str, Any]:
         "objective": run.config.objective,
         "dataset": run.dataset.name,
         "num_train": run.dataset.train.num_images,
-        "num_validation": run.dataset.validation.num_images,
+        "num_validation": run.dataset.num_validation,
         "num_test": run.dataset.test.num_images,
+        "choices": run.choices.source if run.choices else ON_VALIDATION,
         "seed": run.config.seed,
         "steps": run.lengths.total_steps,
         "epochs": run.lengths.total_steps / run.lengths.per_epoch,

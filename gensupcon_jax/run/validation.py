@@ -18,8 +18,10 @@ class Validation(NamedTuple):
 
 
 def validate(run: Run, state: TrainState) -> Validation:
-    """The scores of this state; accuracies in percent."""
+    """The scores of this state; accuracies in percent; none where there is no validation split."""
     row, notes = {}, {}
+    if run.dataset.validation is None:
+        return Validation(row, notes)
     settings, predict_fn = run.evaluation_settings(), run.predict_fn(state)
     if run.config.objective != "contrastive" or run.config.classifier.beside or run.config.prototypes.use:
         split = run.dataset.validation

@@ -254,14 +254,14 @@ def teacher_accuracy(
     return 100.0 * float(np.mean(np.concatenate(predictions) == split.classes))
 
 
-def check_accuracy(accuracy: Number, num_classes: int, allow_poor: bool) -> str:
-    """A sentence about this accuracy, in percent; UserError below twice chance unless that is allowed.
+def check_accuracy(accuracy: Number, num_classes: int, allow_poor: bool, images: str = "validation images") -> str:
+    """A sentence about this accuracy, in percent, on these images; UserError below twice chance unless that is allowed.
 
     With two classes twice chance is 100 %: there, the bound is half-way between chance and 100 %.
     """
     chance = 100 / num_classes
     lowest = min(2 * chance, (chance + 100) / 2)
-    found = f"teacher: {accuracy:.2f} % accuracy on the validation images (chance: {chance:.4g} %)"
+    found = f"teacher: {accuracy:.2f} % accuracy on the {images} (chance: {chance:.4g} %)"
     if accuracy >= lowest:
         return found
     if allow_poor:

@@ -84,3 +84,18 @@ def test_training_values_that_are_all_equal_are_predicted():
     splits["train"] = splits["train"]._replace(values=np.full(60, 4.0, np.float32))
     outcome, _ = evaluate_ridge(splits, penalties=(0.1,))
     assert outcome.test_predictions == pytest.approx(np.full(25, 4.0))
+
+
+def test_without_a_validation_split_the_only_candidate_is_used():
+    splits = linear_splits()
+    expected = (
+        evaluate_ridge(splits, penalties=(0.1,))[0],
+        evaluate_value_neighbors(splits, neighbors=(5,), temperature=0.1),
+    )
+    del splits["validation"]
+    found = (
+        evaluate_ridge(splits, penalties=(0.1,))[0],
+        evaluate_value_neighbors(splits, neighbors=(5,), temperature=0.1),
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert (one.setting, one.validation, one.test) == (other.setting, None, other.test)
