@@ -324,6 +324,11 @@ FIELDS: dict[str, Field] = {
         choice("class", "average"),
         "features of a ViT; class: of the class token; average: mean over the patches",
     ),
+    "model.blur_pool": Field(
+        False,
+        FLAG,
+        "ResNets only: a 3x3 blur before each stride but the first (Zhang 2019, arXiv 1904.11486), against aliasing",
+    ),
     "model.head": Field(
         "mlp", choice("linear", "mlp"), "the projection; mlp: with one hidden layer and ReLU", source=AUTHORS
     ),

@@ -25,6 +25,7 @@ from gensupcon_jax.weights.runs import load_run
 from gensupcon_jax.weights.variables import fill, weights_fingerprint
 
 _CLASSIFIER_BIASES = ("fc.bias", "params.classifier.output.bias", "head.bias")  # a ResNet's head may have the last one
+_NETWORK = ("stem", "width", "pool", "blur_pool")  # what a description says of a network
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # in a folder of the hub, or one that timm wrote
 ALLOWED = f"the workdir of a run, a file of weights ({', '.join(FORMATS)}), or an exported {STABLEHLO} file"
 
@@ -168,7 +169,7 @@ def _check_signature(exported: jax.export.Exported, description: Description, pa
 
 def _architecture(named: Named, naming: str, path: Path, description: Description | None, given: Given) -> Architecture:
     if description is not None:
-        fields = {name: value for name, value in description.network.items() if name in ("stem", "width", "pool")}
+        fields = {name: value for name, value in description.network.items() if name in _NETWORK}
         return Architecture(
             {"name": given.architecture or description.architecture, **fields},
             given.image_size or description.image_shape[0],

@@ -18,7 +18,14 @@ POOLS = names_of("model.pool")
 HEADS = names_of("model.head")
 DTYPES = {name: getattr(jnp, name) for name in names_of("model.dtype")}
 BATCH_NORMS = names_of("model.batch_norm")
-BACKBONE_FIELDS = ("name", "stem", "width", "pool", "dtype")  # fields of a config's `model` that the features depend on
+BACKBONE_FIELDS = (
+    "name",
+    "stem",
+    "width",
+    "pool",
+    "blur_pool",
+    "dtype",
+)  # fields of a config's `model` that the features depend on
 # Those that the network depends on; the other fields of `model` say where its weights and its normalization come from.
 ENCODER_FIELDS = (*BACKBONE_FIELDS, "batch_norm", "head", "head_hidden_dim", "embedding_dim")
 LARGEST_CIFAR_STEM_SIZE = 64  # pixels, as in Tiny ImageNet: the ImageNet stem would leave 2x2 positions at the end
@@ -27,7 +34,7 @@ LARGEST_CIFAR_STEM_SIZE = 64  # pixels, as in Tiny ImageNet: the ImageNet stem w
 class EncoderSettings(NamedTuple):
     """The settings for a builder in ENCODERS; each reads those that apply to its network.
 
-    image_size: pixels.  stem, width, pool: as `model.stem`, `model.width` and `model.pool`.  dtype: of the
+    image_size: pixels.  stem, width, pool, blur_pool: as the fields of `model` with these names.  dtype: of the
     computation; parameters, statistics and features are float32.  axis_name: the mesh axis over which BatchNorm's statistics are
     averaged during training; None: each device has its own.
     """
@@ -38,6 +45,7 @@ class EncoderSettings(NamedTuple):
     pool: str = "class"
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    blur_pool: bool = False
 
 
 def _resnet(
@@ -50,10 +58,15 @@ def _resnet(
         stem=choose_stem(settings.image_size) if settings.stem == "auto" else settings.stem,
         dtype=settings.dtype,
         axis_name=settings.axis_name,
+        blur_pool=settings.blur_pool,
     )
 
 
 def _vit(settings: EncoderSettings, *, patch_size: int, width: int, num_heads: int) -> VisionTransformer:
+    if settings.blur_pool:
+        raise UserError(
+            "model.blur_pool is True; allowed for a vision transformer, which has no strides to blur: False"
+        )
     if settings.image_size % patch_size:
         raise UserError(
             f"model.name: patches of {patch_size} pixels do not divide images of {settings.image_size}; set dataset.image_size "
@@ -123,6 +136,7 @@ def build_backbone(
     stem: str = "auto",
     width: int | None = None,
     pool: str = "class",
+    blur_pool: bool = False,
     dtype: str = "float32",
     batch_norm: str = "sync",
     axis_name: str = "data",
@@ -145,6 +159,7 @@ def build_backbone(
         pool=pool,
         dtype=DTYPES[dtype],
         axis_name=axis_name if batch_norm == "sync" else None,
+        blur_pool=blur_pool,
     )
     return ENCODERS[name](settings)
 

@@ -12,7 +12,7 @@ EPSILON = 1e-5
 
 
 class NormalizedMaxima(nn.Module):
-    """max_pool(relu(batch_norm(inputs))), 3x3 with stride 2, on a quarter of the positions.
+    """max_pool(relu(batch_norm(inputs))), 3x3 with a stride, on the positions that are left: with stride 2 a quarter.
 
     BatchNorm is an increasing or decreasing line in each channel, by the sign of its scale, and ReLU never decreases. So the
     maximum of a window is that of its largest input, or of its smallest if the scale is negative: there the sign of the
@@ -23,6 +23,7 @@ class NormalizedMaxima(nn.Module):
 
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    stride: int = 2
 
     @nn.compact
     def __call__(
@@ -44,7 +45,7 @@ class NormalizedMaxima(nn.Module):
                 running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * (mean * sign)
                 running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var
         padding: Any = ((1, 1), (1, 1))  # flax declares a name only
-        maxima = nn.max_pool(inputs, (3, 3), strides=(2, 2), padding=padding)
+        maxima = nn.max_pool(inputs, (3, 3), strides=(self.stride, self.stride), padding=padding)
         normalized = (maxima - mean) * (jax.lax.rsqrt(var + EPSILON) * (scale * sign)) + bias
         return nn.relu(normalized.astype(self.dtype))
 

@@ -23,7 +23,7 @@ from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.runs import naming_the_field
 
 _FOLDER = "folder:<path>"
-_MODEL_FIELDS = ("name", "stem", "width", "pool")  # of a network that weights determine
+_MODEL_FIELDS = ("name", "stem", "width", "pool", "blur_pool")  # of a network that weights determine
 
 
 def choose(

@@ -17,14 +17,14 @@ from gensupcon_jax.weights.files import SAFETENSORS
 from gensupcon_jax.weights.variables import weights_fingerprint
 
 INTERPOLATION = "bilinear"  # of the center crop; crops of more than twice the size are averaged over areas
-NETWORK_FIELDS = ("stem", "width", "patch_size", "pool")  # of a network's attributes, where it has them
+NETWORK_FIELDS = ("stem", "width", "patch_size", "pool", "blur_pool")  # of a network's attributes, where it has them
 
 
 class Description(NamedTuple):
     """What one must know to use an exported encoder; None where an older file does not say it.
 
-    architecture: as `model.name`.  network: its stem, width, patch_size, pool, as far as it has them.  image_shape: height,
-    width, channels.  center_share: share of the shorter side that the center crop keeps.  mean, std: by channel, on the
+    architecture: as `model.name`.  network: its stem, width, patch_size, pool, blur_pool, as far as it has them.  image_shape:
+    height, width, channels.  center_share: share of the shorter side that the center crop keeps.  mean, std: by channel, on the
     scale 0..1.  class_names: may be empty.  fingerprint: of the encoder's weights.  made_by: program and version.
     run_fingerprint: of the run's config and data, the same at every step.
     """
@@ -62,7 +62,10 @@ def describe(run: SavedRun) -> Description:
     features = jax.eval_shape(lambda images: backbone.apply(network, images, train=False), images)
     return Description(
         architecture=run.config.model.name,
-        network={name: getattr(backbone, name) for name in NETWORK_FIELDS if hasattr(backbone, name)},
+        # A network that is not blurred does not say so, as in files of before.
+        network={
+            name: getattr(backbone, name) for name in NETWORK_FIELDS if getattr(backbone, name, False) is not False
+        },
         num_features=features.shape[-1],
         image_shape=tuple(data["image_shape"]),
         center_share=center_share_of_run(run),

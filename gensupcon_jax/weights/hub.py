@@ -81,6 +81,8 @@ def timm_network(name: str, backbone: nn.Module, image_shape: tuple[int, ...]) -
     """timm's name of a network, and the arguments that make it the same; UserError if timm has no such network."""
     size, _, channels = image_shape
     arguments: dict[str, Any] = {} if channels == 3 else {"in_chans": channels}
+    if isinstance(backbone, ResNet) and backbone.blur_pool:
+        raise UserError(f"--format hub: model.blur_pool is True, and timm blurs at other places; {_INSTEAD}")
     if isinstance(backbone, ResNet) and name in _RESNETS:
         if backbone.stem != "imagenet" or backbone.width != _RESNET_WIDTH:
             raise UserError(

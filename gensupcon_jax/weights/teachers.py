@@ -314,7 +314,10 @@ def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
         named = read_file(path)
         description = description_of_file(path)
     found = _read_off(named, path)
-    backbone = build_backbone(name=architecture, dtype=dtype, batch_norm="local", **found.backbone_fields)
+    is_blurred = bool(description and description.network.get("blur_pool"))
+    backbone = build_backbone(
+        name=architecture, dtype=dtype, batch_norm="local", blur_pool=is_blurred, **found.backbone_fields
+    )
     network = Network(backbone, Classifier(found.num_classes))
     size = found.image_size or 32  # any size if the shapes do not determine it
     expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, found.num_channels)))

@@ -35,6 +35,7 @@ def a_run(folder, name, size=32, channels=3, *, classes=4, model=None):
     description = tiny_dataset().description() | {
         "image_shape": [size, size, channels],
         "encoded": True,
+        "center_share": 0.875,
         "mean": [0.5, 0.4, 0.3][:channels],
         "std": [0.25, 0.2, 0.3][:channels],
         "class_names": ["ant", "bee", "cat", "dog"],
@@ -250,3 +251,11 @@ def test_timm_loads_the_folders_and_its_features_are_ours(tmp_path):
         with safetensors.safe_open(folder / "model.safetensors", framework="numpy") as file:
             assert int(file.metadata()["num_features"]) == found["num_features"]
         assert found["crop_pct"] == 0.875
+
+
+def test_a_blurred_network_is_refused(tmp_path):
+    run = a_run(tmp_path / "run", "resnet18", 64, model={"stem": "imagenet", "blur_pool": True})
+    with pytest.raises(
+        UserError, match=r"--format hub: model\.blur_pool is True, and timm blurs at other places; allowed"
+    ):
+        hub.write_folder(run, tmp_path / "hub", license="unknown")
