@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import padded_batches
@@ -17,10 +17,26 @@ _MOST_PIXELS = 2**29  # 2 GiB of float32
 
 
 class Features(NamedTuple):
-    """The features of a split and the most likely class of each image."""
+    """The features of a split and the most likely class of each image.
+
+    targets: what is predicted where that is not the class: rows of 0 and 1 of several labels.
+    """
 
     values: Float[np.ndarray, "example dim"]
     classes: Int[np.ndarray, "example"]
+    targets: Shaped[np.ndarray, "example ..."] | None = None
+
+    @property
+    def rows(self) -> Shaped[np.ndarray, "example label"]:
+        """The several labels of each image, rows of 0 and 1."""
+        assert self.targets is not None  # of a data set with several labels per image
+        return self.targets
+
+
+def features_of(values: Float[np.ndarray, "example dim"], split: AnySplit, label_kind: str) -> Features:
+    """The features of a split with what is predicted from them."""
+    targets = split.labels_of(np.arange(split.num_images)) if label_kind == "several" else None
+    return Features(values, split.classes, targets)
 
 
 def extract(
@@ -46,7 +62,7 @@ def dataset_features(
 ) -> dict[str, Features]:
     """Features of the named splits, without one that the data set does not have."""
     return {
-        name: Features(extract(feature_fn, split, **settings), split.classes)
+        name: features_of(extract(feature_fn, split, **settings), split, dataset.label_kind)
         for name, split in dataset.splits.items()
         if name in splits
     }
@@ -59,7 +75,7 @@ def pixel_features(dataset: Dataset, **settings) -> dict[str, Features] | None:
     """
     if not isinstance(dataset.train, EncodedSplit):
         return {
-            name: Features(split.images.reshape(split.num_images, -1) / np.float32(255), split.classes)
+            name: features_of(split.images.reshape(split.num_images, -1) / np.float32(255), split, dataset.label_kind)
             for name, split in dataset.splits.items()
             if not isinstance(split, EncodedSplit)
         }

@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import padded_batches
 from gensupcon_jax.evaluation.choices import Choices
-from gensupcon_jax.evaluation.features import Features, dataset_features, extract, pixel_features
+from gensupcon_jax.evaluation.features import Features, dataset_features, pixel_features
 from gensupcon_jax.evaluation.kept_neighbors import KeptNeighbors, fits
 from gensupcon_jax.evaluation.kept_probe import FittedProbe
-from gensupcon_jax.evaluation.knn import evaluate_knn
 from gensupcon_jax.evaluation.measures import measured
-from gensupcon_jax.evaluation.outcome import Number, Outcome, per_class_top1, top1
-from gensupcon_jax.evaluation.probe import evaluate_linear
+from gensupcon_jax.evaluation.outcome import Number, Outcome
+from gensupcon_jax.evaluation.scoring import SCORINGS, evaluate_knn
+from gensupcon_jax.score_names import SCORE_NAMES
 
 
 class Settings(NamedTuple):
@@ -23,6 +23,7 @@ class Settings(NamedTuple):
 
     knn: arguments of `evaluate_knn`.  extraction: arguments of `extract`.  penalties: of the linear probe; empty: not fitted.
     measures: names in the table `MEASURES`.  choices: in place of candidates, for data without a validation split.
+    label_kind: of the data, a name in the table `SCORINGS`.
     """
 
     knn: dict[str, Any]
@@ -30,24 +31,25 @@ class Settings(NamedTuple):
     penalties: tuple[Number, ...] = ()
     measures: Sequence[str] = ()
     choices: Choices | None = None
+    label_kind: str = "class"
 
     @classmethod
     def of(
         cls,
         fields: Any,
         *,
-        num_classes: int,
+        dataset: Dataset,
         extraction: dict[str, Any],
         choices: Choices | None,
         measures: Sequence[str],
         fits_probe: bool = True,
     ) -> "Settings":
-        """The settings of the config's `evaluate` fields; choices take the place of their candidates."""
+        """The settings of the config's `evaluate` fields for a data set; choices take the place of their candidates."""
         neighbors, penalties = tuple(fields.neighbors), tuple(fields.probe_penalties)
         if choices is not None:
             neighbors, penalties = (choices.neighbors,), (choices.penalty,)
-        knn = {"neighbors": neighbors, "temperature": fields.knn_temperature, "num_classes": num_classes}
-        return cls(knn, extraction, penalties if fits_probe else (), measures, choices)
+        knn = {"neighbors": neighbors, "temperature": fields.knn_temperature, "num_classes": dataset.num_classes}
+        return cls(knn, extraction, penalties if fits_probe else (), measures, choices, dataset.label_kind)
 
 
 class Evaluation(NamedTuple):
@@ -55,7 +57,7 @@ class Evaluation(NamedTuple):
 
     step: of the network.  measures: name -> (value on validation, value on test).  probe: that of `linear`.
     neighbors: what predicts the class of a new image where there is neither a probe nor a classifier.
-    features: of all splits, for the report; a caller may empty it, as they can be large.
+    features: of all splits, for the report; a caller may empty it, as they can be large.  label_kind: of the data.
     """
 
     step: int
@@ -69,6 +71,7 @@ class Evaluation(NamedTuple):
     probe: FittedProbe | None
     neighbors: KeptNeighbors | None
     features: dict[str, Features]
+    label_kind: str = "class"
 
     def outcomes(self) -> dict[str, Outcome]:
         """Those that there are, by the beginning of their names in the results."""
@@ -80,15 +83,18 @@ class Evaluation(NamedTuple):
         }
         return {name: outcome for name, outcome in named.items() if outcome is not None}
 
-    def main_predictions(self) -> tuple[str, Int[np.ndarray, "example"]]:
-        """The test predictions that a report shows, and the name of their accuracy in the results."""
-        for name, outcome in (("linear_top1", self.linear), ("classifier_top1", self.classifier)):
+    def main_predictions(self) -> tuple[str, Shaped[np.ndarray, "example ..."]]:
+        """The test predictions that a report shows, and the name of their main score in the results."""
+        score = SCORE_NAMES[self.label_kind].key
+        for name, outcome in (("linear", self.linear), ("classifier", self.classifier)):
             if outcome is not None:
-                return name, outcome.test_predictions
-        return "knn_top1", self.knn.test_predictions
+                return f"{name}_{score}", outcome.test_predictions
+        return f"knn_{score}", self.knn.test_predictions
 
     def confidences(self) -> Float[np.ndarray, "example"] | None:
-        """The probability (0..1) of each of the main predictions; None if it is not known."""
+        """The probability (0..1) of each of the main predictions; None if it is not known, or they are not of one class."""
+        if self.label_kind == "several":
+            return None
         if self.linear is None and self.classifier is not None:
             return self.classifier.test_confidences
         predictor = self.probe or self.neighbors
@@ -109,9 +115,10 @@ def evaluate_network(
     on_validation, on_test = (
         measured(settings.measures, features[split]) if split in features else {} for split in ("validation", "test")
     )
-    probe = evaluate_linear(features, penalties=settings.penalties, step=step) if settings.penalties else None
-    nearest = evaluate_knn(features, **settings.knn)
-    classifier = _evaluate_classifier(predict_fn, dataset, settings.extraction)
+    linear_fn = SCORINGS[settings.label_kind].linear_fn
+    probe = linear_fn(features, penalties=settings.penalties, step=step) if settings.penalties else None
+    nearest = evaluate_knn(features, **settings.knn, label_kind=settings.label_kind)
+    classifier = _evaluate_classifier(predict_fn, dataset, settings)
     keeps_neighbors = probe is None and classifier is None and fits(features["train"])
     return Evaluation(
         step=step,
@@ -125,6 +132,7 @@ def evaluate_network(
         probe=probe and probe.fitted,
         neighbors=_neighbors(features["train"], nearest, settings, step) if keeps_neighbors else None,
         features=features,
+        label_kind=settings.label_kind,
     )
 
 
@@ -132,7 +140,7 @@ def reevaluate_classifier(
     predict_fn: Callable, dataset: Dataset, settings: Settings, *, step: int, earlier: Evaluation
 ) -> Evaluation:
     """The evaluation of a network with the same features as an earlier one: only its classifier is evaluated."""
-    classifier = _evaluate_classifier(predict_fn, dataset, settings.extraction)
+    classifier = _evaluate_classifier(predict_fn, dataset, settings)
     probe = earlier.probe and earlier.probe._replace(step=step)
     neighbors = earlier.neighbors and earlier.neighbors._replace(step=step)
     return earlier._replace(step=step, classifier=classifier, probe=probe, neighbors=neighbors)
@@ -140,47 +148,37 @@ def reevaluate_classifier(
 
 def _evaluate_pixels(dataset: Dataset, settings: Settings) -> Outcome | None:
     pixels = pixel_features(dataset, **settings.extraction)
-    return None if pixels is None else evaluate_knn(pixels, **settings.knn)
+    return None if pixels is None else evaluate_knn(pixels, **settings.knn, label_kind=settings.label_kind)
 
 
 def _neighbors(train: Features, nearest: Outcome, settings: Settings, step: int) -> KeptNeighbors:
     return KeptNeighbors(train, int(nearest.setting), settings.knn["temperature"], step)
 
 
-def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, extraction: dict) -> Outcome | None:
-    def logits(split):
-        return extract(lambda images: predict_fn(images).logits, split, **extraction)
-
+def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, settings: Settings) -> Outcome | None:
+    extraction, scoring = settings.extraction, SCORINGS[settings.label_kind]
     one_batch, _ = next(padded_batches(dataset.test, extraction["batch_size"], extraction["sharding"]))
     if predict_fn(one_batch).logits is None:
         return None
-    split = dataset.validation
-    validation = None if split is None else top1(logits(split).argmax(1), split.classes)
-    of_test = logits(dataset.test)
-    # The largest softmax: 1 over the sum of the others relative to it.
-    confidences = 1 / np.exp(of_test - of_test.max(1, keepdims=True)).sum(1)
-    return Outcome(0, validation, of_test.argmax(1), confidences)
+    logits = dataset_features(lambda images: predict_fn(images).logits, dataset, ("validation", "test"), **extraction)
+    validation, (predictions, confidences) = None, scoring.classifier_fn(logits["test"].values)
+    if "validation" in logits:
+        validation = scoring.score_fn(scoring.classifier_fn(logits["validation"].values)[0], logits["validation"])
+    return Outcome(0, validation, predictions, confidences)
 
 
 def numbers_of(evaluation: Evaluation) -> dict[str, Any]:
-    """Top-1 of each outcome on both splits, in percent, the chosen settings, and the measures.
+    """The main score of each outcome on both splits, in percent, the chosen settings, and the measures.
 
     Numbers on validation are None without that split.
-    macro_top1: the mean over classes of per_class_top1 on the test split, in which a rare class counts as much as any other.
     """
-    made = evaluation.outcomes()
-    classes = evaluation.test.classes
-    of_classes = {
-        name: per_class_top1(outcome.test_predictions, classes, evaluation.num_classes)
-        for name, outcome in made.items()
-    }
+    made, scoring = evaluation.outcomes(), SCORINGS[evaluation.label_kind]
+    score = scoring.name.key
     results: dict[str, Any] = {
-        f"{name}_top1": top1(outcome.test_predictions, classes) for name, outcome in made.items()
+        f"{name}_{score}": scoring.score_fn(outcome.test_predictions, evaluation.test) for name, outcome in made.items()
     }
-    results |= {f"{name}_validation_top1": outcome.validation_top1 for name, outcome in made.items()}
-    for name, values in of_classes.items():
-        results[f"{name}_macro_top1"] = float(np.mean([value for value in values if value is not None]))
-    results["per_class_top1"] = of_classes
+    results |= {f"{name}_validation_{score}": outcome.validation_score for name, outcome in made.items()}
+    results |= scoring.further_fn(made, evaluation.test, evaluation.num_classes)
     settings = {"linear": "linear_penalty", "knn": "knn_neighbors", "raw_pixel_knn": "raw_pixel_knn_neighbors"}
     results |= {settings[name]: outcome.setting for name, outcome in made.items() if name in settings}
     if evaluation.measures:

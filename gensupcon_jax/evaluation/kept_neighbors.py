@@ -4,6 +4,7 @@ Arrays of the file, for the network of step N (numpy's .npz, no pickle; a finger
 
     N/values         float32 [stored, feature]  features of the training images that the evaluation compared with
     N/class_numbers  int64 [stored]             their classes
+    N/targets        float32 [stored, label]    only with several labels per image: rows of 0 and 1
     N/neighbors      int64 []                   the k that was best on the validation split
     N/temperature    float64 []                 a neighbor's vote has the weight exp(cosine / temperature)
 
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gensupcon_jax.evaluation.features import Features
-from gensupcon_jax.evaluation.knn import knn_probabilities
+from gensupcon_jax.evaluation.knn import knn_means, knn_probabilities
 from gensupcon_jax.evaluation.outcome import Number
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store.kept_arrays import read_kept, write_kept
@@ -39,7 +40,13 @@ class KeptNeighbors(NamedTuple):
     def class_probabilities(
         self, features: Float[np.ndarray, "image feature"], num_classes: int
     ) -> Float[np.ndarray, "image {num_classes}"]:
-        """The share of the weighted votes of the k nearest training images for each class; rows sum to 1."""
+        """The share of the weighted votes of the k nearest training images for each class.
+
+        Rows sum to 1, except with several labels per image.
+        """
+        if self.train.targets is not None:
+            k = min(self.neighbors, len(self.train.values))
+            return knn_means(self.train, features, neighbors=(k,), temperature=self.temperature)[k]
         settings = {"neighbors": self.neighbors, "temperature": self.temperature, "num_classes": num_classes}
         return knn_probabilities(self.train, features, **settings)
 
@@ -59,6 +66,7 @@ def write_neighbors(folder: Path, kept: Sequence[KeptNeighbors]) -> Path | None:
             "neighbors": np.array(each.neighbors, np.int64),
             "temperature": np.array(each.temperature, np.float64),
         }
+        named |= {} if each.train.targets is None else {"targets": each.train.targets.astype(np.float32)}
         arrays |= {f"{each.step}/{name}": array for name, array in named.items()}
     return write_kept(folder / NEIGHBORS, _KIND, arrays)
 
@@ -71,4 +79,5 @@ def read_neighbors(folder: Path, step: int) -> KeptNeighbors | None:
     values, classes, neighbors, temperature = (
         arrays[f"{step}/{name}"] for name in ("values", "class_numbers", "neighbors", "temperature")
     )
-    return KeptNeighbors(Features(values, classes), int(neighbors), float(temperature), step)
+    train = Features(values, classes, arrays.get(f"{step}/targets"))
+    return KeptNeighbors(train, int(neighbors), float(temperature), step)

@@ -2,18 +2,19 @@
 
 Arrays of the file (numpy's .npz, no pickle; a fingerprint of the content is checked):
 
-    labels           int32 [image]     the most likely class of each test image
+    labels           int32 [image]     the most likely class of each test image; with several labels per image: rows of 0 and 1
     names            bytes [image]     the file of each, below their common folder, or its record; of arrays its number
     images           text              fingerprint of the test images: runs with the same one have the same test images
     N/knn            int32 [image]     predicted classes with the network of step N; also N/linear, N/classifier,
-                                       N/raw_pixel_knn, where the run has them
+                                       N/raw_pixel_knn, where the run has them; with several labels per image: float32
+                                       [image, label], their probabilities
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Shaped
 
 from gensupcon_jax.data.splits import AnySplit, Split
 from gensupcon_jax.evaluation.outcome import Outcome
@@ -30,19 +31,22 @@ class KeptPredictions(NamedTuple):
     """The test images of a run, by name, class and fingerprint, and step -> predictor -> predicted classes."""
 
     names: list[str]
-    labels: Int[np.ndarray, "image"]
+    labels: Shaped[np.ndarray, "image ..."]
     images: str
-    predictions: dict[int, dict[str, Int[np.ndarray, "image"]]]
+    predictions: dict[int, dict[str, Shaped[np.ndarray, "image ..."]]]
 
 
-def predictions_to_keep(test: AnySplit, outcomes: dict[int, dict[str, Outcome]]) -> KeptPredictions:
+def predictions_to_keep(
+    test: AnySplit, outcomes: dict[int, dict[str, Outcome]], label_kind: str = "class"
+) -> KeptPredictions:
     """The test predictions of these outcomes: step -> predictor -> outcome."""
     predictions = {
         step: {name: np.asarray(outcome.test_predictions) for name, outcome in by_predictor.items()}
         for step, by_predictor in outcomes.items()
     }
     names = _names(test)
-    return KeptPredictions(names, np.asarray(test.classes), fingerprint(_identity(test, names)), predictions)
+    labels = test.labels_of(np.arange(test.num_images)) if label_kind == "several" else np.asarray(test.classes)
+    return KeptPredictions(names, labels, fingerprint(_identity(test, names)), predictions)
 
 
 def write_predictions(folder: Path, kept: KeptPredictions) -> Path | None:
@@ -50,8 +54,12 @@ def write_predictions(folder: Path, kept: KeptPredictions) -> Path | None:
     arrays = {"names": np.array([name.encode() for name in kept.names]), "labels": kept.labels.astype(np.int32)}
     arrays["images"] = np.array(kept.images)
     for step, by_predictor in kept.predictions.items():
-        arrays |= {f"{step}/{name}": classes.astype(np.int32) for name, classes in by_predictor.items()}
+        arrays |= {f"{step}/{name}": _stored(predicted) for name, predicted in by_predictor.items()}
     return write_kept(folder / PREDICTIONS, _KIND, arrays)
+
+
+def _stored(predicted: Shaped[np.ndarray, "image ..."]) -> np.ndarray:
+    return predicted.astype(np.float32 if predicted.dtype.kind == "f" else np.int32)
 
 
 def read_predictions(folder: Path) -> KeptPredictions | None:

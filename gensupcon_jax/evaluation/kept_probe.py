@@ -5,6 +5,7 @@ Arrays of the file, for a probe of step N (numpy's .npz, no pickle; a fingerprin
     N/weight         float64 [feature, class]   for the features as they are: the standardization is folded in
     N/bias           float64 [class]
     N/class_numbers  int64 [class]              the classes that the training images have, ascending
+    N/output         text                       only with several labels per image: sigmoid, each label by itself
 
 A workdir whose run fitted no probe and has no classifier has `neighbors.npz` instead, see `kept_neighbors`.
 """
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 from jaxtyping import Float, Int
 
 from gensupcon_jax.paths import Path
@@ -23,19 +25,23 @@ _KIND = "linear probe 1"
 
 
 class FittedProbe(NamedTuple):
-    """A multinomial logistic regression on features as the network returns them.
+    """A logistic regression on features as the network returns them: multinomial, or of each label by itself.
 
     class_numbers: the class of each column, those that the training images have.  step: of the network that it was fitted on.
+    output: softmax, or sigmoid for several labels per image.
     """
 
     weight: Float[np.ndarray, "feature class"]
     bias: Float[np.ndarray, "class"]
     class_numbers: Int[np.ndarray, "class"]
     step: int
+    output: str = "softmax"
 
     def probabilities(self, features: Float[np.ndarray, "image feature"]) -> Float[np.ndarray, "image class"]:
-        """The probability of each of `class_numbers` for each image, in float64; rows sum to 1."""
+        """The probability of each of `class_numbers` for each image, in float64; rows sum to 1, except with several labels."""
         logits = features.astype(np.float64) @ self.weight + self.bias
+        if self.output == "sigmoid":
+            return scipy.special.expit(logits)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
@@ -53,6 +59,7 @@ def write_probe(folder: Path, probes: Sequence[FittedProbe]) -> Path | None:
     arrays = {}
     for probe in probes:
         named = {"weight": probe.weight, "bias": probe.bias, "class_numbers": probe.class_numbers.astype(np.int64)}
+        named |= {} if probe.output == "softmax" else {"output": np.array(probe.output)}
         arrays |= {f"{probe.step}/{name}": array for name, array in named.items()}
     return write_kept(folder / PROBE, _KIND, arrays)
 
@@ -65,4 +72,6 @@ def read_probe(folder: Path, step: int) -> FittedProbe | None:
     arrays = read_kept(folder / PROBE, _KIND)
     if arrays is None or f"{step}/weight" not in arrays:
         return None
-    return FittedProbe(*(arrays[f"{step}/{name}"] for name in ("weight", "bias", "class_numbers")), step=step)
+    output = str(arrays[f"{step}/output"]) if f"{step}/output" in arrays else "softmax"
+    parts = (arrays[f"{step}/{name}"] for name in ("weight", "bias", "class_numbers"))
+    return FittedProbe(*parts, step=step, output=output)

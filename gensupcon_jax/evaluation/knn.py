@@ -1,4 +1,4 @@
-"""k-NN on frozen features; k is chosen on the validation split."""
+"""k-NN on frozen features: the class that the neighbors vote for, or the mean of their labels."""
 
 import functools
 from collections.abc import Iterator
@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gensupcon_jax.evaluation.features import Features
-from gensupcon_jax.evaluation.outcome import Number, Outcome, top1
+from gensupcon_jax.evaluation.outcome import Number
 
 Array = jax.Array | np.ndarray
+
+_MOST_TARGETS = 2**24  # entries of the targets of all neighbors of a tile: 64 MiB
 
 
 def knn_predictions(
@@ -52,6 +54,33 @@ def knn_probabilities(
     return found / found.sum(axis=1, keepdims=True)
 
 
+def knn_means(
+    train: Features,
+    queries: Float[np.ndarray, "query dim"],
+    *,
+    neighbors: tuple[int, ...],
+    temperature: Number,
+    num_classes: int = 0,
+) -> dict[int, Float[np.ndarray, "query ..."]]:
+    """For each k, the mean of the targets of the k nearest training images by cosine, with the weights of `knn_predictions`.
+
+    Of rows of 0 and 1 it is the share of the votes for each label.  num_classes is not needed: targets have their width.
+    """
+    assert train.targets is not None  # they are what is averaged
+    allowed = tuple(k for k in neighbors if k <= len(train.values)) or (len(train.values),)
+    width = max(1, int(np.prod(train.targets.shape[1:])))
+    tile = max(1, min(1024, _MOST_TARGETS // (max(allowed) * width)))
+    means = {k: [np.zeros((0, *train.targets.shape[1:]))] for k in allowed}
+    for start in range(0, len(queries), tile):
+        found = nearest(queries[start : start + tile], train.values, max(allowed))
+        cosines, indices = (np.asarray(part) for part in found)
+        for k in allowed:
+            weights = _weights(cosines[:, :k], temperature)
+            weights = weights / weights.sum(axis=1, keepdims=True)
+            means[k].append(np.einsum("qk,qk...->q...", weights, train.targets[indices[:, :k]]))
+    return {k: np.concatenate(parts) for k, parts in means.items()}
+
+
 def _tiles_of_votes(
     train: Features, queries: np.ndarray, neighbors: tuple[int, ...], *, query_tile: int, **settings
 ) -> Iterator[dict[int, np.ndarray]]:
@@ -72,34 +101,12 @@ def nearest(
 
 
 def _votes(cosines: np.ndarray, classes: np.ndarray, *, temperature: Number, num_classes: int) -> np.ndarray:
-    # Relative to the nearest neighbor: the winner is the same, and a small temperature cannot overflow.
-    weights = np.exp((cosines - cosines[:, :1]) / temperature)
+    weights = _weights(cosines, temperature)
     votes = np.zeros((len(cosines), num_classes), np.float32)
     np.add.at(votes, (np.arange(len(cosines))[:, None], classes), weights)
     return votes
 
 
-def evaluate_knn(
-    features: dict[str, Features], *, neighbors: tuple[int, ...], temperature: Number, num_classes: int
-) -> Outcome:
-    """k-NN with the k that is best on the validation split, the smallest in a tie; without one, with the only candidate."""
-    settings = {"temperature": temperature, "num_classes": num_classes}
-    best_k, validation_top1 = best_neighbors(features, neighbors=neighbors, **settings)
-    predictions = knn_predictions(features["train"], features["test"].values, neighbors=(best_k,), **settings)
-    return Outcome(best_k, validation_top1, predictions[best_k])
-
-
-def best_neighbors(
-    features: dict[str, Features], *, neighbors: tuple[int, ...], **settings
-) -> tuple[int, float | None]:
-    """The k that is best on the validation split, and its accuracy in percent.
-
-    Without a validation split, the only candidate (at most the number of training images), and None.
-    """
-    if "validation" not in features:
-        (only,) = neighbors
-        return min(only, len(features["train"].values)), None
-    predictions = knn_predictions(features["train"], features["validation"].values, neighbors=neighbors, **settings)
-    scores = {k: top1(prediction, features["validation"].classes) for k, prediction in predictions.items()}
-    best = max(sorted(scores), key=lambda k: scores[k])
-    return best, scores[best]
+def _weights(cosines: np.ndarray, temperature: Number) -> np.ndarray:
+    # Relative to the nearest neighbor: the winner is the same, and a small temperature cannot overflow.
+    return np.exp((cosines - cosines[:, :1]) / temperature)

@@ -3,22 +3,32 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
+
+from gensupcon_jax.evaluation.kept_probe import FittedProbe
 
 Number = float | int
 
 
 class Outcome(NamedTuple):
-    """A setting chosen on validation, its validation accuracy, and its test predictions.
+    """A setting chosen on validation, its main score on validation, and its test predictions.
 
-    validation_top1: None without a validation split; the setting is then the only candidate.
+    validation_score: None without a validation split; the setting is then the only candidate.
+    test_predictions: the class of each image; with several labels per image, the probability of each label.
     test_confidences: probability (0..1) of each prediction, where the outcome has them.
     """
 
     setting: Number
-    validation_top1: float | None
-    test_predictions: Int[np.ndarray, "example"]
+    validation_score: float | None
+    test_predictions: Shaped[np.ndarray, "example ..."]
     test_confidences: Float[np.ndarray, "example"] | None = None
+
+
+class LinearProbe(NamedTuple):
+    """The outcome of the probe with the penalty that was chosen, and the probe itself."""
+
+    outcome: Outcome
+    fitted: FittedProbe
 
 
 def top1(predictions: Int[np.ndarray, "example"], classes: Int[np.ndarray, "example"]) -> float:

@@ -1,19 +1,12 @@
 """A linear probe: logistic regression on frozen features; its penalty is chosen on the validation split."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from gensupcon_jax.evaluation.features import Features
 from gensupcon_jax.evaluation.kept_probe import FittedProbe
-from gensupcon_jax.evaluation.outcome import Number, Outcome, top1
-
-
-class LinearProbe(NamedTuple):
-    """The outcome of the probe with the penalty that was chosen, and the probe itself."""
-
-    outcome: Outcome
-    fitted: FittedProbe
+from gensupcon_jax.evaluation.outcome import LinearProbe, Number, Outcome, top1
 
 
 def evaluate_linear(features: dict[str, Features], *, penalties: tuple[Number, ...], step: int = 0) -> LinearProbe:

@@ -140,7 +140,7 @@ def _settings(encoder: "Encoder", dataset: "Dataset", options: Namespace):
         choices = default_choices(fields.neighbors, fields.probe_penalties)
     return Settings.of(
         fields,
-        num_classes=dataset.num_classes,
+        dataset=dataset,
         extraction=encoder.extraction(min(options.batch_size, most)),
         choices=choices,
         measures=tuple(MEASURES),

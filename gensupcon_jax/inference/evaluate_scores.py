@@ -10,6 +10,7 @@ from gensupcon_jax.evaluation.choices import ON_VALIDATION
 from gensupcon_jax.evaluation.features import extract
 from gensupcon_jax.evaluation.final import Settings, evaluate_network, numbers_of
 from gensupcon_jax.inference.encoder import Encoder
+from gensupcon_jax.score_names import score_name_of
 from gensupcon_jax.text import aligned
 
 
@@ -28,10 +29,11 @@ def evaluate_encoder(encoder: Encoder, dataset: Dataset, settings: Settings) -> 
 
     evaluation = evaluate_network(predict_known, dataset, settings, step=encoder.step or 0)
     classes, errors = evaluation.test.classes, {}
-    if evaluation.probe is not None:
+    is_of_classes = dataset.label_kind != "several"  # whose predictions have a confidence
+    if evaluation.probe is not None and is_of_classes:
         probabilities = evaluation.probe.class_probabilities(evaluation.test.values, dataset.num_classes)
         errors["linear"] = expected_calibration_error(probabilities, classes)
-    if evaluation.classifier is not None:
+    if evaluation.classifier is not None and is_of_classes:
         logits = extract(lambda images: predict_fn(images).logits, dataset.test, **settings.extraction)
         errors["classifier"] = expected_calibration_error(scipy.special.softmax(logits, axis=1), classes)
     about = {
@@ -39,6 +41,7 @@ def evaluate_encoder(encoder: Encoder, dataset: Dataset, settings: Settings) -> 
         "step": encoder.step,
         "fingerprint": encoder.fingerprint,
         "dataset": dataset.name,
+        "label_kind": dataset.label_kind,
         "dataset_fingerprint": dataset.description()["fingerprint"],
         "num_classes": dataset.num_classes,
         "num_train": dataset.train.num_images,
@@ -65,11 +68,14 @@ _MEASURES = {
 def results_table(results: dict[str, Any]) -> str:
     """The numbers of `evaluate_encoder` as a table, in percent."""
     rows: list[tuple[str, ...]] = [("percent", "validation", "test")]
+    score = score_name_of(results)
     for name, (words, setting, field) in _OUTCOMES.items():
-        if f"{name}_top1" in results:
+        if f"{name}_{score.key}" in results:
             chosen = f" ({setting} {results[field]:g})" if setting else ""
-            numbers = results[f"{name}_validation_top1"], results[f"{name}_top1"]
-            rows.append((f"{words}, top-1{chosen}", *map(_percent, numbers)))
+            numbers = results[f"{name}_validation_{score.key}"], results[f"{name}_{score.key}"]
+            rows.append((f"{words}, {score.short}{chosen}", *map(_percent, numbers)))
+        if f"{name}_macro_auc" in results:
+            rows.append((f"{words}, mean AUC", "", _percent(results[f"{name}_macro_auc"])))
     for name, value in results["measures"].items():
         numbers = results["validation_measures"][name], value
         rows.append((_MEASURES[name] if name in _MEASURES else str(name), *map(_percent, numbers)))
@@ -78,9 +84,10 @@ def results_table(results: dict[str, Any]) -> str:
             rows.append((f"calibration error of the {_OUTCOMES[name][0]}", "", f"{value:.2f}"))
     step = "" if results["step"] is None else f", step {results['step']}"
     sizes = " / ".join(f"{results[f'num_{split}']:,}" for split in ("train", "validation", "test"))
+    things = "labels" if results["label_kind"] == "several" else "classes"
     head = (
         f"encoder  {results['source']}{step}\n"
-        f"data     {results['dataset']}: {results['num_classes']} classes, {sizes} images of train / validation / test"
+        f"data     {results['dataset']}: {results['num_classes']} {things}, {sizes} images of train / validation / test"
     )
     if results["num_validation"] == 0:
         head += "\nthere is no validation split: k and penalty are the middle candidates, not chosen"

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from gensupcon_jax.data.splits import AnySplit
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.choices import default_choices
-from gensupcon_jax.evaluation.features import Features
+from gensupcon_jax.evaluation.features import features_of
 from gensupcon_jax.evaluation.kept_neighbors import KeptNeighbors, read_neighbors
 from gensupcon_jax.evaluation.kept_probe import read_probe
-from gensupcon_jax.evaluation.knn import best_neighbors
+from gensupcon_jax.evaluation.scoring import best_neighbors
 from gensupcon_jax.inference.sources import Source
 from gensupcon_jax.run.run import read_dataset
 from gensupcon_jax.store.saved_runs import SavedRun
@@ -84,7 +84,9 @@ def _neighbors_of(run: SavedRun, embed_fn: EmbedFn) -> KeptNeighbors:
             "choose the last or the best step, for which a run keeps its predictor"
         )
     features = {
-        name: Features(embed_fn(split), split.classes) for name, split in dataset.splits.items() if name != "test"
+        name: features_of(embed_fn(split), split, dataset.label_kind)
+        for name, split in dataset.splits.items()
+        if name != "test"
     }
     fields = run.config.evaluate
     neighbors, temperature = tuple(fields.neighbors), fields.knn_temperature
@@ -96,5 +98,6 @@ def _neighbors_of(run: SavedRun, embed_fn: EmbedFn) -> KeptNeighbors:
         neighbors=neighbors,
         temperature=temperature,
         num_classes=dataset.num_classes,
+        label_kind=dataset.label_kind,
     )
     return KeptNeighbors(features["train"], best, temperature, run.step)

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float
 
 from gensupcon_jax import losses
 from gensupcon_jax.cluster.sharding import DATA_AXIS
-from gensupcon_jax.collectives import exchanged, mean_over, sum_over
+from gensupcon_jax.collectives import exchanged, mean_over
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.instances import Instances
+from gensupcon_jax.method.classification import accuracy_of_labeled, classifier_loss_fn
 from gensupcon_jax.method.denominators import class_balanced_weights, class_counts
 from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
 from gensupcon_jax.method.network import (
@@ -121,6 +121,7 @@ def contrastive(
     teacher: TeacherLabels | None = None,
     classifier: nn.Module | None = None,
     label_smoothing: float | int = 0.0,
+    label_kind: str = "class",
     prototypes: Prototypes | None = None,
     diagnose_fn: Callable | None = None,
     microbatches: Microbatches = WHOLE,
@@ -134,7 +135,7 @@ def contrastive(
     denominator: "balanced" weights the contrasts by `denominators.class_balanced_weights`. A classifier is trained on the
     features, without gradient to the encoder; with prototypes it is their logits, and a part of the contrastive loss instead.
     num_places: of `MixedBatch.instances`, where images have no label: these are similar to their own views only, or, with a
-    teacher, have its predictions as their labels.
+    teacher, have its predictions as their labels.  label_kind: "several" trains the classifier with one sigmoid per label.
     Raises UserError for an unknown mode, and for prototypes with a teacher's predictions as the only labels.
     """
     if prototypes is not None:
@@ -163,6 +164,7 @@ def contrastive(
         teacher=teacher,
         classifier=classifier,
         label_smoothing=label_smoothing,
+        label_kind=label_kind,
         prototypes=prototypes,
         diagnose_fn=diagnose_fn,
         call=TrainingCall(axis_name, microbatches=microbatches),
@@ -197,6 +199,7 @@ class _Contrastive(NamedTuple):
     teacher: TeacherLabels | None
     classifier: nn.Module | None
     label_smoothing: float | int
+    label_kind: str
     prototypes: Prototypes | None
     diagnose_fn: Callable | None
     call: TrainingCall
@@ -260,12 +263,12 @@ def _contrastive_loss(
         metrics["classifier_accuracy"] = (
             mean_over(correct.astype(jnp.float32), setup.axis_name)
             if batch.instances is None
-            else _accuracy_of_labeled(logits, given, setup.axis_name)
+            else accuracy_of_labeled(logits, given, setup.axis_name)
         )
     if setup.classifier is None or setup.prototypes is not None:
         return value, Aux(updates, metrics)
     logits = _apply(setup.classifier, {"params": params["classifier"]}, jax.lax.stop_gradient(features))
-    classifier_loss, accuracy = _cross_entropy(
+    classifier_loss, accuracy = classifier_loss_fn(setup.label_kind)(
         logits, query_labels, setup.label_smoothing, setup.axis_name, None if batch.instances is None else given
     )
     metrics |= {"classifier_loss": classifier_loss, "classifier_accuracy": accuracy}
@@ -371,12 +374,14 @@ def cross_entropy(
     classifier: nn.Module,
     *,
     label_smoothing: float | int = 0.0,
+    label_kind: str = "class",
     microbatches: Microbatches = WHOLE,
     axis_name: str | None = DATA_AXIS,
 ) -> Objective:
     """Cross-entropy of a classifier on backbone features with (mixed) label distributions, for teachers and the baseline.
 
-    model: a `HeadedEncoder`, of which only the backbone is used. Every view counts as an image.
+    model: a `HeadedEncoder`, of which only the backbone is used. Every view counts as an image.  label_kind: "several" is
+    the binary cross-entropy of each label.
     """
 
     def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
@@ -398,7 +403,7 @@ def cross_entropy(
         logits = _apply(classifier, {"params": params["classifier"]}, features)
         labels = _join(batch.labels)
         given = None if batch.instances is None else labels
-        value, accuracy = _cross_entropy(logits, labels, label_smoothing, axis_name, given)
+        value, accuracy = classifier_loss_fn(label_kind)(logits, labels, label_smoothing, axis_name, given)
         return value, Aux({"batch_stats": batch_stats}, {"loss": value, "classifier_accuracy": accuracy})
 
     def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
@@ -413,6 +418,7 @@ def linear_probe(
     classifier: nn.Module,
     *,
     label_smoothing: float | int = 0.0,
+    label_kind: str = "class",
     axis_name: str | None = DATA_AXIS,
 ) -> Objective:
     """A classifier on the features of a frozen encoder, `frozen["encoder"]`, in inference mode (the paper's second stage)."""
@@ -428,7 +434,7 @@ def linear_probe(
         logits = _apply(classifier, {"params": params["classifier"]}, features_of(frozen, _join(batch.images)))
         labels = _join(batch.labels)
         given = None if batch.instances is None else labels
-        value, accuracy = _cross_entropy(logits, labels, label_smoothing, axis_name, given)
+        value, accuracy = classifier_loss_fn(label_kind)(logits, labels, label_smoothing, axis_name, given)
         return value, Aux({}, {"loss": value, "classifier_accuracy": accuracy})
 
     def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
@@ -558,41 +564,6 @@ def _terms(
     if prototypes is not None:
         centers = prototypes.centers(pair.anchors["center_logits"], pair.anchors[labels], center_weights)
     return {"contrast_weights": weights, "centers": centers, "instances": instances}
-
-
-def _cross_entropy(
-    logits: Float[Array, "image class"],
-    labels: Float[Array, "image class"],
-    label_smoothing,
-    axis_name: str | None,
-    given: Float[Array, "image class"] | None = None,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean cross-entropy and the share of images whose most likely class is the label's, over all devices.
-
-    given: the labels without a teacher's predictions, where some images have none: those count as far as they have a label.
-    """
-    with jax.named_scope("loss"):
-        smoothed = optax.smooth_labels(labels, label_smoothing)
-        if given is not None:
-            known = labels.sum(axis=1)
-            smoothed -= (label_smoothing / labels.shape[1]) * (1.0 - known[:, None])
-            total, count = sum_over(
-                jnp.stack([optax.softmax_cross_entropy(logits, smoothed).sum(), known.sum()]), axis_name
-            )
-            return total / jnp.maximum(count, 1.0), _accuracy_of_labeled(logits, given, axis_name)
-        value = optax.softmax_cross_entropy(logits, smoothed).mean()
-        accuracy = jnp.mean(logits.argmax(1) == labels.argmax(1))
-        return (value, accuracy) if axis_name is None else jax.lax.pmean((value, accuracy), axis_name)
-
-
-def _accuracy_of_labeled(
-    logits: Float[Array, "image class"], labels: Float[Array, "image class"], axis_name: str | None
-) -> Float[Array, ""]:
-    """The share of images with a label whose most likely class is the label's, over all devices; 0 if there are none."""
-    known = jnp.any(labels > 0.0, axis=1)
-    correct = known & (logits.argmax(1) == labels.argmax(1))
-    hits, count = sum_over(jnp.stack([correct.sum(dtype=jnp.float32), known.sum(dtype=jnp.float32)]), axis_name)
-    return hits / jnp.maximum(count, 1.0)
 
 
 def _without(views: Float[Array, "batch view ..."], view: int) -> Float[Array, "batch other ..."]:

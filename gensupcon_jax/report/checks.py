@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from gensupcon_jax import verdicts
 from gensupcon_jax.report.data import PREDICTORS, ReportData, class_count, class_names
+from gensupcon_jax.report.labels import label_check
 from gensupcon_jax.report.scatter import SCATTER_POINTS, unit_rows
 from gensupcon_jax.report.similarity import similarity_correlation, similarity_missing, sorted_batch
 from gensupcon_jax.report.values import clean, is_number, number, short
@@ -127,6 +128,8 @@ def spread_and_rank(embeddings: Float[np.ndarray, "test dim"]) -> tuple[float, f
 def _check_predictions(data: ReportData) -> Check:
     name, section = "Predictions", "confusion"
     labels, predictions = data.test_labels, data.test_predictions
+    if data.label_names:
+        return Check(*label_check(data), "labels")
     if labels is None or predictions is None or not len(labels):
         return Check("unknown", name, "No test predictions.", section)
     percent, stated = 100 * float((labels == predictions).mean()), number(data.results.get(data.predictor))
@@ -148,6 +151,8 @@ def _check_labels(data: ReportData) -> Check:
     labels = [labels for labels in (data.view_labels, data.batch_labels) if labels is not None and labels.size]
     if not labels:
         return Check("unknown", name, "No training labels.", section)
+    if data.label_names:
+        return _check_several(labels[0])
     lowest = np.concatenate([rows.min(-1).ravel() for rows in labels])
     total = np.concatenate([rows.sum(-1).ravel() for rows in labels])
     # A mixed or smoothed label in bfloat16 sums to 1 within 1 %.
@@ -158,6 +163,15 @@ def _check_labels(data: ReportData) -> Check:
         )
         return Check("warning", name, text, section)
     return Check("ok", name, f"All {good.size:,} rows are distributions with a sum of 100 %.", section)
+
+
+def _check_several(labels: Float[np.ndarray, "... label"]) -> Check:
+    name, section = "Labels", "sheet"
+    bad = int(((labels < -1e-6) | (labels > 1 + 1e-6)).any(-1).sum())
+    rows = labels[..., 0].size
+    if bad:
+        return Check("warning", name, f"{bad:,} of {rows:,} rows have entries outside 0 to 100 %.", section)
+    return Check("ok", name, f"All entries of {rows:,} rows lie between 0 and 100 %.", section)
 
 
 def _check_views(data: ReportData) -> Check:

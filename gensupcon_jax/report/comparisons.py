@@ -3,7 +3,7 @@
 from typing import Any
 
 from gensupcon_jax.report.data import PREDICTORS, ReportData
-from gensupcon_jax.report.scores import ACCURACIES
+from gensupcon_jax.report.scores import score_entries
 from gensupcon_jax.report.values import number, shown, signed
 
 SIGNIFICANT = 0.05
@@ -26,7 +26,7 @@ def comparisons_section(data: ReportData) -> dict[str, Any] | None:
     best = data.results.get("best") or {}
     steps = [
         {"name": name, "best": f"{number(best[key]):.1f}", "last": f"{number(data.results[key]):.1f}"}
-        for key, name, _ in ACCURACIES
+        for key, name, _ in score_entries(data.results)
         if key in best and key in data.results and not key.startswith("raw_pixel")
     ]
     if not paired and not steps:

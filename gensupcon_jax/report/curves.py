@@ -9,6 +9,7 @@ import numpy as np
 from gensupcon_jax.report.charts import Line, line_chart
 from gensupcon_jax.report.data import ReportData
 from gensupcon_jax.report.values import clean, number
+from gensupcon_jax.score_names import score_name_of
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps, values
 
@@ -24,17 +25,23 @@ def curves_section(data: ReportData) -> dict[str, Any] | str:
     """The curves of learning, or why they are not shown."""
     drawn = training_loss(data.metrics)
     losses = _lines(data.metrics, [drawn if key == "train/loss" else key for key in _curve_keys(data.metrics, "loss")])
-    accuracies = _lines(data.metrics, _curve_keys(data.metrics, "top1"))
+    score = score_name_of(data.results)
+    accuracies = _lines(data.metrics, _curve_keys(data.metrics, score.key))
     if not losses and not accuracies:
-        return "The run logged neither a loss nor an accuracy."
+        return f"The run logged neither a loss nor an {score.title}."
     chance = None if data.chance_loss is None else ("chance level", data.chance_loss)
     charts = [line_chart("Loss", losses, level=chance)] if losses else []
-    charts += [line_chart("Accuracy, percent", accuracies, first_color=1, most=100.0)] if accuracies else []
+    charts += (
+        [line_chart(f"{score.title.capitalize()}, percent", accuracies, first_color=1, most=100.0)]
+        if accuracies
+        else []
+    )
     rates = _lines(data.metrics, ["train/learning_rate"])
     charts += [line_chart("Learning rate", rates, first_color=2, from_zero=True)] if rates else []
     return {
         "charts": charts,
         "has_chance": data.chance_loss is not None and bool(losses),
+        "score": score.title,
         "has_accuracy": bool(accuracies),
     }
 

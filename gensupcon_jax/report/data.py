@@ -10,9 +10,15 @@ from jaxtyping import Float, Integer, UInt8
 from gensupcon_jax.report.findings import FeatureFindings
 from gensupcon_jax.report.pictured import PicturedSplit
 from gensupcon_jax.report.values import clean
+from gensupcon_jax.score_names import PREDICTOR_NAMES, SCORE_NAMES
 
 # Predictors whose test predictions can be shown: key in the results -> name.
-PREDICTORS = {"linear_top1": "linear probe", "classifier_top1": "classifier", "knn_top1": "k-NN"}
+PREDICTORS = {
+    f"{predictor}_{score.key}": name
+    for score in SCORE_NAMES.values()
+    for predictor, name in PREDICTOR_NAMES.items()
+    if predictor != "raw_pixel_knn"
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +42,8 @@ class ReportData:
     # The sentences of the run before training; those during training are in the metrics, as "advice".
     notes: Sequence[str] = ()
     class_names: Sequence[str] = ()
+    # With several labels per image: their names. A class is then a set of labels that some image has.
+    label_names: Sequence[str] = ()
     # One batch: cosine of its label distributions (0..1), cosine of its embeddings (-1..1), and the distributions. Of
     # more than similarity.HEAT_MAP_ANCHORS anchors only that many are used.
     label_similarity: Float[np.ndarray, "anchor anchor"] | None = None
@@ -65,7 +73,8 @@ class ReportData:
 def class_count(data: ReportData) -> int:
     """Number of classes that are named or occur in any array."""
     counts = [len(data.class_names)]
-    counts += [labels.shape[-1] for labels in (data.batch_labels, data.view_labels) if labels is not None]
+    of_classes = (data.batch_labels, None if data.label_names else data.view_labels)
+    counts += [labels.shape[-1] for labels in of_classes if labels is not None]
     of_splits = [split.classes for split in data.splits.values()]
     for labels in (data.test_labels, data.test_predictions, data.original_labels, *of_splits):
         counts += [int(labels.max()) + 1] if labels is not None and labels.size else []

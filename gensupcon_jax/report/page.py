@@ -13,6 +13,7 @@ from gensupcon_jax.report.confusion import confusion_section
 from gensupcon_jax.report.curves import curves_section, machine_section
 from gensupcon_jax.report.data import PREDICTORS, ReportData, class_count
 from gensupcon_jax.report.duplicates_page import DUPLICATES_FILE, duplicates_section, duplicates_table
+from gensupcon_jax.report.labels import labels_section
 from gensupcon_jax.report.last_numbers import last_numbers, measure_rows
 from gensupcon_jax.report.mistakes import mistakes_section
 from gensupcon_jax.report.neighbors import neighbors_section
@@ -29,6 +30,7 @@ _TITLES = (
     ("curves", "Did it learn?", "Learning"),
     ("similarity", "Do the embeddings follow the labels?", "Similarity"),
     ("scatter", "Are the classes separated?", "Map"),
+    ("labels", "How well is each label predicted?", "Per label"),
     ("confusion", "Which classes are confused?", "Confusion"),
     ("classes", "How good is each class?", "Classes"),
     ("mistakes", "Which images are predicted wrongly?", "Mistakes"),
@@ -39,6 +41,11 @@ _TITLES = (
     ("machine", "Was the machine used well?", "Machine"),
     ("details", "All results and config fields", "Details"),
 )
+
+
+# Sections for several labels per image, and those for one class per image, which they replace.
+_OF_SEVERAL = ("labels",)
+_OF_ONE_CLASS = ("confusion", "classes", "mistakes")
 
 
 def write_report(path: str | paths.Path, data: ReportData) -> None:
@@ -86,7 +93,8 @@ def render_report(data: ReportData) -> str:
         sentences=sentences(data),
         config=_fields(data.config),
         results=_fields(data.results),
-        titles=_TITLES,
+        titles=[title for title in _TITLES if title[0] not in (_OF_ONE_CLASS if data.label_names else _OF_SEVERAL)],
+        label_names=data.label_names,
         script=_trusted(script),
         # The browser runs this script and no other, whatever a name in the data contains.
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
@@ -105,6 +113,7 @@ def _sections(data: ReportData) -> dict[str, dict[str, Any] | str]:
         "curves": curves_section(data),
         "similarity": similarity_section(data),
         "scatter": scatter_section(data),
+        "labels": labels_section(data),
         "confusion": confusion_section(data),
         "classes": classes_section(data),
         "mistakes": mistakes_section(data),
@@ -147,10 +156,11 @@ def _fields(tree: dict[str, Any]) -> list[tuple[str, str]]:
 def _facts(data: ReportData) -> list[tuple[str, str]]:
     """The facts under the title, without unknown ones."""
     results = data.results
-    classes = class_count(data)
+    classes = 0 if data.label_names else class_count(data)
     facts = [
         ("dataset", clean(data.dataset)),
         ("classes", f"{classes}" if classes else ""),
+        ("labels", f"{len(data.label_names)}" if data.label_names else ""),
         ("test images", f"{whole(results.get('num_test')):,}" if whole(results.get("num_test")) else ""),
         ("seed", shown(results["seed"]) if "seed" in results else ""),
         ("device", shown(results["device"]) if "device" in results else ""),

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from gensupcon_jax.report.colors import NAMED_CLASSES, class_style
 from gensupcon_jax.report.data import ReportData, class_names
 from gensupcon_jax.report.thumbnails import picture_uri
-from gensupcon_jax.report.values import short
+from gensupcon_jax.report.values import clean, short
 
 SHEET_IMAGES = 12
 SHEET_PIXELS = 112  # the longer side of a stored picture, to keep the file small
@@ -19,11 +19,11 @@ def sheet_section(data: ReportData) -> dict[str, Any] | str:
     """The pictures with their labels, or why they are not shown."""
     if data.view_images is None or not data.view_images.size:
         return "The run has no augmented images."
-    names = class_names(data)
+    names, share_names = class_names(data), [clean(name) for name in data.label_names] or class_names(data)
     count, views, *_, channels = data.view_images.shape
     shown = min(count, SHEET_IMAGES)
     return {
-        "groups": [[_original(data, names, row), *_views(data, names, row)] for row in range(shown)],
+        "groups": [[_original(data, names, row), *_views(data, share_names, row)] for row in range(shown)],
         "shown": shown,
         "columns": views + 1,
         "has_labels": data.view_labels is not None,

@@ -43,6 +43,7 @@ class RunFacts:
     parameter_norm: float | None = None
     input_bound_share: float | int = 0.1
     decoding_threads: int = 0
+    label_kind: str = "class"
 
 
 class Finding(NamedTuple):
@@ -220,7 +221,8 @@ def _loss_at_chance(facts: RunFacts, numbers: Mapping[str, float]) -> Finding | 
 
 
 def _overshoots(facts: RunFacts, numbers: Mapping[str, float]) -> bool:
-    return facts.objective != "contrastive" and numbers["loss"] > _ABOVE_CHANCE * math.log(facts.num_classes)
+    equal = facts.num_classes * math.log(2) if facts.label_kind == "several" else math.log(facts.num_classes)
+    return facts.objective != "contrastive" and numbers["loss"] > _ABOVE_CHANCE * equal
 
 
 def _collapsed(facts: RunFacts, numbers: Mapping[str, float]) -> Finding | None:

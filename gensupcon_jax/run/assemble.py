@@ -165,11 +165,14 @@ def build_objective(
     """The config's objective; unrolled: microbatches without a loop, for a look inside."""
     microbatches = Microbatches(config.microbatches, unrolled)
     model, classifier = encoder_of(config, data), Classifier(data.num_classes)
-    smoothing = config.classifier.label_smoothing
+    of_classifier = {
+        "label_smoothing": config.classifier.label_smoothing,
+        "label_kind": config.dataset.label_kind,
+    }
     if config.objective == "cross_entropy":
-        return objectives.cross_entropy(model, classifier, label_smoothing=smoothing, microbatches=microbatches)
+        return objectives.cross_entropy(model, classifier, **of_classifier, microbatches=microbatches)
     if config.objective == "linear_probe":
-        return objectives.linear_probe(model, classifier, label_smoothing=smoothing)
+        return objectives.linear_probe(model, classifier, **of_classifier)
     loss = _loss_fields(config, data.num_classes)
     return objectives.contrastive(
         model,
@@ -180,7 +183,7 @@ def build_objective(
         momentum=_momentum(config, durations),
         teacher=_teacher_labels(config, data, teacher),
         classifier=classifier if config.classifier.beside or config.prototypes.use else None,
-        label_smoothing=smoothing,
+        **of_classifier,
         prototypes=_prototypes(config, data.class_shares),
         microbatches=microbatches,
         diagnose_fn=functools.partial(
@@ -220,11 +223,15 @@ def frozen_variables(
 def chance_loss(config: ConfigDict, labels: Any, class_shares: Sequence[float], instances: Any = None) -> float:
     """The loss of a network that has learned nothing about the images.
 
-    labels, instances: of one batch, see `MixedBatch`.  class_shares: of the training split.
-    Contrastive: all embeddings are equal. Otherwise: every image gets the shares of the classes as its probabilities.
+    labels, instances: of one batch, see `MixedBatch`.  class_shares: of the training split; with several labels per image, the
+    share of the images that have each. Contrastive: all embeddings are equal. Otherwise: every image gets these shares as its
+    probabilities.
     """
     if config.objective != "contrastive":
         smoothing = config.classifier.label_smoothing
+        if config.dataset.label_kind == "several":
+            shares = [(1 - smoothing) * share + smoothing / 2 for share in class_shares]
+            return sum(verdicts.entropy((share, 1 - share)) for share in shares)
         return verdicts.entropy((1 - smoothing) * share + smoothing / len(class_shares) for share in class_shares)
     momentum = config.loss.mode == "momentum"
     return objectives.contrastive_chance_loss(
@@ -244,8 +251,10 @@ def num_contrasts(config: ConfigDict) -> int:
     return batch * (views - 1) + (config.momentum_encoder.queue_size if config.loss.mode == "momentum" else 0)
 
 
-def separable_loss(config: ConfigDict, class_shares: Sequence[float]) -> float:
-    """The share of the chance-level loss that perfectly separated classes remove."""
+def separable_loss(config: ConfigDict, class_shares: Sequence[float]) -> float | None:
+    """The share of the chance-level loss that perfectly separated classes remove; None: not known."""
+    if config.objective == "contrastive" and config.dataset.label_kind == "several":
+        return None  # images are alike by degrees
     if config.objective != "contrastive" or config.loss.denominator == "balanced":
         return 1.0
     return verdicts.separable_share(verdicts.entropy(class_shares), num_contrasts(config))

@@ -188,6 +188,26 @@ def _prototypes(config: ConfigDict) -> list[str]:
     return problems
 
 
+def _several(config: ConfigDict) -> list[str]:
+    """What chooses one class per image is refused where images have several labels."""
+    if config.dataset.label_kind != "several":
+        return []
+    wanted = {
+        "dataset.sampling": ("uniform", "images are drawn by their class"),
+        "dataset.imbalance_factor": (None, "images are left out by their class"),
+        "prototypes.use": (
+            False,
+            "its centers compete for one class per image; classifier.beside=True scores each label",
+        ),
+    }
+    found = {name: config[name.split(".")[0]][name.split(".")[1]] for name in wanted}
+    return [
+        f"{name} is {found[name]!r}; allowed with dataset.label_kind several: {allowed} ({why})"
+        for name, (allowed, why) in wanted.items()
+        if found[name] != allowed
+    ]
+
+
 def _probe(config: ConfigDict) -> list[str]:
     if config.objective != "linear_probe" or config.model.weights is not None:
         return []
@@ -237,6 +257,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
     (("objective", "loss.mode", "momentum_encoder.queue_size", "batch_size"), _contrasts),
     (("objective", "teacher.kind", "teacher.path"), _teacher),
     (("prototypes.use", "objective", "classifier.beside", "teacher.kind", "teacher.weight"), _prototypes),
+    (("dataset.label_kind", "dataset.sampling", "dataset.imbalance_factor", "prototypes.use"), _several),
     (("objective", "model.weights"), _probe),
     (("objective", "microbatches"), _microbatches),
     (("model.mean", "model.std"), _normalization),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gensupcon_jax.data.splits import AnySplit
+from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.evaluation.final import Evaluation
 from gensupcon_jax.evaluation.kept_neighbors import MOST_BYTES, write_neighbors
 from gensupcon_jax.evaluation.kept_predictions import predictions_to_keep, write_predictions
@@ -28,9 +28,9 @@ def keep_predictors(folder: Path, evaluations: Sequence[Evaluation]) -> None:
         )
 
 
-def keep_predictions(folder: Path, test: AnySplit, evaluations: Sequence[Evaluation]) -> None:
+def keep_predictions(folder: Path, dataset: Dataset, evaluations: Sequence[Evaluation]) -> None:
     """Write predictions.npz, from which runs are compared; says where a different file that was there is now."""
     outcomes = {each.step: each.outcomes() for each in evaluations}
-    aside = write_predictions(folder, predictions_to_keep(test, outcomes))
+    aside = write_predictions(folder, predictions_to_keep(dataset.test, outcomes, dataset.label_kind))
     if aside is not None:
         say(f"an earlier evaluation had kept other test predictions: they are now in {aside}")

@@ -11,13 +11,14 @@ from gensupcon_jax import losses
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import centered_images, epoch_order
 from gensupcon_jax.data.shapes import Batch
-from gensupcon_jax.data.splits import EncodedSplit
+from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 from gensupcon_jax.evaluation.final import Evaluation
 from gensupcon_jax.evaluation.paired import compare_on_images
 from gensupcon_jax.method.objectives import MixedBatch, Prediction
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.report import PicturedSplit, feature_findings
 from gensupcon_jax.run.class_similarity import label_similarity_of
+from gensupcon_jax.run.label_sets import LabelSets, label_sets
 from gensupcon_jax.run.run import Run
 
 _SHEET_IMAGES = 12
@@ -57,7 +58,34 @@ def embed_fn_of(run: Run, state: TrainState) -> Callable:
     return functools.partial(embed_fn, variables)
 
 
-def batch_pictures(run: Run, pictured: PicturedBatch, embed_fn: Callable) -> dict[str, np.ndarray]:
+def sets_of(run: Run, pictured: PicturedBatch) -> LabelSets | None:
+    """The sets of labels that the report shows as classes; None: an image has one class."""
+    if run.dataset.label_kind != "several":
+        return None
+    rows = [split.labels_of(np.arange(split.num_images)) for split in run.dataset.splits.values()]
+    mixed = np.asarray(pictured.mixed.labels).reshape(-1, run.dataset.num_classes)
+    return label_sets([*rows, mixed], run.dataset.class_names)
+
+
+def classes_of_test(dataset: Dataset, sets: LabelSets | None) -> dict[str, Any]:
+    """What the report calls the classes of the test images; fields of `ReportData`."""
+    if sets is None:
+        return {"class_names": dataset.class_names, "test_labels": dataset.test.classes}
+    return {
+        "class_names": sets.names,
+        "label_names": dataset.class_names,
+        "test_labels": _classes(dataset.test, sets),
+        "test_predictions": None,
+    }
+
+
+def _classes(split: AnySplit, sets: LabelSets | None) -> np.ndarray:
+    return split.classes if sets is None else sets.of(split.labels_of(np.arange(split.num_images)))
+
+
+def batch_pictures(
+    run: Run, pictured: PicturedBatch, embed_fn: Callable, sets: LabelSets | None
+) -> dict[str, np.ndarray]:
     """The report's sheet of views and its two heat maps; the names are fields of `report.ReportData`.
 
     embed_fn: normalized images [anchor, height, width, channel] -> unit embeddings [anchor, dim].
@@ -66,26 +94,27 @@ def batch_pictures(run: Run, pictured: PicturedBatch, embed_fn: Callable) -> dic
     anchors, anchor_labels = (part.reshape(-1, *part.shape[2:]) for part in (views, labels))
     embeddings = embed_fn(anchors)
     sheet = views[:_SHEET_IMAGES]
+    originals = np.asarray(pictured.batch.labels[: len(sheet)])
     similarity, _ = label_similarity_of(run.config.loss.label_similarity, labels.shape[-1])
     return {
         "label_similarity": np.asarray(losses.label_similarity(anchor_labels, anchor_labels, name=similarity)),
         "latent_similarity": np.asarray(losses.latent_similarity(embeddings, embeddings, temperature=1.0)),
-        "batch_labels": anchor_labels,
+        "batch_labels": anchor_labels if sets is None else sets.one_hot(anchor_labels),
         "view_images": _visible(sheet, run.data.mean, run.data.std),
         "view_labels": labels[:_SHEET_IMAGES],
         "original_images": pictured.originals[: len(sheet)],
-        "original_labels": np.asarray(pictured.batch.labels[: len(sheet)]).argmax(1),
+        "original_labels": originals.argmax(1) if sets is None else sets.of(originals),
     }
 
 
-def compared_pictures(dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:
+def compared_pictures(dataset: Dataset, evaluation: Evaluation, sets: LabelSets | None) -> dict[str, Any]:
     """What the report says about the images of each split, and the predictors against raw pixels; fields of `ReportData`.
 
     dataset: the one that was evaluated.
     """
     splits = {
         name: PicturedSplit(
-            split.classes,
+            _classes(split, sets),
             functools.partial(centered_images, split),
             split.where if isinstance(split, EncodedSplit) else None,
         )
@@ -94,6 +123,7 @@ def compared_pictures(dataset: Dataset, evaluation: Evaluation) -> dict[str, Any
     right = {
         f"{name}_top1": outcome.test_predictions == evaluation.test.classes
         for name, outcome in evaluation.outcomes().items()
+        if dataset.label_kind != "several"  # else a prediction is right by degrees
     }
     pixels = right.pop("raw_pixel_knn_top1", None)
     return {

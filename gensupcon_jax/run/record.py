@@ -10,10 +10,14 @@ from gensupcon_jax import __version__
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.paths import Path
+from gensupcon_jax.score_names import score_keys
 from gensupcon_jax.store import workdir
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
-_CHOOSING = ("knn/top1", "classifier/top1")  # the first of these metrics that is present decides which step is the best
+_CHOOSING = (
+    *score_keys("knn"),
+    *score_keys("classifier"),
+)  # the first of these metrics that is present decides which step is the best
 
 
 def new_record(config: ConfigDict, fingerprints: dict[str, str | None]) -> dict[str, Any]:

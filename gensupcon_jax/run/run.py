@@ -134,7 +134,7 @@ class Run:
         batch_size = -(-fields.batch_size // self.mesh.size) * self.mesh.size
         return final.Settings.of(
             fields,
-            num_classes=self.dataset.num_classes,
+            dataset=self.dataset,
             extraction={"batch_size": batch_size, "sharding": sharding.batch_sharding(self.mesh)},
             choices=self.choices,
             measures=tuple(fields.measures),
@@ -161,8 +161,8 @@ class Run:
         """The share of each class in what training sees."""
         return _class_shares(self.dataset, self.config.dataset.sampling).tolist()
 
-    def separable_share(self) -> float:
-        """The share of the chance-level loss that perfectly separated classes remove."""
+    def separable_share(self) -> float | None:
+        """The share of the chance-level loss that perfectly separated classes remove; None: not known."""
         return assemble.separable_loss(self.config, self.class_shares())
 
     def amounts_left(self, step: int) -> Amounts:
@@ -180,6 +180,7 @@ class Run:
             chance_loss=chance_loss,
             separable=self.separable_share(),
             num_classes=self.dataset.num_classes,
+            label_kind=self.dataset.label_kind,
             normalizer=config.loss.normalizer,
             learning_rate=config.optimizer.learning_rate,
             mode=config.loss.mode,
@@ -248,8 +249,13 @@ def _choices(config: ConfigDict, dataset: datasets.Dataset) -> Choices | None:
 
 
 def _class_shares(dataset: datasets.Dataset, sampling: str) -> np.ndarray:
-    """The share of each class in what training sees; images are drawn by their most likely class."""
+    """The share of each class in what training sees; images are drawn by their most likely class.
+
+    With several labels per image: the share of the images that have each label.
+    """
     train = dataset.train
+    if dataset.label_kind == "several":
+        return train.labels_of(np.arange(train.num_images)).mean(axis=0, dtype=np.float64)
     if sampling == "uniform":
         return train.class_shares
     return drawn_shares(np.bincount(train.classes, minlength=train.num_classes), sampling)
@@ -272,6 +278,7 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
         if config.dataset.label_kind != "class":  # asked for
             datasets.check_label_kind(given, config.dataset.label_kind)
         config.dataset.label_kind = given.label_kind
+        check_config(config)  # once more, as other fields may not go with this kind
         dataset = datasets.in_channels(given, config.dataset.channels)
         dataset = datasets.seen_at(dataset, config.dataset.image_size, config.dataset.center_share)
     if dataset.label_kind == "value":

@@ -1,17 +1,18 @@
-"""The last lines of a run: its test accuracies, of the last and of the best step, and where the rest lies."""
+"""The last lines of a run: its test scores, of the last and of the best step, and where the rest lies."""
 
 from typing import Any
 
 from gensupcon_jax.evaluation.choices import BY_DEFAULT
 from gensupcon_jax.paths import Path
+from gensupcon_jax.score_names import score_name_of
 from gensupcon_jax.store import workdir
 from gensupcon_jax.text import aligned
 
-_ACCURACIES = {
-    "classifier_top1": "classifier of this run",
-    "linear_top1": "linear probe on frozen features",
-    "knn_top1": "k-NN on frozen features",
-    "raw_pixel_knn_top1": "k-NN on raw pixels (baseline)",
+_PREDICTORS = {
+    "classifier": "classifier of this run",
+    "linear": "linear probe on frozen features",
+    "knn": "k-NN on frozen features",
+    "raw_pixel_knn": "k-NN on raw pixels (baseline)",
 }
 
 
@@ -19,16 +20,17 @@ def summary(results: dict[str, Any], folder: Path) -> str:
     """The lines for these results, the content of results.json."""
     best = results.get("best") or {"step": results["steps"]}
     columns = [results] if best["step"] == results["steps"] else [results, best]
+    score = score_name_of(results)
     rows = [
-        [f"  {text:31}", *(f"{each[name]:6.2f} %" for each in columns)]
-        for name, text in _ACCURACIES.items()
-        if name in results
+        [f"  {text:31}", *(f"{each[f'{name}_{score.key}']:6.2f}{score.unit}" for each in columns)]
+        for name, text in _PREDICTORS.items()
+        if f"{name}_{score.key}" in results
     ]
     if len(columns) > 1:
         rows.insert(0, ["", f"step {results['steps']} (last)", f"step {best['step']} (best by validation)"])
     return "\n".join(
         [
-            f"test accuracy on {results['num_test']} images of {results['dataset']}, seed {results['seed']}:",
+            f"test {score.title} on {results['num_test']} images of {results['dataset']}, seed {results['seed']}:",
             *aligned(rows).splitlines(),
             *([_not_chosen(results["choices"])] if results.get("num_validation") == 0 else []),
             f"results: {folder / workdir.RESULTS}",

@@ -24,10 +24,12 @@ from gensupcon_jax.run.log import trained_seconds
 from gensupcon_jax.run.pictures import (
     PicturedBatch,
     batch_pictures,
+    classes_of_test,
     compared_pictures,
     embed_fn_of,
     embeddings_of,
     pictured_batch,
+    sets_of,
 )
 from gensupcon_jax.run.record import new_record
 from gensupcon_jax.run.run import Run, build_run
@@ -134,7 +136,7 @@ def _evaluate_and_report(
     if processes.is_first():
         evaluations = [evaluation] if best is None or best is evaluation else [evaluation, best]
         keep_predictors(run.folder, evaluations)
-        keep_predictions(run.folder, run.dataset.test, evaluations)
+        keep_predictions(run.folder, run.dataset, evaluations)
         page |= {"test_embeddings": test_embeddings, "command": command, "results": results, "chance_loss": chance_loss}
         report.write_report(run.folder / workdir.REPORT, report.ReportData(**page))
         workdir.write_json(run.folder / workdir.RESULTS, results)
@@ -146,6 +148,7 @@ def _facts(run: Run, trained: loop.Trained) -> dict[str, Any]:
     return {
         "objective": run.config.objective,
         "dataset": run.dataset.name,
+        "label_kind": run.dataset.label_kind,
         "num_train": run.dataset.train.num_images,
         "num_validation": run.dataset.num_validation,
         "num_test": run.dataset.test.num_images,
@@ -164,18 +167,18 @@ def _facts(run: Run, trained: loop.Trained) -> dict[str, Any]:
 def _report_data(run: Run, state: TrainState, evaluation: Evaluation, pictured: PicturedBatch) -> dict[str, Any]:
     """Fields of `report.ReportData` that need the trained network or its evaluation."""
     predictor, predictions = evaluation.main_predictions()
+    sets = sets_of(run, pictured)
     return {
         "title": run.folder.name,
         "dataset": run.dataset.name,
         "metrics": read_metrics(run.folder),
         "separable": run.separable_share(),
         "notes": run.said,
-        "class_names": run.dataset.class_names,
-        "test_labels": evaluation.test.classes,
         "test_predictions": predictions,
         "predictor": predictor,
+        **classes_of_test(run.dataset, sets),
         "test_confidences": evaluation.confidences(),
         "config": run.config.to_dict(),
-        **compared_pictures(run.compared_dataset(), evaluation),
-        **batch_pictures(run, pictured, embed_fn_of(run, state)),
+        **compared_pictures(run.compared_dataset(), evaluation, sets),
+        **batch_pictures(run, pictured, embed_fn_of(run, state), sets),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.evaluation import knn, probe
+from gensupcon_jax.evaluation import probe, scoring
 from gensupcon_jax.evaluation.choices import Choices, choices_of_run, default_choices
 from gensupcon_jax.evaluation.features import Features
 
@@ -31,17 +31,17 @@ def test_without_validation_the_only_candidate_is_used_and_no_score_is_known():
     found = features()
     with_validation = found | {"validation": found["train"]}
     settings = {"temperature": 0.07, "num_classes": 3}
-    nearest = knn.evaluate_knn(found, neighbors=(5,), **settings)
-    assert (nearest.setting, nearest.validation_top1) == (5, None)
-    same = knn.evaluate_knn(with_validation, neighbors=(5,), **settings)
+    nearest = scoring.evaluate_knn(found, neighbors=(5,), **settings)
+    assert (nearest.setting, nearest.validation_score) == (5, None)
+    same = scoring.evaluate_knn(with_validation, neighbors=(5,), **settings)
     np.testing.assert_array_equal(nearest.test_predictions, same.test_predictions)
-    assert knn.evaluate_knn(found, neighbors=(500,), **settings).setting == 40
+    assert scoring.evaluate_knn(found, neighbors=(500,), **settings).setting == 40
     fitted, expected = (probe.evaluate_linear(each, penalties=(0.1,)) for each in (found, with_validation))
-    assert (fitted.outcome.setting, fitted.outcome.validation_top1) == (0.1, None)
+    assert (fitted.outcome.setting, fitted.outcome.validation_score) == (0.1, None)
     np.testing.assert_array_equal(fitted.outcome.test_predictions, expected.outcome.test_predictions)
     np.testing.assert_array_equal(fitted.fitted.weight, expected.fitted.weight)
     of_one_class = found | {"train": found["train"]._replace(classes=np.zeros(40, int))}
-    assert probe.evaluate_linear(of_one_class, penalties=(0.1,)).outcome.validation_top1 is None
+    assert probe.evaluate_linear(of_one_class, penalties=(0.1,)).outcome.validation_score is None
 
 
 def finished(folder, **results):

@@ -78,7 +78,7 @@ def test_training_images_of_one_class_only():
     train = blobs(2)
     one = Features(train.values, np.full(len(train.classes), 4))
     outcome, probe = evaluate_linear({"train": one, "validation": train, "test": one}, penalties=(0.1, 1.0))
-    assert (outcome.setting, outcome.validation_top1) == (1.0, 0.0)
+    assert (outcome.setting, outcome.validation_score) == (1.0, 0.0)
     assert set(outcome.test_predictions.tolist()) == {4}
     np.testing.assert_array_equal(probe.class_probabilities(train.values[:2], 5), [[0, 0, 0, 0, 1]] * 2)
 
