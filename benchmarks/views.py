@@ -34,12 +34,16 @@ def compile_views(variant: str, num_images: int, topology: str) -> jax.stages.Co
     parts = assemble.build_parts(config, data, assemble.lengths(config, sizes.num_images // num_images), mesh)
     batch, key = assemble.abstract_batch(config, data), jax.eval_shape(lambda: jax.random.key(0))
 
-    def views_of(key, images, labels):
-        mixed = parts.view_fn(key, images, labels, 0)
-        return mixed.images.reshape(-1, *mixed.images.shape[2:]).astype(jnp.bfloat16), mixed.labels
+    def views_of(key, batch):
+        def read(images):
+            return images.reshape(-1, *images.shape[2:]).astype(jnp.bfloat16)
+
+        mixed = parts.view_fn(key, batch.images, batch.labels, 0, batch.local_images)
+        views = read(mixed.images), mixed.labels
+        return views if mixed.local is None else (*views, read(mixed.local.images), mixed.local.labels)
 
     here = sharding.replicated(mesh)
-    return jax.jit(views_of).lower(*with_sharding((key, *batch), here)).compile()
+    return jax.jit(views_of).lower(*with_sharding((key, batch), here)).compile()
 
 
 def main() -> None:

@@ -276,6 +276,27 @@ FIELDS: dict[str, Field] = {
         "None: 0.5 with the policy cutout, else 0",
         source="authors' code: off, or 16 of 32 pixels (arXiv 1708.04552)",
     ),
+    "augment.local_views": Field(
+        0,
+        integer(0),
+        "small crops of each image besides its views: further anchors of the contrastive loss, compared with the views, never "
+        "contrasts; 0: none",
+        "views",
+        "ours; SwAV (arXiv 2006.09882) has 6, t-ReX (arXiv 2206.15369) 8",
+    ),
+    "augment.local_size": Field(
+        None,
+        optional(integer(1)),
+        "height and width of a local view, at most those of the network's input; None: 3/7 of them",
+        "pixels",
+        "ours, as SwAV and t-ReX: 96 of 224 pixels",
+    ),
+    "augment.local_scale": Field(
+        (0.05, 0.25),
+        interval(0, 1),
+        "smallest and largest share of the area that a local view keeps; its ratio is augment.crop_ratio",
+        source="ours, as t-ReX (arXiv 2206.15369); SwAV (arXiv 2006.09882) has (0.05, 0.14)",
+    ),
     # Mixing
     "mix.kind": Field(
         "none",

@@ -137,7 +137,7 @@ SEVERAL = {"main", "build_parser"}
 # Public builders: their keyword arguments are fields of the config, or of the paper's formula, each with its own name.
 BUILDERS = {
     "build_augment_fn",
-    "batch_chance_loss",
+    "chance_losses",
     "build_backbone",
     "build_schedule",
     "contrastive",

@@ -13,7 +13,15 @@ from gensupcon_jax.text import listed
 
 NOTHING = "-"
 # Fields on which the value of a loss depends, whatever the encoder has learned.
-_SCALE_OF_THE_LOSS = ("objective", "batch_size", "loss.", "mix.", "teacher.", "augment.num_views")
+_SCALE_OF_THE_LOSS = (
+    "objective",
+    "batch_size",
+    "loss.",
+    "mix.",
+    "teacher.",
+    "augment.num_views",
+    "augment.local_views",
+)
 
 
 class ResultTable(NamedTuple):

@@ -14,6 +14,7 @@ from jaxtyping import Int, UInt8
 from gensupcon_jax.data.channels import to_gray
 from gensupcon_jax.data.crop_boxes import CropPlan, center_boxes
 from gensupcon_jax.data.decoding import decode_color, read_image_file, turned
+from gensupcon_jax.data.shapes import LocalCrops
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import failures
@@ -30,18 +31,24 @@ Number = float | int
 
 
 class _Underway(NamedTuple):
-    """A batch whose parts are being decoded; each part returns the problems of its images."""
+    """A batch whose parts are being decoded; each part returns the problems of its images.
+
+    crops: uint8 [image, view, size, size, channel], and a second one of the local views, where there are any.
+    """
 
     indices: Int[np.ndarray, "image"]
-    crops: UInt8[np.ndarray, "image view size size channel"]
+    crops: list[np.ndarray]
     parts: list[concurrent.futures.Future]
 
 
 def crop_batches(
-    split: EncodedSplit, batches: Iterable[tuple[Int[np.ndarray, "image"], CropPlan]]
-) -> Iterator[tuple[Int[np.ndarray, "image"], UInt8[np.ndarray, "image view size size channel"]]]:
+    split: EncodedSplit,
+    batches: Iterable[tuple[Int[np.ndarray, "image"], CropPlan]],
+    local: LocalCrops | None = None,
+) -> Iterator[tuple[np.ndarray, ...]]:
     """(indices, crops) for each (indices, plan), in order, decoded in parallel a few batches ahead.
 
+    crops: uint8 [image, view, size, size, channel].  local: the last boxes of each plan, whose smaller crops are a third array.
     Raises UserError that names the images that cannot be read or decoded.
     """
     _keep_freed_memory()
@@ -50,7 +57,8 @@ def crop_batches(
     pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
         for indices, plan in batches:
-            underway.append(_started(pool, threads, split, indices, plan))
+            crops = _empty_crops(split, plan, local)
+            underway.append(_Underway(indices, crops, _started(pool, threads, split, (indices, plan), crops)))
             if len(underway) > _BATCHES_AHEAD:
                 yield _finished(split, underway.popleft())
         while underway:
@@ -60,33 +68,39 @@ def crop_batches(
 
 
 def _started(
-    pool: concurrent.futures.Executor, threads: int, split: EncodedSplit, indices: np.ndarray, plan: CropPlan
-) -> _Underway:
-    crops = _empty_crops(split, plan)
+    pool: concurrent.futures.Executor,
+    threads: int,
+    split: EncodedSplit,
+    batch: tuple[np.ndarray, CropPlan],
+    crops: list[np.ndarray],
+) -> list[concurrent.futures.Future]:
+    indices, plan = batch
     at_once = min(max(len(indices) // (threads * _PARTS_PER_THREAD), 1), _MOST_AT_ONCE)
-    parts = [
-        pool.submit(_cut_part, split, indices[start : start + at_once], _part(plan, start, at_once), part_of_crops)
-        for start in range(0, len(indices), at_once)
-        for part_of_crops in [crops[start : start + at_once]]
+    parts = [slice(start, start + at_once) for start in range(0, len(indices), at_once)]
+    return [
+        pool.submit(_cut_part, split, indices[part], _part(plan, part), [group[part] for group in crops])
+        for part in parts
     ]
-    return _Underway(indices, crops, parts)
 
 
-def _part(plan: CropPlan, start: int, num: int) -> CropPlan:
-    return CropPlan(*(field[start : start + num] for field in plan))
+def _part(plan: CropPlan, rows: slice) -> CropPlan:
+    return CropPlan(*(field[rows] for field in plan))
 
 
-def _empty_crops(split: EncodedSplit, plan: CropPlan) -> np.ndarray:
-    return np.empty((*plan.boxes.shape[:2], split.image_size, split.image_size, split.num_channels), np.uint8)
+def _empty_crops(split: EncodedSplit, plan: CropPlan, local: LocalCrops | None = None) -> list[np.ndarray]:
+    num_images, num_boxes = plan.boxes.shape[:2]
+    num_local = local.num_views if local else 0
+    groups = [(num_boxes - num_local, split.image_size), *([(num_local, local.size)] if local else [])]
+    return [np.empty((num_images, num, size, size, split.num_channels), np.uint8) for num, size in groups]
 
 
-def _finished(split: EncodedSplit, batch: _Underway) -> tuple[np.ndarray, np.ndarray]:
+def _finished(split: EncodedSplit, batch: _Underway) -> tuple[np.ndarray, ...]:
     problems: dict[int, str] = {}
     for part in batch.parts:
         problems |= part.result()
     if problems:
         raise UserError(_damage_message(split, problems))
-    return batch.indices, batch.crops
+    return batch.indices, *batch.crops
 
 
 def _damage_message(split: EncodedSplit, problems: dict[int, str]) -> str:
@@ -98,7 +112,7 @@ def _damage_message(split: EncodedSplit, problems: dict[int, str]) -> str:
     )
 
 
-def _cut_part(split: EncodedSplit, indices: np.ndarray, plan: CropPlan, crops: np.ndarray) -> dict[int, str]:
+def _cut_part(split: EncodedSplit, indices: np.ndarray, plan: CropPlan, crops: list[np.ndarray]) -> dict[int, str]:
     """Fill the crops of some images; index -> why an image cannot be read or decoded, of those where that is so."""
     problems = {}
     scratch = np.empty(int(plan.sizes.astype(np.int64).prod(1).max()) * 3, np.uint8)
@@ -114,7 +128,10 @@ def _cut_part(split: EncodedSplit, indices: np.ndarray, plan: CropPlan, crops: n
         except (*failures(), ValueError, RuntimeError) as error:
             problems[int(indices[row])] = reason(error)
             continue
-        _cut(pixels, boxes[row], int(plan.orientations[row]), crops[row])
+        first = 0
+        for group in crops:
+            _cut(pixels, boxes[row][first : first + group.shape[1]], int(plan.orientations[row]), group[row])
+            first += group.shape[1]
     return problems
 
 

@@ -9,7 +9,8 @@ from gensupcon_jax.data.splits import Headers
 
 _CROP_ATTEMPTS = 10  # as torchvision
 _DRAWS = 2 * _CROP_ATTEMPTS + 2
-_CROP_STREAM = 0x63726F70  # separates these draws from those of the epoch's order, which have the same seed
+# They separate the draws for views, and for local views, from those of the epoch's order, which have the same seed.
+_CROP_STREAM, _LOCAL_STREAM = 0x63726F70, 0x6C6F6361
 _JPEG_SCALES = (2, 4, 8)
 
 Number = float | int
@@ -29,10 +30,14 @@ class CropPlan(NamedTuple):
 
 
 def crop_draws(
-    seed: int, step: int, rows: slice, num_views: int, batch_size: int
+    seed: int, step: int, rows: slice, num_views: int, batch_size: int, *, are_local: bool = False
 ) -> Float[np.ndarray, "image view 22"]:
-    """Uniform numbers in 0..1 for the boxes of some rows of a step's global batch: a function of seed, step and row only."""
-    bits = np.random.Philox(key=[seed + (_CROP_STREAM << 32), step]).random_raw(batch_size * num_views * _DRAWS)
+    """Uniform numbers in 0..1 for the boxes of some rows of a step's global batch: a function of seed, step and row only.
+
+    are_local: for the local views, whose draws are apart from those for the views.
+    """
+    stream = _LOCAL_STREAM if are_local else _CROP_STREAM
+    bits = np.random.Philox(key=[seed + (stream << 32), step]).random_raw(batch_size * num_views * _DRAWS)
     uniform = (bits >> np.uint64(11)) * 2.0**-53
     return uniform.reshape(batch_size, num_views, _DRAWS)[rows]
 
@@ -82,17 +87,19 @@ def center_boxes(sizes: Int[np.ndarray, "image 2"], share: Number) -> Int[np.nda
     return np.concatenate([corners, sides[:, None], sides[:, None]], 1)[:, None]
 
 
-def plan_crops(headers: Headers, boxes: Int[np.ndarray, "image view 4"], image_size: int) -> CropPlan:
+def plan_crops(
+    headers: Headers, boxes: Int[np.ndarray, "image view 4"], crop_sizes: int | Int[np.ndarray, "view"]
+) -> CropPlan:
     """At which scale to decode each image so that all its boxes have enough detail, and the boxes at that scale.
 
-    A JPEG whose boxes are all at least 2, 4 or 8 times as large as image_size is decoded at that smaller scale, which is
-    faster and antialiased.
+    crop_sizes: pixels of the crops, one number for all views or one for each. A JPEG whose boxes are all at least 2, 4 or 8
+    times as large as their crops is decoded at that smaller scale, which is faster and antialiased.
     """
     stored_sizes, boxes = _as_stored(headers, boxes.astype(np.int64))
-    smallest_side = boxes[..., 2:].min((1, 2))
+    smallest_sides = boxes[..., 2:].min(2)
     scales = np.ones(len(boxes), np.int64)
     for scale in _JPEG_SCALES:
-        scales[headers.jpeg & (smallest_side >= scale * image_size)] = scale
+        scales[headers.jpeg & (smallest_sides >= scale * crop_sizes).all(1)] = scale
     decoded = -(-stored_sizes // scales[:, None])
     corners = boxes[..., :2] // scales[:, None, None]
     ends = np.minimum(-(-(boxes[..., :2] + boxes[..., 2:]) // scales[:, None, None]), decoded[:, None])

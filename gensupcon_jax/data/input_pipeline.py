@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Int, Int64, UInt8
 from gensupcon_jax.data import crop_boxes
 from gensupcon_jax.data.crop_batches import crop_batches, damage_of_crops
 from gensupcon_jax.data.sampling import sampled_order
-from gensupcon_jax.data.shapes import Batch
+from gensupcon_jax.data.shapes import Batch, LocalCrops
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 from gensupcon_jax.errors import UserError
 
@@ -24,12 +24,13 @@ _BATCHES_AHEAD = 2  # on the devices, besides the current one
 class HostCrops(NamedTuple):
     """The random resized crops of encoded images on the host: their number, and the ranges of area and aspect ratio.
 
-    scale None: the center crop for evaluation, once per view.
+    scale None: the center crop for evaluation, once per view.  local: smaller crops besides, with the same range of ratios.
     """
 
     num_views: int
     scale: tuple[float | int, float | int] | None
     ratio: tuple[float | int, float | int]
+    local: LocalCrops | None = None
 
 
 class Order(NamedTuple):
@@ -136,11 +137,12 @@ def train_batches(
                 indices = orders.indices(step)[share]
                 yield indices, plan_batch(split, indices, crops, (seed, step, share, batch_size))
 
-        local = crop_batches(split, planned())
+        local = crop_batches(split, planned(), crops.local)
     else:
         local = ((indices, split.images[indices]) for indices in (orders.indices(step)[share] for step in steps))
-    for indices, images in local:
-        yield Batch(_place(images, sharding, batch_size), _place(split.labels_of(indices), sharding, batch_size))
+    for indices, images, *local_images in local:
+        arrays = (images, split.labels_of(indices), *local_images)
+        yield Batch(*(_place(array, sharding, batch_size) for array in arrays))
 
 
 def plan_batch(split: EncodedSplit, indices: np.ndarray, crops: HostCrops, place: tuple) -> crop_boxes.CropPlan:
@@ -148,11 +150,17 @@ def plan_batch(split: EncodedSplit, indices: np.ndarray, crops: HostCrops, place
     headers = split.headers.subset(indices)
     if crops.scale is None:
         boxes = np.repeat(crop_boxes.center_boxes(headers.sizes, split.center_share), crops.num_views, axis=1)
-    else:
-        seed, step, share, batch_size = place
-        draws = crop_boxes.crop_draws(seed, step, share, crops.num_views, batch_size)
-        boxes = crop_boxes.random_boxes(draws, headers.sizes, scale=crops.scale, ratio=crops.ratio)
-    return crop_boxes.plan_crops(headers, boxes, split.image_size)
+        return crop_boxes.plan_crops(headers, boxes, split.image_size)
+    seed, step, share, batch_size = place
+    draws = crop_boxes.crop_draws(seed, step, share, crops.num_views, batch_size)
+    boxes = crop_boxes.random_boxes(draws, headers.sizes, scale=crops.scale, ratio=crops.ratio)
+    if crops.local is None:
+        return crop_boxes.plan_crops(headers, boxes, split.image_size)
+    num_local, size, scale = crops.local
+    draws = crop_boxes.crop_draws(seed, step, share, num_local, batch_size, are_local=True)
+    local_boxes = crop_boxes.random_boxes(draws, headers.sizes, scale=scale, ratio=crops.ratio)
+    sizes = np.repeat([split.image_size, size], [crops.num_views, num_local])
+    return crop_boxes.plan_crops(headers, np.concatenate([boxes, local_boxes], 1), sizes)
 
 
 def padded_batches(

@@ -50,11 +50,24 @@ class DataShape(NamedTuple):
         )
 
 
+class LocalCrops(NamedTuple):
+    """The small crops of each image besides its views: their number, size in pixels, and the range of their areas.
+
+    scale: smallest and largest share of the area of the image.
+    """
+
+    num_views: int
+    size: int
+    scale: tuple[float | int, float | int]
+
+
 class Batch(NamedTuple):
     """Images and label distributions of one step, the batch axis sharded over the devices.
 
-    Images in memory come whole, and the device crops them; encoded images come as one crop per view.
+    Images in memory come whole, and the device crops them; encoded images come as one crop per view, and one per local view
+    where there are any.
     """
 
     images: UInt8[Array, "batch height width channel"] | UInt8[Array, "batch view size size channel"]
     labels: Float[Array, "batch class"]
+    local_images: UInt8[Array, "batch local_view local_size local_size channel"] | None = None

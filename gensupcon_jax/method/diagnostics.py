@@ -1,6 +1,6 @@
 """Diagnostics of a step: chance level, accuracy, similar contrasts, spread, rank, entropies."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -178,7 +178,7 @@ def mean_entropy(distributions: Shaped[Array, "row class"], *, axis_name: str | 
     return mean_over(entropies, axis_name)
 
 
-def batch_chance_loss(
+def chance_losses(
     anchor_labels: Shaped[Array, "anchor class"],
     contrast_labels: Shaped[Array, "contrast class"] | None = None,
     *,
@@ -188,12 +188,12 @@ def batch_chance_loss(
     centers: losses.ClassCenters | None = None,
     instances: Instances | None = None,
     axis_name: str | None = None,
-) -> Float[Array, ""]:
+) -> losses.AnchorLoss:
     """The loss of this batch's labels if all embeddings were equal: ln of the sum of the contrasts' weights.
 
-    Without weights that is their number. The mean over the valid anchors of all devices; for the normalizer "count", times
-    the mean label similarity. centers: with the logits that all embeddings would have. The loss itself has the factor
-    temperature / base_temperature, too. Arguments as for `losses.generalized_contrastive_loss`.
+    Without weights that is their number. For the normalizer "count" it is multiplied by the mean label similarity. centers: with
+    the logits that all embeddings would have. The loss itself has the factor temperature / base_temperature, too. Arguments as
+    for `losses.generalized_contrastive_loss`; `batch_chance_loss` is the mean.
     """
     arrays = jax.lax.stop_gradient((anchor_labels, contrast_labels, contrast_weights))
     mass, num_contrasts = _similarity_masses(*arrays, instances, label_similarity, axis_name)
@@ -209,8 +209,12 @@ def batch_chance_loss(
     loss = jnp.where(valid, jnp.log(jnp.where(weight > 0.0, weight, 1.0)) - mean_logit, 0.0)
     if normalizer == "count":
         loss = loss * mass / jnp.maximum(num_contrasts, 1.0)
-    total, count = sum_over(jnp.stack([jnp.sum(jnp.where(valid, loss, 0.0)), jnp.sum(valid)]), axis_name)
-    return total / jnp.maximum(count, 1.0)
+    return losses.AnchorLoss(loss, valid, axis_name)
+
+
+def batch_chance_loss(*labels: Shaped[Array, "_ class"] | None, **settings: Any) -> Float[Array, ""]:
+    """The mean of `chance_losses`, which has these arguments, over the valid anchors of all devices."""
+    return chance_losses(*labels, **settings).mean()
 
 
 def _with_centers(mass, weight, centers: losses.ClassCenters):

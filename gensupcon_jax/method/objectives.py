@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gensupcon_jax import losses
@@ -39,11 +40,13 @@ class MixedBatch(NamedTuple):
     """One device's images as the network sees them, and the label distribution of each view.
 
     instances: the part of the labels that stands for images without one, see `instances.Instances`; None: all images have one.
+    local: the same for the local views, whose height and width are smaller; None: there are none.
     """
 
     images: Float[Array, "batch view height width channel"]
     labels: Float[Array, "batch view class"]
     instances: Float[Array, "batch view place"] | None = None
+    local: "MixedBatch | None" = None
 
 
 class Aux(NamedTuple):
@@ -132,6 +135,9 @@ def contrastive(
 
     `loss` runs inside `shard_map`; it is the mean over the valid anchors of all devices (paper, Eq. 2; authors' code). With a
     teacher it is loss(labels) + weight x loss(probabilities), or only the latter where the weight is inf (authors' code).
+    Local views are further anchors and no contrasts: in `all` they meet all views, in `one` all but the first, in `momentum` all
+    keys and the queue; every anchor counts alike in the mean (SwAV, arXiv 2006.09882). BatchNorm's running statistics are those
+    of the views. The teacher's prediction for a local view is that for the view which is mixed as it is.
     denominator: "balanced" weights the contrasts by `denominators.class_balanced_weights`. A classifier is trained on the
     features, without gradient to the encoder; with prototypes it is their logits, and a part of the contrastive loss instead.
     num_places: of `MixedBatch.instances`, where images have no label: these are similar to their own views only, or, with a
@@ -244,9 +250,7 @@ def _contrastive_loss(
         setup, params, state.batch_stats, batch.images[:, :num_queries], _stream(rng, 0)
     )
     values = {"embeddings": embeddings} | _label_values(setup, frozen, batch)
-    if setup.prototypes is not None:
-        logits = _apply(setup.classifier, {"params": params["classifier"]}, features)
-        values["center_logits"] = logits.reshape(*embeddings.shape[:2], -1)
+    values |= _center_logits(setup, params, features, embeddings.shape[:2])
     updates, queued, filled = {"batch_stats": batch_stats}, {}, None
     if setup.momentum:
         values["keys"], changed = _keys(setup, params, state, batch, _stream(rng, 1))
@@ -254,7 +258,11 @@ def _contrastive_loss(
     if setup.slots:
         queued, filled = queue_contents(state.queue)
         updates["queue"] = _enqueued(setup, state, values)
-    pairs = _pairs(values, queued, mode=setup.mode, symmetric=setup.is_symmetric)
+    local = None
+    if batch.local is not None:
+        with jax.named_scope("local_views"):
+            local = _local_values(setup, params, state, batch.local, values.get("probabilities"), _stream(rng, 2))
+    pairs = _pairs(values, queued, mode=setup.mode, symmetric=setup.is_symmetric, local=local)
     value, metrics = _compared(setup, pairs, filled)
     query_labels, given = (_join(rows[:, :num_queries]) for rows in (values["labels"], batch.labels))
     if setup.prototypes is not None:
@@ -290,15 +298,53 @@ def _stream(rng: jax.Array | None, number: int) -> jax.Array | None:
 
 def _label_values(setup: _Contrastive, frozen, batch: MixedBatch) -> dict[str, Float[Array, "batch view class"]]:
     """The labels, the part of images without one, and the teacher's predictions, which take the place of that part."""
-    labels, instances = {"labels": batch.labels}, batch.instances
     if not setup.teacher:
-        return labels if instances is None else labels | {"instances": instances}
+        return _with_probabilities(batch, None)
     with jax.named_scope("teacher"):
         probabilities = setup.teacher.probabilities_fn(frozen["teacher"], _join(batch.images))
-    probabilities = probabilities.reshape(batch.labels.shape)
+    return _with_probabilities(batch, probabilities.reshape(batch.labels.shape))
+
+
+def _with_probabilities(
+    batch: MixedBatch, probabilities: Float[Array, "batch view class"] | None
+) -> dict[str, Float[Array, "batch view class"]]:
+    labels, instances = {"labels": batch.labels}, batch.instances
+    if probabilities is None:
+        return labels if instances is None else labels | {"instances": instances}
     if instances is not None:
         labels["labels"] += instances.sum(axis=-1, keepdims=True) * probabilities
     return labels | {"probabilities": probabilities}
+
+
+def _center_logits(
+    setup: _Contrastive, params, features: Float[Array, "image dim"], shape: tuple[int, ...]
+) -> dict[str, Float[Array, "batch view class"]]:
+    """The logits of the class centers, where there are any; shape: batch and views."""
+    if setup.prototypes is None:
+        return {}
+    logits = _apply(setup.classifier, {"params": params["classifier"]}, features)
+    return {"center_logits": logits.reshape(*shape, -1)}
+
+
+def _local_values(
+    setup: _Contrastive,
+    params,
+    state: TrainState,
+    local: MixedBatch,
+    probabilities: Float[Array, "batch view class"] | None,
+    rng,
+) -> dict[str, Float[Array, "batch local_view _"]]:
+    """What the local views have as anchors.
+
+    probabilities: the teacher's, for the views. BatchNorm's running statistics of small crops are dropped: predictions are made
+    for whole images.
+    """
+    features, embeddings, _ = _encode(setup, params, state.batch_stats, local.images, rng)
+    if probabilities is not None:
+        num_local, num_views = embeddings.shape[1], probabilities.shape[1]
+        probabilities = probabilities[:, np.arange(num_local) % num_views]
+    values = {"embeddings": embeddings} | _with_probabilities(local, probabilities)
+    return values | _center_logits(setup, params, features, embeddings.shape[:2])
 
 
 def _keys(
@@ -445,8 +491,7 @@ def linear_probe(
 
 
 def contrastive_chance_loss(
-    labels: Float[Array, "batch view class"],
-    instances: Float[Array, "batch view place"] | None = None,
+    batch: MixedBatch | Float[Array, "batch view class"],
     *,
     mode: str,
     denominator: str = "plain",
@@ -457,24 +502,26 @@ def contrastive_chance_loss(
 ) -> float:
     """The loss of a whole batch whose embeddings are all equal, that of a network that has learned nothing.
 
-    labels, instances: of one batch, see `MixedBatch`. The queue is assumed to hold keys with the labels of this batch, repeated;
-    embeddings and prototypes are orthogonal.
+    batch: of which the images are not read, or the labels alone. The queue is assumed to hold keys with the labels of this batch,
+    repeated; embeddings and prototypes are orthogonal.
     """
-    given = {"labels": labels} | ({} if instances is None else {"instances": instances})
-    of_keys = {name: rows if symmetric else rows[:, 1:] for name, rows in given.items()}
+    batch = batch if isinstance(batch, MixedBatch) else MixedBatch(None, batch)
+
+    def values_of(views: MixedBatch) -> dict[str, Array]:
+        logits = {} if prototypes is None else {"center_logits": jnp.zeros(views.labels.shape)}
+        return _with_probabilities(views, None) | {"embeddings": jnp.zeros((*views.labels.shape[:2], 1))} | logits
+
+    of_keys = {name: rows if symmetric else rows[:, 1:] for name, rows in _with_probabilities(batch, None).items()}
     num_keys = of_keys["labels"].shape[0] * of_keys["labels"].shape[1]
-    values = given | {
-        "embeddings": jnp.zeros((*labels.shape[:2], 1)),
-        "keys": jnp.zeros((*of_keys["labels"].shape[:2], 1)),
-    }
-    values |= {} if prototypes is None else {"center_logits": jnp.zeros(labels.shape)}
+    values = values_of(batch) | {"keys": jnp.zeros((*of_keys["labels"].shape[:2], 1))}
+    local = None if batch.local is None else values_of(batch.local)
     queued = {}
     if queue_size:
         times = -(-queue_size // num_keys)
         queued = {name: jnp.tile(_join(rows), (times, 1))[:queue_size] for name, rows in of_keys.items()}
         queued["embeddings"] = jnp.zeros((queue_size, 1))
     settings = {name: value for name, value in settings.items() if name != "tile_size" or value is not None}
-    pairs = _pairs(values, queued, mode=mode, symmetric=symmetric)
+    pairs = _pairs(values, queued, mode=mode, symmetric=symmetric, local=local)
     terms_fn = functools.partial(_terms, filled=None, denominator=denominator, prototypes=prototypes, axis_name=None)
     return float(_loss_of(pairs, "labels", terms_fn, settings).mean())
 
@@ -485,12 +532,14 @@ class Pair(NamedTuple):
     With prototypes, anchors also have `center_logits`, and where images have no label, both have `instances`.
 
     contrasts None: the anchors themselves, self excluded.  num_images, num_in_batch: of this device, and the contrasts of them.
+    is_local: the anchors are local views.
     """
 
     anchors: dict[str, Float[Array, "anchor dim"]]
     contrasts: dict[str, Float[Array, "contrast dim"]] | None
     num_images: int
     num_in_batch: int
+    is_local: bool = False
 
     def instances(self, labels: str) -> Instances | None:
         """The part of these labels that stands for images without one; None: there are none, or a teacher predicts them."""
@@ -500,25 +549,42 @@ class Pair(NamedTuple):
         return Instances(self.anchors["instances"], contrasts, self.num_images, self.num_in_batch)
 
 
-def _pairs(values: dict[str, Array], queued: dict[str, Array], *, mode: str, symmetric: bool) -> list[Pair]:
-    """The pairs of a mode: `values` are [batch, view, ...], `keys` the momentum encoder's embeddings of the key views."""
+def _pairs(
+    values: dict[str, Array],
+    queued: dict[str, Array],
+    *,
+    mode: str,
+    symmetric: bool,
+    local: dict[str, Array] | None = None,
+) -> list[Pair]:
+    """The pairs of a mode: `values` are [batch, view, ...], `keys` the momentum encoder's embeddings of the key views.
+
+    local: values of the local views [batch, local_view, ...], the anchors of a last pair, with the contrasts of all views, or of
+    the only query.
+    """
     values = dict(values)
     keys = values.pop("keys", None)
     num_images, num_views = values["labels"].shape[:2]
-    if mode == "all":
-        joined = {name: _join(value) for name, value in values.items()}
-        return [Pair(joined, None, num_images, num_images * num_views)]
 
-    def of_query(view):
-        anchors = {name: value[:, view] for name, value in values.items()}
-        contrasts = {name: _join(_without(value, view)) for name, value in values.items()}
+    def paired(anchors: dict[str, Array], query: int | None, **settings: Any) -> Pair:
+        """These anchors with all views but this one, or with all, and the queue."""
+        others_fn = (lambda each: each) if query is None else functools.partial(_without, view=query)
+        contrasts = {name: _join(others_fn(value)) for name, value in values.items()}
         if mode == "momentum" and keys is not None:
-            contrasts["embeddings"] = _join(_without(keys, view) if symmetric else keys)
+            contrasts["embeddings"] = _join(others_fn(keys) if symmetric else keys)
         for name, stored in queued.items():
             contrasts[name] = jnp.concatenate([contrasts[name], stored])
-        return Pair(anchors, contrasts, num_images, num_images * (num_views - 1))
+        return Pair(anchors, contrasts, num_images, num_images * (num_views - (query is not None)), **settings)
 
-    return [of_query(view) for view in (range(num_views) if symmetric else (0,))]
+    if mode == "all":
+        pairs = [Pair({name: _join(value) for name, value in values.items()}, None, num_images, num_images * num_views)]
+    else:
+        queries = range(num_views) if symmetric else (0,)
+        pairs = [paired({name: value[:, view] for name, value in values.items()}, view) for view in queries]
+    if local is None:
+        return pairs
+    anchors = {name: _join(value) for name, value in local.items()}
+    return [*pairs, paired(anchors, None if mode == "all" or symmetric else 0, is_local=True)]
 
 
 def _loss_of(pairs: list[Pair], labels: str, terms_fn: Callable, settings: dict) -> losses.AnchorLoss:

@@ -1,5 +1,6 @@
 """One training step: augment, mix, loss, gradients, update. Pure, and the same on any number of devices."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,18 @@ from gensupcon_jax.method.objectives import MixedBatch, Objective
 from gensupcon_jax.method.state import TrainState, partition_specs
 from gensupcon_jax.views.augment import per_image_keys
 
+_LOCAL_STREAM = 2  # after the two keys of augmentation and mixing, into which the step's key is split
 
-def build_view_fn(augment_fn: Callable, mix_fn: Callable, places: int | None = None) -> Callable:
+
+def build_view_fn(
+    augment_fn: Callable, mix_fn: Callable, places: int | None = None, local_augment_fn: Callable | None = None
+) -> Callable:
     """A function from stored images to views: view_fn(step_key, images, labels, first_index) -> MixedBatch.
 
     first_index is the position of the first image in the global batch: all draws depend on it, not on the device.
     places: the block of consecutive images that are mixed, where some have no label; 1 where none are mixed; None: all have one.
+    local_augment_fn: makes the local views, of the same images, or of crops of the host, a fifth argument of view_fn. They are
+    mixed like the views, in turn. The views are the same with local views and without.
     """
 
     def view_fn(
@@ -29,20 +36,45 @@ def build_view_fn(augment_fn: Callable, mix_fn: Callable, places: int | None = N
         images: UInt8[Array, "batch height width channel"] | UInt8[Array, "batch view size size channel"],
         labels: Float[Array, "batch class"],
         first_index: Any,
+        local_images: UInt8[Array, "batch local_view local_size local_size channel"] | None = None,
     ) -> MixedBatch:
         augment_key, mix_key = jax.random.split(step_key)
+        num_images = images.shape[0]
+        mixed_fn = functools.partial(
+            _mixed_views, mix_fn, mix_key, labels=labels, first_index=first_index, places=places
+        )
         # `plan` identifies the parts of the compiled step by the named scopes here and in objectives.py.
         with jax.named_scope("augment"):
-            views = augment_fn(per_image_keys(augment_key, first_index, images.shape[0]), images)
+            views = augment_fn(per_image_keys(augment_key, first_index, num_images), images)
         with jax.named_scope("mix"):
-            if places is None:
-                return MixedBatch(*mix_fn(mix_key, views, labels, first_index=first_index))
-            # Partners are of the same block, so the places of their images are mixed like further classes.
-            rows = jnp.concatenate([labels, unlabeled_places(labels, places)], axis=1)
-            mixed, rows = mix_fn(mix_key, views, rows, first_index=first_index)
-            return MixedBatch(mixed, rows[..., : labels.shape[1]], rows[..., labels.shape[1] :])
+            mixed = mixed_fn(views)
+        if local_augment_fn is None:
+            return mixed
+        with jax.named_scope("augment"):
+            keys = per_image_keys(jax.random.fold_in(step_key, _LOCAL_STREAM), first_index, num_images)
+            local_views = local_augment_fn(keys, images if local_images is None else local_images)
+        with jax.named_scope("mix"):
+            return mixed._replace(local=mixed_fn(local_views, like=views.shape[1]))
 
     return view_fn
+
+
+def _mixed_views(
+    mix_fn: Callable,
+    key: jax.Array,
+    views: Float[Array, "batch view size size channel"],
+    *,
+    labels: Float[Array, "batch class"],
+    places: int | None,
+    **settings: Any,
+) -> MixedBatch:
+    """The views and their labels, mixed."""
+    if places is None:
+        return MixedBatch(*mix_fn(key, views, labels, **settings))
+    # Partners are of the same block, so the places of their images are mixed like further classes.
+    rows = jnp.concatenate([labels, unlabeled_places(labels, places)], axis=1)
+    mixed, rows = mix_fn(key, views, rows, **settings)
+    return MixedBatch(mixed, rows[..., : labels.shape[1]], rows[..., labels.shape[1] :])
 
 
 def step_inputs(
@@ -52,7 +84,8 @@ def step_inputs(
     step_key = jax.random.fold_in(seed_key, state.step)
     view_key, loss_key = jax.random.split(step_key)
     first_index = jax.lax.axis_index(DATA_AXIS) * batch.images.shape[0]
-    return view_fn(view_key, batch.images, batch.labels, first_index), loss_key
+    local_images = () if batch.local_images is None else (batch.local_images,)
+    return view_fn(view_key, batch.images, batch.labels, first_index, *local_images), loss_key
 
 
 def build_train_step_fn(

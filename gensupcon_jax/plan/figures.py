@@ -22,6 +22,7 @@ GROUPS = (
     ("mix", r"\bmix\b"),
     ("key encoder", r"\bkey_encoder\b"),
     ("teacher", r"\bteacher\b"),
+    ("local views", r"\blocal_views\b"),
     ("stem", r"_stem\b"),
     *((f"stage {stage}", rf"\bstage{stage}_") for stage in (1, 2, 3, 4)),
     ("patches", r"\bpatch_embed\b"),
@@ -174,8 +175,9 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
 
 def _without_loops(config: ConfigDict) -> ConfigDict:
     """The same step without loops: a program that is only lowered counts the body of a loop once."""
-    num_contrasts = config.batch_size * config.augment.num_views + config.momentum_encoder.queue_size
-    return with_fields(config, {"loss.tile_size": num_contrasts, "microbatches": 1})
+    fields = config.augment
+    largest = config.batch_size * max(fields.num_views, fields.local_views) + config.momentum_encoder.queue_size
+    return with_fields(config, {"loss.tile_size": largest, "microbatches": 1})
 
 
 def state_memory(planned: PlannedStep) -> dict[str, float]:

@@ -148,7 +148,8 @@ def _check_predictions(data: ReportData) -> Check:
 
 def _check_labels(data: ReportData) -> Check:
     name, section = "Labels", "sheet"
-    labels = [labels for labels in (data.view_labels, data.batch_labels) if labels is not None and labels.size]
+    given = (data.view_labels, data.batch_labels, data.local_labels)
+    labels = [labels for labels in given if labels is not None and labels.size]
     if not labels:
         return Check("unknown", name, "No training labels.", section)
     if data.label_names:

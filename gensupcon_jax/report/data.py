@@ -67,6 +67,9 @@ class ReportData:
     original_labels: Integer[np.ndarray, " image"] | None = None
     view_images: UInt8[np.ndarray, "image view _ _ _"] | None = None
     view_labels: Float[np.ndarray, "image view _"] | None = None
+    # The same for the local views, which are smaller.
+    local_images: UInt8[np.ndarray, "image local_view _ _ _"] | None = None
+    local_labels: Float[np.ndarray, "image local_view _"] | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
 

@@ -22,10 +22,15 @@ def sheet_section(data: ReportData) -> dict[str, Any] | str:
     names, share_names = class_names(data), [clean(name) for name in data.label_names] or class_names(data)
     count, views, *_, channels = data.view_images.shape
     shown = min(count, SHEET_IMAGES)
+    num_local = 0 if data.local_images is None else data.local_images.shape[1]
     return {
-        "groups": [[_original(data, names, row), *_views(data, share_names, row)] for row in range(shown)],
+        "groups": [
+            [_original(data, names, row), *_views(data, share_names, row), *_local_views(data, share_names, row)]
+            for row in range(shown)
+        ],
         "shown": shown,
-        "columns": views + 1,
+        "columns": views + 1 + num_local,
+        "has_local": num_local > 0,
         "has_labels": data.view_labels is not None,
         "one_channel_of": channels if channels not in (1, 3) else None,
     }
@@ -41,6 +46,17 @@ def _views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[st
     for view, image in enumerate([] if data.view_images is None else data.view_images[row]):
         shares = [] if data.view_labels is None else label_shares(data.view_labels[row, view], names)
         yield {"title": f"view {view + 1}", "picture": picture_uri(image, SHEET_PIXELS), "label": "", "shares": shares}
+
+
+def _local_views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[str, Any]]:
+    """The local views, drawn as much smaller than the views as they are."""
+    if data.local_images is None or data.view_images is None:
+        return
+    percent = max(1, round(100 * data.local_images.shape[2] / data.view_images.shape[2]))
+    for view, image in enumerate(data.local_images[row]):
+        shares = [] if data.local_labels is None else label_shares(data.local_labels[row, view], names)
+        picture = picture_uri(image, SHEET_PIXELS)
+        yield {"title": f"local {view + 1}", "picture": picture, "label": "", "shares": shares, "percent": percent}
 
 
 def label_shares(label: Float[np.ndarray, " class"], names: Sequence[str], top: int = 3) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from gensupcon_jax import verdicts
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.shapes import Batch, DataShape
+from gensupcon_jax.losses import AnchorLoss
 from gensupcon_jax.method import diagnostics, objectives, optimizer
 from gensupcon_jax.method.network import Microbatches
 from gensupcon_jax.method.prototypes import Prototypes
@@ -23,8 +24,9 @@ from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
 from gensupcon_jax.models import ENCODER_FIELDS, Classifier, HeadedEncoder, build_model
 from gensupcon_jax.run.class_similarity import label_similarity_of
 from gensupcon_jax.run.durations import duration_steps
+from gensupcon_jax.run.local_views import LOCAL_FIELDS, check_local_size, local_crops
 from gensupcon_jax.similarities import Similarity
-from gensupcon_jax.views.augment import build_augment_fn, normalize, resize
+from gensupcon_jax.views.augment import build_augment_fn, choose_auto_policy, normalize, resize
 from gensupcon_jax.views.mixing import build_mix_fn
 from gensupcon_jax.weights import teachers
 
@@ -124,10 +126,7 @@ def build_parts(
         steps_per_epoch=durations.per_epoch,
     )
     tx = optimizer.build_optimizer(schedule, **settings)
-    augment_fn = build_augment_fn(
-        image_size=data.image_size, mean=data.mean, std=data.std, dataset_name=data.name, **config.augment.to_dict()
-    )
-    view_fn = build_view_fn(augment_fn, build_mix_fn(**config.mix.to_dict()), _num_places(config, data))
+    view_fn = _view_fn(config, data)
 
     def predict(state, frozen, images):
         seen = resize(images, data.image_size, data.center_share)
@@ -148,10 +147,30 @@ def build_parts(
     )
 
 
+def _view_fn(config: ConfigDict, data: DataShape) -> Callable:
+    """From stored images to views, mixed, and to local views where the config has them."""
+    fields = {name: value for name, value in config.augment.items() if name not in LOCAL_FIELDS}
+    of_data = {"mean": data.mean, "std": data.std, "dataset_name": data.name}
+    augment_fn = build_augment_fn(image_size=data.image_size, **of_data, **fields)
+    local_augment_fn = None
+    if local := local_crops(config, data.image_size):
+        fields |= {
+            "num_views": local.num_views,
+            "crop_scale": local.scale,
+            "auto_policy": choose_auto_policy(config.augment.auto_policy, data.name, data.image_size),
+        }
+        local_augment_fn = build_augment_fn(image_size=local.size, **of_data, **fields)
+    mix_fn = build_mix_fn(**config.mix.to_dict())
+    return build_view_fn(augment_fn, mix_fn, _num_places(config, data), local_augment_fn)
+
+
 def encoder_of(config: ConfigDict, data: DataShape) -> HeadedEncoder:
-    """The backbone and head of a config's `model` fields."""
+    """The backbone and head of a config's `model` fields; UserError for local views of a size that it cannot take."""
     fields = {name: value for name, value in config.model.items() if name in ENCODER_FIELDS}
-    return build_model(image_size=data.image_size, **fields)
+    model = build_model(image_size=data.image_size, **fields)
+    if local := local_crops(config, data.image_size):
+        check_local_size(model, data, local.size)
+    return model
 
 
 def build_objective(
@@ -220,10 +239,10 @@ def frozen_variables(
     return frozen
 
 
-def chance_loss(config: ConfigDict, labels: Any, class_shares: Sequence[float], instances: Any = None) -> float:
+def chance_loss(config: ConfigDict, batch: objectives.MixedBatch, class_shares: Sequence[float]) -> float:
     """The loss of a network that has learned nothing about the images.
 
-    labels, instances: of one batch, see `MixedBatch`.  class_shares: of the training split; with several labels per image, the
+    batch: of which the labels are read.  class_shares: of the training split; with several labels per image, the
     share of the images that have each. Contrastive: all embeddings are equal. Otherwise: every image gets these shares as its
     probabilities.
     """
@@ -235,11 +254,10 @@ def chance_loss(config: ConfigDict, labels: Any, class_shares: Sequence[float], 
         return verdicts.entropy((1 - smoothing) * share + smoothing / len(class_shares) for share in class_shares)
     momentum = config.loss.mode == "momentum"
     return objectives.contrastive_chance_loss(
-        labels,
-        instances,
+        batch,
         queue_size=config.momentum_encoder.queue_size if momentum else 0,
         prototypes=_prototypes(config, np.asarray(class_shares)),
-        **{**_loss_fields(config, labels.shape[-1]), "symmetric": momentum and config.loss.symmetric},
+        **{**_loss_fields(config, batch.labels.shape[-1]), "symmetric": momentum and config.loss.symmetric},
     )
 
 
@@ -265,10 +283,14 @@ def abstract_batch(config: ConfigDict, data: DataShape) -> Batch:
     size = data.image_size if data.is_encoded else data.stored_size or data.image_size
     views = (config.augment.num_views,) if data.is_encoded else ()
     images = (config.batch_size, *views, size, size, data.num_channels)
-    shapes: Any = (
+    local = local_crops(config, data.image_size) if data.is_encoded else None
+    shapes: list[Any] = [
         jax.ShapeDtypeStruct(images, jnp.uint8),
         jax.ShapeDtypeStruct((config.batch_size, data.num_classes), jnp.float32),
-    )
+    ]
+    if local is not None:
+        local_images = (config.batch_size, local.num_views, local.size, local.size, data.num_channels)
+        shapes.append(jax.ShapeDtypeStruct(local_images, jnp.uint8))
     return Batch(*shapes)
 
 
@@ -322,33 +344,49 @@ def _diagnose(
     normalizer: str,
     label_similarity: str | Similarity,
 ) -> dict[str, Any]:
-    """The training diagnostics of the first query view."""
-    first = pairs[0]
-    anchors, contrasts = _labeled(first.anchors), None if first.contrasts is None else _labeled(first.contrasts)
-    if "center_logits" in first.anchors:  # at chance level all are equal
-        equal = jnp.zeros_like(first.anchors["center_logits"])
-        first = first._replace(anchors=first.anchors | {"center_logits": equal})
-    terms = terms_fn(first, "labels")
-    anchors = anchors._replace(instances=terms["instances"])
-    settings = {
-        "contrast_weights": terms["contrast_weights"],
-        "label_similarity": label_similarity,
-        "axis_name": axis_name,
-    }
-    teacher = None
+    """The training diagnostics of the first query view, and the accuracy of local views.
+
+    The chance loss is of the first query view as well, as all views have as many contrasts; with local views, of all anchors.
+    """
+    shown = pairs if pairs[-1].is_local else pairs[:1]
+    terms = [terms_fn(_at_chance(pair), "labels") for pair in shown]
+    settings = {"label_similarity": label_similarity, "axis_name": axis_name}
+    first, teacher = shown[0], None
     if "probabilities" in first.anchors:
         teacher = first.anchors["probabilities"], (first.contrasts or {}).get("probabilities")
-    metrics = diagnostics.batch_diagnostics(anchors, contrasts, teacher=teacher, **settings)
-    metrics["chance_loss"] = scale * diagnostics.batch_chance_loss(
-        anchors.labels,
-        contrasts and contrasts.labels,
-        normalizer=normalizer,
-        centers=terms["centers"],
-        instances=terms["instances"],
-        **settings,
-    )
+    of_first = settings | {"contrast_weights": terms[0]["contrast_weights"]}
+    metrics = diagnostics.batch_diagnostics(*_labeled(first, terms[0]["instances"]), teacher=teacher, **of_first)
+    if shown[-1].is_local:
+        local = jax.lax.stop_gradient(_labeled(shown[-1], terms[-1]["instances"]))
+        of_local = settings | {"contrast_weights": terms[-1]["contrast_weights"]}
+        metrics["local_accuracy"] = diagnostics.pair_diagnostics(*local, **of_local)["contrastive_accuracy"]
+    at_chance = [
+        diagnostics.chance_losses(
+            pair.anchors["labels"],
+            pair.contrasts and pair.contrasts["labels"],
+            normalizer=normalizer,
+            **terms_of_pair,
+            **settings,
+        )
+        for pair, terms_of_pair in zip(shown, terms, strict=True)
+    ]
+    values, valid = (jnp.concatenate(part) for part in zip(*at_chance, strict=True))
+    metrics["chance_loss"] = scale * AnchorLoss(values, valid, axis_name).mean()
     return metrics
 
 
-def _labeled(part: dict[str, Any]) -> diagnostics.Labeled:
-    return diagnostics.Labeled(part["embeddings"], part["labels"])
+def _at_chance(pair: objectives.Pair) -> objectives.Pair:
+    """The pair with the logits of class centers that a network has which has learned nothing: all equal."""
+    if "center_logits" not in pair.anchors:
+        return pair
+    equal = jnp.zeros_like(pair.anchors["center_logits"])
+    return pair._replace(anchors=pair.anchors | {"center_logits": equal})
+
+
+def _labeled(pair: objectives.Pair, instances: Any) -> tuple[diagnostics.Labeled, diagnostics.Labeled | None]:
+    """Anchors and contrasts."""
+
+    def labeled(part: dict[str, Any], *instances: Any) -> diagnostics.Labeled:
+        return diagnostics.Labeled(part["embeddings"], part["labels"], *instances)
+
+    return labeled(pair.anchors, instances), None if pair.contrasts is None else labeled(pair.contrasts)

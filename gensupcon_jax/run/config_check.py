@@ -132,6 +132,17 @@ def _views(config: ConfigDict) -> list[str]:
     return [f"augment.num_views is {views}; allowed with objective contrastive: 2 or more"]
 
 
+def _local_views(config: ConfigDict) -> list[str]:
+    found = config.augment.local_views
+    if found == 0:
+        return []
+    if config.objective != "contrastive":
+        return [f"augment.local_views is {found}; allowed with objective {config.objective}: 0"]
+    if config.augment.policy == "none":
+        return [f"augment.local_views is {found}; allowed with augment.policy none, which has no crops: 0"]
+    return []
+
+
 def _queue(config: ConfigDict) -> list[str]:
     views = config.augment.num_views
     if config.objective != "contrastive" or config.loss.mode != "momentum" or views < 2:
@@ -250,6 +261,7 @@ def _averages(config: ConfigDict) -> list[str]:
 # The fields of each combination, and the function that returns its problems.
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], ...] = (
     (("objective", "augment.num_views"), _views),
+    (("objective", "augment.local_views", "augment.policy"), _local_views),
     (
         ("objective", "augment.num_views", "loss.mode", "loss.symmetric", "momentum_encoder.queue_size", "batch_size"),
         _queue,

@@ -58,8 +58,8 @@ def first_bad_value(
             loss, _ = objective.loss(state.params, state, frozen, mixed, loss_key)
         gradients = jax.grad(lambda params: objective.loss(params, state, frozen, mixed, loss_key)[0])(state.params)
         found = {
-            "images": _all_finite(mixed.images),
-            "labels": _all_finite(mixed.labels),
+            "images": _all_finite((mixed.images, mixed.local and mixed.local.images)),
+            "labels": _all_finite((mixed.labels, mixed.local and mixed.local.labels)),
             "outputs": jnp.stack(outputs) if outputs else jnp.ones(0, bool),
             "loss": jnp.isfinite(loss),
             "gradients": jax.tree.map(_all_finite, gradients),

@@ -39,7 +39,7 @@ def pictured_batch(run: Run) -> PicturedBatch:
     (batch,) = run.batches(0, 1, one_device)
     num_shown = min(_SHEET_IMAGES, run.config.batch_size)
     shown = epoch_order(run.config.seed, 0, run.dataset.train.num_images)[:num_shown]
-    mixed = jax.jit(run.parts.view_fn)(run.key("step"), batch.images, batch.labels, 0)
+    mixed = jax.jit(run.parts.view_fn)(run.key("step"), batch.images, batch.labels, 0, batch.local_images)
     return PicturedBatch(batch, mixed, centered_images(run.dataset.train, shown))
 
 
@@ -102,9 +102,18 @@ def batch_pictures(
         "batch_labels": anchor_labels if sets is None else sets.one_hot(anchor_labels),
         "view_images": _visible(sheet, run.data.mean, run.data.std),
         "view_labels": labels[:_SHEET_IMAGES],
+        **_local_pictures(run, pictured.mixed.local),
         "original_images": pictured.originals[: len(sheet)],
         "original_labels": originals.argmax(1) if sets is None else sets.of(originals),
     }
+
+
+def _local_pictures(run: Run, local: MixedBatch | None) -> dict[str, np.ndarray]:
+    """The local views of the sheet, where the run has any."""
+    if local is None:
+        return {}
+    images, labels = (np.asarray(part[:_SHEET_IMAGES]) for part in local[:2])
+    return {"local_images": _visible(images, run.data.mean, run.data.std), "local_labels": labels}
 
 
 def compared_pictures(dataset: Dataset, evaluation: Evaluation, sets: LabelSets | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from gensupcon_jax.run.class_similarity import label_similarity_of
 from gensupcon_jax.run.config_check import check_combinations, check_config, check_devices
 from gensupcon_jax.run.estimate import Amounts, amounts_left
 from gensupcon_jax.run.given_weights import suited
+from gensupcon_jax.run.local_views import local_crops, views_in_pixels
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.writers import RowFn, check_writers
 from gensupcon_jax.weights import initial, teachers
@@ -113,7 +114,9 @@ class Run:
             steps=range(start_step, end_step),
             sharding=placement or sharding.batch_sharding(self.mesh),
             order=input_pipeline.Order(self.config.dataset.remainder, self.config.dataset.sampling),
-            crops=input_pipeline.HostCrops(augment.num_views, scale, tuple(augment.crop_ratio)),
+            crops=input_pipeline.HostCrops(
+                augment.num_views, scale, tuple(augment.crop_ratio), local_crops(self.config, self.data.image_size)
+            ),
         )
 
     def initial_state(self) -> TrainState:
@@ -169,7 +172,8 @@ class Run:
         """What this run has still to do after a step."""
         compared = self.compared_dataset()
         num_images = {"validation": 0} | {name: split.num_images for name, split in compared.splits.items()}
-        return amounts_left(self.lengths, num_images, self.config.batch_size * self.config.augment.num_views, step)
+        batch_views = round(self.config.batch_size * views_in_pixels(self.config, self.data.image_size))
+        return amounts_left(self.lengths, num_images, batch_views, step)
 
     def advisor(self, state: TrainState, chance_loss: float) -> Advisor:
         """The advisor that reads this run's metrics."""

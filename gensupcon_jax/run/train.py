@@ -83,8 +83,7 @@ def train_and_evaluate(
         _check_teacher(run)  # before the workdir is claimed: its message recommends another config
         _claim(run)
         pictured = pictured_batch(run)
-        mixed = pictured.mixed
-        chance_loss = assemble.chance_loss(run.config, mixed.labels, run.class_shares(), mixed.instances)
+        chance_loss = assemble.chance_loss(run.config, pictured.mixed, run.class_shares())
         record = new_record(run.config, run.fingerprints())
         before = time.monotonic() - started
         trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog))

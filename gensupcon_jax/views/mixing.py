@@ -43,8 +43,10 @@ def build_mix_fn(*, kind: str, alpha: Number, per: str, views: str, block: int) 
     mix_fn takes the step's key, the same on every device, and the local part of the global batch: images [batch, view,
     height, width, channel] and labels [batch, class]; first_index is the index of its first image, a multiple of block.
     It returns images [batch, view, height, width, channel] and labels [batch, view, class], float32. The mix of an image
-    depends only on its index in the global batch, not on the sharding. Raises UserError for settings that are not allowed;
-    mix_fn does for a block that does not divide the local batch.
+    depends only on its index in the global batch, not on the sharding. like: the views are local ones, mixed like this many
+    views of the same images with the same key: partner, lambda and the place of the box of local view l are those of view
+    l modulo like. Raises UserError for settings that are not allowed; mix_fn does for a block that does not divide the local
+    batch.
     """
     _check_settings(kind, alpha, per, views, block)
 
@@ -54,13 +56,14 @@ def build_mix_fn(*, kind: str, alpha: Number, per: str, views: str, block: int) 
         labels: Float[Array, "batch class"],
         *,
         first_index: int | Int[Array, ""] = 0,
+        like: int | None = None,
     ) -> tuple[Float[jax.Array, "batch view height width channel"], Float[jax.Array, "batch view class"]]:
         images, labels = jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.float32)
         num_images, num_views, height, width, _ = images.shape
         if kind == "none":
             return images, jnp.repeat(labels[:, None], num_views, axis=1)
         _check_block(block, num_images, first_index)
-        num_draws = num_views if views == "independent" else 1
+        num_draws = (like or num_views) if views == "independent" else 1
         per_block = functools.partial(_per_block, first_index=first_index, num_images=num_images, block=block)
         partner_key, kept_key = jax.random.split(key)
         partners = per_block(partner_key, draw_fn=lambda block_key: permutations(block_key, block, num_draws))
@@ -69,6 +72,9 @@ def build_mix_fn(*, kind: str, alpha: Number, per: str, views: str, block: int) 
             kept = draw_fn(kept_key, shape=(1, num_draws))
         else:
             kept = per_block(kept_key, draw_fn=functools.partial(draw_fn, shape=(block, num_draws)))
+        if like is not None:
+            of_view = jnp.arange(num_views) % num_draws
+            partners, kept = partners[:, of_view], jax.tree.map(lambda leaf: leaf[:, of_view], kept)
         partners = jnp.broadcast_to(partners, (num_images, num_views))
         return _mixed(images, labels, partners, kept, block)
 

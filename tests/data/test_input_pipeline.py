@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.cluster import sharding
-from gensupcon_jax.data import datasets, input_pipeline
+from gensupcon_jax.data import crop_boxes, datasets, input_pipeline
 from gensupcon_jax.data.crop_batches import crop_batches
+from gensupcon_jax.data.headers import join_headers, read_header
 from gensupcon_jax.data.input_pipeline import (
     EpochOrders,
     HostCrops,
@@ -22,9 +23,10 @@ from gensupcon_jax.data.input_pipeline import (
     steps_per_epoch,
     train_batches,
 )
+from gensupcon_jax.data.shapes import LocalCrops
 from gensupcon_jax.data.splits import Split
 from gensupcon_jax.errors import UserError
-from tests.encoded import write_folder
+from tests.encoded import encode, picture, write_folder
 
 NUM = 23
 SPLIT = Split(
@@ -150,6 +152,53 @@ def test_60_batches_interrupted_at_7_places_are_those_of_an_uninterrupted_run(tr
     assert list(itertools.chain(*parts)) == whole
     assert hashes(trees.train, 0, 4, seed=1) != whole[:4]
     assert hashes(trees.train, 0, 4, devices=4) == hashes(trees.train, 0, 4)
+
+
+LOCAL = LocalCrops(4, 6, (0.05, 0.25))
+
+
+def batches_with_local(split, steps, *, devices=1, seed=0):
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    crops = HostCrops(2, (0.2, 1.0), (3 / 4, 4 / 3), LOCAL)
+    settings = {"seed": seed, "batch_size": 8, "steps": steps, "crops": crops}
+    return [*train_batches(split, **settings, sharding=sharding.batch_sharding(mesh))]
+
+
+def test_local_crops_come_as_a_second_array_and_are_a_function_of_seed_and_step(trees):
+    whole = batches_with_local(trees.train, range(6))
+    assert {(batch.local_images.shape, batch.local_images.dtype) for batch in whole} == {
+        ((8, 4, 6, 6, 3), np.dtype(np.uint8))
+    }
+    parts = [*batches_with_local(trees.train, range(2)), *batches_with_local(trees.train, range(2, 6), devices=4)]
+    for one, other in zip(whole, parts, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+    (other,) = batches_with_local(trees.train, range(1), seed=1)
+    assert not np.array_equal(other.local_images, whole[0].local_images)
+    assert len({np.asarray(batch.local_images[:, view]).tobytes() for batch in whole for view in range(4)}) == 24
+
+
+def test_the_boxes_of_views_are_the_same_with_local_crops_whose_boxes_have_their_own_range(trees):
+    place, indices = (0, 5, slice(2, 6), 8), np.arange(4)
+    plain = HostCrops(2, (0.2, 1.0), (3 / 4, 4 / 3))
+    before = input_pipeline.plan_batch(trees.train, indices, plain, place)
+    after = input_pipeline.plan_batch(trees.train, indices, plain._replace(local=LOCAL), place)
+    np.testing.assert_array_equal(after.boxes[:, :2], before.boxes)
+    assert after.boxes.shape == (4, 6, 4)
+    areas = trees.train.headers.subset(indices).sizes.prod(1)[:, None]
+    shares = after.boxes[:, 2:, 2:].prod(-1) / areas
+    assert 0.03 < shares.min() < shares.max() < 0.32  # whole pixels of images of some 20 x 24
+    others = crop_boxes.crop_draws(0, 5, slice(0, 8), 2, 8, are_local=True)
+    assert not np.isin(others, crop_boxes.crop_draws(0, 5, slice(0, 8), 2, 8)).any()
+
+
+def test_a_jpeg_is_decoded_at_a_smaller_scale_only_if_that_has_enough_detail_for_every_crop():
+    picture_of_64 = encode(picture(0, 0, (64, 64)))
+    header, _ = join_headers([read_header(picture_of_64)])
+    boxes = np.array([[[0, 0, 64, 64], [0, 0, 32, 32]]])
+    scales = [
+        crop_boxes.plan_crops(header, boxes, np.array(sizes)).scales.item() for sizes in ((16, 16), (16, 8), (16, 32))
+    ]
+    assert scales == [2, 4, 1]
 
 
 def test_crops_are_uint8_one_per_view_and_labels_match_the_images(trees):

@@ -354,11 +354,14 @@ def unit(rng, *shape):
 def test_chance_level_is_the_loss_of_equal_embeddings():
     rows = mixed_rows()
     labels, places = jnp.asarray(rows[..., :NUM_CLASSES]), jnp.asarray(places_of(rows))
-    found = objectives.contrastive_chance_loss(labels, places, mode="all", temperature=0.1)
+    batch = MixedBatch(None, labels, places)
+    found = objectives.contrastive_chance_loss(batch, mode="all", temperature=0.1)
     assert found == pytest.approx(np.log(BATCH_SIZE * NUM_VIEWS - 1), rel=1e-6)
-    queued = objectives.contrastive_chance_loss(labels, places, mode="momentum", temperature=0.1, queue_size=NUM_QUEUED)
+    queued = objectives.contrastive_chance_loss(
+        MixedBatch(None, labels, places), mode="momentum", temperature=0.1, queue_size=NUM_QUEUED
+    )
     assert queued == pytest.approx(np.log(BATCH_SIZE + NUM_QUEUED), rel=1e-6)
     only_unlabeled = objectives.contrastive_chance_loss(
-        jnp.zeros((4, 2, 3)), jnp.ones((4, 2, 1)), mode="all", temperature=0.1
+        MixedBatch(None, jnp.zeros((4, 2, 3)), jnp.ones((4, 2, 1))), mode="all", temperature=0.1
     )
     assert only_unlabeled == pytest.approx(np.log(7), rel=1e-6)

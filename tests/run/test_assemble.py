@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.configs import common, digits
+from gensupcon_jax.method.objectives import MixedBatch
 from gensupcon_jax.run import assemble
 
 
@@ -82,7 +83,7 @@ def test_the_contrasts_of_an_anchor(changes, expected):
 
 
 def test_a_classifier_at_chance_level_predicts_the_shares_of_the_classes():
-    labels = np.eye(4)[None, None, 0]
+    labels = MixedBatch(None, np.eye(4)[None, None, 0])
     assert assemble.chance_loss(config_of(objective="cross_entropy"), labels, [0.25] * 4) == pytest.approx(math.log(4))
     by_hand = -(0.8 * math.log(0.8) + 0.2 * math.log(0.2))
     assert assemble.chance_loss(config_of(objective="linear_probe"), labels, [0.8, 0.2, 0.0]) == pytest.approx(by_hand)
