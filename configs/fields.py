@@ -6,6 +6,8 @@ from typing import Any
 from gensupcon_jax.configs.rules import (
     BELOW_ONE,
     CHANNELS,
+    COLUMN,
+    COLUMNS,
     FLAG,
     ONE_OR_THREE,
     PATH,
@@ -98,7 +100,8 @@ FIELDS: dict[str, Field] = {
         "digits",
         Named("sources"),
         "digits: 1,797 handwritten digits of scikit-learn; tfds:<name>[:version]; folder:<path> of <split>/<class>/<image>; "
-        "arrays: handed to train_and_evaluate",
+        "csv:<file> or parquet:<file>: a list of images with their labels; arrays:<file>: of an .npz; arrays: handed to "
+        "train_and_evaluate",
     ),
     "dataset.label_kind": Field(
         "class",
@@ -125,7 +128,26 @@ FIELDS: dict[str, Field] = {
         "label_kind value only: lower and upper end of the bins, which must cover all values; None: the smallest and the largest",
         "unit of the values",
     ),
-    "dataset.folder": Field(None, optional(PATH), "where TFDS keeps its data sets; None: TFDS's own default"),
+    "dataset.folder": Field(
+        None,
+        optional(PATH),
+        "where TFDS keeps its data sets; None: TFDS's own default. Of a list: what its paths are relative to; None: the list's "
+        "own folder",
+    ),
+    "dataset.path_column": Field(
+        None,
+        optional(COLUMN),
+        "column of the paths in a list; None: path, file, filename, image, or another usual name",
+    ),
+    "dataset.label_columns": Field(
+        None,
+        optional(COLUMNS),
+        "column of the labels in a list, or one for each class: names with commas between them, p_* for all that begin with p_; "
+        "None: label, class, target, or another usual name, else all other columns if they hold numbers",
+    ),
+    "dataset.split_column": Field(
+        None, optional(COLUMN), "column of the splits in a list; None: split, set, subset or partition, if there is one"
+    ),
     "dataset.train_images": Field(
         None,
         optional(integer(1)),

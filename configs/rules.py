@@ -149,6 +149,11 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _names_column(value: Any) -> bool:
+    """Whether it is the name of a column; the command line reads 0,1 as two numbers."""
+    return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool))
+
+
 def _are_channels(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) in (1, 3) and all(map(is_number, value))
 
@@ -156,6 +161,15 @@ def _are_channels(value: Any) -> bool:
 FLAG = Rule("True or False", lambda value: isinstance(value, bool), (True, False), (0, 1, "yes"))
 PATH = Rule("the path of a file or folder", _is_text, ("nowhere/at/all",), ("", " ", 3))
 SPLIT_NAME = Rule("the name of a split", _is_text, ("train", "train[:90%]"), ("", " ", 3))
+COLUMN = Rule("the name of a column", _is_text, ("label", "my label"), ("", " ", 3))
+COLUMNS = Rule(
+    "the name of a column, or several with commas between them",
+    lambda value: (
+        _is_text(value) or (isinstance(value, tuple | list) and len(value) > 0 and all(map(_names_column, value)))
+    ),
+    ("label", "cat,dog", "p_*", ("cat", "dog"), (0, 1)),
+    ("", " ", 3, (), (None,), ("cat", "")),
+)
 CHANNELS = Rule(
     "1 or 3 numbers in parentheses, one for each channel",
     _are_channels,

@@ -27,8 +27,11 @@ def check_fractions(fractions: dict[str, Any]) -> None:
 
 
 def refuse_one_class(labels: np.ndarray, where: str) -> None:
-    """UserError where all images are of one class: nothing can be learned or evaluated."""
+    """UserError where all images with a label are of one class: nothing can be learned or evaluated."""
     classes = np.unique(labels if labels.ndim == 1 else labels.argmax(1))
+    classes = classes[classes >= 0]
+    if not len(classes):
+        raise UserError(f"none of the {len(labels)} {where} images has a label; allowed: images of 2 or more classes")
     if len(classes) < 2:
         raise UserError(
             f"{where} labels name class {classes[0]} as the most likely one in all {len(labels)} images; "
@@ -51,8 +54,12 @@ def cut_sizes(classes: np.ndarray) -> tuple[int, int]:
 
 
 def cut_off(split: Any, size: int, where: str) -> tuple[Any, Any]:
-    """(rest, part): `size` images cut from a split that has `classes` and `subset`; UserError where that is impossible."""
-    classes = split.classes
+    """(rest, part): `size` images cut from a split that has `classes` and `subset`; UserError where that is impossible.
+
+    Images without a label, of class -1, stay in the rest.
+    """
+    labeled = np.flatnonzero(split.classes >= 0)
+    classes = split.classes[labeled]
     smallest, largest = cut_sizes(classes)
     problem = rare_class(classes)
     if not smallest <= size <= largest:
@@ -62,12 +69,20 @@ def cut_off(split: Any, size: int, where: str) -> tuple[Any, Any]:
             f"{where} would be {size} of {len(classes)} images, but {problem}; "
             f"pass {where}=(images, labels), more images, or another {where}_fraction"
         )
-    return cut(split, classes, size)
+    rest, part = _cut_rows(classes, size)
+    without = np.flatnonzero(split.classes < 0)
+    return split.subset(np.sort(np.concatenate([labeled[rest], without]))), split.subset(labeled[part])
 
 
 def cut(split: Any, classes: np.ndarray, size: int) -> tuple[Any, Any]:
     """(rest, part), stratified by class, each in the order of the split."""
+    rest, part = _cut_rows(classes, size)
+    return split.subset(rest), split.subset(part)
+
+
+def _cut_rows(classes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted indices of the rest and of the part."""
     from sklearn.model_selection import train_test_split
 
     rest, part = train_test_split(np.arange(len(classes)), test_size=size, stratify=classes, random_state=SPLIT_SEED)
-    return split.subset(np.sort(rest)), split.subset(np.sort(part))
+    return np.sort(rest), np.sort(part)

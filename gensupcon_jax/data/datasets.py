@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gensupcon_jax.data import folders, tfds_sets, value_labels
+from gensupcon_jax.data import array_files, folders, lists, tfds_sets, value_labels
 from gensupcon_jax.data.arrays import (
     Checked,
     FromUser,
@@ -265,6 +265,53 @@ def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
     return _encoded(f"folder:{path}", listings, names, reading, notes)
 
 
+def list_dataset(form: str, path: str, reading: Reading | None = None) -> Dataset:
+    """The images that a CSV or Parquet file lists, with their labels and splits; missing splits are cut from training.
+
+    form: "csv" or "parquet".  Raises UserError for a list that cannot be read, labels that do not parse, and files that do not
+    exist.
+    """
+    require_tensorflow(f"dataset.name is '{form}:{path}'")
+    reading = reading or Reading()
+    found = lists.list_images(form, path, list_settings(reading))
+    lists.refuse_small_labels(found, reading.label_kind, is_validated=reading.validation_fraction > 0)
+    dataset = _encoded(f"{form}:{path}", found.listings, found.class_names, reading, found.notes)
+    dataset = dataclasses.replace(dataset, label_kind=reading.label_kind)
+    return value_labels.rebinned(dataset) if reading.label_kind == "value" else dataset
+
+
+def array_file_dataset(path: str, reading: Reading | None = None) -> Dataset:
+    """The arrays in an .npz file: images, labels, optional validation_images, test_images, class_names; see `from_arrays`.
+
+    Raises UserError for a file that cannot be read or lacks images and labels.
+    """
+    reading = reading or Reading()
+    found = array_files.read_array_file(path, reading.label_kind)
+    dataset = from_arrays(
+        *found.splits["train"],
+        validation=found.splits.get("validation"),
+        test=found.splits.get("test"),
+        class_names=found.class_names,
+        name=f"arrays:{path}",
+        validation_fraction=reading.validation_fraction,
+        test_fraction=reading.test_fraction,
+        label_kind=reading.label_kind,
+    )
+    return dataclasses.replace(dataset, notes=(*found.notes, *dataset.notes))
+
+
+def list_settings(reading: Reading) -> lists.ListSettings:
+    """What a list needs of the fields of `dataset`."""
+    return lists.ListSettings(
+        folder=reading.folder,
+        columns=lists.Named(reading.path_column, reading.label_columns, reading.split_column),
+        splits=reading.split_names,
+        label_kind=reading.label_kind,
+        skip_damaged=reading.skip_damaged,
+        cache_folder=reading.cache_folder,
+    )
+
+
 def _encoded(
     name: str, listings: dict[str, Listing], class_names: tuple[str, ...], reading: Reading, notes: Sequence[str]
 ) -> Dataset:
@@ -295,6 +342,9 @@ SOURCES: dict[str, Callable[[str, Reading], Dataset]] = {
     "digits": lambda _rest, reading: digits(is_validated=reading.validation_fraction > 0),
     "tfds:<name>": tfds_dataset,
     "folder:<path>": folder_dataset,
+    "csv:<file>": lambda path, reading: list_dataset("csv", path, reading),
+    "parquet:<file>": lambda path, reading: list_dataset("parquet", path, reading),
+    "arrays:<file>": lambda path, reading: array_file_dataset(path, reading),
     "arrays": _refuse_arrays,
 }
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from gensupcon_jax.data.cache import cached
 from gensupcon_jax.data.center import center_share_of
-from gensupcon_jax.data.cuts import SPLIT_SEED, check_fractions, cut_off, cut_sizes, refuse_one_class
+from gensupcon_jax.data.cuts import SPLIT_SEED, check_fractions, cut_sizes
 from gensupcon_jax.data.inspection import examine
+from gensupcon_jax.data.label_kinds import cut_by_labels, refuse_one_label
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
@@ -22,7 +23,8 @@ _USUAL_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # of the input of the netwo
 class Reading(NamedTuple):
     """How a data set is read; the fields are those of the config's `dataset`.
 
-    label_kind: what the labels of the source must be, as in `Dataset`.  cache_folder: for sizes, labels and statistics, which
+    label_kind: what the labels of the source must be, as in `Dataset`.  path_column, label_columns, split_column: of a list of
+    images; None: those of the usual names.  cache_folder: for sizes, labels and statistics, which
     the next start reuses; None: no cache.
     """
 
@@ -40,6 +42,9 @@ class Reading(NamedTuple):
     max_damaged_share: float | int = 0.01
     num_threads: int | None = None
     label_kind: str = "class"
+    path_column: str | None = None
+    label_columns: str | tuple | list | None = None
+    split_column: str | None = None
     cache_folder: Path | None = None
 
     @property
@@ -98,7 +103,7 @@ def from_listings(name: str, listings: dict[str, Listing], num_classes: int, rea
     _check_damage(damaged, sum(map(len, problems.values())), reading)
     intact = {where: split.subset(_intact(problems[where])) for where, split in wholes.items()}
     splits = _with_cuts(evaluated_splits(intact), reading)
-    refuse_one_class(splits["train"].classes, "train")
+    refuse_one_label(_labels(splits["train"], reading), "train", reading.label_kind)
     return EncodedSplits(splits, statistics, damaged, fingerprint)
 
 
@@ -180,12 +185,21 @@ def _check_damage(damaged: tuple[str, ...], num_images: int, reading: Reading) -
 
 
 def _check_class_range(listing: Listing, where: str, name: str, num_classes: int) -> None:
-    wrong = np.flatnonzero((listing.classes < 0) | (listing.classes >= num_classes))
+    lowest = 0 if where != "train" and listing.rows is None else -1  # training images may lack a label
+    wrong = np.flatnonzero((listing.classes < lowest) | (listing.classes >= num_classes))
     if len(wrong):
         raise UserError(
             f"{name}: {len(wrong)} labels of {where} lie outside 0..{num_classes - 1}, first {listing.classes[wrong[0]]} "
             f"of {listing.where_fn(int(wrong[0]))}; correct them, or choose another split"
         )
+
+
+def _labels(split: EncodedSplit, reading: Reading) -> np.ndarray:
+    """What the checks and cuts of this kind of labels look at: one class per image, rows, or values."""
+    found = {"class": split.classes, "several": split.rows, "value": split.values}[reading.label_kind]
+    if found is None:
+        raise TypeError(f"label_kind is {reading.label_kind!r}, and the listing has no such labels")
+    return found
 
 
 def _with_cuts(given: dict[str, EncodedSplit], reading: Reading) -> dict[str, EncodedSplit]:
@@ -194,11 +208,15 @@ def _with_cuts(given: dict[str, EncodedSplit], reading: Reading) -> dict[str, En
     fractions = {"test": reading.test_fraction, "validation": reading.validation_fraction}
     fractions = {where: fraction for where, fraction in fractions.items() if where not in given}
     check_fractions(fractions)
-    num_images = given["train"].num_images
+    num_images = (
+        int((given["train"].classes >= 0).sum()) if reading.label_kind == "class" else given["train"].num_images
+    )
     for where, fraction in fractions.items():
         if fraction == 0:
             continue
+        train, classes = given["train"], given["train"].classes
         # Of few images an image of each class, rather than an error: there is no fraction that a user of a folder chose.
-        size = max(round(fraction * num_images), cut_sizes(given["train"].classes)[0])
-        given["train"], given[where] = cut_off(given["train"], size, where)
+        smallest = cut_sizes(classes[classes >= 0])[0] if reading.label_kind == "class" else 1
+        size = max(round(fraction * num_images), smallest)
+        given["train"], given[where] = cut_by_labels(train, _labels(train, reading), size, where, reading.label_kind)
     return given

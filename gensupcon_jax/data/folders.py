@@ -1,7 +1,6 @@
 """Folders of images, <path>/<split>/<class>/<image>, listed in sorted order."""
 
 import collections
-import concurrent.futures
 import os
 import re
 from collections.abc import Sequence
@@ -12,13 +11,11 @@ import numpy as np
 from etils import epath
 
 from gensupcon_jax import paths
-from gensupcon_jax.data.cache import cached, size_and_time
+from gensupcon_jax.data.file_listing import in_utf8, list_files
 from gensupcon_jax.data.folder_tree import HIDDEN, SUFFIXES, entries, folders_in, has_images_below, images_below
-from gensupcon_jax.data.headers import Header, read_header
-from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
+from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.fingerprints import fingerprint
-from gensupcon_jax.text import listed, reason
+from gensupcon_jax.text import listed
 
 # Names of split folders, compared without regard to case; the first that is there is taken.
 SPLIT_NAMES = {
@@ -31,7 +28,6 @@ _LAYOUT = "<path>/<split>/<class>/<image>, split one of train, validation, test;
 _LIKE_A_SPLIT = re.compile(
     r"(train|val|valid|dev|eval|test)(ing|idation)?([-_ .]?(set|split|data|images|\d+))?", re.IGNORECASE
 )
-_READERS = 16  # threads that wait for the disk
 _CONVERTIBLE = (
     ".tif",
     ".tiff",
@@ -84,14 +80,21 @@ def list_folder(
         raise UserError(f"dataset.name is 'folder:{path}': {problem}, as {_LAYOUT}")
     _refuse_outer_folder(folders["train"], names, path)
     listings = {
-        split: _listing(folders[split], files, path, split, cache_folder)
+        split: list_files(
+            files.files,
+            files.classes,
+            names=_relative(files.files, folders[split]),
+            cache_name=f"folder_{path}_{split}",
+            text=f"reading headers of {split}",
+            cache_folder=cache_folder,
+        )
         for split, files in found.items()
         if split == "train" or files.files
     }
     notes = [note for split, files in found.items() for note in _notes(folders[split], files)]
     notes += _unused(root, folders)
     empty = [str(folders["train"] / name) for name in found["train"].empty_classes]
-    return listings, tuple(map(_printable, names)), notes, empty
+    return listings, tuple(map(in_utf8, names)), notes, empty
 
 
 def no_images(folder: epath.Path, others: collections.Counter) -> str:
@@ -234,51 +237,5 @@ def _unused(root: epath.Path, folders: dict[str, epath.Path]) -> list[str]:
     ]
 
 
-def _printable(name: str) -> str:
-    """A name whose bytes are not UTF-8, with a question mark in place of each wrong one."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _listing(folder: epath.Path, found: Found, path: str, split: str, cache_folder: paths.Path | None) -> Listing:
-    versions = _sizes_and_times(found.files)
-    relative = [os.path.relpath(file, folder) if "://" not in file else file for file in found.files]
-    # From names and sizes, without reading the content: a file that is added, removed or of another size changes it.
-    listed_files = "\n".join(f"{name} {size}" for name, (size, _) in zip(relative, versions, strict=True))
-    key = fingerprint([f"{folder} {listed_files} {[changed for _, changed in versions]}"])
-
-    def read_all() -> dict[str, np.ndarray]:
-        return headers_as_arrays(read_headers(found.files, f"reading headers of {split}"))
-
-    headers, problems = headers_from_arrays(cached(cache_folder, f"folder_{path}_{split}", key, read_all))
-    encoded_paths = np.array([os.fsencode(file) for file in found.files], object)
-    return Listing(
-        sources_fn=lambda numbers: list(encoded_paths[numbers]),
-        where_fn=lambda number: _printable(found.files[number]),
-        are_paths=True,
-        classes=found.classes,
-        headers=headers,
-        problems=problems,
-        fingerprint=fingerprint([listed_files]),
-        cache_key=key,
-    )
-
-
-def read_headers(files: Sequence[str], text: str) -> list[Header]:
-    """The header of each file, read in parallel; text: label of the progress bar."""
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        return list(with_progress(pool.map(_read_one, files), len(files), text))
-
-
-def _sizes_and_times(files: list[str]) -> list[tuple[int, int]]:
-    """Size and modification time of each file; zeros on object stores, where each would be a request."""
-    if any("://" in file for file in files[:1]):
-        return [(0, 0)] * len(files)
-    return [size_and_time(Path(file)) for file in files]
-
-
-def _read_one(file: str) -> Header:
-    try:
-        with epath.Path(file).open("rb") as opened:
-            return read_header(opened)
-    except OSError as error:
-        return Header(problem=f"the file cannot be read ({reason(error)})")
+def _relative(files: list[str], folder: epath.Path) -> list[str]:
+    return [os.path.relpath(file, folder) if "://" not in file else file for file in files]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from gensupcon_jax.data.headers import join_headers
@@ -20,7 +20,8 @@ class Listing(NamedTuple):
 
     sources_fn, where_fn, are_paths: as in `EncodedSplit`.  classes [example]: from 0; -1 without a label.
     problems: why an image cannot be decoded, according to its header; None where it seems intact.  fingerprint: changes with
-    the listed images.  cache_key: changes also when one of their files is rewritten.
+    the listed images.  cache_key: changes also when one of their files is rewritten.  rows, values: labels that are not one class
+    each, as in `Split`.
     """
 
     sources_fn: Callable[[Int[np.ndarray, "some"]], list[bytes]]
@@ -31,6 +32,8 @@ class Listing(NamedTuple):
     problems: list[str | None]
     fingerprint: str
     cache_key: str
+    rows: Float[np.ndarray, "example class"] | None = None
+    values: Float[np.ndarray, "example"] | None = None
 
     def split(self, num_classes: int) -> EncodedSplit:
         """All images, as a split."""
@@ -42,6 +45,8 @@ class Listing(NamedTuple):
             classes=self.classes,
             headers=self.headers,
             num_classes=num_classes,
+            rows=self.rows,
+            values=self.values,
         )
 
 

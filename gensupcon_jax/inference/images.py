@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from gensupcon_jax.data.file_listing import read_headers
 from gensupcon_jax.data.folder_tree import SUFFIXES, images_below
-from gensupcon_jax.data.folders import SPLIT_NAMES, no_images, read_headers
+from gensupcon_jax.data.folders import SPLIT_NAMES, no_images
 from gensupcon_jax.data.headers import join_headers
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError

@@ -206,7 +206,7 @@ def _one_device():
 def test_headers_and_statistics_are_cached_until_a_file_changes(own, tmp_path, monkeypatch):
     first = load(own, cache_folder=tmp_path / "cache")
     with monkeypatch.context() as patched:
-        patched.setattr("gensupcon_jax.data.folders.read_header", None)
+        patched.setattr("gensupcon_jax.data.file_listing.read_header", None)
         patched.setattr("gensupcon_jax.data.inspection.decode_upright", None)
         again = load(own, cache_folder=tmp_path / "cache")
     assert again.description() == first.description()

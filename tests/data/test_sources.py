@@ -31,6 +31,7 @@ def _blobs(monkeypatch):
         ("digits", ("digits", "")),
         ("tfds:cifar10:3.0.2", ("tfds:<name>", "cifar10:3.0.2")),
         ("folder:/a:b", ("folder:<path>", "/a:b")),
+        ("csv:a b.tsv", ("csv:<file>", "a b.tsv")),
         ("arrays", ("arrays", "")),
     ],
 )
@@ -42,7 +43,10 @@ def test_a_name_is_an_entry_or_starts_with_its_prefix(name, expected):
 def test_an_unknown_name_is_an_error_that_lists_the_table(name):
     with pytest.raises(UserError) as error:
         datasets.load(name)
-    assert str(error.value) == f"dataset.name is {name!r}; allowed: digits, tfds:<name>, folder:<path>, arrays"
+    assert str(error.value) == (
+        f"dataset.name is {name!r}; allowed: digits, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, arrays:<file>, "
+        "arrays"
+    )
 
 
 @pytest.mark.usefixtures("_blobs")
@@ -50,7 +54,10 @@ def test_an_added_entry_is_a_source():
     dataset = datasets.load("blobs:3", image_size=12)
     assert (dataset.num_classes, dataset.stored_size, dataset.image_size) == (3, 8, 12)
     check_config(tiny_config(**{"dataset.name": "blobs:3"}))
-    with pytest.raises(UserError, match="allowed: digits, tfds:<name>, folder:<path>, arrays, blobs:<classes>"):
+    with pytest.raises(
+        UserError,
+        match="allowed: digits, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, arrays:<file>, arrays, blobs:<classes>",
+    ):
         check_config(tiny_config(**{"dataset.name": "blob:3"}))
     with pytest.raises(UserError, match="'blobs:many'; allowed: blobs:<a number of classes>"):
         datasets.load("blobs:many")
