@@ -14,6 +14,8 @@ from jaxtyping import Int, UInt8
 from gensupcon_jax.data.channels import to_gray
 from gensupcon_jax.data.crop_boxes import CropPlan, center_boxes
 from gensupcon_jax.data.decoding import decode_color, read_image_file, turned
+from gensupcon_jax.data.headers import read_header
+from gensupcon_jax.data.image_formats import FORMATS, image_format_of
 from gensupcon_jax.data.shapes import LocalCrops
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
@@ -28,6 +30,10 @@ _MOST_SHRINKING = 2.0  # bilinear interpolation reads 2 x 2 pixels: larger facto
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # constants of malloc.h
 
 Number = float | int
+
+
+class ImageChangedError(ValueError):
+    """An image has another format or size than its header had."""
 
 
 class _Underway(NamedTuple):
@@ -95,7 +101,7 @@ def _empty_crops(split: EncodedSplit, plan: CropPlan, local: LocalCrops | None =
 
 
 def _finished(split: EncodedSplit, batch: _Underway) -> tuple[np.ndarray, ...]:
-    problems: dict[int, str] = {}
+    problems: dict[int, Exception] = {}
     for part in batch.parts:
         problems |= part.result()
     if problems:
@@ -103,16 +109,21 @@ def _finished(split: EncodedSplit, batch: _Underway) -> tuple[np.ndarray, ...]:
     return batch.indices, *batch.crops
 
 
-def _damage_message(split: EncodedSplit, problems: dict[int, str]) -> str:
+def _damage_message(split: EncodedSplit, problems: dict[int, Exception]) -> str:
     index, problem = next(iter(problems.items()))
     more = f" and {len(problems) - 1} more in its batch" if len(problems) > 1 else ""
-    return (
-        f"{split.where(index)} cannot be decoded ({problem}){more}; repair or remove it, or skip damaged images with "
-        "dataset.skip_damaged=True"
+    was_intact = isinstance(problem, ImageChangedError | FileNotFoundError)
+    advice = (
+        "restore it, or start a new run"
+        if was_intact
+        else "repair or remove it, or skip damaged images with dataset.skip_damaged=True"
     )
+    return f"{split.where(index)} cannot be decoded ({reason(problem)}){more}; {advice}"
 
 
-def _cut_part(split: EncodedSplit, indices: np.ndarray, plan: CropPlan, crops: list[np.ndarray]) -> dict[int, str]:
+def _cut_part(
+    split: EncodedSplit, indices: np.ndarray, plan: CropPlan, crops: list[np.ndarray]
+) -> dict[int, Exception]:
     """Fill the crops of some images; index -> why an image cannot be read or decoded, of those where that is so."""
     problems = {}
     scratch = np.empty(int(plan.sizes.astype(np.int64).prod(1).max()) * 3, np.uint8)
@@ -122,17 +133,31 @@ def _cut_part(split: EncodedSplit, indices: np.ndarray, plan: CropPlan, crops: l
             if isinstance(source, Exception):
                 raise source
             encoded = read_image_file(source) if split.are_paths else source
+            if image_format_of(encoded) != FORMATS[plan.formats[row]]:
+                raise _change(split, int(indices[row]), encoded)
             pixels = decode_color(encoded, int(plan.scales[row]), scratch)
             if list(pixels.shape[:2]) != sizes[row]:
-                raise ValueError("it has another size than its header had when it was listed: was the file replaced?")
+                raise _change(split, int(indices[row]), encoded)
         except (*failures(), ValueError, RuntimeError) as error:
-            problems[int(indices[row])] = reason(error)
+            problems[int(indices[row])] = error
             continue
         first = 0
         for group in crops:
             _cut(pixels, boxes[row][first : first + group.shape[1]], int(plan.orientations[row]), group[row])
             first += group.shape[1]
     return problems
+
+
+def _change(split: EncodedSplit, index: int, encoded: bytes) -> ValueError:
+    """How an image differs from the header that was read first, as an error."""
+    now, known = read_header(encoded), split.headers.subset(np.array([index]))
+    if now.problem is not None:
+        return ValueError(now.problem)
+    height, width = known.sizes[0]
+    return ImageChangedError(
+        f"it was a {FORMATS[known.formats[0]]} of {width} x {height} pixels when its header was read, and is now a "
+        f"{now.format} of {now.width} x {now.height}"
+    )
 
 
 def _sources(split: EncodedSplit, indices: np.ndarray) -> list:
@@ -147,7 +172,8 @@ def _sources(split: EncodedSplit, indices: np.ndarray) -> list:
 
 def damage_of_crops(split: EncodedSplit, indices: Int[np.ndarray, "image"], plan: CropPlan) -> dict[int, str]:
     """Index -> why its image cannot be read or decoded, of those where that is so."""
-    return _cut_part(split, indices, plan, _empty_crops(split, plan))
+    problems = _cut_part(split, indices, plan, _empty_crops(split, plan))
+    return {index: reason(problem) for index, problem in problems.items()}
 
 
 def center_crop(

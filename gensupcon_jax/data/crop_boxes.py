@@ -19,10 +19,12 @@ Number = float | int
 class CropPlan(NamedTuple):
     """How each image of a batch becomes crops; sizes and boxes are in decoded pixels, before the EXIF rotation.
 
-    scales [image]: 1, or 2, 4, 8 for a JPEG that is decoded at this part of its height and width.  sizes [image, 2]: height
-    and width of the decoded image.  boxes [image, view, 4]: top, left, height, width.  orientations [image]: EXIF.
+    formats [image]: index in `image_formats.FORMATS`.  scales [image]: 1, or 2, 4, 8 for a JPEG that is decoded at this part
+    of its height and width.  sizes [image, 2]: height and width of the decoded image.  boxes [image, view, 4]: top, left,
+    height, width.  orientations [image]: EXIF.
     """
 
+    formats: Int[np.ndarray, "image"]
     scales: Int[np.ndarray, "image"]
     sizes: Int[np.ndarray, "image 2"]
     boxes: Int[np.ndarray, "image view 4"]
@@ -99,12 +101,13 @@ def plan_crops(
     smallest_sides = boxes[..., 2:].min(2)
     scales = np.ones(len(boxes), np.int64)
     for scale in _JPEG_SCALES:
-        scales[headers.jpeg & (smallest_sides >= scale * crop_sizes).all(1)] = scale
+        scales[headers.plain_jpeg & (smallest_sides >= scale * crop_sizes).all(1)] = scale
     decoded = -(-stored_sizes // scales[:, None])
     corners = boxes[..., :2] // scales[:, None, None]
     ends = np.minimum(-(-(boxes[..., :2] + boxes[..., 2:]) // scales[:, None, None]), decoded[:, None])
     planned = np.concatenate([corners, np.maximum(ends - corners, 1)], -1)
     return CropPlan(
+        headers.formats.astype(np.int32),
         scales.astype(np.int32),
         decoded.astype(np.int32),
         planned.astype(np.int32),

@@ -1,21 +1,31 @@
-"""Encoded images to pixels: JPEG by libjpeg-turbo, what that does not read and other formats by TensorFlow."""
+"""Encoded images to pixels: plain JPEG by libjpeg-turbo, PNG by TensorFlow, all others by Pillow."""
 
 import os
 import re
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from gensupcon_jax.data.channels import to_gray
+from gensupcon_jax.data.headers import read_header
+from gensupcon_jax.data.image_formats import image_format_of
 from gensupcon_jax.data.jpeg import decode_jpeg
+from gensupcon_jax.data.pillow_decoding import damage_of_png, decode_with_pillow
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.text import one_line
 
 
 def decode_upright(encoded: bytes, orientation: int, num_channels: int) -> UInt8[np.ndarray, "height width channel"]:
-    """One whole image in upright orientation; ValueError, with the decoder's reason, where it cannot be decoded."""
-    pixels = turned(decode_color(encoded), orientation)
+    """One whole image in upright orientation; ValueError, with the reason, where it cannot be decoded."""
+    header = read_header(encoded)
+    if header.problem is not None:
+        raise ValueError(header.problem)
+    pixels = decode_color(encoded)
+    upright = (header.height, header.width)
+    if pixels.shape[:2] != (upright if header.orientation < 5 else upright[::-1]):
+        found = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        raise ValueError(f"it decodes to {found} pixels, and its header says {header.width} x {header.height}")
+    pixels = turned(pixels, orientation)
     return pixels if num_channels == 3 else to_gray(pixels)
 
 
@@ -24,22 +34,23 @@ def decode_color(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """One image in color, as stored; ValueError, with the decoder's reason, where it cannot be decoded.
 
-    scale, scratch: as in `decode_jpeg`, for a JPEG.
+    Of transparent pixels the color is taken, of animations the first image.  scale, scratch: as in `decode_jpeg`, for a JPEG.
     """
     pixels = decode_jpeg(encoded, scale, scratch)
     if pixels is not None:
         return pixels
-    pixels = _decode_any(encoded)
+    pixels = _decode_png(encoded) if image_format_of(encoded) == "PNG" else decode_with_pillow(encoded)
     return pixels if scale == 1 else _reduced(pixels, scale)
 
 
-def _decode_any(encoded: bytes) -> np.ndarray:
-    import tensorflow as tf  # imported here, as it takes 4 s and most JPEGs do not need it
+def _decode_png(encoded: bytes) -> np.ndarray:
+    """By TensorFlow, which takes two thirds of Pillow's time."""
+    import tensorflow as tf  # imported here, as it takes 4 s and other formats do not need it
 
     try:
-        return _in_color(tf, encoded).numpy()
+        return tf.io.decode_png(encoded, channels=3).numpy()
     except tf.errors.OpError as error:
-        raise ValueError(tensorflow_reason(error)) from error
+        raise ValueError(damage_of_png(encoded) or tensorflow_reason(error)) from error
 
 
 def _reduced(pixels: np.ndarray, scale: int) -> np.ndarray:
@@ -65,15 +76,6 @@ def read_image_file(path: bytes) -> bytes:
     from etils import epath
 
     return epath.Path(name).read_bytes()
-
-
-def _in_color(tf: Any, encoded):
-    """The graph that decodes an image of any format to [height, width, 3] uint8; of transparent pixels the color is taken."""
-    return tf.cond(
-        tf.strings.substr(encoded, 8, 4) == b"WEBP",
-        lambda: tf.io.decode_webp(encoded, channels=0)[0, :, :, :3],  # `decode_image` refuses WebP with transparency
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-    )
 
 
 def turned(images: np.ndarray, orientation: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from gensupcon_jax import paths
 from gensupcon_jax.data.cache import cached, size_and_time
-from gensupcon_jax.data.headers import Header, read_header
+from gensupcon_jax.data.headers import HEADERS_VERSION, Header, read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.text import reason
@@ -35,7 +35,8 @@ def list_files(
     versions = _sizes_and_times(files)
     # From names and sizes, without reading the content: a file that is added, removed or of another size changes it.
     listed_files = "\n".join(f"{name} {size}" for name, (size, _) in zip(names, versions, strict=True))
-    key = fingerprint(["\n".join(files), listed_files, str([changed for _, changed in versions])])
+    times = str([changed for _, changed in versions])
+    key = fingerprint([f"headers {HEADERS_VERSION}", "\n".join(files), listed_files, times])
 
     def read_all() -> dict[str, np.ndarray]:
         return headers_as_arrays(read_headers(files, text))

@@ -62,13 +62,14 @@ class Headers(NamedTuple):
     """The headers of encoded images.
 
     sizes [example, 2]: height and width of the upright image; 0 where it cannot be decoded. orientations [example]: EXIF
-    orientation of the stored pixels, 1..8; 1 is upright. jpeg [example]: else PNG, WebP, BMP or GIF. gray [example]: one
-    channel.
+    orientation of the stored pixels, 1..8; 1 is upright. formats [example]: index in `image_formats.FORMATS`. plain_jpeg
+    [example]: a JPEG that can be decoded at a smaller scale. gray [example]: one channel.
     """
 
     sizes: Int[np.ndarray, "example height_width=2"]
     orientations: Int[np.ndarray, "example"]
-    jpeg: np.ndarray
+    formats: Int[np.ndarray, "example"]
+    plain_jpeg: np.ndarray
     gray: np.ndarray
 
     def subset(self, indices: Int[np.ndarray, "some"]) -> "Headers":

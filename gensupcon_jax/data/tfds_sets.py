@@ -13,7 +13,7 @@ import numpy as np
 
 from gensupcon_jax import paths
 from gensupcon_jax.data.cache import cached, size_and_time
-from gensupcon_jax.data.headers import read_header
+from gensupcon_jax.data.headers import HEADERS_VERSION, read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.text import one_line
@@ -169,7 +169,7 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
     parts = [(Path(i.filename).name.replace(f".{file_format}-", "-"), i.skip, i.take) for i in instructions]
     fingerprint = f"{builder.info.full_name} {split} {parts}"
     versions = [size_and_time(Path(instruction.filename)) for instruction in instructions]
-    key = f"{fingerprint} {file_format} {[i.filename for i in instructions]} {versions}"
+    key = f"headers {HEADERS_VERSION} {fingerprint} {file_format} {[i.filename for i in instructions]} {versions}"
 
     def scan() -> dict[str, np.ndarray]:
         index = _tfrecord_index(instructions, name) if file_format == "tfrecord" else None

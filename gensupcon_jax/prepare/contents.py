@@ -15,6 +15,7 @@ from jaxtyping import Int, UInt8, UInt64
 from gensupcon_jax.data import datasets, folders, tfds_sets
 from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.data.decoding import decode_upright
+from gensupcon_jax.data.image_formats import image_format_of
 from gensupcon_jax.data.listing import Listing, with_progress
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 from gensupcon_jax.errors import UserError
@@ -22,7 +23,6 @@ from gensupcon_jax.prepare.conversion import read_records
 from gensupcon_jax.text import one_line, reason
 
 _AT_ONCE = 256
-_FIRST_BYTES = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WebP", b"BM": "BMP", b"GIF8": "GIF"}
 
 
 class SplitContents(NamedTuple):
@@ -212,7 +212,7 @@ def _listed_split(split: str, source_name: str, listing: Listing, reading: Readi
         except OSError as error:
             return 0, "", listing.problems[index] or f"the file cannot be read ({reason(error)})"
         problem = listing.problems[index] or _decoding_problem(encoded)
-        return _fingerprint(encoded), _format_of(encoded), problem
+        return _fingerprint(encoded), image_format_of(encoded) or "other", problem
 
     num_images = len(listing.classes)
     found = []
@@ -247,10 +247,6 @@ def _decoding_problem(encoded: bytes) -> str | None:
 
 def _fingerprint(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
-
-
-def _format_of(encoded: bytes) -> str:
-    return next((name for start, name in _FIRST_BYTES.items() if encoded.startswith(start)), "other")
 
 
 def find_copies(contents: Contents, *, num_examples: int = 20) -> Copies:

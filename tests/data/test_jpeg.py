@@ -1,4 +1,4 @@
-"""JPEGs are decoded to TensorFlow's pixels, bit for bit, and what is no plain JPEG is left to TensorFlow."""
+"""JPEGs are decoded to TensorFlow's pixels, bit for bit, and what is no plain JPEG is left to others."""
 
 import numpy as np
 import pytest
@@ -55,5 +55,5 @@ def test_what_is_no_plain_and_intact_jpeg_is_left_to_others():
 
 
 def test_a_damaged_jpeg_has_the_reason_of_the_decoder():
-    with pytest.raises(ValueError, match="JPEG"):
+    with pytest.raises(ValueError, match="(?i)truncated"):
         decode_color(encode(picture(1, 0))[:500])

@@ -21,7 +21,9 @@ OUTCOMES = {
 
 def encoded(files, classes=CLASSES):
     num = len(classes)
-    headers = Headers(np.full((num, 2), 8), np.ones(num, int), np.ones(num, bool), np.zeros(num, bool))
+    headers = Headers(
+        np.full((num, 2), 8), np.ones(num, int), np.zeros(num, int), np.ones(num, bool), np.zeros(num, bool)
+    )
     return EncodedSplit(lambda _: [], lambda number: files[number], True, np.arange(num), classes, headers, 3)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from tests.encoded import picture
+from tests.odd_images import transparent
 
 
 def write_photos(root, *, splits=None, classes=("ash", "birch")):
@@ -42,7 +43,7 @@ KINDS = (
     ("webp", lambda image, path: image.save(path, lossless=True)),
     ("gif", lambda image, path: image.save(path)),
     ("bmp", lambda image, path: image.save(path)),
-    ("png", lambda image, path: image.convert("RGBA").save(path)),
+    ("png", lambda image, path: transparent(image).save(path)),
     ("JPG", _turned(3)),
     ("png", _of_16_bits),
 )

@@ -174,7 +174,7 @@ def test_an_image_that_is_damaged_below_its_center_crop_is_damaged_alone_and_bes
     picture(0, 1, (64, 17)).save(tmp_path / "tall.jpg")
     encoded = (tmp_path / "tall.jpg").read_bytes()
     (tmp_path / "tall.jpg").write_bytes(encoded[: int(0.9 * len(encoded))])
-    with pytest.raises(UserError, match=r"1 image cannot be decoded: .*tall\.jpg \(.*JPEG"):
+    with pytest.raises(UserError, match=r"1 image cannot be decoded: .*tall\.jpg \(image file is truncated"):
         encoder.embed([tmp_path / "tall.jpg"])
     picture(0, 1).save(tmp_path / "whole.png")
     alone = encoder.embed([tmp_path / "whole.png"])
