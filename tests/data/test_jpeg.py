@@ -55,5 +55,5 @@ def test_what_is_no_plain_and_intact_jpeg_is_left_to_others():
 
 
 def test_a_damaged_jpeg_has_the_reason_of_the_decoder():
-    with pytest.raises(ValueError, match="(?i)truncated"):
+    with pytest.raises(ValueError, match=r"(?i)truncated"):
         decode_color(encode(picture(1, 0))[:500])
