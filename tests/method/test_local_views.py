@@ -1,5 +1,7 @@
 """Local views: further anchors of the same contrasts in each mode, never contrasts; mixed and taught like the views."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from gensupcon_jax.instances import unlabeled_places
 from gensupcon_jax.method import objectives
 from gensupcon_jax.method.denominators import class_balanced_weights
 from gensupcon_jax.method.network import WHOLE, Microbatches
@@ -16,6 +19,7 @@ from gensupcon_jax.method.state import create_state
 from gensupcon_jax.method.train_step import build_view_fn
 from gensupcon_jax.models import Classifier, HeadedEncoder
 from gensupcon_jax.models.heads import LinearHead
+from gensupcon_jax.run import assemble
 from gensupcon_jax.views.augment import normalize, per_image_keys
 from gensupcon_jax.views.mixing import build_mix_fn
 from tests.method.flat import (
@@ -158,6 +162,67 @@ def test_class_centers_are_further_contrasts_of_local_views_too():
         total.append(-(attraction * (logits - log_sum)).sum(axis=1) / attraction.sum(axis=1))
     found, _ = on_devices(1, objective, state, batch)
     assert float(found) == pytest.approx(np.concatenate(total).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["all", "one"])
+def test_a_local_view_of_an_image_without_a_label_is_similar_to_the_views_of_its_image_only(mode):
+    objective = build(mode)
+    state, batch = problem(objective, mode)
+    batch = with_local(batch)
+    labels = soft(np.random.default_rng(4), BATCH_SIZE)
+    labels[[1, 2, 7, 15]] = 0
+    places = np.asarray(unlabeled_places(labels, 1))
+
+    def repeated(views, number):
+        rows = [jnp.repeat(jnp.asarray(each)[:, None], number, axis=1) for each in (labels, places)]
+        return MixedBatch(views.images, *rows)
+
+    found, _ = on_devices(
+        2, objective, state, repeated(batch, NUM_VIEWS)._replace(local=repeated(batch.local, NUM_LOCAL))
+    )
+    wide = np.concatenate([labels, np.diag(places[:, 0])], axis=1)  # a class of its own for each image without a label
+    views = encoded(state.params, batch.images)
+    local = Flat().apply({"params": state.params}, batch.local.images.reshape(-1, 3, 3, 1), train=True).embeddings
+    anchors, others = (views, views) if mode == "all" else (views[:, :1], views[:, 1:])
+    allowed = ~np.eye(2 * BATCH_SIZE, dtype=bool) if mode == "all" else np.ones((BATCH_SIZE, BATCH_SIZE), bool)
+    of_others = wide.repeat(others.shape[1], axis=0)
+    expected = [
+        naive_losses(each, others.reshape(-1, DIM), wide.repeat(number, axis=0), of_others, pairs, balanced=False)
+        for each, number, pairs in (
+            (anchors.reshape(-1, DIM), anchors.shape[1], allowed),
+            (local, NUM_LOCAL, np.ones((len(local), allowed.shape[1]), bool)),
+        )
+    ]
+    assert float(found) == pytest.approx(float(jnp.concatenate(expected).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("prototypes", [None, Prototypes(alpha=0.3)], ids=["plain", "prototypes"])
+@pytest.mark.parametrize("mode", ["all", "one"])
+def test_the_diagnosed_chance_level_is_that_of_all_anchors(mode, prototypes):
+    diagnose_fn = functools.partial(assemble._diagnose, scale=1.0, normalizer="count", label_similarity="cosine")
+    centers = {"prototypes": prototypes, "classifier": Classifier(NUM_CLASSES)} if prototypes else {}
+    objective = build(mode, normalizer="count", diagnose_fn=diagnose_fn, axis_name=None, **centers)
+    state, batch = problem(objective, mode)
+    batch = with_local(batch)
+    _, aux = jax.jit(lambda batch: objective.loss(state.params, state, {}, batch, None))(batch)
+    settings = {"mode": mode, "temperature": 0.1, "normalizer": "count", "prototypes": prototypes}
+    expected = objectives.contrastive_chance_loss(batch, **settings)
+    assert float(aux.metrics["chance_loss"]) == pytest.approx(expected, rel=1e-5)
+    without = objectives.contrastive_chance_loss(batch._replace(local=None), **settings)
+    assert abs(without - expected) > 1e-3
+
+
+def test_the_accuracy_of_local_views_by_hand():
+    directions = jnp.eye(4)
+    values = {"embeddings": directions[:, None].repeat(2, axis=1), "labels": directions[:, None].repeat(2, axis=1)}
+    local = {"embeddings": directions[jnp.array([0, 1, 2, 0])][:, None], "labels": directions[:, None]}
+    pairs = objectives._pairs(values, {}, mode="one", symmetric=False, local=local)
+    terms = {"contrast_weights": None, "centers": None, "instances": None}
+    settings = {"scale": 1.0, "normalizer": "similarity", "label_similarity": "cosine"}
+    metrics = assemble._diagnose(pairs, lambda *_: terms, None, **settings)
+    assert metrics["local_accuracy"] == 0.75  # the fourth looks like the first
+    assert metrics["contrastive_accuracy"] == 1.0
+    assert "local_accuracy" not in assemble._diagnose(pairs[:1], lambda *_: terms, None, **settings)
 
 
 @pytest.mark.parametrize(("mode", "symmetric"), MODES)

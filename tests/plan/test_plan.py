@@ -161,6 +161,22 @@ def test_flops_on_gpus_do_not_depend_on_the_number_of_parts():
 # Shapes
 
 
+def test_local_views_are_counted():
+    changes = {"augment.local_views": 6, "augment.local_size": 4}
+    encoded = TINY._replace(is_encoded=True)
+    mesh = sharding.abstract_mesh(8)
+    memory, plain = (
+        figures.state_memory(step.plan_step(momentum_config(**fields), encoded, mesh)) for fields in (changes, {})
+    )
+    assert memory["batch of images"] == 32 / 8 * (2 * 8 * 8 + 6 * 4 * 4 + 4 * 4)  # views, local views, labels
+    assert plain["batch of images"] == 32 / 8 * (2 * 8 * 8 + 4 * 4)
+    # Views have 2 x 64 pixels and a key encoder for one of them, local views 6 x 16 with a gradient.
+    assert 1.3 < work_of_one_gpu(**changes) / work_of_one_gpu() < 2.5
+    assert figures.group_of("jit(step)/transpose(jvp(local_views))/backbone/stage1_block1/conv1") == "local views"
+    assert figures.group_of("jit(step)/local_views/head/hidden") == "local views"
+    assert figures.group_of("jit(step)/jvp()/backbone/stage1_block1/conv1") == "stage 1"
+
+
 def test_the_state_per_device_is_counted_exactly():
     mesh = sharding.abstract_mesh(8)
     planned = step.plan_step(momentum_config(), TINY, mesh)
