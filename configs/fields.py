@@ -478,7 +478,7 @@ FIELDS: dict[str, Field] = {
     "momentum_encoder.momentum": Field(
         0.999,
         number(0, 1),
-        "decay of the moving average per step",
+        "decay of the moving average per step, also of that of evaluate.encoder ema",
         source="ours, as MoCo (arXiv 1911.05722)",
     ),
     "momentum_encoder.schedule": Field(
@@ -590,6 +590,12 @@ FIELDS: dict[str, Field] = {
     ),
     "evaluate.every_steps": Field(None, optional(integer(0)), "the same in steps", "steps"),
     "evaluate.every_images": Field(None, optional(integer(0)), "the same in training images", "images"),
+    "evaluate.encoder": Field(
+        "online",
+        choice("online", "ema"),
+        "the network that is evaluated, exported and read by later stages; ema: a moving average of the trained one: the "
+        "momentum encoder with loss.mode momentum, else an average with the decay momentum_encoder.momentum",
+    ),
     "evaluate.linear_probe": Field(
         True, FLAG, "fit a linear probe on the frozen features at the end; False if they are too many"
     ),

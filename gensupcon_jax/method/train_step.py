@@ -89,7 +89,11 @@ def step_inputs(
 
 
 def build_train_step_fn(
-    objective: Objective, view_fn: Callable, mesh: Mesh | AbstractMesh, max_skipped_steps: int = 0
+    objective: Objective,
+    view_fn: Callable,
+    mesh: Mesh | AbstractMesh,
+    max_skipped_steps: int = 0,
+    average_fn: Callable | None = None,
 ) -> Callable:
     """train_step_fn(state, frozen, batch, seed_key) -> (state, metrics), jitted, with the state donated.
 
@@ -97,6 +101,7 @@ def build_train_step_fn(
     A step in which the loss, a gradient, the update or BatchNorm's statistics are not finite is skipped: it changes only
     `step` and `skipped_steps`. After more than max_skipped_steps of them no step changes anything, not even `step`:
     metrics["diverged"] is 1, and the state stays the last good one however late this is noticed.
+    average_fn: (state before, state after) -> fields of a moving average, see `averages.Average`; None: there is none.
     """
 
     def train_step(state: TrainState, frozen: Any, batch: Batch, seed_key: jax.Array) -> tuple[TrainState, dict]:
@@ -116,6 +121,8 @@ def build_train_step_fn(
                 opt_state=opt_state,
                 **aux.updates,
             )
+            if average_fn is not None:
+                candidate = candidate.replace(**average_fn(state, candidate))
             metrics = make_replicated(aux.metrics) | {"gradient_norm": optax.global_norm(gradients)}
             return _guarded(state, candidate, updates, metrics, max_skipped_steps)
 

@@ -17,6 +17,7 @@ from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.losses import AnchorLoss
 from gensupcon_jax.method import diagnostics, objectives, optimizer
+from gensupcon_jax.method.averages import Average, with_average
 from gensupcon_jax.method.network import Microbatches
 from gensupcon_jax.method.prototypes import Prototypes
 from gensupcon_jax.method.state import TrainState, create_state
@@ -114,7 +115,7 @@ def build_parts(
     teacher: teachers.Teacher | None = None,
 ) -> Parts:
     """The functions of a run."""
-    objective = build_objective(config, data, durations, teacher)
+    objective, average = _averaged(config, build_objective(config, data, durations, teacher), durations)
     settings = {name: value for name, value in config.optimizer.items() if not name.startswith("warmup_")}
     max_skipped_steps = settings.pop("max_skipped_steps")
     rate_fields = ("schedule", "schedule_per", "learning_rate", "final_learning_rate", "decay_epochs", "decay_factor")
@@ -141,7 +142,7 @@ def build_parts(
         tx=tx,
         schedule=schedule,
         view_fn=view_fn,
-        train_step_fn=build_train_step_fn(objective, view_fn, mesh, max_skipped_steps),
+        train_step_fn=build_train_step_fn(objective, view_fn, mesh, max_skipped_steps, average and average.updated),
         predict_fn=jax.jit(predict, out_shardings=sharding.replicated(mesh)),
         initial_state_fn=initial_state,
     )
@@ -162,6 +163,18 @@ def _view_fn(config: ConfigDict, data: DataShape) -> Callable:
         local_augment_fn = build_augment_fn(image_size=local.size, **of_data, **fields)
     mix_fn = build_mix_fn(**config.mix.to_dict())
     return build_view_fn(augment_fn, mix_fn, _num_places(config, data), local_augment_fn)
+
+
+def _averaged(
+    config: ConfigDict, objective: objectives.Objective, durations: Lengths
+) -> tuple[objectives.Objective, Average | None]:
+    """The objective that evaluates what `evaluate.encoder` says, and the average that the step has to update."""
+    if config.evaluate.encoder == "online":
+        return objective, None
+    is_kept = config.objective == "contrastive" and config.loss.mode == "momentum"
+    fields = config.momentum_encoder
+    decay = objectives.Momentum(fields.momentum, fields.schedule, total_steps=durations.total_steps)
+    return with_average(objective, is_kept=is_kept), None if is_kept else Average(decay)
 
 
 def encoder_of(config: ConfigDict, data: DataShape) -> HeadedEncoder:

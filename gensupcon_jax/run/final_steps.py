@@ -9,7 +9,9 @@ from gensupcon_jax.method.state import TrainState, abstract
 from gensupcon_jax.run.loop import Trained
 from gensupcon_jax.run.run import Run
 from gensupcon_jax.store import workdir
+from gensupcon_jax.store.averaged import AVERAGED_FIELDS
 from gensupcon_jax.store.checkpoint import Damaged, restore_step
+from gensupcon_jax.store.saved_runs import COLLECTIONS
 
 
 def evaluate_last(run: Run, state: TrainState) -> Evaluation:
@@ -55,7 +57,8 @@ def _best_step(trained: Trained) -> int | None:
 
 def _restored(run: Run, state: TrainState, step: int) -> TrainState:
     """The network of a step in the memory of this state's, which is given up first; only for predictions."""
-    given_up = {"params": state.params, "batch_stats": state.batch_stats}
+    names = AVERAGED_FIELDS if run.config.evaluate.encoder == "ema" else COLLECTIONS
+    given_up = {name: getattr(state, name) for name in names}
     wanted = abstract(given_up)
     for leaf in jax.tree.leaves(given_up):
         leaf.delete()

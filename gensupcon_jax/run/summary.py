@@ -18,6 +18,7 @@ _PREDICTORS = {
 
 def summary(results: dict[str, Any], folder: Path) -> str:
     """The lines for these results, the content of results.json."""
+    averaged = ", of the moving average" if results.get("encoder") == "ema" else ""
     best = results.get("best") or {"step": results["steps"]}
     columns = [results] if best["step"] == results["steps"] else [results, best]
     score = score_name_of(results)
@@ -30,7 +31,7 @@ def summary(results: dict[str, Any], folder: Path) -> str:
         rows.insert(0, ["", f"step {results['steps']} (last)", f"step {best['step']} (best by validation)"])
     return "\n".join(
         [
-            f"test {score.title} on {results['num_test']} images of {results['dataset']}, seed {results['seed']}:",
+            f"test {score.title} on {results['num_test']} images of {results['dataset']}, seed {results['seed']}{averaged}:",
             *aligned(rows).splitlines(),
             *([_not_chosen(results["choices"])] if results.get("num_validation") == 0 else []),
             f"results: {folder / workdir.RESULTS}",

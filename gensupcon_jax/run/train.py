@@ -152,6 +152,7 @@ def _facts(run: Run, trained: loop.Trained) -> dict[str, Any]:
         "num_validation": run.dataset.num_validation,
         "num_test": run.dataset.test.num_images,
         "choices": run.choices.source if run.choices else ON_VALIDATION,
+        "encoder": run.config.evaluate.encoder,
         "seed": run.config.seed,
         "steps": run.lengths.total_steps,
         "epochs": run.lengths.total_steps / run.lengths.per_epoch,

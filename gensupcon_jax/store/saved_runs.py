@@ -10,6 +10,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import BACKBONE_FIELDS, ENCODER_FIELDS, build_backbone, choose_stem
 from gensupcon_jax.paths import Path, as_path, split_entry
 from gensupcon_jax.store import checkpoint, workdir
+from gensupcon_jax.store.averaged import AVERAGED_FIELDS, averaged_fields
 
 COLLECTIONS = ("params", "batch_stats")
 NEEDS = ("backbone", "classifier")
@@ -122,7 +123,8 @@ def _find(source: Path, folder: Path) -> Path:
 
 def _read_one(folder: Path, step: int | str = "last") -> SavedRun:
     config, description = (_read_json(folder, name) for name in (workdir.CONFIG, workdir.DATASET))
-    read_step, variables = _read_checkpoint(folder, step)
+    is_averaged = (config.get("evaluate") or {}).get("encoder") == "ema"
+    read_step, variables = _read_checkpoint(folder, step, is_averaged=is_averaged)
     return SavedRun(folder, ml_collections.ConfigDict(config), description, variables, read_step)
 
 
@@ -141,16 +143,18 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def _read_checkpoint(folder: Path, step: int | str) -> tuple[int, dict[str, Any]]:
-    """Step and network of a checkpoint, as NumPy arrays; nothing else is read."""
+def _read_checkpoint(folder: Path, step: int | str, *, is_averaged: bool) -> tuple[int, dict[str, Any]]:
+    """Step and network of a checkpoint, as NumPy arrays; nothing else is read.  is_averaged: its moving average."""
     checkpoints = folder / workdir.CHECKPOINTS
-    if step == "last":
-        restored = checkpoint.read_newest(checkpoints, COLLECTIONS)
-    else:
-        restored = checkpoint.read_step(checkpoints, COLLECTIONS, step)
+    names = AVERAGED_FIELDS if is_averaged else COLLECTIONS
+    is_newest = step == "last"
+    restored = (
+        checkpoint.read_newest(checkpoints, names) if is_newest else checkpoint.read_step(checkpoints, names, step)
+    )
     if restored is None:
         raise UserError(f"{folder} contains no checkpoint; train it first, or choose another workdir")
-    return restored.step, {name: {} for name in COLLECTIONS} | restored.fields
+    fields = {name: {} for name in names} | restored.fields
+    return restored.step, averaged_fields(fields) if is_averaged else fields
 
 
 def _check_part(run: SavedRun, part: str, remedy: str) -> None:
