@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -75,7 +76,8 @@ def whole_file(path: Path) -> Iterator[LocalPath]:
             yield copy
             path.write_bytes(copy.read_bytes())  # atomic: an object appears when it is closed
         return
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    # The number of a process is not its own in a folder that several machines share.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.unfinished")
     try:
         yield unfinished
         unfinished.replace(path)

@@ -5,7 +5,7 @@ from jaxtyping import Float, UInt8
 
 from gensupcon_jax.gray import PIL_GRAY
 
-_TILE = 1024  # images
+_TILE = 1024  # images, or rows of one image
 Statistics = tuple[Float[np.ndarray, "channel"], Float[np.ndarray, "channel"]]
 
 
@@ -20,9 +20,16 @@ def channel_moments(images: UInt8[np.ndarray, "... channel"]) -> Float[np.ndarra
     Sums over the 256 values are exact and need no float copy of the images.
     """
     values = np.arange(256) / 255
-    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+    counts = np.stack([_value_counts(images[..., c]) for c in range(images.shape[-1])])
     shares = counts / counts.sum(axis=1, keepdims=True)
     return np.stack([shares @ values, shares @ values**2])
+
+
+def _value_counts(channel: np.ndarray) -> np.ndarray:
+    tiles = (
+        channel[start : start + _TILE].ravel() for start in range(0, len(channel), _TILE)
+    )  # bincount copies as int64
+    return sum((np.bincount(tile, minlength=256) for tile in tiles), np.zeros(256, np.int64))
 
 
 def statistics_of_moments(moments: Float[np.ndarray, "moment=2 channel"]) -> Statistics:

@@ -69,20 +69,45 @@ def cut_off(split: Any, size: int, where: str) -> tuple[Any, Any]:
             f"{where} would be {size} of {len(classes)} images, but {problem}; "
             f"pass {where}=(images, labels), more images, or another {where}_fraction"
         )
-    rest, part = _cut_rows(classes, size)
+    is_part = stratified_part(classes, size)
+    rest, part = np.flatnonzero(~is_part), np.flatnonzero(is_part)
     without = np.flatnonzero(split.classes < 0)
     return split.subset(np.sort(np.concatenate([labeled[rest], without]))), split.subset(labeled[part])
 
 
 def cut(split: Any, classes: np.ndarray, size: int) -> tuple[Any, Any]:
     """(rest, part), stratified by class, each in the order of the split."""
-    rest, part = _cut_rows(classes, size)
-    return split.subset(rest), split.subset(part)
+    is_part = stratified_part(classes, size)
+    return split.subset(np.flatnonzero(~is_part)), split.subset(np.flatnonzero(is_part))
 
 
-def _cut_rows(classes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of the rest and of the part."""
-    from sklearn.model_selection import train_test_split
+def stratified_part(classes: np.ndarray, size: int) -> np.ndarray:
+    """Which images, [example] bool, are the `size` of the stratified part: those of scikit-learn's `train_test_split`.
 
-    rest, part = train_test_split(np.arange(len(classes)), test_size=size, stratify=classes, random_state=SPLIT_SEED)
-    return np.sort(rest), np.sort(part)
+    Its import alone takes a second of every start, and another version of it could choose other test images. The stream of
+    NumPy's RandomState is frozen.
+    """
+    random = np.random.RandomState(SPLIT_SEED)
+    _, numbers, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    of_rest = _class_sizes(counts, len(classes) - size, random)
+    of_part = _class_sizes(counts - of_rest, size, random)
+    is_part = np.zeros(len(classes), bool)
+    by_class = np.split(np.argsort(numbers, kind="stable"), np.cumsum(counts)[:-1])
+    for members, num_rest, num_part in zip(by_class, of_rest, of_part, strict=True):
+        is_part[members[random.permutation(len(members))][num_rest : num_rest + num_part]] = True
+    return is_part
+
+
+def _class_sizes(counts: np.ndarray, size: int, random: np.random.RandomState) -> np.ndarray:
+    """How many of each class: in proportion to their counts, rounded down, the rest by largest remainder, ties at random."""
+    wanted = counts / counts.sum() * size
+    sizes = np.floor(wanted)
+    remainders, missing = wanted - sizes, int(size - sizes.sum())
+    for value in np.unique(remainders)[::-1] if missing else ():
+        tied = np.flatnonzero(remainders == value)
+        chosen = random.choice(tied, size=min(len(tied), missing), replace=False)
+        sizes[chosen] += 1
+        missing -= len(chosen)
+        if missing == 0:
+            break
+    return sizes.astype(int)

@@ -1,12 +1,13 @@
 """Labeled images for training and evaluation, and SOURCES, the table of their sources."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from gensupcon_jax.data import array_files, folders, lists, tfds_sets, value_labels
+from gensupcon_jax.data import array_files, folders, lists, memory_cache, tfds_sets, value_labels
 from gensupcon_jax.data.arrays import (
     Checked,
     FromUser,
@@ -215,19 +216,30 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     require_tensorflow(f"dataset.name is 'tfds:{name}'")
     reading = reading or Reading()
     refuse_other_kinds(reading.label_kind, f"tfds:{name}")
-    builder, keys = tfds_sets.open_builder(name, reading.folder)
-    if None in builder.info.features[keys.image].shape and tfds_sets.default_format(builder):
-        builder, keys = tfds_sets.open_builder(name, reading.folder, file_format=tfds_sets.default_format(builder))
-    tfds_sets.prepare(builder, name)
-    splits = tfds_sets.choose_splits(builder, name, reading.split_names)
-    class_names = tuple(builder.info.features[keys.label].names)
+    decoded = memory_cache.read_decoded(name, reading)
+    if decoded is None:
+        builder, keys = tfds_sets.open_prepared(name, reading.folder)
+        splits = tfds_sets.choose_splits(builder, name, reading.split_names)
+        class_names = tuple(builder.info.features[keys.label].names)
+        if not tfds_sets.fits_memory(builder, keys, splits, reading.memory_limit):
+            return _read_by_record(builder, keys, splits, class_names, name, reading)
+        arrays = {split: tfds_sets.read_arrays(builder, keys, name, text) for split, text in splits.items()}
+        decoded = memory_cache.Decoded(class_names, arrays, os.fspath(builder.data_path))
+        memory_cache.keep_decoded(name, reading, decoded)
+    given = {split: pair for split, pair in decoded.splits.items() if split == "train" or is_labeled(pair[1])}
+    given = evaluated_splits(given)
     fractions = {"validation_fraction": reading.validation_fraction, "test_fraction": reading.test_fraction}
-    if tfds_sets.fits_memory(builder, keys, splits, reading.memory_limit):
-        arrays = {split: tfds_sets.read_arrays(builder, keys, text) for split, text in splits.items()}
-        given = evaluated_splits(
-            {split: pair for split, pair in arrays.items() if split == "train" or is_labeled(pair[1])}
-        )
-        return from_arrays(*given.pop("train"), **given, **fractions, class_names=class_names, name=name)
+    return from_arrays(*given.pop("train"), **given, **fractions, class_names=decoded.class_names, name=name)
+
+
+def _read_by_record(
+    builder: Any,
+    keys: tfds_sets.Keys,
+    splits: dict[str, str],
+    class_names: tuple[str, ...],
+    name: str,
+    reading: Reading,
+) -> Dataset:
     listings = {
         split: tfds_sets.list_records(builder, keys, name, text, reading.cache_folder) for split, text in splits.items()
     }

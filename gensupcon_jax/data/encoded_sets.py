@@ -13,7 +13,7 @@ from gensupcon_jax.data.label_kinds import cut_by_labels, refuse_one_label
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.paths import Path
+from gensupcon_jax.paths import LocalPath, Path
 from gensupcon_jax.text import listed
 
 _STATISTICS_IMAGES = 10_000  # larger encoded sets: mean and standard deviation of a fixed random sample of this size
@@ -24,8 +24,8 @@ class Reading(NamedTuple):
     """How a data set is read; the fields are those of the config's `dataset`.
 
     label_kind: what the labels of the source must be, as in `Dataset`.  path_column, label_columns, split_column: of a list of
-    images; None: those of the usual names.  cache_folder: for sizes, labels and statistics, which
-    the next start reuses; None: no cache.
+    images; None: those of the usual names.  cache_folder: for sizes, labels and statistics, which the next start reuses; None:
+    no cache.  arrays_folder: for small data sets, decoded, which all runs of a user share; None: no cache.
     """
 
     folder: str | None = None
@@ -46,6 +46,7 @@ class Reading(NamedTuple):
     label_columns: str | tuple | list | None = None
     split_column: str | None = None
     cache_folder: Path | None = None
+    arrays_folder: LocalPath | None = None
 
     @property
     def split_names(self) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from gensupcon_jax.data.headers import join_headers
 from gensupcon_jax.data.splits import EncodedSplit, Headers
 
-_BAR_FROM = 5_000  # fewer take only seconds
+_SECONDS_BEFORE_A_BAR = 2.0
 _SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -63,16 +63,31 @@ def headers_from_arrays(arrays: dict[str, np.ndarray]) -> tuple[Headers, list[st
 
 
 def with_progress(items: Iterable, total: int, text: str) -> Iterable:
-    """The items with a progress bar on standard error, where they are many; outside a terminal, one line every 15 s."""
-    return tqdm(items, disable=total < _BAR_FROM, **_bar_settings(total, text))
+    """The items with a progress bar, as `progress_bar`."""
+    return _Bar(items, total=total, desc=text)
 
 
 def progress_bar(total: int, text: str, *, done: int = 0) -> tqdm:
-    """A progress bar to advance by hand: always in a terminal, where images are many outside of one."""
-    is_hidden = total < _BAR_FROM and not sys.stderr.isatty()
-    return tqdm(initial=done, disable=is_hidden, **_bar_settings(total, text))
+    """A bar to advance by hand, on standard error, shown for what takes longer than 2 s; outside a terminal, a line each 15 s."""
+    return _Bar(initial=done, total=total, desc=text)
 
 
-def _bar_settings(total: int, text: str) -> dict[str, Any]:
-    often = {} if sys.stderr.isatty() else {"mininterval": _SECONDS_BETWEEN_LINES, "ascii": True}
-    return {"total": total, "desc": text, "unit": " images", "unit_scale": True, "leave": False} | often
+class _Bar(tqdm):
+    def __init__(self, *arguments: Any, **settings: Any):
+        self._is_log = not sys.stderr.isatty()
+        super().__init__(
+            *arguments,
+            delay=_SECONDS_BEFORE_A_BAR,
+            miniters=1,
+            unit=" images",
+            unit_scale=True,
+            leave=False,
+            ascii=self._is_log,
+            **settings,
+        )
+
+    def display(self, *arguments: Any, **settings: Any) -> Any:
+        """Show the bar; in a log, the next time is in 15 s."""
+        if self._is_log:
+            self.mininterval = _SECONDS_BETWEEN_LINES
+        return super().display(*arguments, **settings)

@@ -14,12 +14,13 @@ import numpy as np
 from gensupcon_jax import paths
 from gensupcon_jax.data.cache import cached, size_and_time
 from gensupcon_jax.data.headers import HEADERS_VERSION, read_header
-from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
+from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, progress_bar, with_progress
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.text import one_line
 
 _READERS = 16  # threads that wait for the disk
 _SCANNED_AT_ONCE = 256
+_DECODED_AT_ONCE = 512
 _TFRECORD_HEADER, _TFRECORD_FOOTER = 12, 4  # length and its checksum; checksum of the data
 
 
@@ -60,6 +61,15 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
         raise UserError(
             f"dataset.name is 'tfds:{name}', whose images are {features[keys.image].np_dtype}; allowed: uint8"
         )
+    return builder, keys
+
+
+def open_prepared(name: str, folder: str | None) -> tuple[Any, Keys]:
+    """The builder of `tfds:<name>` and its keys, downloaded and prepared if necessary; errors as of `open_builder`."""
+    builder, keys = open_builder(name, folder)
+    if None in builder.info.features[keys.image].shape and default_format(builder):
+        builder, keys = open_builder(name, folder, file_format=default_format(builder))
+    prepare(builder, name)
     return builder, keys
 
 
@@ -137,24 +147,60 @@ def fits_memory(builder: Any, keys: Keys, splits: dict[str, str], limit_mib: flo
     return num_images * int(np.prod(shape)) <= limit_mib * 2**20
 
 
-def read_arrays(builder: Any, keys: Keys, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """All images and class numbers of a split, in the order of its files."""
+def read_arrays(builder: Any, keys: Keys, name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """All images and class numbers of a split, in the order of its files; the same for both file formats.
+
+    Raises UserError for files that cannot be read, and for fewer or more records than the data set should have.
+    """
+    num_images = builder.info.splits[split].num_examples
+    images = np.empty((num_images, *builder.info.features[keys.image].shape), np.uint8)
+    labels, done = np.empty(num_images, np.int64), 0
+    with _record_reasons(name, split), progress_bar(num_images, f"decoding {name} {split} once") as bar:
+        for some_images, some_labels in _decoded_batches(builder, keys, name, split):
+            place = slice(done, done + len(some_labels))
+            if place.stop > num_images:
+                raise ValueError(f"more than {num_images} records")
+            images[place], labels[place], done = some_images, some_labels, place.stop
+            bar.update(len(some_labels))
+        if done < num_images:
+            raise ValueError(f"{done} of {num_images} records")
+    return images, labels
+
+
+def _decoded_batches(builder: Any, keys: Keys, name: str, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(images, class numbers) of consecutive records, decoded by TensorFlow in parallel: TFDS's data sources use PIL, whose
+    JPEGs differ by one gray value."""
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     if builder.info.file_format.value == "array_record":  # not supported by as_dataset
-        import tensorflow as tf
+        records = _array_records(builder.info.splits[split].file_instructions)
 
-        # Decoded by TensorFlow, as for tfrecord files: TFDS would use PIL here, whose JPEGs differ by one gray value.
-        records = builder.as_data_source(split=split, decoders={keys.image: tfds.decode.SkipDecoding()})
-        channels = builder.info.features[keys.image].shape[-1]
-        images, labels = zip(
-            *((tf.io.decode_image(each[keys.image], channels).numpy(), each[keys.label]) for each in records),
-            strict=True,
-        )
-        return np.stack(images), np.array(labels)
-    in_order = tfds.ReadConfig(interleave_cycle_length=1)  # the default interleaves 16 files, unlike array_record
-    read = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False, read_config=in_order))
-    return read[keys.image], read[keys.label]
+        def blocks() -> Iterator[list[bytes]]:
+            for start in range(0, records.num_records, _DECODED_AT_ONCE):
+                yield list(records.read_fn(np.arange(start, min(start + _DECODED_AT_ONCE, records.num_records))))
+
+        found = tf.data.Dataset.from_generator(blocks, output_signature=tf.TensorSpec([None], tf.string)).unbatch()
+        found = found.map(builder.info.features.deserialize_example, tf.data.AUTOTUNE, deterministic=True)
+    else:
+        # The default interleaves 16 files, unlike array_record, and keeps a second copy of small data sets.
+        in_order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        found = builder.as_dataset(split=split, shuffle_files=False, read_config=in_order)
+    # Few at once: a signal is seen between two batches.
+    pairs = found.map(lambda features: (features[keys.image], features[keys.label])).batch(_DECODED_AT_ONCE)
+    found_pairs: Any = pairs.prefetch(2).as_numpy_iterator()
+    yield from found_pairs
+
+
+@contextlib.contextmanager
+def _record_reasons(name: str, split: str) -> Iterator[None]:
+    try:
+        yield
+    except (*paths.failures(), ValueError, RuntimeError) as error:  # the last two are array_record's
+        raise UserError(
+            f"dataset.name is 'tfds:{name}', whose split {split} cannot be read ({one_line(error)[:300]}); "
+            "prepare the data set again, or restore its files from a copy"
+        ) from error
 
 
 def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: paths.Path | None) -> Listing:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from gensupcon_jax.cluster import processes, sharding
-from gensupcon_jax.data import datasets, input_pipeline
+from gensupcon_jax.data import datasets, input_pipeline, memory_cache
 from gensupcon_jax.data.long_tail import with_long_tail
 from gensupcon_jax.data.sampling import drawn_shares
 from gensupcon_jax.data.shapes import Batch, DataShape
@@ -276,7 +276,8 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
     fields = config.dataset
     if given is None:
         reading = {name: config.dataset[name] for name in datasets.Reading._fields if name in config.dataset}
-        dataset = datasets.load(config.dataset.name, cache_folder=folder.parent / workdir.DATA_CACHE, **reading)
+        caches = {"cache_folder": folder.parent / workdir.DATA_CACHE, "arrays_folder": memory_cache.user_folder()}
+        dataset = datasets.load(config.dataset.name, **caches, **reading)
     else:
         config.dataset.name = "arrays"  # the name in the recipe is not that of the given data
         if config.dataset.label_kind != "class":  # asked for

@@ -1,8 +1,10 @@
-"""Progress of many images: rate and time left in a terminal, silence for few images outside of one."""
+"""Progress of what takes longer than 2 s: rate and time left in a terminal, a line now and then outside of one."""
 
 import sys
 
-from gensupcon_jax.data.listing import progress_bar
+import pytest
+
+from gensupcon_jax.data.listing import progress_bar, with_progress
 
 
 def test_a_bar_shows_what_is_done_the_rate_and_the_time_left(monkeypatch, capsys):
@@ -16,10 +18,24 @@ def test_a_bar_shows_what_is_done_the_rate_and_the_time_left(monkeypatch, capsys
     assert "<" in said.rpartition("[")[2]  # elapsed < left
 
 
-def test_few_images_outside_of_a_terminal_have_no_bar(capsys):
-    with progress_bar(100, "embedding") as bar:
-        bar.update(100)
-    assert capsys.readouterr().err == ""
-    with progress_bar(100_000, "embedding"):
-        pass
-    assert "embedding" in capsys.readouterr().err
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_takes_longer_than_2_s_says_so(is_terminal, monkeypatch, capsys):
+    """At which seconds the bar is drawn: in a terminal often, in a log once every 15 s."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    drawn = []
+    with progress_bar(100_000, "embedding") as bar:
+        for second in (1, 1.9, 2.1, 3, 10, 18):
+            bar._time = lambda now=bar.start_t + second: now
+            bar.update(1000)
+            if "embedding" in capsys.readouterr().err:
+                drawn.append(second)
+    assert drawn == ([2.1, 3, 10, 18] if is_terminal else [2.1, 18])
+
+
+def test_what_is_done_at_once_is_silent(monkeypatch, capsys):
+    for is_terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        with progress_bar(100_000, "embedding") as bar:
+            bar.update(100_000)
+        assert list(with_progress(range(5), 5, "reading")) == [0, 1, 2, 3, 4]
+        assert capsys.readouterr().err == ""
