@@ -219,6 +219,12 @@ FIELDS: dict[str, Field] = {
         "keep fewer training images of each later class, exponentially, so that the first class has this many times as many as "
         "the last (arXiv 1901.05555); None: all",
     ),
+    "dataset.labeled_images": Field(
+        None,
+        optional(integer(2)),
+        "keep the labels of only this many training images, the same share of each class; the others have none; None: of all",
+        "images",
+    ),
     "dataset.skip_damaged": Field(
         False, FLAG, "leave out images that cannot be decoded, and list them in the workdir; False: an error"
     ),
@@ -448,6 +454,11 @@ FIELDS: dict[str, Field] = {
         "of the square roots of their probabilities; jaccard: classes in common over classes of either; matrix: by a file with "
         "the similarity of each class to each other",
         source=PAPER,
+    ),
+    "loss.use_labels": Field(
+        True,
+        FLAG,
+        "False: no image has a label in the loss, so each is similar to its own views only (SimCLR); the evaluation uses labels",
     ),
     "loss.tile_size": Field(
         None, optional(integer(1)), "anchors per tile of the streamed softmax; None: the default of the loss", "anchors"

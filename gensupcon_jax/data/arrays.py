@@ -13,6 +13,7 @@ from gensupcon_jax.errors import UserError
 
 _SUM_TOLERANCE = 1e-3
 _ALLOWED_LABELS = "[example] class numbers from 0, or [example, class] distributions"
+_UNLABELED = "; train images without a label: class number -1, or a row of zeros"
 # What a user passes: not yet checked.
 FromUser = Any
 
@@ -102,9 +103,11 @@ def _class_numbers(labels: np.ndarray, where: str) -> np.ndarray:
         missing = int(np.isnan(labels).sum())
         found = f"{labels.dtype} class numbers" + (f", {missing} of {len(labels)} NaN" if missing else "")
         raise UserError(f"{where} labels are {found}; allowed: integers from 0, or [example, class] distributions")
-    if labels.min() < 0:
-        raise UserError(f"{where} labels lie in {labels.min()}..{labels.max()}; allowed: class numbers from 0")
-    return labels
+    if labels.min() < (-1 if where == "train" else 0):
+        raise UserError(
+            f"{where} labels lie in {labels.min()}..{labels.max()}; allowed: class numbers from 0{_UNLABELED}"
+        )
+    return labels.astype(np.int64) if labels.min() < 0 else labels
 
 
 def _checked_distributions(labels: np.ndarray, where: str) -> np.ndarray:
@@ -116,11 +119,13 @@ def _checked_distributions(labels: np.ndarray, where: str) -> np.ndarray:
             "(from_arrays: label_kind='several')"
         )
     wrong = ~np.isfinite(labels).all(1) | (labels < 0).any(1) | (np.abs(labels.sum(1) - 1) > _SUM_TOLERANCE)
+    if where == "train":
+        wrong &= labels.any(axis=1)
     if wrong.any():
         row = int(np.argmax(wrong))
         raise UserError(
             f"{where} labels are not a distribution in {int(wrong.sum())} of {len(labels)} rows, first in row {row} "
-            f"(sum {labels[row].sum():.4g}, smallest {labels[row].min():.4g}); allowed: entries >= 0 that sum to 1"
+            f"(sum {labels[row].sum():.4g}, smallest {labels[row].min():.4g}); allowed: entries >= 0 that sum to 1{_UNLABELED}"
         )
     return labels
 
@@ -176,7 +181,7 @@ def _checked_names(class_names: FromUser) -> tuple[str, ...]:
 
 def _num_numbered(class_numbers: np.ndarray, num_images: int) -> int:
     """Number of classes that the class numbers imply; UserError where most of them have no image."""
-    num_classes, num_present = int(class_numbers.max()) + 1, len(np.unique(class_numbers))
+    num_classes, num_present = int(class_numbers.max()) + 1, len(np.unique(class_numbers[class_numbers >= 0]))
     if num_classes > min(num_images, 2 * num_present):
         raise UserError(
             f"labels go up to {num_classes - 1}, which implies {num_classes} classes, but there are only {num_images} train "
@@ -204,5 +209,5 @@ def _uint8_images(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def most_likely(labels: np.ndarray) -> np.ndarray:
-    """The class number of each label: itself, or the most likely class of a distribution."""
-    return labels if labels.ndim == 1 else labels.argmax(1)
+    """The class number of each label: itself, or the most likely class of a distribution; -1: no label."""
+    return labels if labels.ndim == 1 else np.where(labels.any(axis=1), labels.argmax(1), -1)

@@ -28,13 +28,13 @@ def check_fractions(fractions: dict[str, Any]) -> None:
 
 def refuse_one_class(labels: np.ndarray, where: str) -> None:
     """UserError where all images with a label are of one class: nothing can be learned or evaluated."""
-    classes = np.unique(labels if labels.ndim == 1 else labels.argmax(1))
-    classes = classes[classes >= 0]
+    labeled = labels[labels >= 0] if labels.ndim == 1 else labels[labels.any(axis=1)]
+    classes = np.unique(labeled if labels.ndim == 1 else labeled.argmax(1))
     if not len(classes):
         raise UserError(f"none of the {len(labels)} {where} images has a label; allowed: images of 2 or more classes")
     if len(classes) < 2:
         raise UserError(
-            f"{where} labels name class {classes[0]} as the most likely one in all {len(labels)} images; "
+            f"{where} labels name class {classes[0]} as the most likely one in all {len(labeled)} images; "
             "allowed: 2 or more classes, each the most likely one of some image"
         )
 
@@ -56,29 +56,40 @@ def cut_sizes(classes: np.ndarray) -> tuple[int, int]:
 def cut_off(split: Any, size: int, where: str) -> tuple[Any, Any]:
     """(rest, part): `size` images cut from a split that has `classes` and `subset`; UserError where that is impossible.
 
-    Images without a label, of class -1, stay in the rest.
+    The part has labeled images only (class -1: none), unless there are none.
     """
-    labeled = np.flatnonzero(split.classes >= 0)
-    classes = split.classes[labeled]
+    known = split.classes >= 0
+    classes = split.classes[known] if known.any() else split.classes
     smallest, largest = cut_sizes(classes)
     problem = rare_class(classes)
     if not smallest <= size <= largest:
         problem = f"both sides need at least as many images as there are classes, {smallest}"
     if problem:
+        what = "labeled images" if len(classes) < len(split.classes) else "images"
         raise UserError(
-            f"{where} would be {size} of {len(classes)} images, but {problem}; "
+            f"{where} would be {size} of {len(classes)} {what}, but {problem}; "
             f"pass {where}=(images, labels), more images, or another {where}_fraction"
         )
-    is_part = stratified_part(classes, size)
-    rest, part = np.flatnonzero(~is_part), np.flatnonzero(is_part)
-    without = np.flatnonzero(split.classes < 0)
-    return split.subset(np.sort(np.concatenate([labeled[rest], without]))), split.subset(labeled[part])
+    return cut(split, split.classes, size, known if known.any() else None)
 
 
-def cut(split: Any, classes: np.ndarray, size: int) -> tuple[Any, Any]:
-    """(rest, part), stratified by class, each in the order of the split."""
-    is_part = stratified_part(classes, size)
-    return split.subset(np.flatnonzero(~is_part)), split.subset(np.flatnonzero(is_part))
+def num_to_cut_from(classes: np.ndarray) -> int:
+    """The number of images that a fraction of a split is of: of the labeled ones, unless there are none."""
+    return int((classes >= 0).sum()) or len(classes)
+
+
+def cut(split: Any, classes: np.ndarray, size: int, candidates: np.ndarray | None = None) -> tuple[Any, Any]:
+    """(rest, part), stratified by class, each in the order of the split; candidates [example]: which may be of the part."""
+    part = chosen(classes, size, candidates)
+    return split.subset(np.flatnonzero(~part)), split.subset(np.flatnonzero(part))
+
+
+def chosen(classes: np.ndarray, size: int, candidates: np.ndarray | None = None) -> np.ndarray:
+    """Which images [example] a stratified choice of `size` of the candidates (None: of all) has: always the same ones."""
+    numbers = np.arange(len(classes)) if candidates is None else np.flatnonzero(candidates)
+    found = np.zeros(len(classes), bool)
+    found[numbers] = stratified_part(classes[numbers], size)
+    return found
 
 
 def stratified_part(classes: np.ndarray, size: int) -> np.ndarray:

@@ -20,7 +20,15 @@ from gensupcon_jax.data.arrays import (
 )
 from gensupcon_jax.data.center import center_share_of
 from gensupcon_jax.data.channels import channel_statistics, converted
-from gensupcon_jax.data.cuts import check_fractions, cut, cut_sizes, rare_class, refuse_one_class
+from gensupcon_jax.data.cuts import (
+    check_fractions,
+    chosen,
+    cut,
+    cut_sizes,
+    num_to_cut_from,
+    rare_class,
+    refuse_one_class,
+)
 from gensupcon_jax.data.encoded_sets import Reading, evaluated_splits, from_listings, is_labeled
 from gensupcon_jax.data.label_kinds import check_kind, cut_by_labels, refuse_one_label, refuse_other_kinds
 from gensupcon_jax.data.listing import Listing
@@ -102,6 +110,17 @@ class Dataset:
     def num_channels(self) -> int:
         """1 for gray, 3 for color."""
         return self.train.num_channels if isinstance(self.train, EncodedSplit) else self.train.images.shape[-1]
+
+    @property
+    def some_unlabeled(self) -> bool:
+        """Whether training images have no label. With several labels per image, none of them is a label too."""
+        return self.label_kind == "class" and not self.train.is_labeled.all()
+
+    def only_labeled(self) -> "Dataset":
+        """The data set with the training images that have a label, which k-NN and probe compare with."""
+        if not self.some_unlabeled:
+            return self
+        return dataclasses.replace(self, train=self.train.subset(np.flatnonzero(self.train.is_labeled)))
 
     def description(self) -> dict:
         """What identifies the data, for `dataset.json`: names, sizes, statistics, and a fingerprint.
@@ -399,6 +418,36 @@ def _with_fewer_labeled(dataset: Dataset, num_images: int) -> Dataset:
     return dataclasses.replace(dataset, train=kept)
 
 
+def with_fewer_labels(dataset: Dataset, num_labeled: int) -> Dataset:
+    """The data set with the labels of only `num_labeled` training images, a stratified and deterministic choice.
+
+    The other training images stay, without a label; validation and test images keep theirs.
+    """
+    if dataset.label_kind != "class":
+        raise UserError(
+            f"dataset.labeled_images is {num_labeled}; allowed with dataset.label_kind {dataset.label_kind}: None"
+        )
+    train, known = dataset.train, dataset.train.is_labeled
+    found = int(known.sum())
+    if num_labeled == found:
+        return dataset
+    smallest, largest = cut_sizes(train.classes[known])
+    problem = rare_class(train.classes[known])
+    if problem:
+        raise UserError(f"dataset.labeled_images is {num_labeled}, but {problem}; allowed: {found}, or None")
+    if not smallest <= num_labeled <= largest:
+        raise UserError(
+            f"dataset.labeled_images is {num_labeled}; allowed: {smallest} to {largest} (at least one image per class must keep "
+            f"its label, and one lose it), {found}, or None"
+        )
+    kept = chosen(train.classes, num_labeled, known)
+    note = (
+        f"dataset.labeled_images is {num_labeled}: {train.num_images - num_labeled} of {train.num_images} training images "
+        "have no label"
+    )
+    return dataclasses.replace(dataset, train=train.without_labels(~kept), notes=(*dataset.notes, note))
+
+
 def from_arrays(
     images: FromUser,
     labels: FromUser,
@@ -416,7 +465,8 @@ def from_arrays(
     validation_fraction: 0: no validation split, so that all of these images are trained on.
 
     images: [example, height, width, channel], uint8 in 0..255 or float in 0..1; square; gray images may lack the channel axis.
-    labels: [example] class numbers from 0, or [example, class] distributions; with label_kind "several", [example, label] rows
+    labels: [example] class numbers from 0, or [example, class] distributions; training images without a label have -1 or a row of
+    zeros, and only labeled ones are cut for other splits; with label_kind "several", [example, label] rows
     of 0 and 1, any number of ones in each; with "value", [example] numbers in any unit.  class_names may name classes without
     images.
     Raises UserError for arrays of different lengths, values out of range, labels that are not distributions, and splits that
@@ -436,7 +486,7 @@ def from_arrays(
     splits = {where: checked_arrays(pair[0], pair[1], where, label_kind) for where, pair in given.items()}
     check_same_shape([split.images for split in splits.values()])
     names = () if label_kind == "value" else _checked_names(class_names, splits)
-    num_images = len(splits["train"].images)
+    num_images = num_to_cut_from(splits["train"].classes) if label_kind == "class" else len(splits["train"].images)
     for where, fraction in fractions.items():
         if fraction == 0:
             continue

@@ -7,7 +7,7 @@ import numpy as np
 
 from gensupcon_jax.data.cache import cached
 from gensupcon_jax.data.center import center_share_of
-from gensupcon_jax.data.cuts import SPLIT_SEED, check_fractions, cut_sizes
+from gensupcon_jax.data.cuts import SPLIT_SEED, check_fractions, cut_sizes, num_to_cut_from
 from gensupcon_jax.data.inspection import examine
 from gensupcon_jax.data.label_kinds import cut_by_labels, refuse_one_label
 from gensupcon_jax.data.listing import Listing
@@ -209,9 +209,8 @@ def _with_cuts(given: dict[str, EncodedSplit], reading: Reading) -> dict[str, En
     fractions = {"test": reading.test_fraction, "validation": reading.validation_fraction}
     fractions = {where: fraction for where, fraction in fractions.items() if where not in given}
     check_fractions(fractions)
-    num_images = (
-        int((given["train"].classes >= 0).sum()) if reading.label_kind == "class" else given["train"].num_images
-    )
+    classes, num_images = given["train"].classes, given["train"].num_images
+    num_images = num_to_cut_from(classes) if reading.label_kind == "class" else num_images
     for where, fraction in fractions.items():
         if fraction == 0:
             continue

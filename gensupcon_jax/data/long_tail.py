@@ -14,10 +14,12 @@ def with_long_tail(dataset: Dataset, factor: float | int) -> Dataset:
     """The data set with fewer training images of later classes: the first has `factor` times as many as the last.
 
     Class k keeps as many images as `long_tail_sizes` of the mean number per class says (or all that it has), always the same
-    ones, drawn at random. Validation and test splits stay as they are. Raises UserError if a class would keep none.
+    ones, drawn at random. Images without a label, validation and test splits stay as they are. Raises UserError if a class would
+    keep none.
     """
     classes, num_classes = dataset.train.classes, dataset.num_classes
-    counts = np.bincount(classes, minlength=num_classes)
+    known = classes >= 0
+    counts = np.bincount(classes[known], minlength=num_classes)
     sizes = np.minimum(counts, long_tail_sizes(int(counts.sum()) // num_classes, num_classes, factor))
     emptied = np.flatnonzero((sizes < 1) & (counts > 0))
     if len(emptied):
@@ -30,7 +32,7 @@ def with_long_tail(dataset: Dataset, factor: float | int) -> Dataset:
     by_class = np.lexsort((random_bits, classes))
     class_of = classes[by_class]
     rank = np.arange(len(by_class)) - np.searchsorted(class_of, class_of)
-    kept = np.sort(by_class[rank < sizes[class_of]])
+    kept = np.sort(by_class[(class_of < 0) | (rank < sizes[class_of])])
     note = (
         f"dataset.imbalance_factor is {factor:g}: {sizes.max()} to {sizes[counts > 0].min()} training images per class, "
         f"{len(kept)} of {len(classes)} in all"

@@ -17,7 +17,7 @@ def drawn_shares(counts: Shaped[np.ndarray, "class"], sampling: str) -> Float[np
     [0.75, 0.25]
     """
     sizes = np.where(counts > 0, np.where(counts > 0, counts, 1.0) ** _POWERS[sampling], 0.0)
-    return sizes / sizes.sum()
+    return sizes / max(sizes.sum(), 1e-12)
 
 
 def sampled_order(
@@ -25,11 +25,16 @@ def sampled_order(
 ) -> Int64[np.ndarray, "example"]:
     """As many images as there are, in random order, a function of seed and epoch: each class exactly by its share.
 
-    classes: the class of each image. Shares of images are rounded by the largest remainder. No image of a class comes an
-    (n + 1)-th time before all have come n times; the rest is drawn at random. The same on every host.
+    classes: the class of each image; -1: none, such an image is drawn once. Shares of images are rounded by the largest
+    remainder. No image of a class comes an (n + 1)-th time before all have come n times; the rest is drawn at random. The same
+    on every host.
     """
-    counts = np.bincount(classes)
+    # Images without a label, as a class of their own behind the others.
+    counts = np.bincount(classes[classes >= 0])
     draws = _draws(counts, sampling)
+    if (classes < 0).any():
+        counts, draws = (np.append(each, (classes < 0).sum()) for each in (counts, draws))
+        classes = np.where(classes < 0, len(counts) - 1, classes)
     passes = -(-draws // np.maximum(counts, 1))[classes]  # that an image may need, rounded up
     candidates = np.repeat(np.arange(len(classes)), passes)
     number = np.arange(len(candidates)) - np.repeat(np.cumsum(passes) - passes, passes)

@@ -53,6 +53,10 @@ class Split(NamedTuple):
         """Label distributions of these images."""
         return self.labels[indices]
 
+    def without_labels(self, unlabeled: Bool[np.ndarray, "example"]) -> "Split":
+        """The same images, of which these have no label."""
+        return self._replace(labels=np.where(unlabeled[:, None], 0.0, self.labels).astype(self.labels.dtype))
+
     def subset(self, indices: Int[np.ndarray, "some"]) -> "Split":
         """Only these images, in this order."""
         return Split(self.images[indices], self.labels[indices], _rows_of(self.values, indices))
@@ -134,6 +138,11 @@ class EncodedSplit:
     def labels_of(self, indices: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some class"]:
         """The labels of these images, as in `Split`."""
         return one_hot(self.classes[indices], self.num_classes) if self.rows is None else self.rows[indices]
+
+    def without_labels(self, unlabeled: Bool[np.ndarray, "example"]) -> "EncodedSplit":
+        """The same images, of which these have no label."""
+        rows = None if self.rows is None else np.where(unlabeled[:, None], 0.0, self.rows).astype(self.rows.dtype)
+        return dataclasses.replace(self, classes=np.where(unlabeled, -1, self.classes), rows=rows)
 
     def subset(self, indices: Int[np.ndarray, "some"]) -> "EncodedSplit":
         """Only these images, in this order."""

@@ -125,7 +125,7 @@ def _dataset(encoder: "Encoder", options: Namespace) -> "Dataset":
     size, _, channels = encoder.image_shape
     config.dataset.update({"image_size": size, "channels": channels, "center_share": encoder.center_share})
     source = as_path(options.source)
-    return read_dataset(config, source if source.is_dir() else LocalPath("runs") / source.name)
+    return read_dataset(config, source if source.is_dir() else LocalPath("runs") / source.name).only_labeled()
 
 
 def _settings(encoder: "Encoder", dataset: "Dataset", options: Namespace):

@@ -83,6 +83,7 @@ def _neighbors_of(run: SavedRun, embed_fn: EmbedFn) -> KeptNeighbors:
             f"{no_other} are no longer those it was trained on ({run.config.dataset.name} has changed); restore them, or "
             "choose the last or the best step, for which a run keeps its predictor"
         )
+    dataset = dataset.only_labeled()
     features = {
         name: features_of(embed_fn(split), split, dataset.label_kind)
         for name, split in dataset.splits.items()

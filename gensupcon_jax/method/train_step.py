@@ -21,7 +21,12 @@ _LOCAL_STREAM = 2  # after the two keys of augmentation and mixing, into which t
 
 
 def build_view_fn(
-    augment_fn: Callable, mix_fn: Callable, places: int | None = None, local_augment_fn: Callable | None = None
+    augment_fn: Callable,
+    mix_fn: Callable,
+    places: int | None = None,
+    local_augment_fn: Callable | None = None,
+    *,
+    use_labels: bool = True,
 ) -> Callable:
     """A function from stored images to views: view_fn(step_key, images, labels, first_index) -> MixedBatch.
 
@@ -29,6 +34,7 @@ def build_view_fn(
     places: the block of consecutive images that are mixed, where some have no label; 1 where none are mixed; None: all have one.
     local_augment_fn: makes the local views, of the same images, or of crops of the host, a fifth argument of view_fn. They are
     mixed like the views, in turn. The views are the same with local views and without.
+    use_labels: False: no image has a label.
     """
 
     def view_fn(
@@ -40,6 +46,7 @@ def build_view_fn(
     ) -> MixedBatch:
         augment_key, mix_key = jax.random.split(step_key)
         num_images = images.shape[0]
+        labels = labels if use_labels else jnp.zeros_like(labels)
         mixed_fn = functools.partial(
             _mixed_views, mix_fn, mix_key, labels=labels, first_index=first_index, places=places
         )

@@ -52,6 +52,7 @@ def num_train_images(config: ConfigDict, sizes: DataSizes) -> int:
 def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -> PlannedStep:
     """The config's step on this mesh, with shapes only: nothing is downloaded, drawn or compiled."""
     data = sizes.shape(config.dataset.name.removeprefix("tfds:"))
+    data = data._replace(some_unlabeled=config.dataset.labeled_images is not None)
     per_epoch = num_train_images(config, sizes) // config.batch_size
     lengths = assemble.lengths(config, per_epoch)
     teacher, assumptions = _teacher(config, data)

@@ -38,8 +38,12 @@ def sheet_section(data: ReportData) -> dict[str, Any] | str:
 
 def _original(data: ReportData, names: Sequence[str], row: int) -> dict[str, Any]:
     picture = None if data.original_images is None else picture_uri(data.original_images[row], SHEET_PIXELS)
-    label = "" if data.original_labels is None else short(names[int(data.original_labels[row])])
+    label = "" if data.original_labels is None else _label(names, int(data.original_labels[row]))
     return {"title": "original", "picture": picture, "label": label, "shares": []}
+
+
+def _label(names: Sequence[str], number: int) -> str:
+    return short(names[number]) if number >= 0 else "no label"
 
 
 def _views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[str, Any]]:
@@ -68,7 +72,9 @@ def label_shares(label: Float[np.ndarray, " class"], names: Sequence[str], top: 
     styles = [class_style(index if len(names) <= NAMED_CLASSES else rank) for rank, index in enumerate(order)]
     rows = [_share(names[index], float(label[index]), style) for index, style in zip(order, styles, strict=True)]
     rest = float(label.sum() - label[order].sum())
-    return rows + ([_share("all others", rest, "others")] if abs(rest) >= 0.005 else [])
+    rows += [_share("all others", rest, "others")] if abs(rest) >= 0.005 else []
+    missing = 1.0 - float(label.sum())
+    return rows + ([_share("no label", missing, "others")] if missing >= 0.005 else [])
 
 
 def _share(name: str, share: float, style: str) -> dict[str, Any]:

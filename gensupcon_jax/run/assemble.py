@@ -162,7 +162,9 @@ def _view_fn(config: ConfigDict, data: DataShape) -> Callable:
         }
         local_augment_fn = build_augment_fn(image_size=local.size, **of_data, **fields)
     mix_fn = build_mix_fn(**config.mix.to_dict())
-    return build_view_fn(augment_fn, mix_fn, _num_places(config, data), local_augment_fn)
+    return build_view_fn(
+        augment_fn, mix_fn, _num_places(config, data), local_augment_fn, use_labels=config.loss.use_labels
+    )
 
 
 def _averaged(
@@ -228,16 +230,23 @@ def build_objective(
 
 
 def _num_places(config: ConfigDict, data: DataShape) -> int | None:
-    """The images of a block that may have no label; None where all images have one."""
-    if not data.some_unlabeled:
+    """The images of a block whose mixes are told apart, where some have no label; None where all images have one."""
+    if config.loss.use_labels and not data.some_unlabeled:
         return None
-    return 1 if config.mix.kind == "none" else config.mix.block
+    is_apart = config.mix.kind == "none" or config.objective != "contrastive" or has_teacher(config)
+    return 1 if is_apart else config.mix.block
+
+
+def has_teacher(config: ConfigDict) -> bool:
+    """Whether a teacher's predictions are labels."""
+    return config.teacher.kind != "none" and config.teacher.weight > 0
 
 
 def _loss_fields(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """The config's `loss` fields, with the similarity of labels in place of its name."""
     similarity, _ = label_similarity_of(config.loss.label_similarity, num_classes)
-    return config.loss.to_dict() | {"label_similarity": similarity}
+    fields = {name: value for name, value in config.loss.items() if name != "use_labels"}
+    return fields | {"label_similarity": similarity}
 
 
 def frozen_variables(

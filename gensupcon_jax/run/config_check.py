@@ -258,6 +258,18 @@ def _averages(config: ConfigDict) -> list[str]:
     ]
 
 
+def _use_labels(config: ConfigDict) -> list[str]:
+    if config.loss.use_labels:
+        return []
+    found = "loss.use_labels is False"
+    if config.objective != "contrastive":
+        return [f"{found}; allowed with objective {config.objective}: True"]
+    users = [name for name in ("prototypes.use", "classifier.beside") if config[name.split(".")[0]][name.split(".")[1]]]
+    if users and config.teacher.kind == "none":
+        return [f"{found}, so no image says its class; allowed with {users[0]} and without a teacher: True"]
+    return []
+
+
 # The fields of each combination, and the function that returns its problems.
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], ...] = (
     (("objective", "augment.num_views"), _views),
@@ -271,6 +283,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
     (("prototypes.use", "objective", "classifier.beside", "teacher.kind", "teacher.weight"), _prototypes),
     (("dataset.label_kind", "dataset.sampling", "dataset.imbalance_factor", "prototypes.use"), _several),
     (("objective", "model.weights"), _probe),
+    (("loss.use_labels", "objective", "prototypes.use", "classifier.beside", "teacher.kind"), _use_labels),
     (("objective", "microbatches"), _microbatches),
     (("model.mean", "model.std"), _normalization),
     (("model.weights", "model.weights_step", "teacher.kind", "teacher.weights_step"), _steps_of_sources),

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from gensupcon_jax import losses
+from gensupcon_jax.data.arrays import most_likely
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import centered_images, epoch_order
 from gensupcon_jax.data.shapes import Batch
@@ -92,19 +93,20 @@ def batch_pictures(
     """
     views, labels = (np.asarray(part)[:_HEAT_MAP_IMAGES] for part in pictured.mixed[:2])
     anchors, anchor_labels = (part.reshape(-1, *part.shape[2:]) for part in (views, labels))
+    compared = anchor_labels if pictured.mixed.instances is None else _with_instances(labels, pictured.mixed.instances)
     embeddings = embed_fn(anchors)
     sheet = views[:_SHEET_IMAGES]
     originals = np.asarray(pictured.batch.labels[: len(sheet)])
     similarity, _ = label_similarity_of(run.config.loss.label_similarity, labels.shape[-1])
     return {
-        "label_similarity": np.asarray(losses.label_similarity(anchor_labels, anchor_labels, name=similarity)),
+        "label_similarity": np.asarray(losses.label_similarity(compared, compared, name=similarity)),
         "latent_similarity": np.asarray(losses.latent_similarity(embeddings, embeddings, temperature=1.0)),
         "batch_labels": anchor_labels if sets is None else sets.one_hot(anchor_labels),
         "view_images": _visible(sheet, run.data.mean, run.data.std),
         "view_labels": labels[:_SHEET_IMAGES],
         **_local_pictures(run, pictured.mixed.local),
         "original_images": pictured.originals[: len(sheet)],
-        "original_labels": originals.argmax(1) if sets is None else sets.of(originals),
+        "original_labels": most_likely(originals) if sets is None else sets.of(originals),
     }
 
 
@@ -114,6 +116,17 @@ def _local_pictures(run: Run, local: MixedBatch | None) -> dict[str, np.ndarray]
         return {}
     images, labels = (np.asarray(part[:_SHEET_IMAGES]) for part in local[:2])
     return {"local_images": _visible(images, run.data.mean, run.data.std), "local_labels": labels}
+
+
+def _with_instances(labels: np.ndarray, instances: jax.Array) -> np.ndarray:
+    """Labels [anchor, class + image] of the views of these images, with a column for each image that may have no label."""
+    num_images, _, places = (len(labels), *instances.shape[1:])
+    shares = np.zeros((*labels.shape[:2], -(-num_images // places) * places), np.float32)
+    for image, own in enumerate(np.asarray(instances[:num_images])):
+        first = image // places * places
+        shares[image, :, first : first + places] = own
+    rows = np.concatenate([labels, shares], axis=-1)
+    return rows.reshape(-1, rows.shape[-1])
 
 
 def compared_pictures(dataset: Dataset, evaluation: Evaluation, sets: LabelSets | None) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from gensupcon_jax.run.config_check import check_combinations, check_config, che
 from gensupcon_jax.run.estimate import Amounts, amounts_left
 from gensupcon_jax.run.given_weights import suited
 from gensupcon_jax.run.local_views import local_crops, views_in_pixels
+from gensupcon_jax.run.unlabeled import check_labels, with_instances
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.writers import RowFn, check_writers
 from gensupcon_jax.weights import initial, teachers
@@ -145,12 +146,16 @@ class Run:
         )
 
     def compared_dataset(self) -> datasets.Dataset:
-        """The data with the training images for k-NN and probe: all, or `evaluate.train_images` of them, always the same."""
-        num, train = self.config.evaluate.train_images, self.dataset.train
+        """The data with the training images for k-NN and probe, always the same.
+
+        All that have a label, or `evaluate.train_images` of them.
+        """
+        dataset = self.dataset.only_labeled()
+        num, train = self.config.evaluate.train_images, dataset.train
         if num is None or num >= train.num_images:
-            return self.dataset
+            return dataset
         chosen = np.sort(input_pipeline.epoch_order(0, 0, train.num_images)[:num])
-        return dataclasses.replace(self.dataset, train=train.subset(chosen))
+        return dataclasses.replace(dataset, train=train.subset(chosen))
 
     def teacher_images(self) -> tuple[AnySplit, str]:
         """The images on which the teacher is checked, and their name: without a validation split, some of the training split."""
@@ -165,8 +170,11 @@ class Run:
         return _class_shares(self.dataset, self.config.dataset.sampling).tolist()
 
     def separable_share(self) -> float | None:
-        """The share of the chance-level loss that perfectly separated classes remove; None: not known."""
-        return assemble.separable_loss(self.config, self.class_shares())
+        """The share of the chance-level loss that perfectly separated classes remove; None: not known.
+
+        An image without a label is a class, too.
+        """
+        return assemble.separable_loss(self.config, with_instances(self.config, self.dataset, self.class_shares()))
 
     def amounts_left(self, step: int) -> Amounts:
         """What this run has still to do after a step."""
@@ -223,12 +231,13 @@ def build_run(
     dataset, of_data, description, notes = suited(config, dataset, source)
     data = DataShape.of(description)._replace(
         class_shares=_class_shares(dataset, config.dataset.sampling),
-        some_unlabeled=not dataset.train.is_labeled.all(),
+        some_unlabeled=not dataset.train.is_labeled.all(),  # with several labels: that has none of them
     )
     per_epoch = input_pipeline.steps_per_epoch(dataset.train.num_images, config.batch_size, config.dataset.remainder)
     lengths = assemble.lengths(config, per_epoch)
     if said := label_similarity_of(config.loss.label_similarity, data.num_classes)[1]:
         say(said)
+    check_labels(config, dataset)
     teacher = _teacher(config, of_data, teacher_fn)
     given = initial.read_weights(source, assemble.encoder_of(config, data), data)
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
@@ -262,7 +271,7 @@ def _class_shares(dataset: datasets.Dataset, sampling: str) -> np.ndarray:
         return train.labels_of(np.arange(train.num_images)).mean(axis=0, dtype=np.float64)
     if sampling == "uniform":
         return train.class_shares
-    return drawn_shares(np.bincount(train.classes, minlength=train.num_classes), sampling)
+    return drawn_shares(np.bincount(train.classes[train.is_labeled], minlength=train.num_classes), sampling)
 
 
 def say(text: str) -> None:
@@ -293,6 +302,8 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
         dataset = datasets.with_fewer_images(dataset, config.dataset.train_images)
     if config.dataset.imbalance_factor is not None:
         dataset = with_long_tail(dataset, config.dataset.imbalance_factor)
+    if config.dataset.labeled_images is not None:
+        dataset = datasets.with_fewer_labels(dataset, config.dataset.labeled_images)
     return dataset
 
 

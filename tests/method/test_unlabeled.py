@@ -11,6 +11,7 @@ from gensupcon_jax.cluster import sharding
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.instances import Instances, unlabeled_places
 from gensupcon_jax.method import objectives
+from gensupcon_jax.method.classification import softmax_cross_entropy
 from gensupcon_jax.method.denominators import class_balanced_weights
 from gensupcon_jax.method.diagnostics import Labeled, batch_chance_loss, batch_diagnostics
 from gensupcon_jax.method.objectives import MixedBatch, TeacherLabels
@@ -283,10 +284,10 @@ def test_a_teacher_gives_unlabeled_images_their_labels():
 def test_a_classifier_learns_from_labeled_images_alone():
     logits = jnp.asarray(np.random.default_rng(4).normal(size=(3, 2)), jnp.float32)
     labels = jnp.float32([[1, 0], [0, 0], [0, 1]])
-    found = objectives._cross_entropy(logits, labels, 0.1, None, labels)
-    expected = objectives._cross_entropy(logits[::2], labels[::2], 0.1, None)
+    found = softmax_cross_entropy(logits, labels, 0.1, None, labels)
+    expected = softmax_cross_entropy(logits[::2], labels[::2], 0.1, None)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    nothing = objectives._cross_entropy(logits, jnp.zeros((3, 2)), 0.1, None, jnp.zeros((3, 2)))
+    nothing = softmax_cross_entropy(logits, jnp.zeros((3, 2)), 0.1, None, jnp.zeros((3, 2)))
     assert [float(each) for each in nothing] == [0.0, 0.0]
 
 
