@@ -11,7 +11,12 @@ Stages, in order:
     python -m gensupcon_jax.main --config configs/imagenet.py:linear_probe    --workdir runs/imagenet_linear_probe \
         --config.model.weights=runs/imagenet_genscl_teacher
 
-Without a teacher: `:genscl` or `:supcon`, then `:linear_probe` with its workdir. The baseline is `:cross_entropy` alone.
+Without a teacher: `:genscl`, `:supcon` or `:local`, then `:linear_probe` with its workdir. Alone: `:gpaco`, which classifies,
+and the baseline, `:cross_entropy`:
+
+    python -m gensupcon_jax.main --config configs/imagenet.py:local           --workdir runs/imagenet_local
+    python -m gensupcon_jax.main --config configs/imagenet.py:gpaco           --workdir runs/imagenet_gpaco
+    python -m gensupcon_jax.main --config configs/imagenet.py:cross_entropy   --workdir runs/imagenet_cross_entropy
 
 Expected top-1 on the validation split, none of it measured here:
 
@@ -22,6 +27,9 @@ Expected top-1 on the validation split, none of it measured here:
   the values are `ours`, and so is the teacher, the ResNet-50 of `:teacher`.
 - `:gpaco` 79.7 without a linear stage, which GPaCo's authors report (arXiv 2209.12400): a goal, not a result. Their values, but
   with a momentum encoder, as in their PaCo (arXiv 2107.12028), at batch 1,024, and one policy of augmentation for both views.
+- `:local` 80.2, which t-ReX* reports (arXiv 2206.15369): a goal, not a result. Eight small crops of each image besides two views;
+  their crops, queue, rate and length. Theirs compares with the mean of the queue's keys of each class, has one large crop, three
+  hidden layers in the head and solarization; ours compares with the keys, one of them of another crop of the same image.
 
 The numbers come from different recipes, so they do not compare the losses.
 
@@ -37,6 +45,9 @@ validation accuracy after 20 epochs, each with its own cosine:
 from gensupcon_jax.configs import common, variants
 from gensupcon_jax.configs.fields import MOCO_V2, OURS, PAPER
 
+VARIANTS = (*variants.VARIANTS, "local")
+
+_TREX = "ours, as t-ReX* (arXiv 2206.15369, its code)"
 _KHOSLA = "ours, as SupCon with a memory (arXiv 2004.11362 and its author)"
 
 
@@ -47,6 +58,7 @@ def get_config(variant="genscl"):
 
 def changes(variant="genscl"):
     """The changes of one variant: field -> (value, source)."""
+    variants.check(variant, VARIANTS)
     found = {
         "dataset.name": ("tfds:imagenet2012", OURS),
         "dataset.image_size": (224, "ours, as is usual"),
@@ -65,7 +77,9 @@ def changes(variant="genscl"):
         "evaluate.train_images": (100_000, "ours: the features of all would be 10 GB"),
         "evaluate.linear_probe": (False, "ours: 1.28 million features are too many; the linear_probe stage evaluates"),
     }
-    found |= variants.changes(variant, data_set="imagenet", method=PAPER, values=OURS)
+    found |= variants.changes(
+        "supcon" if variant == "local" else variant, data_set="imagenet", method=PAPER, values=OURS
+    )
     if variant == "supcon":
         found |= {
             "loss.temperature": (0.07, _KHOSLA),
@@ -90,6 +104,16 @@ def changes(variant="genscl"):
             "augment.crop_scale": ((0.08, 1.0), variants.GPACO),
             "augment.rand_magnitude": (10.0, variants.GPACO),
             "optimizer.learning_rate": (0.16, "ours, as GPaCo: 0.08 at batch 512"),
+        }
+    if variant == "local":
+        found |= {
+            "augment.local_views": (8, _TREX),
+            "augment.local_size": (96, _TREX),
+            "augment.crop_scale": ((0.25, 1.0), _TREX),
+            "augment.saturation": (0.2, _TREX),
+            "momentum_encoder.queue_size": (8192, _TREX),
+            "epochs": (100.0, _TREX),
+            "optimizer.learning_rate": (0.4, "ours, as t-ReX*: 0.1 at batch 256"),
         }
     if variant == "genscl_teacher":
         found |= {"loss.symmetric": (True, "ours: the teacher sees both views anyway, so both can be queries")}

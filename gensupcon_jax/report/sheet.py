@@ -37,9 +37,9 @@ def sheet_section(data: ReportData) -> dict[str, Any] | str:
 
 
 def _original(data: ReportData, names: Sequence[str], row: int) -> dict[str, Any]:
-    picture = None if data.original_images is None else picture_uri(data.original_images[row], SHEET_PIXELS)
+    image = None if data.original_images is None else data.original_images[row]
     label = "" if data.original_labels is None else _label(names, int(data.original_labels[row]))
-    return {"title": "original", "picture": picture, "label": label, "shares": []}
+    return _cell("original", image, label=label)
 
 
 def _label(names: Sequence[str], number: int) -> str:
@@ -49,7 +49,7 @@ def _label(names: Sequence[str], number: int) -> str:
 def _views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[str, Any]]:
     for view, image in enumerate([] if data.view_images is None else data.view_images[row]):
         shares = [] if data.view_labels is None else label_shares(data.view_labels[row, view], names)
-        yield {"title": f"view {view + 1}", "picture": picture_uri(image, SHEET_PIXELS), "label": "", "shares": shares}
+        yield _cell(f"view {view + 1}", image, shares)
 
 
 def _local_views(data: ReportData, names: Sequence[str], row: int) -> Iterator[dict[str, Any]]:
@@ -59,8 +59,20 @@ def _local_views(data: ReportData, names: Sequence[str], row: int) -> Iterator[d
     percent = max(1, round(100 * data.local_images.shape[2] / data.view_images.shape[2]))
     for view, image in enumerate(data.local_images[row]):
         shares = [] if data.local_labels is None else label_shares(data.local_labels[row, view], names)
-        picture = picture_uri(image, SHEET_PIXELS)
-        yield {"title": f"local {view + 1}", "picture": picture, "label": "", "shares": shares, "percent": percent}
+        yield _cell(f"local {view + 1}", image, shares, percent=percent)
+
+
+def _cell(
+    title: str,
+    image: np.ndarray | None,
+    shares: Sequence[dict[str, Any]] = (),
+    *,
+    label: str = "",
+    percent: int = 100,
+) -> dict[str, Any]:
+    """A picture with what is written at it; percent: of the width of the column."""
+    picture = None if image is None else picture_uri(image, SHEET_PIXELS)
+    return {"title": title, "picture": picture, "label": label, "shares": shares, "percent": percent}
 
 
 def label_shares(label: Float[np.ndarray, " class"], names: Sequence[str], top: int = 3) -> list[dict[str, Any]]:

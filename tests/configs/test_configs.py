@@ -110,6 +110,10 @@ def test_the_variants_differ_where_they_should():
     assert cifar10.get_config("genscl").mix.kind == "mixup_cutmix"
     assert cifar10.get_config("genscl_teacher").teacher.path == "runs/cifar10_teacher"
     assert imagenet.get_config().loss.mode == "momentum"
+    local, plain = (imagenet.get_config(variant) for variant in ("local", "supcon"))
+    assert (local.objective, local.mix.kind, local.augment.local_views, plain.augment.local_views) == (
+        "contrastive", "none", 8, 0,
+    )  # fmt: skip
 
 
 def test_an_unknown_variant_is_named():

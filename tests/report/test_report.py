@@ -113,6 +113,23 @@ def test_pictures_of_the_sheet_have_the_given_pixels():
     np.testing.assert_array_equal(picture, data.original_images[0])
 
 
+def test_local_views_stand_beside_the_views_as_much_smaller_as_they_are():
+    data = example(channels=3)
+    assert data.view_images is not None and data.view_labels is not None
+    count, size, classes = len(data.view_images), data.view_images.shape[2], data.view_labels.shape[-1]
+    images = np.random.default_rng(0).integers(0, 256, (count, 3, size // 2, size // 2, 3), np.uint8)
+    labels = np.full((count, 3, classes), 1 / classes, np.float32)
+    shown = page_of(dataclasses.replace(data, local_images=images, local_labels=labels))
+    assert "and their local views in proportion" in shown.section_text("sheet")
+    assert [shown.section_text("sheet").count(f"local {view}") for view in (1, 2, 3, 4)] == [count, count, count, 0]
+    pictures = shown.pictures_of("sheet")
+    assert [picture["alt"] for picture in pictures[3:6]] == [f"local {view} of training image 1" for view in (1, 2, 3)]
+    assert [picture.get("style") for picture in pictures[:6]] == [None] * 3 + ["width:50%"] * 3
+    negative = dataclasses.replace(data, local_labels=labels - 1)
+    assert f"{3 * count} of" in checks_of(negative)
+    assert "local" not in page_of(data).section_text("sheet")
+
+
 def test_every_picture_explains_what_is_bad(good):
     for section in (
         "curves",

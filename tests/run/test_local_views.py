@@ -1,5 +1,7 @@
 """Local views of a config: sizes, refusals in one line, crops of their own range, and whole runs that resume."""
 
+import signal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,14 @@ import pytest
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.configs import common
 from gensupcon_jax.data.shapes import DataShape, LocalCrops
-from gensupcon_jax.errors import UserError
+from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.models import ENCODERS
-from gensupcon_jax.run import assemble
+from gensupcon_jax.run import assemble, progress, train
 from gensupcon_jax.run.config_check import check_config
 from gensupcon_jax.run.local_views import local_crops, views_in_pixels
-from tests.tiny import tiny_config
+from tests.encoded import write_folder
+from tests.run.test_train import rows_of, without_speed
+from tests.tiny import tiny_config, tiny_dataset
 
 
 def config_of(**changes):
@@ -168,3 +172,51 @@ def test_encoded_images_come_with_their_local_crops():
     batch = assemble.abstract_batch(config_of(batch_size=32), shape_of(224, 3, is_encoded=True))
     assert batch.images.shape == (32, 2, 224, 224, 3)
     assert (batch.local_images.shape, batch.local_images.dtype) == ((32, 3, 96, 96, 3), np.dtype(np.uint8))
+
+
+# ---- whole runs
+
+
+def trained(folder, dataset=None, **changes):
+    settings = {"augment.local_views": 3, "steps": 4, "log_steps": 1, "checkpoint.every_epochs": 1000.0} | changes
+    results = train.train_and_evaluate(tiny_config(**settings), folder, dataset, devices=jax.devices()[:2])
+    return results, rows_of(folder)
+
+
+def assert_a_stopped_run_is_the_whole_run(tmp_path, monkeypatch, dataset=None, **changes):
+    """-> the folder of the whole run."""
+    _, whole = trained(tmp_path / "whole", dataset, **changes)
+    real, count = progress.Progress.advance, []
+
+    def stop_at_2(self):
+        real(self)
+        count.append(1)
+        if len(count) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(progress.Progress, "advance", stop_at_2)
+        with pytest.raises(RunStopped):
+            trained(tmp_path / "stopped", dataset, **changes)
+    _, rows = trained(tmp_path / "stopped", dataset, **changes)
+    assert without_speed(rows) == without_speed(whole)
+    assert all(np.isfinite(row["train/local_accuracy"]) for row in rows if "train/loss" in row)
+    return tmp_path / "whole"
+
+
+@pytest.mark.slow
+def test_a_run_with_a_queue_resumes_bit_for_bit_and_its_report_shows_the_local_views(tmp_path, monkeypatch):
+    momentum = {"loss.mode": "momentum", "loss.symmetric": True, "momentum_encoder.queue_size": 64}
+    data = tiny_dataset(size=12, channels=3)
+    folder = assert_a_stopped_run_is_the_whole_run(tmp_path, monkeypatch, data, **momentum)
+    page = (folder / "report.html").read_text()
+    assert "12 training images with their views, and their local views in proportion" in page
+    assert page.count("<h4>local 3</h4>") == 12
+    assert 'alt="local 1 of training image 1" style="width:42%"' in page  # 5 of 12 pixels
+
+
+@pytest.mark.slow
+def test_a_run_on_files_resumes_bit_for_bit(tmp_path, monkeypatch):
+    trees = write_folder(tmp_path / "trees", splits={"train": 12, "validation": 3, "test": 3})
+    files = {"dataset.name": f"folder:{trees}", "dataset.image_size": 12, "batch_size": 16, "mix.block": 4}
+    assert_a_stopped_run_is_the_whole_run(tmp_path, monkeypatch, **files)
