@@ -50,6 +50,12 @@ class Listing(NamedTuple):
         )
 
 
+def unlabeled_note(num_images: int) -> str:
+    """What becomes of training images without a label, in one sentence."""
+    are = "image" if num_images == 1 else "images"
+    return f"{num_images:,} {are} of train without a label: each is trained as a class of its own, and not evaluated"
+
+
 def headers_as_arrays(headers: Iterable) -> dict[str, np.ndarray]:
     """Headers and problems as arrays, for the cache; `headers_from_arrays` inverts it."""
     arrays, problems = join_headers(headers)

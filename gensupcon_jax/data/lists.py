@@ -1,7 +1,6 @@
 """Lists of images in a CSV or Parquet file: a row for each with its path, its labels and its split."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +14,11 @@ from gensupcon_jax.data.list_columns import Named, choose_columns, described, pa
 from gensupcon_jax.data.list_labels import Labels, read_labels
 from gensupcon_jax.data.list_paths import ListedPaths, listed_paths, refuse_missing
 from gensupcon_jax.data.list_tables import Table, quoted, read_table
-from gensupcon_jax.data.listing import Listing
+from gensupcon_jax.data.listing import Listing, unlabeled_note
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.text import counted, listed, visible
 
-# The suffixes of a list that is named without its form, as in `gensupcon train photos.csv`.
-FORMS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 _SPLITS = tuple(SPLIT_NAMES)
 
 
@@ -56,12 +53,6 @@ class ListedFiles(NamedTuple):
     names: list[str]
     labels: list[str] | None
     root: str
-
-
-def form_of(path: str) -> str | None:
-    """The form of the list in a file, "csv" or "parquet", by its suffix; None for another file, and for one that is not there."""
-    form = FORMS.get(Path(path).suffix.lower())
-    return form if form and Path(path).expanduser().is_file() else None
 
 
 def list_images(form: str, path: str, settings: ListSettings) -> ImageList:
@@ -200,9 +191,7 @@ def _labeled(
     if label_kind == "several":
         return rows, [f"{num_without:,} {are} of {split} with none of the labels"]
     if split == "train":
-        return rows, [
-            f"{num_without:,} {are} of train without a label: each is trained as a class of its own, and not evaluated"
-        ]
+        return rows, [unlabeled_note(num_without)]
     return rows[has_label], [f"{num_without:,} {are} of {split} without a label: not used"]
 
 

@@ -76,7 +76,10 @@ def _numbers(text: str) -> list[float]:
 def add_images(parser: command_line.Parser) -> None:
     """FOLDER or FILES, --strict, and --part_limit."""
     parser.add_argument(
-        "images", metavar="FOLDER|FILES", nargs="+", help="a folder with images at any depth, or image files"
+        "images",
+        metavar="FOLDER|FILES",
+        nargs="+",
+        help="a folder with images at any depth, a list of images (.csv, .parquet), or image files",
     )
     command_line.add_switch(
         parser, "strict", "end with an error if an image cannot be decoded (default: it is left out)"

@@ -71,6 +71,8 @@ def feature_table(encoder: "Encoder", found: "ImageFiles", encoded: "Encoded", o
     from gensupcon_jax.inference.embed_files import About, FeatureTable
 
     folder = options.images[0] if LocalPath(options.images[0]).expanduser().is_dir() else "."
+    if found.grouping == "label":
+        folder = LocalPath(options.images[0]).parent
     table = FeatureTable(
         names=[found.names[row] for row in encoded.rows],
         features=encoded.features,

@@ -1,4 +1,4 @@
-"""Image files to embed: those below a folder, or a list of paths, with their headers read and damaged ones set apart."""
+"""Image files to embed: those below a folder, of a list, or given by their paths; headers are read and damaged ones set apart."""
 
 import collections
 import os
@@ -12,6 +12,8 @@ from gensupcon_jax.data.file_listing import read_headers
 from gensupcon_jax.data.folder_tree import SUFFIXES, images_below
 from gensupcon_jax.data.folders import SPLIT_NAMES, no_images
 from gensupcon_jax.data.headers import join_headers
+from gensupcon_jax.data.list_forms import list_form_of
+from gensupcon_jax.data.lists import list_only_files
 from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
 
@@ -23,18 +25,21 @@ class ImageFiles(NamedTuple):
     """Image files whose headers are intact, in order.
 
     names: path of each below its folder, or as it was given.  split: the files, for the input pipeline.  folders: the class
-    folder of each, None for one that lies in none.  damaged: (name, reason) of those that cannot be decoded: by their
-    headers, and, after a pass over the images, by their content.
+    folder of each, None for one that lies in none; of a list, its label.  grouping: "folder" or "label".
+    damaged: (name, reason) of those that cannot be decoded: by their headers, and, after a pass over them, by their content.
     """
 
     names: tuple[str, ...]
     split: EncodedSplit
     folders: tuple[str | None, ...]
     damaged: list[tuple[str, str]]
+    grouping: str = "folder"
 
 
 def find_images(source: AnyPath | Sequence[AnyPath]) -> ImageFiles:
-    """The image files of a folder, at any depth and sorted, or these files in this order; hidden files are left out.
+    """The image files of a folder, at any depth and sorted, of a list (.csv, .parquet), or these files in this order.
+
+    Hidden files in a folder are left out.
 
     A folder of classes is <folder>/<class>/<image> or <folder>/<split>/<class>/<image>, split one of train, validation, test.
     Raises UserError for a path that does not exist, and for a folder without images.
@@ -44,6 +49,9 @@ def find_images(source: AnyPath | Sequence[AnyPath]) -> ImageFiles:
     """
     if isinstance(source, str | os.PathLike):
         path = epath.Path(source).expanduser()
+        form = list_form_of(os.fspath(source))
+        if form is not None:
+            return _listed(form, os.fspath(source))
         if not path.is_dir():
             return _read([_existing(path)], [os.fspath(source)], [None])
         files = _visible(path)
@@ -53,6 +61,12 @@ def find_images(source: AnyPath | Sequence[AnyPath]) -> ImageFiles:
         raise UserError("0 image files were given; allowed: a folder with images, or 1 or more files")
     files = [_existing(epath.Path(file).expanduser()) for file in source]
     return _read(files, [os.fspath(file) for file in source], [None] * len(files))
+
+
+def _listed(form: str, path: str) -> ImageFiles:
+    found = list_only_files(form, path)
+    labels = [None] * len(found.files) if found.labels is None else [label or None for label in found.labels]
+    return _read(found.files, found.names, labels)._replace(grouping="label")
 
 
 def _visible(folder: epath.Path) -> list[str]:

@@ -39,7 +39,7 @@ def main(arguments: list[str], program: str) -> None:
     if output:
         try:
             write_rows(
-                output, [*header, "folder"], [[*row, each or ""] for row, each in zip(rows, folders, strict=True)]
+                output, [*header, found.grouping], [[*row, each or ""] for row, each in zip(rows, folders, strict=True)]
             )
         except failures() as error:
             raise command_pass.write_error(output, error) from error
@@ -49,7 +49,7 @@ def main(arguments: list[str], program: str) -> None:
     command_pass.list_damaged(found, output)
     if output:
         print(f"{counted(len(rows), 'image')}, classes by the {predictions.predictor}: {output}")
-    _print_scores(folders, predictions)
+    _print_scores(folders, predictions, found.grouping)
 
 
 def build_parser(program: str) -> command_line.Parser:
@@ -57,7 +57,8 @@ def build_parser(program: str) -> command_line.Parser:
     parser = command_line.Parser(
         program,
         "Predict the class of each image: by the classifier of the run, else by the linear probe that it kept, else by k-NN on "
-        "its training images. Where the folders of the images are classes, their accuracy, precision, recall and F1 are printed."
+        "its training images. Where the folders of the images, or their labels in a list, are classes, "
+        "their accuracy, precision, recall and F1 are printed."
         f"\n\nexample: {program} runs/photos holiday --output holiday.csv",
     )
     add_encoder(parser)
@@ -93,13 +94,13 @@ def _class_name(predictions: "Predictions", number: Any) -> str:
     return predictions.class_names[number] if predictions.class_names else str(number)
 
 
-def _print_scores(folders: list[str | None], predictions: "Predictions") -> None:
-    """Accuracy and the table of classes where folders are classes, and a warning where one is not."""
+def _print_scores(folders: list[str | None], predictions: "Predictions", grouping: str) -> None:
+    """Accuracy and the table of classes where folders, or labels of a list, are classes, and a warning where one is not."""
     from gensupcon_jax.inference import command_pass, predict_scores
 
     if not any(folders) or not predictions.class_names:
         return
-    scores = predict_scores.folder_scores(folders, predictions.classes, predictions.class_names)
+    scores = predict_scores.folder_scores(folders, predictions.classes, predictions.class_names, grouping)
     if scores.sentence:
         command_pass.tell(f"warning: {scores.sentence}")
     if scores.num_images:

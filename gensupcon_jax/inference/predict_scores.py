@@ -23,16 +23,22 @@ class FolderScores(NamedTuple):
 
 
 def folder_scores(
-    folders: Sequence[str | None], classes: Int[np.ndarray, "image"], class_names: Sequence[str]
+    folders: Sequence[str | None],
+    classes: Int[np.ndarray, "image"],
+    class_names: Sequence[str],
+    grouping: str = "folder",
 ) -> FolderScores:
-    """How well predicted classes agree with the folders; classes: a number of `class_names` for each image."""
+    """How well predicted classes agree with the folders, or with the labels of a list, as `grouping` says.
+
+    classes: a number of `class_names` for each image.
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
     numbers = {name: number for number, name in enumerate(class_names)}
     scored = np.array([folder in numbers for folder in folders], bool)
     truth = np.array([numbers[folder] for folder in folders if folder in numbers], np.int64)
     predicted = classes[scored]
-    sentence = _unknown(folders, class_names)
+    sentence = _unknown(folders, class_names, grouping)
     if not len(truth):
         return FolderScores(0, np.nan, [], sentence)
     labels = np.union1d(truth, predicted)
@@ -45,14 +51,14 @@ def folder_scores(
     return FolderScores(len(truth), 100 * float(np.mean(truth == predicted)), rows, sentence)
 
 
-def _unknown(folders: Sequence[str | None], class_names: Sequence[str]) -> str:
-    """A sentence on folders that are not classes; empty if there is none."""
+def _unknown(folders: Sequence[str | None], class_names: Sequence[str], grouping: str) -> str:
+    """A sentence on folders or labels that are not classes; empty if there is none."""
     unknown = sorted({folder for folder in folders if folder is not None and folder not in class_names})
     if not unknown:
         return ""
     num_images = sum(folder in unknown for folder in folders)
     images = "1 image is" if num_images == 1 else f"{num_images} images are"
-    what = "folders are not classes" if len(unknown) > 1 else "folder is not a class"
+    what = f"{grouping}s are not classes" if len(unknown) > 1 else f"{grouping} is not a class"
     return (
         f"{len(unknown)} {what} of the source: {listed(unknown)}; {images} not scored "
         f"(its classes: {listed(class_names)})"

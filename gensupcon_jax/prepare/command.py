@@ -117,7 +117,7 @@ def _check(options: argparse.Namespace, output: Path) -> None:
     for flag in ("file_format", "source"):
         if getattr(options, flag) is not None and not name.startswith("tfds:"):
             raise UserError(f"--{flag} is given, but dataset.name is {name!r}; allowed with tfds:<name> only")
-    if name.startswith(("tfds:", "folder:")):
+    if name.startswith(("tfds:", "folder:", "csv:", "parquet:")):
         require_tensorflow(f"dataset.name is {name!r}")
     check_output(output)
 

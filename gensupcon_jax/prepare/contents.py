@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from jaxtyping import Int, UInt8, UInt64
+from jaxtyping import Float, Int, UInt8, UInt64
 
-from gensupcon_jax.data import datasets, folders, tfds_sets
+from gensupcon_jax.data import datasets, folders, lists, tfds_sets
 from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.data.decoding import decode_upright
 from gensupcon_jax.data.image_formats import image_format_of
@@ -30,7 +30,8 @@ class SplitContents(NamedTuple):
 
     split: train, validation or test.  source_name: its name in the source.  classes: -1 without a label.  sizes: 0 where the
     header cannot be read.  problems: why an image cannot be decoded, None where it can.  fingerprints: of the encoded bytes,
-    or of the pixels in memory.  formats: number of images of each.  num_turned: number of images with an EXIF rotation.
+    or of the pixels in memory.  formats: number of images of each.  num_turned: number of images with an EXIF rotation.  rows:
+    labels that are not one class each.
     """
 
     split: str
@@ -43,6 +44,7 @@ class SplitContents(NamedTuple):
     num_turned: int
     where_fn: Callable[[int], str]
     pixels_fn: Callable[[int], UInt8[np.ndarray, "height width channel"]]
+    rows: Float[np.ndarray, "example class"] | None = None
 
     @property
     def intact(self) -> Int[np.ndarray, "some"]:
@@ -55,7 +57,9 @@ class SplitContents(NamedTuple):
         return len(self.problems) - len(self.intact)
 
     def counts(self, num_classes: int) -> Int[np.ndarray, "class"]:
-        """Number of images per class, including damaged ones."""
+        """Number of images per class, including damaged ones; of several labels each image counts for all of its own."""
+        if self.rows is not None:
+            return np.round(self.rows.sum(axis=0)).astype(np.int64)
         within = (self.classes >= 0) & (self.classes < num_classes)
         return np.bincount(self.classes[within], minlength=num_classes)
 
@@ -104,6 +108,8 @@ def _read(name: str, reading: Reading, builder: Any) -> Contents:
         return _folder(rest, reading)
     if form == "tfds:<name>":
         return _tfds(rest, reading, builder)
+    if form in ("csv:<file>", "parquet:<file>"):
+        return _list(form.partition(":")[0], rest, reading)
     return _dataset(name, datasets.load(name, **reading._asdict()), reading)
 
 
@@ -152,6 +158,15 @@ def _folder(path: str, reading: Reading) -> Contents:
         for split, listing in listings.items()
     )
     return Contents(f"folder:{path}", root, class_names, splits, tuple(notes))
+
+
+def _list(form: str, path: str, reading: Reading) -> Contents:
+    found = lists.list_images(form, path, datasets.list_settings(reading))
+    splits = tuple(
+        _listed_split(split, reading.split_names[split] or split, listing, reading)
+        for split, listing in found.listings.items()
+    )
+    return Contents(f"{form}:{path}", f"images in {found.root}", found.class_names, splits, tuple(found.notes))
 
 
 def _tfds(name: str, reading: Reading, builder: Any) -> Contents:
@@ -234,6 +249,7 @@ def _listed_split(split: str, source_name: str, listing: Listing, reading: Readi
         num_turned=int((listing.headers.orientations != 1).sum()),
         where_fn=listing.where_fn,
         pixels_fn=pixels,
+        rows=listing.rows,
     )
 
 

@@ -4,6 +4,7 @@ import textwrap
 
 import numpy as np
 
+from gensupcon_jax.data.listing import unlabeled_note
 from gensupcon_jax.prepare.contents import Contents, Copies, SplitContents
 from gensupcon_jax.report.values import clean, short
 from gensupcon_jax.text import aligned, listed
@@ -174,7 +175,7 @@ def _classes(contents: Contents) -> list[str]:
                 f"{_count(beyond, 'label')} of {split.split} {_are(beyond)} {num_classes} or more; allowed for "
                 f"{num_classes} classes: 0 to {num_classes - 1}. Correct them"
             )
-        if without and not _is_unlabeled(split):
+        if without and split.split != "train" and split.rows is None and not _is_unlabeled(split):
             sentences.append(
                 f"{_count(without, 'image')} of {split.split} {'has' if without == 1 else 'have'} no label; "
                 "add labels, or choose another split"
@@ -210,7 +211,12 @@ def _is_unlabeled(split: SplitContents) -> bool:
 
 
 def _unlabeled(contents: Contents) -> list[str]:
-    return [f"{split_name(split)} has no labels and is not used" for split in contents.splits if _is_unlabeled(split)]
+    whole = [f"{split_name(split)} has no labels and is not used" for split in contents.splits if _is_unlabeled(split)]
+    without = sum(
+        int((split.classes < 0).sum()) for split in contents.splits if split.split == "train" and split.rows is None
+    )
+    some = [unlabeled_note(without)] if without else []
+    return whole + [note for note in some if note not in contents.notes]
 
 
 def _cuts(contents: Contents) -> list[str]:

@@ -9,13 +9,16 @@ GIVEN = "given"
 class Photos(NamedTuple):
     """What the choices depend on.
 
-    num_images: of the training folder.  side: the median of the shorter sides, in pixels.  lacks: the splits to cut from them.
+    num_images: of training.  side: the median of the shorter sides, in pixels.  lacks: the splits to cut from them.  place: what
+    such a split would be, a folder or a split of a list.  num_unlabeled: of the training images.
     """
 
     num_images: int
     num_classes: int
     side: int
     lacks: tuple[str, ...] = ("validation", "test")
+    place: str = "folder"
+    num_unlabeled: int = 0
 
 
 class Machine(NamedTuple):
@@ -90,7 +93,9 @@ def choices(
     fractions = [
         choose(f"dataset.{split}_fraction", lambda split=split: _fraction(photos, split)) for split in photos.lacks
     ]
-    num_train = photos.num_images - sum(round(fraction * photos.num_images) for fraction in fractions)
+    num_train = photos.num_images - sum(
+        round(fraction * (photos.num_images - photos.num_unlabeled)) for fraction in fractions
+    )
     if given.get("dataset.train_images") is not None:
         num_train = min(num_train, given["dataset.train_images"])
     size = choose("dataset.image_size", lambda: _image_size(photos, scale, start))
@@ -119,12 +124,11 @@ def choices(
 
 def _fraction(photos: Photos, split: str) -> tuple[float, str]:
     usual, classes = {"test": 0.2, "validation": 0.1}[split], photos.num_classes
-    if round(usual * photos.num_images) >= classes:
-        return usual, f"{round(usual * photos.num_images)} of {photos.num_images} photos; no folder {split}"
-    return (
-        classes / photos.num_images,
-        f"{classes} of {photos.num_images} photos: one for each class; no folder {split}",
-    )
+    num_labeled = photos.num_images - photos.num_unlabeled
+    lacks = f"no {photos.place} {split}"
+    if round(usual * num_labeled) >= classes:
+        return usual, f"{round(usual * num_labeled)} of {num_labeled} photos; {lacks}"
+    return classes / num_labeled, f"{classes} of {num_labeled} photos: one for each class; {lacks}"
 
 
 def _image_size(photos: Photos, scale: _Scale, start: StartingWeights | None) -> tuple[int, str]:

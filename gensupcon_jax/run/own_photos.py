@@ -1,4 +1,4 @@
-"""A run on a folder of photos before its first step: reads what its choices depend on, applies them, and prints their table."""
+"""A run on a folder or a list of photos before its first step: what its choices depend on, applied, and their table."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -8,9 +8,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from gensupcon_jax import paths
-from gensupcon_jax.data import folders
-from gensupcon_jax.data.datasets import source_of
+from gensupcon_jax.data import folders, lists
+from gensupcon_jax.data.datasets import Reading, list_settings, source_of
 from gensupcon_jax.data.encoded_sets import evaluated_splits
+from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import choose_stem
 from gensupcon_jax.run.choices import GIVEN, Choice, Machine, Photos, StartingWeights, choices
@@ -23,31 +24,31 @@ from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.runs import naming_the_field
 
 _FOLDER = "folder:<path>"
+_LISTS = {"csv:<file>": "csv", "parquet:<file>": "parquet"}
 _MODEL_FIELDS = ("name", "stem", "width", "pool", "blur_pool")  # of a network that weights determine
 
 
 def choose(
     config: ConfigDict, given: Collection[str], start: StartingWeights | None, machine: Machine, folder: paths.Path
 ) -> tuple[ConfigDict, list[Choice]]:
-    """The config with the choices for its photos, and these choices; none for a source that is no folder.
+    """The config with the choices for its photos, and these choices; none for a source of another kind.
 
     given: the fields that the user has set, which stay as they are.  folder: the workdir; of a run that has begun there with
     other photos, the values are those of its config.json.  Raises UserError for a folder that cannot be trained on.
     """
-    form, path = source_of(config.dataset.name)
-    if form != _FOLDER:
+    form, _ = source_of(config.dataset.name)
+    if form != _FOLDER and form not in _LISTS:
         return config, []
     values = {name: value for name, value in flatten(config.to_dict()).items() if name in given}
-    photos = read_photos(config, path, cache_folder=folder.parent / workdir.DATA_CACHE)
+    photos = read_photos(config, cache_folder=folder.parent / workdir.DATA_CACHE)
     made = _of_begun_run(choices(photos, machine, values, start), photos, folder)
     return _with(config, {choice.field: choice.value for choice in made}), made
 
 
-def read_photos(config: ConfigDict, path: str, cache_folder: paths.Path | None = None) -> Photos:
+def read_photos(config: ConfigDict, cache_folder: paths.Path | None = None) -> Photos:
     """What the choices depend on; reads the headers of the images, from the cache where they were read before."""
-    _refuse_workdir(path)
-    names = {split: config.dataset[f"{split}_split"] for split in ("train", "validation", "test")}
-    listings, class_names, _, _ = folders.list_folder(path, split_names=names, cache_folder=cache_folder)
+    form, path = source_of(config.dataset.name)
+    listings, class_names = _listings(config, form, path, cache_folder)
     cut = ("test",) if config.dataset.validation_fraction == 0 else ("test", "validation")
     lacks = tuple(split for split in cut if split not in evaluated_splits(listings))
     train = listings["train"]
@@ -56,10 +57,33 @@ def read_photos(config: ConfigDict, path: str, cache_folder: paths.Path | None =
         raise UserError(
             f"none of the {len(train.problems)} images in {path} can be decoded, first: {train.problems[0]}"
         )
-    counts = np.bincount(train.classes[intact], minlength=len(class_names))
-    _refuse_few(path, {name: int(count) for name, count in zip(class_names, counts, strict=True) if count}, lacks)
+    classes = train.classes[intact]
+    counts = np.bincount(classes[classes >= 0], minlength=len(class_names))
+    if config.dataset.label_kind == "class" and not counts.any():
+        raise UserError(
+            f"none of the images with a label in {path} can be decoded; allowed: images of 2 or more classes"
+        )
+    if config.dataset.label_kind == "class":
+        what = "the class folder" if form == _FOLDER else "the rows of the class"
+        _refuse_few(path, {name: int(n) for name, n in zip(class_names, counts, strict=True) if n}, lacks, what)
     side = int(np.median(train.headers.sizes[intact].min(1)))
-    return Photos(len(intact), len(class_names), side, lacks)
+    place = "folder" if form == _FOLDER else "split"
+    labeled = int(counts.sum()) if config.dataset.label_kind == "class" else len(intact)
+    return Photos(len(intact), len(class_names), side, lacks, place, len(intact) - labeled)
+
+
+def _listings(
+    config: ConfigDict, form: str, path: str, cache_folder: paths.Path | None
+) -> tuple[dict[str, Listing], tuple[str, ...]]:
+    """The listings by split and the class names of a folder or a list."""
+    known = {field: config.dataset[field] for field in Reading._fields if field in config.dataset}
+    reading = Reading(**known)._replace(cache_folder=cache_folder)
+    if form in _LISTS:
+        found = lists.list_images(_LISTS[form], path, list_settings(reading))
+        return found.listings, found.class_names
+    _refuse_workdir(path)
+    listings, class_names, _, _ = folders.list_folder(path, split_names=reading.split_names, cache_folder=cache_folder)
+    return listings, class_names
 
 
 def _refuse_workdir(path: str) -> None:
@@ -71,14 +95,14 @@ def _refuse_workdir(path: str) -> None:
         )
 
 
-def _refuse_few(path: str, counts: Mapping[str, int], lacks: Sequence[str]) -> None:
+def _refuse_few(path: str, counts: Mapping[str, int], lacks: Sequence[str], what: str) -> None:
     needed = 2 + len(lacks)  # two to compare in training, and one for each split that is cut
     few = [f"{name} has {count}" for name, count in counts.items() if count < needed]
     if few:
         more = f", and {len(few) - 3} more" if len(few) > 3 else ""
         raise UserError(
             f"{path} has classes of too few images: {', '.join(few[:3])}{more}; allowed: {needed} or more per class "
-            f"({', '.join(['2 to train', *(f'1 for {split}' for split in lacks)])}); add images, or remove the class folder"
+            f"({', '.join(['2 to train', *(f'1 for {split}' for split in lacks)])}); add images, or remove {what}"
         )
 
 
@@ -148,7 +172,7 @@ def _with(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
 def choices_table(made: Sequence[Choice], photos_name: str, machine: Machine) -> str:
     """The choices as a table with a heading; each can be changed with --config.FIELD=VALUE."""
     if not made:
-        return f"{photos_name} is no folder of photos: nothing is chosen, the values are those of the recipe"
+        return f"{photos_name} is no folder or list of photos: nothing is chosen, the values are those of the recipe"
     rows = [(f"  {choice.field}", _shown(choice.value), choice.why) for choice in made]
     devices = f"{machine.num_devices} x {machine.kind}"
     head = f"chosen for {photos_name} on {devices}; --config.FIELD=VALUE takes another value:"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from gensupcon_jax import command_line, configs
 from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.configs.rules import Rule
+from gensupcon_jax.data.list_forms import LIST_FORMS, list_form_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import field_names
 from gensupcon_jax.text import flatten, one_line
@@ -24,7 +25,8 @@ from gensupcon_jax.text import flatten, one_line
 EXAMPLE = "for example --config digits"
 PHOTOS = "photos"  # the recipe of a folder of images, which may stand in place of a recipe
 FOLDER_LAYOUT = "<folder>/<class>/<image>"
-_SOURCE = "folder:"
+_FOLDER = "folder:"
+_SOURCES = (_FOLDER, "csv:", "parquet:")  # of photos, also in place of a recipe
 
 
 def names() -> list[str]:
@@ -55,6 +57,11 @@ def _find(argument: str) -> _Named:
     if Path(name).is_file():
         return _Named(name, name, variant if colon else None)
     found = f"--config is {name or repr(name)}, which is not a file"
+    if Path(name).suffix.lower() in LIST_FORMS:
+        raise UserError(
+            f"{found}; allowed: a list of images ({', '.join(LIST_FORMS)}) that exists, a folder of images, {FOLDER_LAYOUT}, "
+            f"or a recipe, {EXAMPLE}"
+        )
     if "/" in name and not Path(name).suffix:
         raise UserError(f"{found} or a folder; allowed: a folder of images, {FOLDER_LAYOUT}, or a recipe, {EXAMPLE}")
     if not re.fullmatch(r"\w[\w-]*", name):
@@ -149,22 +156,33 @@ def _reason(error: Exception, file: str) -> str:
 
 
 def is_of_photos(recipe: str) -> bool:
-    """Whether it is a folder of images, or the recipe for one, whose fields are chosen by `run.choices`."""
-    return _is_folder(recipe) or _find(recipe).file == str(_folder() / f"{PHOTOS}.py")
+    """Whether it is a folder or a list of images, or the recipe for one, whose fields are chosen by `run.choices`."""
+    return _source_of_photos(recipe) is not None or _find(recipe).file == str(_folder() / f"{PHOTOS}.py")
 
 
-def _is_folder(recipe: str) -> bool:
-    """Whether it is a folder in place of a recipe; a recipe of the package takes precedence over a folder of its name."""
-    return bool(recipe.strip()) and recipe not in names() and Path(recipe).is_dir()
+def _source_of_photos(recipe: str) -> str | None:
+    """The `dataset.name` of a folder of images, or of a list of them, in place of a recipe; None for a recipe.
+
+    A recipe of the package takes precedence over a folder of its name.
+    """
+    if recipe.startswith(_SOURCES) and recipe.partition(":")[2].strip():
+        return recipe
+    if not recipe.strip() or recipe in names():
+        return None
+    if Path(recipe).is_dir():
+        return f"{_FOLDER}{os.path.normpath(recipe)}"
+    form = list_form_of(recipe)
+    return f"{form}:{os.path.normpath(recipe)}" if form else None
 
 
 def run_name(recipe: str, source: str = "") -> str:
-    """configs/cifar10.py:supcon, or cifar10:supcon -> cifar10_supcon; for photos the name of the folder.
+    """configs/cifar10.py:supcon, or cifar10:supcon -> cifar10_supcon; for photos the name of the folder or list.
 
     source: the `dataset.name`.
     """
-    if source.startswith(_SOURCE) and is_of_photos(recipe):
-        return Path(source.removeprefix(_SOURCE)).resolve().name or PHOTOS
+    if source.startswith(_SOURCES) and is_of_photos(recipe):
+        path = Path(source.partition(":")[2]).resolve()
+        return (path.name if source.startswith(_FOLDER) else path.stem) or PHOTOS
     path, _, variant = recipe.partition(":")
     return "_".join(filter(None, (Path(path).stem, variant)))
 
@@ -192,7 +210,7 @@ def add_flags(parser: command_line.Parser) -> None:
         nargs="?",
         metavar="RECIPE",
         help=f"a recipe of the package ({', '.join(names())}) or a file, as --config; or a folder with one folder of images per "
-        "class",
+        "class; or a list of images, .csv or .parquet",
     )
     parser.add_argument(
         "--config", metavar="RECIPE", help="recipe, for example digits, imagenet:supcon or configs/digits.py"
@@ -210,7 +228,7 @@ def add_flags(parser: command_line.Parser) -> None:
 def parse_with_recipe(parser: command_line.Parser, arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command with `add_flags`: `recipe` is its name, `config` the locked ConfigDict with the changes.
 
-    given: the fields that the arguments change.  A folder of images as the recipe is the recipe `photos` of this folder.
+    given: the fields that the arguments change.  A folder or a list of images is the recipe `photos` of these images.
     Raises UserError for every mistake.
     """
     own, overrides = _split(arguments)
@@ -226,12 +244,14 @@ def parse_with_recipe(parser: command_line.Parser, arguments: Sequence[str]) -> 
     if options.recipe is None:
         raise UserError(f"--config is missing; {EXAMPLE}")
     options.given = frozenset(override.field for override in overrides)
-    if not _is_folder(options.recipe):
+    photos = _source_of_photos(options.recipe)
+    if photos is None:
         options.config = _changed(read_recipe(options.recipe), overrides)
         return options
     if "dataset.name" in options.given:
-        raise UserError(f"both the folder {options.recipe} and --config.dataset.name are given; leave one of them out")
-    source = _Override("dataset.name", f"{_SOURCE}{os.path.normpath(options.recipe)}", is_off=False)
+        what = "folder" if photos.startswith(_FOLDER) else "list"
+        raise UserError(f"both the {what} {options.recipe} and --config.dataset.name are given; leave one of them out")
+    source = _Override("dataset.name", photos, is_off=False)
     options.config = _changed(read_recipe(PHOTOS), [source, *overrides])
     return options
 

@@ -114,6 +114,31 @@ def test_predict_writes_classes_and_scores_folders(trained, photos, tmp_path, ca
     assert "class              images  precision  recall     F1\n0 " in printed
 
 
+def test_predict_and_embed_take_a_list_and_score_its_labels(trained, photos, tmp_path, capfd):
+    listed = [photos / name for name in names_in_order(photos)]
+    lines = [f"{os.path.relpath(path, tmp_path)},{path.parent.name}" for path in reversed(listed)]
+    (tmp_path / "some.csv").write_text("\n".join(["file,label", *lines]))
+    status, printed, _ = told(
+        capfd, "predict", trained, tmp_path / "some.csv", "--output", tmp_path / "x.csv", "--top", 1
+    )
+    assert status == 0
+    header, *rows = rows_of(tmp_path / "x.csv")
+    assert header == ["name", "class", "probability", "label"]
+    assert [[row[0], row[3]] for row in rows] == [line.split(",") for line in lines]
+    accuracy = 100 * np.mean([row[1] == row[3] for row in rows])
+    assert f"accuracy {accuracy:.1f} % of 12 images\n" in printed
+    status, _, said = told(capfd, "embed", trained, tmp_path / "some.csv", "--output", tmp_path / "x.npz")
+    assert (status, said) == (0, "")
+    with np.load(tmp_path / "x.npz") as file:
+        assert file["name"].tolist() == [line.split(",")[0] for line in lines]
+        assert str(file["folder"]) == str(tmp_path)
+        np.testing.assert_allclose(file["features"], Encoder.load(trained).embed(listed[::-1]), atol=1e-5)
+    (tmp_path / "bad.csv").write_text("file\nnone.png\n")
+    status, _, said = told(capfd, "embed", trained, tmp_path / "bad.csv", "--output", tmp_path / "y.npz")
+    assert status == 1
+    assert said.startswith("error: 1 of 1 image does not exist: none.png (line 2); paths are relative to")
+
+
 def test_predict_without_an_output_prints_the_table(trained, photos, tmp_path, capfd):
     for number in range(2):
         write_png(tmp_path / "elephants" / f"{number}.png", number)

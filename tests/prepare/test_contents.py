@@ -36,6 +36,32 @@ def check_tfds(folder, **settings):
     return contents, find_copies(contents)
 
 
+def test_a_list_with_several_labels_and_one_without_some(written):
+    files = sorted(path.relative_to(written) for path in (written / "train").rglob("*.*"))
+    text = "".join(f"{path},{path.parts[1]}|{'odd' if n % 2 else 'even'}\n" for n, path in enumerate(files))
+    (written / "list.csv").write_text(f"path,label\n{text}")
+    contents = read_contents(f"csv:{written}/list.csv", Reading(label_kind="several"))
+    copies = find_copies(contents)
+    assert contents.place == f"images in {written}"
+    assert class_rows(contents)[1:] == [
+        [name, count]
+        for name, count in zip(("ash", "birch", "cedar", "date", "even", "odd"), ("12",) * 4 + ("24",) * 2, strict=True)
+    ]
+    assert findings(contents, copies) == []
+    assert f"csv:{written}/list.csv" == contents.name
+    (written / "list.csv").write_text(
+        "path,label\n" + text.replace("|odd", "").replace("date|even", "").replace("|even", "")
+    )
+    contents = read_contents(f"csv:{written}/list.csv", Reading())
+    assert contents.splits[0].counts(4).tolist() == [12, 12, 12, 6]
+    assert findings(contents, find_copies(contents)) == []
+    without = "6 images of train without a label: each is trained as a class of its own, and not evaluated"
+    assert remarks(contents).count(without) == 1
+    assert "paths: column path; labels: column label; no column of splits (a comma between the cells)" in remarks(
+        contents
+    )
+
+
 def test_an_intact_folder(written):
     contents, copies = check_folder(written)
     assert split_rows(contents, copies)[1:] == [

@@ -55,10 +55,10 @@ def test_a_recipe_takes_precedence_over_a_folder_of_its_name(trees):
 
 
 def test_what_the_choices_depend_on(trees, tmp_path):
-    found = own_photos.read_photos(main.parse(["my/trees"]).config, "my/trees")
+    found = own_photos.read_photos(main.parse(["my/trees"]).config)
     assert found == Photos(num_images=24, num_classes=4, side=20, lacks=("test", "validation"))
     own = write_folder(tmp_path / "own", splits={"train": 4, "validation": 2})
-    found = own_photos.read_photos(main.parse([str(own)]).config, str(own))
+    found = own_photos.read_photos(main.parse([str(own)]).config)
     assert (found.num_images, found.lacks) == (16, ("validation",))  # the validation folder is the test split
 
 
@@ -202,3 +202,40 @@ def test_photos_are_trained_on_by_one_command_that_resumes(trees, tmp_path, capf
     assert status == 1
     assert "contains a run with different data: " in said
     assert "num_train (15 there, 16 now)" in said
+
+
+def write_list(trees, *, unlabeled=0, split=""):
+    """my/trees.csv with the 24 images; of the first ones the label is left out."""
+    files = sorted(path.relative_to(trees.parent) for path in trees.rglob("*.*"))
+    lines = [f"{path.as_posix()},{'' if n < unlabeled else path.parts[1]}{split}" for n, path in enumerate(files)]
+    (trees.parent / "trees.csv").write_text("\n".join([f"path,label{',split' * bool(split)}", *lines]))
+
+
+def test_a_list_is_the_recipe_photos_with_its_name(trees):
+    write_list(trees)
+    for argument, source in (("my/trees.csv", "csv:my/trees.csv"), ("csv:my/trees.csv", "csv:my/trees.csv")):
+        options = main.parse([argument])
+        assert (options.config.dataset.name, options.workdir) == (source, "runs/trees")
+        assert recipes.is_of_photos(argument)
+    with pytest.raises(
+        UserError, match=r"--config is my/none.csv, which is not a file; allowed: a list of images \(.csv, "
+    ):
+        main.parse(["my/none.csv"])
+    with pytest.raises(UserError, match=r"both the list my/trees.csv and --config.dataset.name are given"):
+        main.parse(["my/trees.csv", "--config.dataset.name=digits"])
+
+
+def test_what_the_choices_of_a_list_depend_on(trees, tmp_path):
+    write_list(trees)
+    options = main.parse(["my/trees.csv"])
+    found = own_photos.read_photos(options.config)
+    assert found == Photos(num_images=24, num_classes=4, side=20, lacks=("test", "validation"), place="split")
+    _, made = chosen(options, tmp_path / "runs" / "trees")
+    assert made["dataset.test_fraction"].why == "5 of 24 photos; no split test"
+    write_list(trees, unlabeled=2)
+    found = own_photos.read_photos(options.config)
+    assert (found.num_images, found.num_unlabeled) == (24, 2)
+    write_list(trees, unlabeled=3)
+    few = r"classes of too few images: ash has 3; allowed: 4 or more per class .*, or remove the rows of the class"
+    with pytest.raises(UserError, match=few):
+        own_photos.read_photos(options.config)
