@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gensupcon_jax.models.blur_pool import blur
+from gensupcon_jax.models.gram import Kernel, NormalizedProduct
 from gensupcon_jax.models.stem import EPSILON, MOMENTUM, NormalizedMaxima
 
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -110,8 +111,8 @@ class Bottleneck(ResidualBlock):
         x = nn.relu(self.batch_norm(x, train=train, name="bn1"))
         x = self.convolution(x, self.width, kernel=3, stride=self.stride, name="conv2")
         x = nn.relu(self.batch_norm(x, train=train, name="bn2"))
-        x = self.convolution(x, features, kernel=1, stride=1, name="conv3")
-        x = self.batch_norm(x, train=train, name="bn3")
+        kernel = Kernel(features, HE_FAN_OUT, self.dtype, name="conv3")(self.width)
+        x = NormalizedProduct(self.dtype, self.axis_name, name="bn3")(x, kernel, train=train)
         return nn.relu(x + self.shortcut(inputs, features, train=train))
 
 
