@@ -5,5 +5,8 @@ class UserError(ValueError):
     """The message says what was found, what is allowed and which field to change."""
 
 
-class RunStopped(Exception):  # noqa: N818  (nothing went wrong)
-    """The run was stopped by a signal and has saved its state; the message contains the step."""
+class RunStopped(BaseException):
+    """The run was stopped by a signal and has saved its state; the message contains the step.
+
+    No Exception, as KeyboardInterrupt: code that handles each failure of a library, or of a download, must not swallow it.
+    """

@@ -106,14 +106,17 @@ def finish() -> None:
     _group.finish()
 
 
-def leave(status: int, message: str, *, reason: str) -> NoReturn:
+def leave(status: int, message: str, *, reason: str, at_once: bool = False) -> NoReturn:
     """End this process with a message on standard error; the others receive the reason, one line, and stop.
 
     status: 0 after a stop request, 1 for a user error (a restart does not help), else LOST; the others exit with it too.
+    at_once: without waiting for threads, such as those of a download.
     """
     if is_waited_for():
         _group.leave(status, message, {"reason": reason, "status": status})
     print(message, file=sys.stderr)
+    if at_once:
+        _exit(status)
     sys.exit(status)
 
 
@@ -250,7 +253,7 @@ class Group:
 def _exit(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # not sys.exit, where jax would wait for the lost processes
+    os._exit(status)  # not sys.exit, where jax would wait for the lost processes, and Python for threads
 
 
 class _Connection:

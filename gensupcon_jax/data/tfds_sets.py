@@ -15,6 +15,7 @@ from gensupcon_jax import paths
 from gensupcon_jax.data.cache import cached, size_and_time
 from gensupcon_jax.data.headers import HEADERS_VERSION, read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, progress_bar, with_progress
+from gensupcon_jax.data.tfds_network import missing_downloads, unreachable
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.text import one_line
 
@@ -79,11 +80,29 @@ def keys_of(builder: Any) -> Keys:
 
 
 def prepare(builder: Any, name: str, download_config: Any = None) -> None:
-    """Download and prepare the data set if necessary; UserError with TFDS's reason."""
+    """Download and prepare the data set if necessary; UserError with TFDS's reason, or where its files cannot be reached."""
+    if not _is_prepared(builder):
+        _refuse_without_network(builder, name, download_config)
     with tfds_reasons(name):
         builder.download_and_prepare(download_config=download_config)
     if not builder.info.splits:
         raise UserError(f"dataset.name is 'tfds:{name}', prepared in {builder.data_path} without any split")
+
+
+def _is_prepared(builder: Any) -> bool:
+    from etils import epath
+
+    return epath.Path(builder.data_path).exists()
+
+
+def _refuse_without_network(builder: Any, name: str, download_config: Any) -> None:
+    reason = unreachable(missing_downloads(builder, download_config))
+    if reason:
+        raise UserError(
+            f"dataset.name is 'tfds:{name}', which is not prepared in {builder.data_dir_root}, and the files for it cannot be "
+            f"downloaded ({reason}); set dataset.folder to a folder with the prepared data set, or prepare it with "
+            "gensupcon prepare where there is a network"
+        )
 
 
 def default_format(builder: Any) -> str | None:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from gensupcon_jax import paths
 from gensupcon_jax.cluster import cpu_flags, detection, processes
+from gensupcon_jax.cluster.stopping import stop_requests
 from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.run import config_check, recipes
 from gensupcon_jax.store import workdir
@@ -30,7 +31,7 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
         lines = str(error).splitlines()
         processes.leave(1, "\n".join(f"error: {line}" for line in lines), reason=lines[0])
     except RunStopped as stopped:
-        processes.leave(options.stopped_status, str(stopped), reason="it was asked to stop")
+        processes.leave(options.stopped_status, str(stopped), reason="it was asked to stop", at_once=True)
     except SystemExit as done:
         # An exit that bypasses `processes.leave` would leave the other processes waiting.
         if processes.is_waited_for():
@@ -40,7 +41,7 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
         raise
     except KeyboardInterrupt:
         message = "\ninterrupted; the same command resumes from the newest checkpoint, if there is one"
-        processes.leave(1, message, reason="it was interrupted")
+        processes.leave(1, message, reason="it was interrupted", at_once=True)
     except Exception as error:
         processes.leave_after_crash(error)
 
@@ -52,18 +53,20 @@ def _train(options: argparse.Namespace, command: str) -> None:
     cpu_flags.set_for_this_machine(os.environ)
     keep_compiled_programs(folder)
     join_processes(options)
-    options.config = with_choices(options, folder)
-    check_early(options, folder)
-    from gensupcon_jax.run.summary import summary
-    from gensupcon_jax.run.train import (  # a process that cannot join reports it before this is imported
-        Launch,
-        train_and_evaluate,
-    )
+    with stop_requests():  # from here on data are read
+        options.config = with_choices(options, folder)
+        check_early(options, folder)
+        from gensupcon_jax.run.train import (  # a process that cannot join reports it before this is imported
+            Launch,
+            train_and_evaluate,
+        )
 
-    writers = ("wandb",) if options.wandb else ()
-    results = train_and_evaluate(
-        options.config, folder, writers=writers, launch=Launch(command, options.watchdog_seconds)
-    )
+        writers = ("wandb",) if options.wandb else ()
+        results = train_and_evaluate(
+            options.config, folder, writers=writers, launch=Launch(command, options.watchdog_seconds)
+        )
+    from gensupcon_jax.run.summary import summary
+
     if processes.is_first():
         print(summary(results, folder))
     processes.finish()
