@@ -8,10 +8,13 @@ import numpy as np
 
 from gensupcon_jax.data.multi_hot import ALLOWED_ROWS, are_several, checked_rows
 from gensupcon_jax.data.splits import one_hot
+from gensupcon_jax.data.unit_floats import ALLOWED_FLOATS, are_divided_twice, gray_levels, in_numpys_floats, is_float
 from gensupcon_jax.data.value_labels import ALLOWED_VALUES, checked_values
 from gensupcon_jax.errors import UserError
 
 _SUM_TOLERANCE = 1e-3
+_BFLOAT16_SUM_TOLERANCE = 1e-2  # it has 8 bits of precision
+_FROM_ONE = "class numbers begin at 0: where they were counted from 1, pass labels - 1"
 _ALLOWED_LABELS = "[example] class numbers from 0, or [example, class] distributions"
 _UNLABELED = "; train images without a label: class number -1, or a row of zeros"
 # What a user passes: not yet checked.
@@ -66,7 +69,7 @@ def checked_arrays(images: FromUser, labels: FromUser, where: str, label_kind: s
         raise UserError(f"{where} has {len(images)} images and {len(labels)} labels; allowed: one label per image")
     if len(images) == 0:
         raise UserError(f"{where} has 0 images; allowed: 1 or more")
-    return Checked(_uint8_images(images, where), check_labels_fn(labels, where))
+    return Checked(_uint8_images(images, where), check_labels_fn(_in_numpys_type(labels), where))
 
 
 def _array(values: FromUser, what: str, allowed: str) -> np.ndarray:
@@ -141,9 +144,10 @@ _LABELS = {
 def check_class_numbers(labels: np.ndarray, num_classes: int, where: str) -> None:
     """UserError for labels whose class numbers or columns do not match this number of classes."""
     if labels.ndim == 1 and labels.max() >= num_classes:
+        from_one = f"; {_FROM_ONE}" if labels.min() > 0 and labels.max() == num_classes else ""
         raise UserError(
             f"{where} labels lie in {labels.min()}..{labels.max()}; allowed: 0..{num_classes - 1} "
-            f"({num_classes} classes; see class_names)"
+            f"({num_classes} classes; see class_names){from_one}"
         )
     if labels.ndim == 2 and labels.shape[1] != num_classes:
         raise UserError(
@@ -181,12 +185,18 @@ def _checked_names(class_names: FromUser) -> tuple[str, ...]:
 
 def _num_numbered(class_numbers: np.ndarray, num_images: int) -> int:
     """Number of classes that the class numbers imply; UserError where most of them have no image."""
-    num_classes, num_present = int(class_numbers.max()) + 1, len(np.unique(class_numbers[class_numbers >= 0]))
+    present = np.unique(class_numbers[class_numbers >= 0])
+    num_classes, num_present = int(class_numbers.max()) + 1, len(present)
     if num_classes > min(num_images, 2 * num_present):
         raise UserError(
             f"labels go up to {num_classes - 1}, which implies {num_classes} classes, but there are only {num_images} train "
             f"images, of {num_present} classes; "
             "allowed: class numbers 0, 1, 2, ... without large gaps, or class_names with one name per class"
+        )
+    if num_present and present[0] > 0:
+        raise UserError(
+            f"labels lie in {present[0]}..{present[-1]}, and no image has the class 0; {_FROM_ONE}; where class "
+            f"0 is meant to be without images, pass class_names with {num_classes} names"
         )
     return num_classes
 
@@ -199,13 +209,31 @@ def _uint8_images(images: np.ndarray, where: str) -> np.ndarray:
             f"{where} images have shape {images.shape}; allowed: [example, size, size], "
             "or [example, size, size, channel] with 1 or 3 channels, and 1 or more pixels"
         )
-    if images.dtype == np.uint8:
-        return images
-    if not np.issubdtype(images.dtype, np.floating):
+    if images.dtype != np.uint8 and not is_float(images.dtype):
         raise UserError(f"{where} images are {images.dtype}; allowed: uint8 in 0..255, or float in 0..1")
-    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-        raise UserError(f"{where} images lie in {images.min():.4g}..{images.max():.4g}; allowed for float images: 0..1")
-    return np.round(images * 255).astype(np.uint8)
+    values = images if images.dtype == np.uint8 else in_numpys_floats(images)
+    found = images if images.dtype == np.uint8 else gray_levels(values)
+    value_range = f"{values.min():.4g}..{values.max():.4g}"
+    if found is None:
+        raise UserError(f"{where} images lie in {value_range}; allowed for float images: {ALLOWED_FLOATS}")
+    if are_divided_twice(values):
+        raise UserError(
+            f"{where} images are {images.dtype} in {value_range}, all but black, as where they were "
+            f"divided by 255 twice; allowed: uint8 in 0..255, or float in {ALLOWED_FLOATS}. Pass them as they were before the "
+            "last division, or, where they are as they should be, multiply them by 255"
+        )
+    return found
+
+
+def _in_numpys_type(labels: np.ndarray) -> np.ndarray:
+    """Labels of bfloat16 in a type that NumPy knows; distributions, which it rounds, sum to 1 again."""
+    if labels.dtype.kind != "V" or not is_float(labels.dtype):
+        return labels
+    values = in_numpys_floats(labels)
+    if values.ndim != 2:
+        return values
+    sums = values.sum(1, keepdims=True)
+    return np.where(np.abs(sums - 1) < _BFLOAT16_SUM_TOLERANCE, values / sums, values)
 
 
 def most_likely(labels: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ from gensupcon_jax.data.cuts import (
 )
 from gensupcon_jax.data.encoded_sets import Reading, evaluated_splits, from_listings, is_labeled
 from gensupcon_jax.data.label_kinds import check_kind, cut_by_labels, refuse_one_label, refuse_other_kinds
+from gensupcon_jax.data.label_notes import label_notes
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.multi_hot import refuse_constant_labels, stratified
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
@@ -469,8 +470,9 @@ def from_arrays(
     zeros, and only labeled ones are cut for other splits; with label_kind "several", [example, label] rows
     of 0 and 1, any number of ones in each; with "value", [example] numbers in any unit.  class_names may name classes without
     images.
-    Raises UserError for arrays of different lengths, values out of range, labels that are not distributions, and splits that
-    cannot be cut or evaluated.
+    Raises UserError for arrays of different lengths, values out of range or divided by 255 twice, class numbers from 1, labels
+    that are not distributions, and splits that cannot be cut or evaluated.  What is allowed, and perhaps not meant, is in the
+    data set's notes, which a run prints: tied distributions, and classes without training images.
 
     >>> images = np.zeros((40, 8, 8, 3), np.uint8)
     >>> dataset = from_arrays(images, np.arange(40) % 2, class_names=["cat", "dog"])
@@ -487,6 +489,7 @@ def from_arrays(
     check_same_shape([split.images for split in splits.values()])
     names = () if label_kind == "value" else _checked_names(class_names, splits)
     num_images = num_to_cut_from(splits["train"].classes) if label_kind == "class" else len(splits["train"].images)
+    notes = label_notes({where: split.labels for where, split in splits.items()}, names, label_kind) if names else ()
     for where, fraction in fractions.items():
         if fraction == 0:
             continue
@@ -500,7 +503,8 @@ def from_arrays(
         return value_labels.rebinned(dataset)
     # Last, because distributions over many classes take much memory: wrong class numbers are reported before.
     splits = {where: Split(split.images, distributions(split.labels, len(names))) for where, split in splits.items()}
-    return Dataset(name, splits["train"], splits.get("validation"), splits["test"], names, label_kind=label_kind)
+    parts = (splits["train"], splits.get("validation"), splits["test"])
+    return Dataset(name, *parts, names, notes=notes, label_kind=label_kind)
 
 
 def _checked_names(class_names: FromUser, splits: dict[str, Checked]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from gensupcon_jax.data.channels import to_gray
 from gensupcon_jax.data.crop_batches import center_crop
 from gensupcon_jax.data.input_pipeline import centered_images, damaged_images
 from gensupcon_jax.data.splits import EncodedSplit
+from gensupcon_jax.data.unit_floats import ALLOWED_FLOATS, gray_levels, is_float
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
 from gensupcon_jax.inference.images import ImageFiles
@@ -145,7 +146,7 @@ def _array(values: Any, what: str) -> np.ndarray:
         raise UserError(
             f"{what} cannot be read as an array ({' '.join(str(error).split())}); allowed: {_ALLOWED}"
         ) from error
-    if array.dtype.kind not in "uif":
+    if array.dtype.kind not in "uif" and not is_float(array.dtype):
         raise UserError(
             f"{what} is {type(values).__name__} of {array.dtype}; allowed: {_ALLOWED}, PIL images, or paths"
         )
@@ -158,10 +159,13 @@ def _as_uint8(image: np.ndarray) -> UInt8[np.ndarray, "height width channel"]:
         raise UserError(f"an image has shape {image.shape}; allowed: {_ALLOWED}")
     if image.dtype == np.uint8:
         return image
-    if image.dtype.kind != "f":
-        raise UserError(f"an image is {image.dtype}; allowed: uint8 in 0..255, or float in 0..1")
-    if not np.isfinite(image).all():
-        raise UserError("an image has values that are NaN or infinite; allowed for float images: 0..1")
-    if image.min() < 0 or image.max() > 1:
-        raise UserError(f"an image lies in {image.min():.4g}..{image.max():.4g}; allowed for float images: 0..1")
-    return np.round(image * 255).astype(np.uint8)
+    if not is_float(image.dtype):
+        raise UserError(f"an image is {image.dtype}; allowed: uint8 in 0..255, or float in {ALLOWED_FLOATS}")
+    found = gray_levels(image)
+    if found is None:
+        lowest, highest = float(image.min()), float(image.max())
+        which = f"lies in {lowest:.4g}..{highest:.4g}"
+        if not np.isfinite([lowest, highest]).all():
+            which = "has values that are NaN or infinite"
+        raise UserError(f"an image {which}; allowed for float images: {ALLOWED_FLOATS}")
+    return found
