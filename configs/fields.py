@@ -21,6 +21,7 @@ from gensupcon_jax.configs.rules import (
     choice,
     integer,
     interval,
+    none_or_more,
     number,
     optional,
     several,
@@ -259,6 +260,21 @@ FIELDS: dict[str, Field] = {
         interval(0),
         "smallest and largest width / height of a crop before it is resized",
         source=AUTHORS,
+    ),
+    "augment.sizes": Field(
+        None,
+        optional(several(integer(1))),
+        "height and width of the views in turn, while evaluations stay at dataset.image_size (progressive resizing); None: "
+        "dataset.image_size",
+        "pixels",
+        "ours, as FFCV's recipes",
+    ),
+    "augment.size_epochs": Field(
+        (),
+        none_or_more(above(0)),
+        "when each of augment.sizes but the first begins",
+        "epochs",
+        "ours, as FFCV's recipes",
     ),
     "augment.flip_probability": Field(0.5, number(0, 1), "probability of a left-right flip", source=AUTHORS),
     "augment.jitter_probability": Field(

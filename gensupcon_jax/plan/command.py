@@ -24,6 +24,7 @@ def main(arguments: list[str], program: str) -> None:
     options = recipes.parse_with_recipe(parser, arguments)
     if not options.topology:
         raise UserError("--topology is missing; for example --topology v5e:4x4,v4:2x2x4")
+    beside = {name: recipes.read_recipe(name) for name in options.beside}
     path = Path(options.json or f"plan_{recipes.run_name(options.recipe, options.config.dataset.name)}.json")
     _check_replaceable(path)
     batch_sizes = [_whole_number(text) for text in options.batch_size] or [options.config.batch_size]
@@ -34,13 +35,13 @@ def main(arguments: list[str], program: str) -> None:
     from gensupcon_jax.plan import compare, table
 
     jax.config.update("jax_enable_compilation_cache", False)  # jax cannot reload programs compiled for other devices
-    figures = compare.plan(
-        options.config,
-        topologies=options.topology,
-        batch_sizes=batch_sizes,
-        sizes={name: getattr(options, name) for name in _SIZES},
-        say_fn=lambda sentence: print(sentence, file=sys.stderr, flush=True),
-    )
+    settings = {"topologies": options.topology, "say_fn": lambda text: print(text, file=sys.stderr, flush=True)}
+    sizes = {name: getattr(options, name) for name in _SIZES}
+    figures = compare.plan(options.config, batch_sizes=batch_sizes, sizes=sizes, **settings)
+    for name, config in beside.items():
+        others = compare.plan(config, batch_sizes=[config.batch_size], **settings)
+        figures = [each._replace(recipe=each.recipe or options.recipe) for each in figures]
+        figures += [each._replace(recipe=name) for each in others]
     print(table.text(figures, price_per_chip_hour=options.price_per_chip_hour))
     rows = table.as_json(figures, price_per_chip_hour=options.price_per_chip_hour)
     path.write_text(json.dumps({_MARK: rows}, indent=1) + "\n")
@@ -66,6 +67,13 @@ def build_parser(program: str) -> command_line.Parser:
         type=command_line.with_commas,
         default=[],
         help="batch sizes over all chips, such as 1024,2048 (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--beside",
+        metavar="RECIPES",
+        type=command_line.with_commas,
+        default=[],
+        help="other recipes to plan as they are, in columns beside, such as imagenet",
     )
     parser.add_argument(
         "--price_per_chip_hour",

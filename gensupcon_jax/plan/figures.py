@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.plan import hlo
 from gensupcon_jax.plan.chips import Chip, Slice
 from gensupcon_jax.plan.known import DataSizes
-from gensupcon_jax.plan.step import PlannedStep, bytes_per_device, check_planned, plan_step, with_fields
+from gensupcon_jax.plan.step import PlannedStep, bytes_per_device, check_planned, plan_steps, with_fields
 
 # An instruction belongs to the first group whose pattern matches its scope, as named in train_step.py, objectives.py and by Flax.
 GROUPS = (
@@ -66,9 +66,20 @@ class CollectiveTraffic(NamedTuple):
     seconds: float
 
 
+class OfSize(NamedTuple):
+    """The steps with views of one size in pixels, and lower bounds of their time: by the bounds, and by the compiler's cycles."""
+
+    view_size: int
+    steps: int
+    seconds: float
+    compiler_seconds: float | None
+
+
 class Figures(NamedTuple):
     """The figures of one config on one slice; bytes and FLOPs are per chip and step, unless named per image.
 
+    Where views have several sizes in turn, they are those of the largest, and by_size has the time of each.
+    recipe: its name, where several are planned.
     memory: part -> bytes of HBM per chip.  bounds: resource -> lower bound of the seconds per step; empty if not compiled.
     compiler_seconds: the sum of the compiler's own cycle estimates, None if there are none.  verdict: FITS, DOES_NOT_FIT or
     UNKNOWN.  reason: of the verdict, from the compiler.  advice: what to change.
@@ -94,6 +105,8 @@ class Figures(NamedTuple):
     compiler_seconds: float | None
     compile_seconds: float
     assumptions: tuple[str, ...]
+    by_size: tuple[OfSize, ...] = ()
+    recipe: str = ""
 
     @property
     def binding(self) -> str:
@@ -113,12 +126,46 @@ class Figures(NamedTuple):
     @property
     def hours(self) -> float:
         """Lower bound for the whole training."""
+        if self.by_size:
+            return sum(each.steps * each.seconds for each in self.by_size) / 3600
         return self.total_steps * self.seconds / 3600
+
+    @property
+    def compiler_hours(self) -> float | None:
+        """The whole training by the compiler's own estimate."""
+        parts = self.by_size or (OfSize(0, self.total_steps, 0.0, self.compiler_seconds),)
+        known = [each.steps * each.compiler_seconds / 3600 for each in parts if each.compiler_seconds is not None]
+        return sum(known) if len(known) == len(parts) else None
 
 
 def plan_slice(config: ConfigDict, sizes: DataSizes, chips: Slice) -> Figures:
-    """Compile the config's step for the slice and measure it; one that does not fit is a verdict, not an error."""
-    planned = plan_step(config, sizes, sharding.make_mesh(chips.devices))
+    """Compile the config's steps for the slice and measure them; one that does not fit is a verdict, not an error."""
+    planned = plan_steps(config, sizes, sharding.make_mesh(chips.devices))
+    return together([(each, _plan_one(config, sizes, chips, each)) for each in planned])
+
+
+def together(found: Sequence[tuple[PlannedStep, Figures]]) -> Figures:
+    """The figures of the largest views, with all steps and the time of each size; those of the only size as they are."""
+    if len(found) == 1:
+        return found[0][1]
+    _, largest = max(found, key=lambda each: each[0].view_size)
+    fits = all(figures.verdict == FITS for _, figures in found)
+    by_size = (
+        tuple(
+            OfSize(planned.view_size, planned.total_steps, figures.seconds, figures.compiler_seconds)
+            for planned, figures in found
+        )
+        if fits
+        else ()
+    )
+    return largest._replace(
+        total_steps=sum(planned.total_steps for planned, _ in found),
+        compile_seconds=sum(figures.compile_seconds for _, figures in found),
+        by_size=by_size,
+    )
+
+
+def _plan_one(config: ConfigDict, sizes: DataSizes, chips: Slice, planned: PlannedStep) -> Figures:
     started = time.monotonic()
     lowered = planned.lower()
     try:
@@ -149,7 +196,8 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
 
     The step is lowered for CUDA nevertheless, so a step that no GPU could run is an error.
     """
-    planned = plan_step(_without_loops(config), sizes, sharding.abstract_mesh(num_devices))
+    of_sizes = plan_steps(_without_loops(config), sizes, sharding.abstract_mesh(num_devices))
+    planned = max(of_sizes, key=lambda each: each.view_size)
     in_parts = "microbatches compute the forward pass once more, which is not counted"
     started = time.monotonic()
     traced = planned.train_step_fn.trace(planned.state, planned.frozen, planned.batch, planned.seed_key)
@@ -160,7 +208,7 @@ def plan_gpus(config: ConfigDict, sizes: DataSizes, num_devices: int) -> Figures
         num_hosts=0,
         batch_size=config.batch_size,
         images_per_chip=planned.images_per_device,
-        total_steps=planned.total_steps,
+        total_steps=sum(each.total_steps for each in of_sizes),
         memory=state_memory(planned),
         hbm_bytes=math.nan,
         verdict=UNKNOWN,

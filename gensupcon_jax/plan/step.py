@@ -20,7 +20,8 @@ from gensupcon_jax.weights import teachers
 class PlannedStep(NamedTuple):
     """A step and the shapes of its arguments, ready for `lower`.
 
-    assumptions: sentences about what the config leaves open.
+    view_size, total_steps: of the views in pixels, and how many steps have it.  assumptions: sentences about what the config
+    leaves open.
     """
 
     train_step_fn: Any
@@ -29,6 +30,7 @@ class PlannedStep(NamedTuple):
     batch: Any
     seed_key: Any
     images_per_device: int
+    view_size: int
     total_steps: int
     assumptions: tuple[str, ...]
 
@@ -50,7 +52,12 @@ def num_train_images(config: ConfigDict, sizes: DataSizes) -> int:
 
 
 def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -> PlannedStep:
-    """The config's step on this mesh, with shapes only: nothing is downloaded, drawn or compiled."""
+    """The step of `plan_steps` with the largest views."""
+    return max(plan_steps(config, sizes, mesh), key=lambda planned: planned.view_size)
+
+
+def plan_steps(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -> tuple[PlannedStep, ...]:
+    """The config's step on this mesh with views of each size, with shapes only: nothing is downloaded, drawn or compiled."""
     data = sizes.shape(config.dataset.name.removeprefix("tfds:"))
     data = data._replace(some_unlabeled=config.dataset.labeled_images is not None)
     per_epoch = num_train_images(config, sizes) // config.batch_size
@@ -61,16 +68,22 @@ def plan_step(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) -
     everywhere = sharding.replicated(mesh)
     frozen = assemble.frozen_variables(config, teacher, lambda: _encoder_variables(config, data))
     seed_key = jax.eval_shape(lambda: jax.random.key(0))
-    return PlannedStep(
-        train_step_fn=parts.train_step_fn,
-        state=_placed(state, state_shardings(state, mesh)),
-        frozen=with_sharding(frozen, everywhere),
-        batch=with_sharding(assemble.abstract_batch(config, data), sharding.batch_sharding(mesh)),
-        seed_key=with_sharding(seed_key, everywhere),
-        images_per_device=config.batch_size // mesh.size,
-        total_steps=lengths.total_steps,
-        assumptions=assumptions,
-    )
+
+    def planned(part: assemble.SizedParts) -> PlannedStep:
+        batch = assemble.abstract_batch(config, data, part.size)
+        return PlannedStep(
+            train_step_fn=part.train_step_fn,
+            state=_placed(state, state_shardings(state, mesh)),
+            frozen=with_sharding(frozen, everywhere),
+            batch=with_sharding(batch, sharding.batch_sharding(mesh)),
+            seed_key=with_sharding(seed_key, everywhere),
+            images_per_device=config.batch_size // mesh.size,
+            view_size=part.size,
+            total_steps=len(part.steps),
+            assumptions=assumptions,
+        )
+
+    return tuple(map(planned, parts.sized))
 
 
 def with_fields(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:

@@ -23,7 +23,7 @@ def text(plans: Sequence[Figures], *, price_per_chip_hour: float | None = None) 
     parts = [aligned(_main_rows(plans, price_per_chip_hour))]
     for plan in plans:
         if plan.groups:
-            title = f"{plan.topology}, batch {plan.batch_size:,}: FLOPs and memory traffic per image"
+            title = f"{_name(plan)}, batch {plan.batch_size:,}: FLOPs and memory traffic per image"
             parts.append(title + "\n" + aligned(_group_rows(plan.groups)))
     parts += [_verdict(plan) for plan in plans]
     sources = {
@@ -55,6 +55,7 @@ def as_json(plans: Sequence[Figures], *, price_per_chip_hour: float | None = Non
         row = plan._asdict() | {
             "groups": [group._asdict() for group in plan.groups],
             "traffic": [kind._asdict() for kind in plan.traffic],
+            "by_size": [each._asdict() for each in plan.by_size],
             "assumptions": list(plan.assumptions),
         }
         if plan.verdict == FITS:
@@ -76,6 +77,8 @@ def _finite(value: Any) -> Any:
 
 def _main_rows(plans: Sequence[Figures], price: float | None) -> Rows:
     rows = [("", *(plan.topology for plan in plans))]
+    if any(plan.recipe for plan in plans):
+        rows.insert(0, ("", *(plan.recipe for plan in plans)))
 
     def row(label, value_fn, *, known=lambda plan: True):
         rows.append((label, *(value_fn(plan) if known(plan) else "-" for plan in plans)))
@@ -108,6 +111,8 @@ def _main_rows(plans: Sequence[Figures], price: float | None) -> Rows:
     for bound, meaning in _BOUNDS.items():
         fitting(f"  {bound}: {meaning}", lambda plan, bound=bound: _milliseconds(plan, bound))
     fitting("  compiler's own cycle estimate", lambda plan: _compiler(plan))
+    for size in sorted({each.view_size for plan in plans for each in plan.by_size}):
+        fitting(f"  views of {size} px: steps x ms at least", lambda plan, size=size: _of_size(plan, size))
     fitting("images/s, at most", lambda plan: f"{plan.images_per_second:,.0f}")
     fitting("  input: images/s per host", lambda plan: f"{plan.images_per_second / plan.num_hosts:,.0f}")
     fitting("hours for the recipe, at least", lambda plan: _number(plan.hours))
@@ -132,8 +137,19 @@ def _compiler(plan: Figures) -> str:
     return "-" if plan.compiler_seconds is None else _number(1e3 * plan.compiler_seconds)
 
 
+def _name(plan: Figures) -> str:
+    """The slice of a plan, with its recipe where there are several."""
+    return f"{plan.recipe}, {plan.topology}" if plan.recipe else plan.topology
+
+
 def _compiler_hours(plan: Figures) -> str:
-    return "-" if plan.compiler_seconds is None else _number(plan.total_steps * plan.compiler_seconds / 3600)
+    return "-" if plan.compiler_hours is None else _number(plan.compiler_hours)
+
+
+def _of_size(plan: Figures, size: int) -> str:
+    """The steps with views of this size, and the bound of their time."""
+    found = [each for each in plan.by_size if each.view_size == size]
+    return ", ".join(f"{each.steps:,} x {_number(1e3 * each.seconds)}" for each in found) or "-"
 
 
 def _group_rows(groups: Sequence[OperationGroup]) -> Rows:

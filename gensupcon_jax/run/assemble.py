@@ -26,6 +26,7 @@ from gensupcon_jax.models import ENCODER_FIELDS, Classifier, HeadedEncoder, buil
 from gensupcon_jax.run.class_similarity import label_similarity_of
 from gensupcon_jax.run.durations import duration_steps
 from gensupcon_jax.run.local_views import LOCAL_FIELDS, check_local_size, local_crops
+from gensupcon_jax.run.view_sizes import SIZE_FIELDS, SizedSteps, check_view_sizes, size_at, view_sizes
 from gensupcon_jax.similarities import Similarity
 from gensupcon_jax.views.augment import build_augment_fn, choose_auto_policy, normalize, resize
 from gensupcon_jax.views.mixing import build_mix_fn
@@ -45,16 +46,46 @@ class Lengths(NamedTuple):
     checkpoint_steps: int
 
 
+class SizedParts(NamedTuple):
+    """What depends on the size of the views: the functions of the steps that have it."""
+
+    size: int
+    steps: range
+    view_fn: Callable
+    train_step_fn: Callable
+
+
 class Parts(NamedTuple):
-    """Everything that the loop calls."""
+    """Everything that the loop calls.
+
+    sized: one entry for each size of the views, in turn.  view_fn, train_step_fn: those of the first.
+    """
 
     objective: objectives.Objective
     tx: optax.GradientTransformation
     schedule: optax.Schedule
-    view_fn: Callable
-    train_step_fn: Callable
+    sized: tuple[SizedParts, ...]
     predict_fn: Callable
     initial_state_fn: Callable
+
+    @property
+    def view_fn(self) -> Callable:
+        """From stored images to views, of the first step."""
+        return self.sized[0].view_fn
+
+    @property
+    def train_step_fn(self) -> Callable:
+        """The first step."""
+        return self.sized[0].train_step_fn
+
+    @property
+    def sizes(self) -> tuple[SizedSteps, ...]:
+        """The sizes of the views, and the steps that have them."""
+        return tuple(SizedSteps(each.size, each.steps) for each in self.sized)
+
+    def at(self, step: int) -> SizedParts:
+        """The functions of the step after `step` of them."""
+        return self.sized[size_at(self.sizes, step)]
 
 
 def lengths(config: ConfigDict, per_epoch: int) -> Lengths:
@@ -127,7 +158,12 @@ def build_parts(
         steps_per_epoch=durations.per_epoch,
     )
     tx = optimizer.build_optimizer(schedule, **settings)
-    view_fn = _view_fn(config, data)
+    average_fn = average and average.updated
+
+    def sized(size: int, steps: range) -> SizedParts:
+        view_fn = _view_fn(config, data, size)
+        step_fn = build_train_step_fn(objective, view_fn, mesh, max_skipped_steps, average_fn)
+        return SizedParts(size, steps, view_fn, step_fn)
 
     def predict(state, frozen, images):
         seen = resize(images, data.image_size, data.center_share)
@@ -141,25 +177,23 @@ def build_parts(
         objective=objective,
         tx=tx,
         schedule=schedule,
-        view_fn=view_fn,
-        train_step_fn=build_train_step_fn(objective, view_fn, mesh, max_skipped_steps, average and average.updated),
+        sized=tuple(
+            sized(*each) for each in view_sizes(config, data.image_size, durations.per_epoch, durations.total_steps)
+        ),
         predict_fn=jax.jit(predict, out_shardings=sharding.replicated(mesh)),
         initial_state_fn=initial_state,
     )
 
 
-def _view_fn(config: ConfigDict, data: DataShape) -> Callable:
-    """From stored images to views, mixed, and to local views where the config has them."""
-    fields = {name: value for name, value in config.augment.items() if name not in LOCAL_FIELDS}
+def _view_fn(config: ConfigDict, data: DataShape, size: int) -> Callable:
+    """From stored images to views of this size, mixed, and to local views where the config has them."""
+    fields = {name: value for name, value in config.augment.items() if name not in (*LOCAL_FIELDS, *SIZE_FIELDS)}
+    fields["auto_policy"] = choose_auto_policy(config.augment.auto_policy, data.name, data.image_size)
     of_data = {"mean": data.mean, "std": data.std, "dataset_name": data.name}
-    augment_fn = build_augment_fn(image_size=data.image_size, **of_data, **fields)
+    augment_fn = build_augment_fn(image_size=size, **of_data, **fields)
     local_augment_fn = None
     if local := local_crops(config, data.image_size):
-        fields |= {
-            "num_views": local.num_views,
-            "crop_scale": local.scale,
-            "auto_policy": choose_auto_policy(config.augment.auto_policy, data.name, data.image_size),
-        }
+        fields |= {"num_views": local.num_views, "crop_scale": local.scale}
         local_augment_fn = build_augment_fn(image_size=local.size, **of_data, **fields)
     mix_fn = build_mix_fn(**config.mix.to_dict())
     return build_view_fn(
@@ -185,6 +219,7 @@ def encoder_of(config: ConfigDict, data: DataShape) -> HeadedEncoder:
     model = build_model(image_size=data.image_size, **fields)
     if local := local_crops(config, data.image_size):
         check_local_size(model, data, local.size)
+    check_view_sizes(config, model)
     return model
 
 
@@ -300,9 +335,9 @@ def separable_loss(config: ConfigDict, class_shares: Sequence[float]) -> float |
     return verdicts.separable_share(verdicts.entropy(class_shares), num_contrasts(config))
 
 
-def abstract_batch(config: ConfigDict, data: DataShape) -> Batch:
-    """Shapes of one step's batch."""
-    size = data.image_size if data.is_encoded else data.stored_size or data.image_size
+def abstract_batch(config: ConfigDict, data: DataShape, view_size: int | None = None) -> Batch:
+    """Shapes of one step's batch; view_size: of the views, None: that of evaluations."""
+    size = (view_size or data.image_size) if data.is_encoded else data.stored_size or data.image_size
     views = (config.augment.num_views,) if data.is_encoded else ()
     images = (config.batch_size, *views, size, size, data.num_channels)
     local = local_crops(config, data.image_size) if data.is_encoded else None

@@ -1,6 +1,7 @@
 """Checks of a config: each field by its declared rule, then combinations; all problems are reported together."""
 
 import collections
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -143,6 +144,20 @@ def _local_views(config: ConfigDict) -> list[str]:
     return []
 
 
+def _view_sizes(config: ConfigDict) -> list[str]:
+    sizes, epochs = config.augment.sizes, tuple(config.augment.size_epochs)
+    needed = 0 if sizes is None else len(sizes) - 1
+    if len(epochs) != needed:
+        found = "None" if sizes is None else f"{tuple(sizes)}"
+        return [
+            f"augment.size_epochs is {epochs}; allowed with augment.sizes {found}: {needed} numbers, one for each size but the "
+            "first"
+        ]
+    if any(later <= earlier for earlier, later in itertools.pairwise(epochs)):
+        return [f"augment.size_epochs is {epochs}; allowed: ascending numbers"]
+    return []
+
+
 def _queue(config: ConfigDict) -> list[str]:
     views = config.augment.num_views
     if config.objective != "contrastive" or config.loss.mode != "momentum" or views < 2:
@@ -273,6 +288,7 @@ def _use_labels(config: ConfigDict) -> list[str]:
 # The fields of each combination, and the function that returns its problems.
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], ...] = (
     (("objective", "augment.num_views"), _views),
+    (("augment.sizes", "augment.size_epochs"), _view_sizes),
     (("objective", "augment.local_views", "augment.policy"), _local_views),
     (
         ("objective", "augment.num_views", "loss.mode", "loss.symmetric", "momentum_encoder.queue_size", "batch_size"),

@@ -18,8 +18,9 @@ _REPORT_SECONDS = 12.0
 class Amounts(NamedTuple):
     """What is left to do.
 
-    steps: of training.  batch_views: images x views of a step.  validations: evaluations during training.  validation_images,
-    final_images: images evaluated by each of them, and at the end.
+    steps: of training.  weighted_steps: the same, each by its pixels relative to those that were timed; None: all alike.
+    batch_views: images x views of a step.  validations: evaluations during training.  validation_images, final_images: images
+    evaluated by each of them, and at the end.
     """
 
     steps: int
@@ -27,6 +28,7 @@ class Amounts(NamedTuple):
     validations: int
     validation_images: int
     final_images: int
+    weighted_steps: float | None = None
 
 
 class Estimator:
@@ -82,7 +84,8 @@ def seconds_left(amounts: Amounts, step_seconds: float, compiled_seconds: float)
     image_seconds = _EVALUATED_IMAGE * step_seconds / amounts.batch_views
     images = amounts.validations * amounts.validation_images + amounts.final_images
     evaluation = images * image_seconds + _COMPILED_AGAIN * compiled_seconds + _REPORT_SECONDS
-    return amounts.steps * step_seconds, evaluation
+    steps = amounts.steps if amounts.weighted_steps is None else amounts.weighted_steps
+    return steps * step_seconds, evaluation
 
 
 def estimate(amounts: Amounts, step_seconds: float, compiled_seconds: float) -> str | None:

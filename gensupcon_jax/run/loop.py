@@ -133,7 +133,10 @@ class _Loop:
 
     def take_step(self, batch: Any) -> None:
         """One training step: the only place where the state of a run changes."""
-        self.state, self.metrics = self.run.parts.train_step_fn(self.state, self.run.frozen, batch, self._seed_key)
+        sized = self.run.parts.at(self.step)
+        if self.step == sized.steps.start > 0:
+            self.log.say(f"from step {self.step + 1} on views have {sized.size} x {sized.size} pixels")
+        self.state, self.metrics = sized.train_step_fn(self.state, self.run.frozen, batch, self._seed_key)
         self._in_flight.append(self.metrics)
         self.step += 1
         self.log.advance()
@@ -178,7 +181,7 @@ class _Loop:
         run = self.run
         objective = assemble.build_objective(run.config, run.data, run.lengths, run.teacher, unrolled=True)
         found = divergence.first_bad_value(
-            objective, run.parts.view_fn, run.mesh, state, run.frozen, batch, self._seed_key
+            objective, run.parts.at(good_step).view_fn, run.mesh, state, run.frozen, batch, self._seed_key
         )
         self._checkpoints.close()
         raise UserError(
@@ -212,4 +215,6 @@ def _seen(run: Run) -> str:
     """The size of the images, and the part of each that an evaluation sees."""
     share = run.dataset.center_share
     part = "whole" if share == 1 else f"at the central {share:g}"
-    return f"{run.data.image_size} x {run.data.image_size} pixels (evaluated {part})"
+    sizes = ", ".join(f"{each.size}" for each in run.parts.sizes)
+    views = "" if sizes == f"{run.data.image_size}" else f", views of {sizes}"
+    return f"{run.data.image_size} x {run.data.image_size} pixels (evaluated {part}{views})"

@@ -17,7 +17,7 @@ from gensupcon_jax.data import datasets, input_pipeline, memory_cache
 from gensupcon_jax.data.long_tail import with_long_tail
 from gensupcon_jax.data.sampling import drawn_shares
 from gensupcon_jax.data.shapes import Batch, DataShape
-from gensupcon_jax.data.splits import AnySplit
+from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 from gensupcon_jax.data.value_labels import rebinned
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation import final
@@ -32,6 +32,7 @@ from gensupcon_jax.run.estimate import Amounts, amounts_left
 from gensupcon_jax.run.given_weights import suited
 from gensupcon_jax.run.local_views import local_crops, views_in_pixels
 from gensupcon_jax.run.unlabeled import check_labels, with_instances
+from gensupcon_jax.run.view_sizes import parts_of, weighted_steps
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.writers import RowFn, check_writers
 from gensupcon_jax.weights import initial, teachers
@@ -106,13 +107,19 @@ class Run:
 
     def batches(self, start_step: int, end_step: int, placement: Any = None) -> Iterator[Batch]:
         """The batches of the steps after start_step up to end_step: a function of the config and the step alone."""
-        augment = self.config.augment
+        for size, steps in parts_of(self.parts.sizes, range(start_step, end_step)):
+            yield from self._batches_of_size(size, steps, placement)
+
+    def _batches_of_size(self, size: int, steps: range, placement: Any) -> Iterator[Batch]:
+        """The batches of these steps; encoded images are cropped to this size."""
+        train, augment = self.dataset.train, self.config.augment
+        train = dataclasses.replace(train, image_size=size) if isinstance(train, EncodedSplit) else train
         scale = None if augment.policy == "none" else tuple(augment.crop_scale)
         return input_pipeline.train_batches(
-            self.dataset.train,
+            train,
             seed=self.config.seed,
             batch_size=self.config.batch_size,
-            steps=range(start_step, end_step),
+            steps=steps,
             sharding=placement or sharding.batch_sharding(self.mesh),
             order=input_pipeline.Order(self.config.dataset.remainder, self.config.dataset.sampling),
             crops=input_pipeline.HostCrops(
@@ -181,7 +188,8 @@ class Run:
         compared = self.compared_dataset()
         num_images = {"validation": 0} | {name: split.num_images for name, split in compared.splits.items()}
         batch_views = round(self.config.batch_size * views_in_pixels(self.config, self.data.image_size))
-        return amounts_left(self.lengths, num_images, batch_views, step)
+        left = amounts_left(self.lengths, num_images, batch_views, step)
+        return left._replace(weighted_steps=weighted_steps(self.parts.sizes, step))
 
     def advisor(self, state: TrainState, chance_loss: float) -> Advisor:
         """The advisor that reads this run's metrics."""

@@ -381,3 +381,59 @@ def test_every_chip_has_the_published_figures():
         assert math.isclose(
             chip.peak_flops / chip.clock / 2**15, round(chip.peak_flops / chip.clock / 2**15), rel_tol=0.01
         )
+
+
+# Views of several sizes, and several recipes
+
+
+def test_views_of_every_size_are_planned_with_their_steps():
+    mesh = sharding.abstract_mesh(16)
+    planned = step.plan_steps(imagenet.get_config("short"), known.data_sizes("tfds:imagenet2012"), mesh)
+    assert [(each.view_size, each.total_steps) for each in planned] == [(160, 37_140), (192, 12_380)]
+    assert [each.batch.images.shape for each in planned] == [(1024, 2, 160, 160, 3), (1024, 2, 192, 192, 3)]
+    assert step.plan_step(imagenet.get_config("short"), known.data_sizes("tfds:imagenet2012"), mesh).view_size == 192
+    assert planned[0].state.ema_params is not None
+
+
+def figures_of(planned, seconds, **changes):
+    return figures.Figures(
+        topology="v5e:2x2", num_chips=4, num_hosts=1, batch_size=32, images_per_chip=8, total_steps=planned.total_steps,
+        memory={"parameters": 2.0**30}, hbm_bytes=2.0**34, verdict=figures.FITS, reason="", advice="",
+        flops_per_image=1e9, bytes_per_image=1e6, hbm_bytes_per_image=1e6, groups=(), traffic=(),
+        bounds={"HBM": seconds, "compute": seconds / 2, "interconnect": 0.0}, compiler_seconds=2 * seconds,
+        compile_seconds=3.0, assumptions=(),
+    )._replace(**changes)  # fmt: skip
+
+
+def test_hours_are_the_sum_over_the_sizes():
+    config = tiny_config(**{"augment.sizes": (4, 8), "augment.size_epochs": (1.0,), "steps": 9})
+    small, large = step.plan_steps(config, TINY, sharding.abstract_mesh(1))
+    assert [(each.view_size, each.total_steps) for each in (small, large)] == [(4, 3), (8, 6)]
+    both = figures.together([(small, figures_of(small, 3600.0)), (large, figures_of(large, 7200.0))])
+    assert (both.total_steps, both.hours, both.compiler_hours, both.compile_seconds) == (9, 3 + 12, 2 * 15, 6.0)
+    printed = table.text([both, figures_of(large, 7200.0)], price_per_chip_hour=0.5)
+    assert re.search(r"views of 4 px: steps x ms at least +3 x 3,?600,?000 +-", printed)
+    assert re.search(r"cost at 0\.5 per chip-hour, at least +30\.?0* +24", printed)
+    (row, _) = table.as_json([both, figures_of(large, 7200.0)], price_per_chip_hour=0.5)
+    assert [each["steps"] for each in row["by_size"]] == [3, 6]
+    assert row["cost_at_least"] == 30.0
+    refused = figures.together(
+        [(small, figures_of(small, 3600.0)), (large, figures_of(large, 1.0, verdict=figures.DOES_NOT_FIT, bounds={}))]
+    )
+    assert (refused.verdict, refused.by_size) == (figures.DOES_NOT_FIT, ())
+
+
+def test_the_price_of_another_recipe_stands_beside(monkeypatch, tmp_path, capfd):
+    def planned(config, *, topologies, batch_sizes, say_fn, sizes=None):
+        seconds = 1.0 if config.epochs == 40 else 2.0
+        large = step.plan_step(tiny_config(), TINY, sharding.abstract_mesh(1))
+        return [figures_of(large._replace(total_steps=3600), seconds, batch_size=batch_sizes[0])]
+
+    monkeypatch.setattr(compare, "plan", planned)
+    arguments = ["imagenet:short", "--beside", "imagenet", "--topology", "v5e:2x2", "--price_per_chip_hour", "1"]
+    plan_command.main([*arguments, "--json", str(tmp_path / "plan.json")], "gensupcon plan")
+    printed = capfd.readouterr().out
+    assert re.search(r"^ +imagenet:short +imagenet$", printed, re.MULTILINE)
+    assert re.search(r"cost at 1 per chip-hour, at least +4\.?0* +8", printed)
+    with pytest.raises(errors.UserError, match="imagenett"):
+        plan_command.main(["imagenet:short", "--beside", "imagenett", "--topology", "v5e:2x2"], "gensupcon plan")

@@ -244,7 +244,7 @@ def test_at_most_two_steps_are_in_flight(tmp_path, monkeypatch):
             most = max(most, len(waiting))
             return state, metrics | {"diverged": waiting[-1]}
 
-        return parts._replace(train_step_fn=step_fn)
+        return parts._replace(sized=(parts.sized[0]._replace(train_step_fn=step_fn),))
 
     monkeypatch.setattr(train.assemble, "build_parts", build_parts)
     monkeypatch.setattr(jax, "device_get", lambda tree: tree)
