@@ -100,9 +100,9 @@ FIELDS: dict[str, Field] = {
     "dataset.name": Field(
         "digits",
         Named("sources"),
-        "digits: 1,797 handwritten digits of scikit-learn; tfds:<name>[:version]; folder:<path> of <split>/<class>/<image>; "
-        "csv:<file> or parquet:<file>: a list of images with their labels; arrays:<file>: of an .npz; arrays: handed to "
-        "train_and_evaluate",
+        "digits: 1,797 handwritten digits of scikit-learn; digit_pairs: two of them in each image, both as labels; "
+        "tfds:<name>[:version]; folder:<path> of <split>/<class>/<image>; csv:<file> or parquet:<file>: a list of images with "
+        "their labels; arrays:<file>: of an .npz; arrays: handed to train_and_evaluate",
     ),
     "dataset.label_kind": Field(
         "class",
@@ -547,6 +547,12 @@ FIELDS: dict[str, Field] = {
     ),
     "teacher.temperature": Field(
         1.0, above(0), "the teacher's logits are divided by this before the softmax", source=AUTHORS
+    ),
+    "teacher.output": Field(
+        None,
+        optional(choice("softmax", "sigmoid")),
+        "how its logits become predictions; sigmoid: of each label by itself; None: sigmoid where the labels of the teacher, or "
+        "else of the data, are several per image",
     ),
     "teacher.allow_poor": Field(
         False, FLAG, "accept a teacher whose accuracy on the validation split is below twice chance"

@@ -24,7 +24,7 @@ class Comparison:
     """Two groups, by one predictor at one step: over their common seeds where there are two or more, else on the test images.
 
     result: first minus second, in points.  runs: the two that were compared on the same images.  adjusted: the p-value after
-    Holm's correction for the comparisons with the same predictor and step.
+    Holm's correction for the comparisons with the same predictor and step.  score: what is compared, in words.
     """
 
     first: str
@@ -35,6 +35,7 @@ class Comparison:
     means: tuple[float, float]
     seeds: tuple[object, ...]
     runs: tuple[str, str]
+    score: str = "accuracy"
     adjusted: float = 1.0
 
     @property
@@ -71,6 +72,9 @@ def comparisons(groups: Sequence[SeedGroup]) -> list[Comparison]:
 
 def compared(first: SeedGroup, second: SeedGroup, which: str, predictor: str) -> Comparison | None:
     """One comparison; None if a number is missing, if the test images may differ, or if the best steps are the last ones."""
+    if first.runs[0].score != second.runs[0].score:
+        return None
+    score = first.runs[0].score.title
     is_known = which == "best" and all(run.step("best") == run.step("last") for run in (*first.runs, *second.runs))
     if is_known or not same_test_images(first.runs[0], second.runs[0]):
         return None
@@ -80,7 +84,9 @@ def compared(first: SeedGroup, second: SeedGroup, which: str, predictor: str) ->
         values = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
         means = tuple(sum(each) / len(each) for each in values)
         result = compare_over_seeds(*values)
-        return Comparison(first.name, second.name, which, predictor, result, (means[0], means[1]), seeds, ("", ""))
+        return Comparison(
+            first.name, second.name, which, predictor, result, (means[0], means[1]), seeds, ("", ""), score
+        )
     run, other = _pair(first, second)
     correct = run.correct(which, predictor), other.correct(which, predictor)
     if correct[0] is None or correct[1] is None:
@@ -120,12 +126,14 @@ def sentence(comparison: Comparison) -> str:
     first, second, difference = comparison.first, comparison.second, comparison.result.difference
     means = f"{comparison.means[0]:.2f} % and {comparison.means[1]:.2f} %"
     where = f"{PREDICTORS[comparison.predictor]}, {comparison.which} step"
-    if round(difference, 2) == 0:
+    size = f" by {abs(difference):.2f} points" if round(difference, 2) else ""
+    if comparison.score != "accuracy":
+        verb = "has the same" if not size else "has a higher" if difference > 0 else "has a lower"
+        verb = f"{verb} {comparison.score} {'than' if size else 'as'}"
+    elif not size:
         verb = "is as accurate as"
-        size = ""
     else:
         verb = "is more accurate than" if difference > 0 else "is less accurate than"
-        size = f" by {abs(difference):.2f} points"
     low, high = comparison.result.low, comparison.result.high
     head = (
         f"{first} {verb} {second}{size} ({where}: {means}; 95 % interval of the difference {low:+.2f} to {high:+.2f})"

@@ -23,7 +23,11 @@ def charts(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
 
     Each is axis -> chart, for the macro `chart` of figures.html.
     """
-    found = [{axis: _chart(groups, title, axis, metric) for axis in AXES} for title, metric in _KINDS]
+    titles = dict.fromkeys(run.score.title for group in groups for run in group.runs)
+    score = " or ".join(titles)  # of runs with other kinds of labels
+    found = [
+        {axis: _chart(groups, title.format(score=score), axis, metric) for axis in AXES} for title, metric in _KINDS
+    ]
     return [by_axis for by_axis in found if by_axis["step"]["lines"]]
 
 
@@ -34,8 +38,8 @@ def group_look(place: int) -> str:
 
 _KINDS: tuple[tuple[str, _Metric], ...] = (
     ("Training loss", lambda run: training_loss(run.metrics)),
-    ("k-NN accuracy on validation, percent", lambda _: "knn/top1"),
-    ("Classifier accuracy on validation, percent", lambda _: "classifier/top1"),
+    ("k-NN {score} on validation, percent", lambda run: f"knn/{run.score.key}"),
+    ("Classifier {score} on validation, percent", lambda run: f"classifier/{run.score.key}"),
     ("Learning rate", lambda _: "train/learning_rate"),
     ("Throughput, images per second", lambda _: "train/images_per_second"),
 )

@@ -9,6 +9,7 @@ from gensupcon_jax.compare.groups import SeedGroup
 from gensupcon_jax.compare.runs import PREDICTORS, STEPS, TRAINED, ComparedRun
 from gensupcon_jax.evaluation.choices import BY_DEFAULT
 from gensupcon_jax.evaluation.paired import Spread
+from gensupcon_jax.score_names import SCORE_NAMES
 from gensupcon_jax.text import listed
 
 NOTHING = "-"
@@ -75,7 +76,7 @@ def spread_sentence(group: SeedGroup) -> str | None:
     if spread is None or spread.count == 1:
         return None
     return (
-        f"Over {spread.count} seeds, {group.name} has an accuracy of {_spread(spread)} "
+        f"Over {spread.count} seeds, {group.name} has {_a(group.runs[0].score.title)} of {_spread(spread)} "
         f"({PREDICTORS[predictor]}, last step: mean and standard deviation)."
     )
 
@@ -107,6 +108,11 @@ def notes(runs: Sequence[ComparedRun]) -> list[str]:
     if scaling:
         verb = "differs" if len(scaling) == 1 else "differ"
         found.append(f"The losses are not on one scale, as {listed(scaling)} {verb}: compare the accuracies.")
+    titles = dict.fromkeys(run.score.title for run in runs if run.score != SCORE_NAMES["class"])
+    found += [
+        f"Numbers are the {title}; it has no paired test on the images of single runs: train each with two or more seeds."
+        for title in titles
+    ]
     return found
 
 
@@ -122,6 +128,10 @@ def _note(run: ComparedRun) -> str | None:
     if run.kept is None:
         return f"{run.name} keeps no test predictions (it is of an earlier version): no paired test on its images."
     return None
+
+
+def _a(title: str) -> str:
+    return f"{'an' if title[0] in 'aeiou' else 'a'} {title}"
 
 
 def _title(predictor: str, which: str) -> str:

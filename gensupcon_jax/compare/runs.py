@@ -11,17 +11,13 @@ from jaxtyping import Bool
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.kept_predictions import KeptPredictions, read_predictions
 from gensupcon_jax.paths import Path, as_path, failures
+from gensupcon_jax.score_names import PREDICTOR_NAMES, SCORE_NAMES, ScoreName, score_name_of
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.metrics import read_metrics
 from gensupcon_jax.text import flatten, reason
 
 # Predictors by their names in results.json and predictions.npz; the first that two runs share is the one of their sentence.
-PREDICTORS = {
-    "linear": "linear probe",
-    "classifier": "classifier",
-    "knn": "k-NN",
-    "raw_pixel_knn": "raw-pixel k-NN",
-}
+PREDICTORS = PREDICTOR_NAMES
 TRAINED = ("linear", "classifier", "knn")  # without that of the images alone
 STEPS = ("last", "best")
 
@@ -61,12 +57,23 @@ class ComparedRun:
         """Which test images this predictor classifies correctly at a step; None if its predictions are not kept."""
         step = self.step(which)
         predictions = self.kept.predictions.get(step, {}).get(predictor) if self.kept and step is not None else None
-        return None if self.kept is None or predictions is None else predictions == self.kept.labels
+        if self.kept is None or predictions is None or self.score != SCORE_NAMES["class"]:
+            return None  # with several labels per image, a prediction is right by degrees
+        return predictions == self.kept.labels
+
+    @property
+    def score(self) -> ScoreName:
+        """The main score of the labels that it was trained with."""
+        return score_name_of(self.dataset)
 
     def accuracy(self, which: str, predictor: str) -> float | None:
-        """Top-1 on the test images, in percent: of the kept predictions, else as results.json has it."""
+        """The main score on the test images, top-1 in percent: of the kept predictions, else as results.json has it."""
         correct = self.correct(which, predictor)
-        return self.numbers(which).get(f"{predictor}_top1") if correct is None else 100.0 * float(correct.mean())
+        return (
+            self.numbers(which).get(f"{predictor}_{self.score.key}")
+            if correct is None
+            else 100.0 * float(correct.mean())
+        )
 
     @property
     def test_images(self) -> str:

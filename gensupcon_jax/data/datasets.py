@@ -29,6 +29,7 @@ from gensupcon_jax.data.cuts import (
     rare_class,
     refuse_one_class,
 )
+from gensupcon_jax.data.digit_pairs import digit_pairs
 from gensupcon_jax.data.encoded_sets import Reading, evaluated_splits, from_listings, is_labeled
 from gensupcon_jax.data.label_kinds import check_kind, cut_by_labels, refuse_one_label, refuse_other_kinds
 from gensupcon_jax.data.label_notes import label_notes
@@ -225,6 +226,20 @@ def digits(*, is_validated: bool = True) -> Dataset:
     )
 
 
+def pairs_of_digits(*, is_validated: bool = True) -> Dataset:
+    """3,500 images of two of scikit-learn's digits, 16 x 16 gray, with both digits as labels: 2,100 / 350 / 1,050.
+
+    The digits of a split come from the same split of `digits`.
+    """
+    source = digits(is_validated=is_validated)
+    sizes = {"train": 2_100 if is_validated else 2_450, "validation": 350, "test": 1_050}
+    made = {name: digit_pairs(split.images, split.classes, sizes[name]) for name, split in source.splits.items()}
+    names = [str(digit) for digit in range(10)]
+    return from_arrays(
+        *made.pop("train"), **made, validation_fraction=0, class_names=names, name="digit_pairs", label_kind="several"
+    )
+
+
 def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     """An image-classification data set of TFDS, downloaded and prepared if necessary.
 
@@ -372,6 +387,7 @@ def _refuse_arrays(_rest: str, _reading: Reading) -> Dataset:
 # also from outside the package: SOURCES["blobs:<classes>"] = lambda classes, reading: from_arrays(...).
 SOURCES: dict[str, Callable[[str, Reading], Dataset]] = {
     "digits": lambda _rest, reading: digits(is_validated=reading.validation_fraction > 0),
+    "digit_pairs": lambda _rest, reading: pairs_of_digits(is_validated=reading.validation_fraction > 0),
     "tfds:<name>": tfds_dataset,
     "folder:<path>": folder_dataset,
     "csv:<file>": lambda path, reading: list_dataset("csv", path, reading),

@@ -35,7 +35,7 @@ def main(arguments: list[str], program: str) -> None:
     encoded = command_pass.encoded(encoder, found, options, output)
     predictions = encoder.classify(encoded.features, encoded.logits)
     names, folders = ([each[row] for row in encoded.rows] for each in (found.names, found.folders))
-    header, rows = _table(names, predictions, options.top)
+    header, rows = _table(names, predictions, options.top, is_whole=bool(output))
     if output:
         try:
             write_rows(
@@ -57,8 +57,8 @@ def build_parser(program: str) -> command_line.Parser:
     parser = command_line.Parser(
         program,
         "Predict the class of each image: by the classifier of the run, else by the linear probe that it kept, else by k-NN on "
-        "its training images. Where the folders of the images, or their labels in a list, are classes, "
-        "their accuracy, precision, recall and F1 are printed."
+        "its training images. With several labels per image, the probability of each label. Where the folders of the images, or "
+        "their labels in a list, are classes, their accuracy, precision, recall and F1 are printed."
         f"\n\nexample: {program} runs/photos holiday --output holiday.csv",
     )
     add_encoder(parser)
@@ -74,10 +74,17 @@ def build_parser(program: str) -> command_line.Parser:
     return parser
 
 
-def _table(names: list[str], predictions: "Predictions", most: int) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: name, then class and probability, the most likely first."""
+def _table(
+    names: list[str], predictions: "Predictions", most: int, *, is_whole: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: name, then class and probability, the most likely first.
+
+    With several labels per image: name, labels, and, is_whole, a column with the probability of each label.
+    """
     import numpy as np
 
+    if predictions.label_kind == "several":
+        return _labels_table(names, predictions, most, is_whole=is_whole)
     probabilities = predictions.probabilities
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
     header = ["name", "class", "probability"]
@@ -85,20 +92,37 @@ def _table(names: list[str], predictions: "Predictions", most: int) -> tuple[lis
         header += [f"class_{place}", f"probability_{place}"]
     rows = []
     for name, classes, row in zip(names, order, probabilities, strict=True):
-        cells = [(_class_name(predictions, number), f"{row[number]:.6f}") for number in classes]
+        cells = [(predictions.name_of(number), f"{row[number]:.6f}") for number in classes]
         rows.append([name, *(cell for pair in cells for cell in pair)])
     return header, rows
 
 
-def _class_name(predictions: "Predictions", number: Any) -> str:
-    return predictions.class_names[number] if predictions.class_names else str(number)
+def _labels_table(
+    names: list[str], predictions: "Predictions", most: int, *, is_whole: bool
+) -> tuple[list[str], list[list[str]]]:
+    import numpy as np
+
+    probabilities = predictions.probabilities
+    if is_whole:
+        header = ["name", "labels", *map(predictions.name_of, range(probabilities.shape[1]))]
+        columns: Any = [[f"{value:.6f}" for value in row] for row in probabilities]
+    else:
+        header = ["name", "labels", "most likely"]
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
+        columns = [
+            [", ".join(f"{predictions.name_of(label)} {row[label]:.2f}" for label in labels)]
+            for labels, row in zip(order, probabilities, strict=True)
+        ]
+    return header, [
+        [name, labels or "-", *cells] for name, labels, cells in zip(names, predictions.names, columns, strict=True)
+    ]
 
 
 def _print_scores(folders: list[str | None], predictions: "Predictions", grouping: str) -> None:
     """Accuracy and the table of classes where folders, or labels of a list, are classes, and a warning where one is not."""
     from gensupcon_jax.inference import command_pass, predict_scores
 
-    if not any(folders) or not predictions.class_names:
+    if not any(folders) or not predictions.class_names or predictions.label_kind == "several":
         return
     scores = predict_scores.folder_scores(folders, predictions.classes, predictions.class_names, grouping)
     if scores.sentence:

@@ -23,21 +23,33 @@ EmbedFn = Callable[[AnySplit], Float[np.ndarray, "image feature"]]
 
 
 class Predictions(NamedTuple):
-    """The class of each image, and who predicted it.
+    """The class of each image, or its labels, and who predicted it.
 
-    classes [image]: numbers, from 0.  probabilities [image, class].  class_names: may be empty.  predictor: "classifier" |
-    "probe" | "k-NN".
+    classes [image]: numbers, from 0, of the most likely class or label.  probabilities [image, class]; rows sum to 1 except with
+    several labels per image, label_kind "several".  class_names: may be empty.  predictor: "classifier" | "probe" | "k-NN".
     """
 
     classes: Int[np.ndarray, "image"]
     probabilities: Float[np.ndarray, "image class"]
     class_names: tuple[str, ...]
     predictor: str
+    label_kind: str = "class"
 
     @property
     def names(self) -> list[str]:
-        """The name of the class of each image."""
-        return [self.class_names[number] if self.class_names else str(number) for number in self.classes]
+        """The name of the class of each image; of several labels those with a probability of 1/2 or more, joined by "; "."""
+        if self.label_kind == "several":
+            return ["; ".join(self.name_of(label) for label in labels) for labels in self.labels]
+        return [self.name_of(number) for number in self.classes]
+
+    @property
+    def labels(self) -> list[list[int]]:
+        """With several labels per image: the numbers of those with a probability of 1/2 or more."""
+        return [np.flatnonzero(row >= 0.5).tolist() for row in self.probabilities]
+
+    def name_of(self, number: int | np.integer) -> str:
+        """The name of a class or label, or its number where it has none."""
+        return self.class_names[number] if self.class_names else str(number)
 
 
 Predictor = Callable[[Float[np.ndarray, "image feature"], Float[np.ndarray, "image class"] | None], Predictions]
@@ -49,6 +61,8 @@ def choose_predictor(source: Source, embed_fn: EmbedFn) -> Predictor:
     embed_fn: a split of the run's data set -> features of this encoder.
     """
     if source.has_classifier:
+        if source.label_kind == "several":
+            return lambda features, logits: _predictions(scipy.special.expit(logits), source, "classifier")
         return lambda features, logits: _predictions(scipy.special.softmax(logits, axis=1), source, "classifier")
     if source.run is None:
         raise UserError(
@@ -65,7 +79,7 @@ def choose_predictor(source: Source, embed_fn: EmbedFn) -> Predictor:
 
 def _predictions(probabilities: np.ndarray, source: Source, predictor: str) -> Predictions:
     probabilities = probabilities.astype(np.float32)
-    return Predictions(probabilities.argmax(1), probabilities, source.class_names, predictor)
+    return Predictions(probabilities.argmax(1), probabilities, source.class_names, predictor, source.label_kind)
 
 
 def _neighbors_of(run: SavedRun, embed_fn: EmbedFn) -> KeptNeighbors:

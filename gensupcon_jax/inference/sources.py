@@ -34,7 +34,8 @@ class Source(NamedTuple):
     """An encoder that was read, and all that its images and outputs need.
 
     name: of the source, as it was given.  step: of a run's checkpoint, None where the source does not say it.  preparation: of
-    images.  apply_fn(variables, uint8 images [batch, *preparation.image_shape]) -> (features, logits or None).
+    images.  label_kind: of its labels, as in `dataset.json`.
+    apply_fn(variables, uint8 images [batch, *preparation.image_shape]) -> (features, logits or None).
     by_device: whether each device must call it with its own images.  run: where the source is one.  notes: sentences on what the
     source does not say and is assumed.
     """
@@ -51,6 +52,7 @@ class Source(NamedTuple):
     by_device: bool = False
     run: SavedRun | None = None
     notes: tuple[str, ...] = ()
+    label_kind: str = "class"
 
 
 def read_source(source: str | Path, *, step: int | str = "last", given: Given = SAYS_ALL) -> Source:
@@ -94,7 +96,8 @@ def _from_workdir(path: Path, step: int | str, given: Given) -> Source:
     )
     share = device_center_share(description)
     source = _network_source(path, run_backbone(run), run.variables, preparation, size, share)
-    return source._replace(step=run.step, class_names=tuple(description["class_names"]), run=run)
+    kind = description.get("label_kind", "class")
+    return source._replace(step=run.step, class_names=tuple(description["class_names"]), run=run, label_kind=kind)
 
 
 def _from_file(source: str | Path, given: Given) -> Source:
@@ -116,6 +119,7 @@ def _from_file(source: str | Path, given: Given) -> Source:
         step=description.step if description else None,
         class_names=prepared.class_names,
         notes=(*([note] if note else []), *prepared.notes),
+        label_kind=(description and description.label_kind) or "class",
     )
 
 

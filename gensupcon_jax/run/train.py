@@ -91,18 +91,18 @@ def train_and_evaluate(
 
 
 def _check_teacher(run: Run) -> None:
-    """Report the teacher's accuracy on the validation split, or on training images; UserError if it is near chance."""
+    """Report the teacher's score on the validation split, or on training images; UserError if it is near chance."""
     if run.teacher is None:
         return
     split, which = run.teacher_images()
-    accuracy = teachers.teacher_accuracy(
-        run.teacher,
-        split,
-        student_mean=run.data.mean,
-        student_std=run.data.std,
-        **run.evaluation_settings().extraction,
-    )
-    run.say(teachers.check_accuracy(accuracy, run.data.num_classes, run.config.teacher.allow_poor, which))
+    settings = {"student_mean": run.data.mean, "student_std": run.data.std, **run.evaluation_settings().extraction}
+    allow_poor = run.config.teacher.allow_poor
+    if run.dataset.label_kind == "several":
+        score, chance = teachers.teacher_label_precision(run.teacher, split, **settings)
+        run.say(teachers.check_score(score, chance, allow_poor, f"mean average precision on the {which}"))
+    else:
+        accuracy = teachers.teacher_accuracy(run.teacher, split, **settings)
+        run.say(teachers.check_accuracy(accuracy, run.data.num_classes, allow_poor, which))
 
 
 def _claim(run: Run) -> None:

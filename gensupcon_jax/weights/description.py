@@ -26,7 +26,8 @@ class Description(NamedTuple):
     architecture: as `model.name`.  network: its stem, width, patch_size, pool, blur_pool, as far as it has them.  image_shape:
     height, width, channels.  center_share: share of the shorter side that the center crop keeps.  mean, std: by channel, on the
     scale 0..1.  class_names: may be empty.  fingerprint: of the encoder's weights.  made_by: program and version.
-    run_fingerprint: of the run's config and data, the same at every step.
+    run_fingerprint: of the run's config and data, the same at every step.  label_kind: several: its classifier has a sigmoid for
+    each of the class_names.
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class Description(NamedTuple):
     fingerprint: str | None
     made_by: str
     run_fingerprint: str | None = None
+    label_kind: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The fields by name, those of the network beside the others."""
@@ -77,6 +79,7 @@ def describe(run: SavedRun) -> Description:
         fingerprint=weights_fingerprint(weights),
         made_by=f"gensupcon_jax {__version__}",
         run_fingerprint=fingerprint([json.dumps([run.config.to_dict(), data], sort_keys=True)]),
+        label_kind=data.get("label_kind", "class"),
     )
 
 
@@ -118,7 +121,7 @@ def from_json(values: Mapping[str, Any], *, where: str | Path) -> Description:
     return Description(network={name: values[name] for name in NETWORK_FIELDS if name in values}, **found)
 
 
-_TEXTS = ("architecture", "stem", "pool", "interpolation", "fingerprint", "made_by", "run_fingerprint")
+_TEXTS = ("architecture", "stem", "pool", "interpolation", "fingerprint", "made_by", "run_fingerprint", "label_kind")
 
 
 def _parsed(name: str, text: str) -> Any:

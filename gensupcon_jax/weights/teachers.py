@@ -18,6 +18,7 @@ from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.data.input_pipeline import padded_batches
 from gensupcon_jax.data.splits import AnySplit
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.evaluation.several import mean_label_precision
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.gray import TORCHVISION_GRAY
 from gensupcon_jax.models import Classifier, build_backbone
@@ -48,7 +49,7 @@ class Teacher(NamedTuple):
 
     logits_fn(variables, images float32 [batch, image_size, image_size, num_channels], normalized with mean and std
     [num_channels]) -> float logits [batch, class].  fingerprint: 16 hexadecimal digits of the SHA-256 of its weights.
-    step: of the checkpoint, for a workdir.
+    step: of the checkpoint, for a workdir.  output: how logits become predictions: softmax, or sigmoid for each label by itself.
     """
 
     variables: Any
@@ -60,6 +61,7 @@ class Teacher(NamedTuple):
     fingerprint: str
     name: str
     step: int | None = None
+    output: Any = None  # until the data says it
 
 
 class Signature(NamedTuple):
@@ -83,12 +85,14 @@ def load_teacher(
     std: Sequence[Number] | np.ndarray | None = None,
     function: Callable | None = None,
     dtype: str = "float32",
+    output: str | None = None,
 ) -> Teacher | None:
     """The teacher of the config's `teacher` fields, None for kind "none"; nothing is compiled, nothing unpickled.
 
     dataset_description: of the student's data, `dataset.json`; the default for all that neither fields nor teacher specify.
     weights_step: of a workdir: "best", or the number of a saved step; None: the last.
     function: for kind "callable", images -> logits; its images have as many channels as `mean`, or as the data.
+    output: "softmax" or "sigmoid"; None: sigmoid where the labels of the teacher, or else of the data, are several per image.
     dtype: for kind "weights", the dtype of the computation; a workdir has its own, other kinds are unchanged.
     Raises UserError for a missing, damaged or incompatible teacher.
     """
@@ -112,6 +116,7 @@ def load_teacher(
     else:
         teacher = _from_weights(_existing_file(path), architecture, dtype)
     teacher = _completed(teacher, image_size=image_size, mean=mean, std=std, dataset_description=dataset_description)
+    teacher = teacher._replace(output=output or teacher.output or _output_for(dataset_description))
     predicted_classes(teacher)
     return teacher._replace(fingerprint=_function_fingerprint(teacher)) if kind == "callable" else teacher
 
@@ -130,6 +135,7 @@ def teacher_probabilities(
 ) -> Float[jax.Array, "batch class"]:
     """softmax(logits / temperature) in float32, without gradient, of the student's images (authors' code).
 
+    With the output "sigmoid": the sigmoid of each logit / temperature.
     images: normalized with the student's mean and std.  variables: the teacher's, passed separately so that they are an
     argument of a jitted step; `teacher.variables` is not read.
     """
@@ -139,7 +145,8 @@ def teacher_probabilities(
     # jax assumes that an exported function returns the same on every device (its output type has no varying axes).
     # Without this, shard_map computes wrong gradients for the student on two or more devices, without an error.
     logits = varying(logits, jax.typeof(inputs).manual_axis_type.varying)
-    return jax.lax.stop_gradient(jax.nn.softmax(logits / temperature))
+    output_fn = jax.nn.sigmoid if teacher.output == "sigmoid" else jax.nn.softmax
+    return jax.lax.stop_gradient(output_fn(logits / temperature))
 
 
 def teacher_images(
@@ -236,12 +243,44 @@ def teacher_accuracy(
 
     sharding: of a batch over the mesh; batch_size: over all devices, a multiple of their number.
     """
+    settings = {"student_mean": student_mean, "student_std": student_std, "batch_size": batch_size}
+    predictions = _predictions(teacher, split, **settings, sharding=sharding).argmax(1)
+    return 100.0 * float(np.mean(predictions == split.classes))
+
+
+def teacher_label_precision(
+    teacher: Teacher,
+    split: AnySplit,
+    *,
+    student_mean: Float[Array, "channel"],
+    student_std: Float[Array, "channel"],
+    batch_size: int,
+    sharding: NamedSharding,
+) -> tuple[float, float]:
+    """The same for several labels per image: the teacher's mean average precision over labels, and that of a guess."""
+    settings = {"student_mean": student_mean, "student_std": student_std, "batch_size": batch_size}
+    rows = split.labels_of(np.arange(split.num_images))
+    shares = rows.mean(axis=0)[rows.any(axis=0)]
+    chance = 100.0 * float(shares.mean()) if len(shares) else 100.0
+    return mean_label_precision(_predictions(teacher, split, **settings, sharding=sharding), rows), chance
+
+
+def _predictions(
+    teacher: Teacher,
+    split: AnySplit,
+    *,
+    student_mean: Float[Array, "channel"],
+    student_std: Float[Array, "channel"],
+    batch_size: int,
+    sharding: NamedSharding,
+) -> Float[np.ndarray, "image class"]:
+    """The teacher's probabilities for all images of a split."""
     everywhere = replicated(sharding.mesh)
 
     def predicted(variables, images):
         inputs = normalize(images, student_mean, student_std)
         settings = {"student_mean": student_mean, "student_std": student_std, "temperature": 1.0}
-        return teacher_probabilities(teacher, variables, inputs, **settings).argmax(1)
+        return teacher_probabilities(teacher, variables, inputs, **settings)
 
     sharded = jax.shard_map(predicted, mesh=sharding.mesh, in_specs=(REPLICATED, BATCH), out_specs=BATCH)
     predict_fn = jax.jit(sharded, out_shardings=everywhere)
@@ -251,7 +290,7 @@ def teacher_accuracy(
         np.asarray(predict_fn(variables, images))[is_real]
         for images, is_real in padded_batches(split, batch_size, sharding)
     ]
-    return 100.0 * float(np.mean(np.concatenate(predictions) == split.classes))
+    return np.concatenate(predictions)
 
 
 def check_accuracy(accuracy: Number, num_classes: int, allow_poor: bool, images: str = "validation images") -> str:
@@ -259,10 +298,14 @@ def check_accuracy(accuracy: Number, num_classes: int, allow_poor: bool, images:
 
     With two classes twice chance is 100 %: there, the bound is half-way between chance and 100 %.
     """
-    chance = 100 / num_classes
+    return check_score(accuracy, 100 / num_classes, allow_poor, f"accuracy on the {images}")
+
+
+def check_score(score: Number, chance: float, allow_poor: bool, what: str) -> str:
+    """A sentence about a score in percent, against that of a guess; UserError below twice chance unless that is allowed."""
     lowest = min(2 * chance, (chance + 100) / 2)
-    found = f"teacher: {accuracy:.2f} % accuracy on the {images} (chance: {chance:.4g} %)"
-    if accuracy >= lowest:
+    found = f"teacher: {score:.2f} % {what} (chance: {chance:.4g} %)"
+    if score >= lowest:
         return found
     if allow_poor:
         return f"{found}; the run continues because teacher.allow_poor is True"
@@ -305,6 +348,7 @@ def _from_workdir(path: Path, step: str | int) -> Teacher:
         fingerprint=weights_fingerprint(variables),
         name=f"teacher {path}",
         step=run.step,
+        output=_output_for(run.description),
     )
 
 
@@ -332,6 +376,7 @@ def _from_weights(path: Path, architecture: str, dtype: str) -> Teacher:
         std=description and description.std,
         fingerprint=weights_fingerprint(variables),
         name=f"teacher {path}",
+        output=_output_for({"label_kind": description.label_kind}) if description else None,
     )
 
 
@@ -480,6 +525,11 @@ def _completed(teacher: Teacher, *, image_size: int | None, mean: Any, std: Any,
     if not (statistics["std"] > 0).all():
         raise UserError(f"teacher.std is {statistics['std'].tolist()}; allowed: numbers above 0")
     return teacher._replace(image_size=image_size or teacher.image_size or data_size, **statistics)
+
+
+def _output_for(description: dict) -> str:
+    """How logits become predictions for data with this description."""
+    return "sigmoid" if description.get("label_kind") == "several" else "softmax"
 
 
 def _channel_values(

@@ -1,17 +1,30 @@
 """Whole runs on images with several labels: every objective, mixing, teacher, resume, and what is refused."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from gensupcon_jax.__main__ import main
+from gensupcon_jax.compare.page import compare
+from gensupcon_jax.compare.runs import read_runs
 from gensupcon_jax.data.datasets import from_arrays
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.evaluation import several
+from gensupcon_jax.evaluation.final import Settings
+from gensupcon_jax.inference.encoder import Encoder
+from gensupcon_jax.inference.evaluate_scores import evaluate_encoder, results_table
+from gensupcon_jax.run import loop
 from gensupcon_jax.run.config_check import check_config
 from gensupcon_jax.run.run import build_run
 from gensupcon_jax.run.summary import summary
 from gensupcon_jax.run.train import train_and_evaluate
+from gensupcon_jax.weights import teachers
+from gensupcon_jax.weights.description import description_of_file
+from tests.report.pages import Page
 from tests.tiny import tiny_config
 
 
@@ -141,3 +154,163 @@ def test_a_config_with_several_refuses_arrays_of_one_class(tmp_path):
         UserError, match=r"dataset.label_kind is 'several', but the labels of arrays are of the kind 'class'"
     ):
         build_run(tiny_config(**{"dataset.label_kind": "several"}), tmp_path, one_class)
+
+
+# What a finished run is used for
+
+
+@pytest.mark.slow
+def test_the_report_has_a_table_of_labels_in_place_of_the_sections_for_classes(finished):
+    folder, results = finished
+    page = Page((folder / "report.html").read_text())
+    assert {"labels", "similarity", "scatter", "neighbors", "suspicious", "duplicates", "sheet"} <= page.ids
+    assert not page.ids & {"confusion", "classes", "mistakes"}
+    table = page.section_text("labels")
+    assert "there is no confusion matrix" in table
+    for name, value in zip(labeled().class_names, results["per_label_average_precision"]["linear"], strict=True):
+        assert f"{name} " in table
+        assert f" {value:.1f} " in table
+    assert "An image has any number of 4 labels" in page.text
+    assert "north west + south east" in page.section_text("scatter")
+    assert "north east" in page.section_text("sheet")
+    assert "ranks each label better than chance" in page.section_text("checks")
+
+
+@pytest.mark.slow
+def test_an_encoder_predicts_the_probability_of_each_label(finished):
+    folder, _ = finished
+    test, encoder = labeled().test, Encoder.load(folder)
+    found = encoder.predict(test.images)
+    assert (found.predictor, found.label_kind, found.probabilities.shape) == ("classifier", "several", (32, 4))
+    assert np.abs(found.probabilities.sum(1) - 1).max() > 0.5
+    chosen = found.probabilities[0] >= 0.5
+    assert found.names[0] == "; ".join(name for name, is_on in zip(found.class_names, chosen, strict=True) if is_on)
+    with np.load(folder / "predictions.npz") as kept:
+        np.testing.assert_allclose(kept["6/classifier"], found.probabilities, atol=1e-5)
+        np.testing.assert_array_equal(kept["labels"], test.labels)
+
+
+@pytest.mark.slow
+def test_the_kept_probe_predicts_where_there_is_no_classifier(finished, tmp_path):
+    folder = tmp_path / "run"
+    results = train_and_evaluate(tiny_config(steps=2), folder, labeled(), devices=jax.devices()[:1])
+    test = labeled().test
+    found = Encoder.load(folder).predict(test.images)
+    assert (found.predictor, found.label_kind) == ("probe", "several")
+    again = several.mean_label_precision(found.probabilities, test.labels)
+    assert again == pytest.approx(results["linear_mean_average_precision"], abs=0.2)
+
+
+@pytest.mark.slow
+def test_predict_writes_a_column_for_each_label(finished, tmp_path, capsys):
+    folder, _ = finished
+    Image.fromarray(labeled().test.images[0, ..., 0]).save(tmp_path / "one.png")
+    main(["predict", str(folder), str(tmp_path / "one.png"), "--output", str(tmp_path / "out.csv")])
+    header, row = (line.split(",") for line in (tmp_path / "out.csv").read_text().splitlines())
+    assert header == ["name", "labels", "north west", "north east", "south west", "south east", "folder"]
+    probabilities = np.array(row[2:6], float)
+    expected = [name for name, value in zip(header[2:6], probabilities, strict=True) if value >= 0.5]
+    assert row[1] == ("; ".join(expected) or "-")
+    main(["predict", str(folder), str(tmp_path / "one.png"), "--top", "1"])
+    printed = capsys.readouterr().out
+    assert f"{header[2 + probabilities.argmax()]} {probabilities.max():.2f}" in printed
+
+
+@pytest.mark.slow
+def test_evaluate_repeats_the_scores_of_the_run(finished):
+    folder, results = finished
+    encoder = Encoder.load(folder)
+    fields = tiny_config().evaluate
+    settings = Settings.of(
+        fields, dataset=labeled(), extraction=encoder.extraction(32), choices=None, measures=("recall_at_1",)
+    )
+    found = evaluate_encoder(encoder, labeled(), settings)
+    for name in ("linear", "classifier", "knn"):
+        key = f"{name}_mean_average_precision"
+        assert found[key] == pytest.approx(results[key], abs=0.1)
+    assert found["calibration_error"] == {"bins": 15}
+    table = results_table(found)
+    assert "4 labels, 80 / 32 / 32 images" in table
+    assert "linear probe, mAP (penalty 0.1)" in table
+
+
+@pytest.mark.slow
+def test_an_export_says_that_its_classifier_has_sigmoids(finished, tmp_path):
+    folder, _ = finished
+    path = tmp_path / "weights.safetensors"
+    main(["export", str(folder), "--output", str(path)])
+    assert description_of_file(path).label_kind == "several"
+    images = labeled().test.images
+    ours, exported = Encoder.load(folder).predict(images), Encoder.load(path).predict(images)
+    assert exported.label_kind == "several"
+    np.testing.assert_allclose(exported.probabilities, ours.probabilities, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_runs_are_compared_by_their_map_over_seeds(finished, tmp_path):
+    folder, _ = finished
+    for group, kind in (("mixup", "mixup"), ("none", "none")):
+        for seed in (0, 1):
+            copy = shutil.copytree(folder, tmp_path / f"{group}{seed}")
+            config = json.loads((copy / "config.json").read_text())
+            config["seed"], config["mix"]["kind"] = seed, kind
+            (copy / "config.json").write_text(json.dumps(config))
+    found = compare(read_runs([tmp_path / name for name in ("mixup0", "mixup1", "none0", "none1")]))
+    assert "mixup has the same mean average precision over labels as none" in found.sentences[0]
+    assert any("Numbers are the mean average precision over labels" in note for note in found.notes)
+    single = compare(read_runs([tmp_path / "mixup0", tmp_path / "none0"]))
+    assert list(single.tests) == []
+    assert "%" in single.results.rows[0][4]
+
+
+@pytest.mark.slow
+def test_a_teacher_of_several_labels_gives_each_its_sigmoid(finished, tmp_path):
+    folder, _ = finished
+    changes = {"teacher.kind": "workdir", "teacher.path": str(folder), "mix.kind": "mixup"}
+    run = build_run(tiny_config(**changes), tmp_path / "student", labeled(), devices=jax.devices()[:1])
+    assert run.teacher.output == "sigmoid"
+    images = (labeled().test.images[:5] / 255 - run.data.mean) / run.data.std
+    settings = {"student_mean": run.data.mean, "student_std": run.data.std, "temperature": 1.0}
+    found = teachers.teacher_probabilities(run.teacher, run.teacher.variables, np.float32(images), **settings)
+    expected = Encoder.load(folder).predict(labeled().test.images[:5]).probabilities
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    score, chance = teachers.teacher_label_precision(
+        run.teacher,
+        run.dataset.validation,
+        **{name: settings[name] for name in ("student_mean", "student_std")},
+        **run.evaluation_settings().extraction,
+    )
+    assert chance == pytest.approx(100 * labeled().validation.labels.mean())
+    assert score > chance
+    losses = steps_of("contrastive", tmp_path, jax.devices()[:1], **changes)
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted_ends_like_one_that_is_not(finished, tmp_path, monkeypatch):
+    _, results = finished
+    config = tiny_config(**{"mix.kind": "mixup", "classifier.beside": True})
+    taken = {"steps": 0}
+    take_step = loop._Loop.take_step
+
+    def interrupted(self, batch):
+        take_step(self, batch)
+        taken["steps"] += 1
+        if taken["steps"] == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop._Loop, "take_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(config, tmp_path / "run", labeled())
+    monkeypatch.setattr(loop._Loop, "take_step", take_step)
+    again = train_and_evaluate(config, tmp_path / "run", labeled())
+    for name in ("linear", "knn", "classifier"):
+        assert again[f"{name}_mean_average_precision"] == results[f"{name}_mean_average_precision"]
+
+
+def test_a_teacher_near_the_share_of_the_labels_is_refused():
+    assert teachers.check_score(80.0, 40.0, False, "mean average precision on the validation images") == (
+        "teacher: 80.00 % mean average precision on the validation images (chance: 40 %)"
+    )
+    with pytest.raises(UserError, match=r"allowed: 70 % or more.*teacher.allow_poor"):
+        teachers.check_score(69.0, 40.0, False, "mean average precision")
