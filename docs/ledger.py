@@ -10,6 +10,7 @@ from gensupcon_jax.configs import (
     cifar100,
     cifar100_coarse,
     cifar100_lt,
+    digit_pairs,
     digits,
     fashion_mnist,
     imagenet,
@@ -21,7 +22,7 @@ from gensupcon_jax.configs.fields import FIELDS, GROUPS
 from gensupcon_jax.run.config_check import rule_of
 
 DOCS = Path(__file__).parent
-RECIPES = (cifar10, cifar100, cifar100_coarse, cifar100_lt, imagenet, fashion_mnist, digits, photos)
+RECIPES = (cifar10, cifar100, cifar100_coarse, cifar100_lt, imagenet, fashion_mnist, digits, digit_pairs, photos)
 BEGIN, END = "<!-- written by python -m docs.ledger -->\n", "<!-- end -->\n"
 
 
