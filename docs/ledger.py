@@ -76,7 +76,7 @@ def _field_row(name: str) -> list[str]:
 
 
 def _recipe_section(recipe: ModuleType) -> str:
-    if recipe in (digits, photos):  # without variants
+    if recipe in (digits, digit_pairs, photos):  # without variants
         columns = {"value": departures(recipe.changes())}
     else:
         columns = {
