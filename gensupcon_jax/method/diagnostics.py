@@ -212,9 +212,14 @@ def chance_losses(
     return losses.AnchorLoss(loss, valid, axis_name)
 
 
-def batch_chance_loss(*labels: Shaped[Array, "_ class"] | None, **settings: Any) -> Float[Array, ""]:
+def batch_chance_loss(
+    anchor_labels: Shaped[Array, "anchor class"],
+    contrast_labels: Shaped[Array, "contrast class"] | None = None,
+    **settings: Any,
+) -> Float[Array, ""]:
     """The mean of `chance_losses`, which has these arguments, over the valid anchors of all devices."""
-    return chance_losses(*labels, **settings).mean()
+    mean: Any = chance_losses(anchor_labels, contrast_labels, **settings).mean()
+    return mean
 
 
 def _with_centers(mass, weight, centers: losses.ClassCenters):

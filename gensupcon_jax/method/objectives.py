@@ -505,7 +505,8 @@ def contrastive_chance_loss(
     batch: of which the images are not read, or the labels alone. The queue is assumed to hold keys with the labels of this batch,
     repeated; embeddings and prototypes are orthogonal.
     """
-    batch = batch if isinstance(batch, MixedBatch) else MixedBatch(None, batch)
+    no_images: Any = None
+    batch = batch if isinstance(batch, MixedBatch) else MixedBatch(no_images, batch)
 
     def values_of(views: MixedBatch) -> dict[str, Array]:
         logits = {} if prototypes is None else {"center_logits": jnp.zeros(views.labels.shape)}

@@ -420,7 +420,7 @@ def _diagnose(
     at_chance = [
         diagnostics.chance_losses(
             pair.anchors["labels"],
-            pair.contrasts and pair.contrasts["labels"],
+            None if pair.contrasts is None else pair.contrasts["labels"],
             normalizer=normalizer,
             **terms_of_pair,
             **settings,
@@ -428,8 +428,8 @@ def _diagnose(
         for pair, terms_of_pair in zip(shown, terms, strict=True)
     ]
     values, valid = (jnp.concatenate(part) for part in zip(*at_chance, strict=True))
-    metrics["chance_loss"] = scale * AnchorLoss(values, valid, axis_name).mean()
-    return metrics
+    chance_loss: Any = scale * AnchorLoss(values, valid, axis_name).mean()
+    return metrics | {"chance_loss": chance_loss}
 
 
 def _at_chance(pair: objectives.Pair) -> objectives.Pair:

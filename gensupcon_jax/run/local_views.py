@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
+from flax.errors import ScopeParamShapeError
 from ml_collections import ConfigDict
 
 from gensupcon_jax.data.shapes import DataShape, LocalCrops
@@ -53,7 +53,7 @@ def check_local_size(model: HeadedEncoder, data: DataShape, size: int) -> None:
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image(data.image_size), train=False))
     try:
         jax.eval_shape(lambda variables: model.apply(variables, image(size), train=False), variables)
-    except (flax.errors.ScopeParamShapeError, TypeError, ValueError) as error:
+    except (ScopeParamShapeError, TypeError, ValueError) as error:
         raise UserError(
             f"augment.local_size is {size}, but this model.name takes only images of {data.image_size} pixels "
             f"({one_line(error)}); set augment.local_views to 0, or choose another encoder"

@@ -37,6 +37,7 @@ MORE = {
 QUICK = {
     "model.name": ["resnet_small", "resnet18"],
     "augment.num_views": [1, 2, 3],
+    "augment.local_views": [0, 1, 2],
     "loss.label_similarity": list(LABEL_SIMILARITIES),  # a matrix needs a file
     "augment.rand_num_operations": [0, 1],
 }
