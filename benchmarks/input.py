@@ -1,10 +1,11 @@
 """How fast the host feeds encoded images: two crops an image, against decoding alone on the same cores, in one run.
 
-    python -m benchmarks.input [--images 600] [--threads 2] [--folder FOLDER]
+    python -m benchmarks.input [--images 600] [--threads 2] [--folder FOLDER] [--short_side 256] [--quality 90]
 
 JPEGs of 500 x 375 are generated (about 107 kB each), or those of a folder are taken. Rounds alternate, the best of each counts.
 "Decoding alone" is a pool of threads that read each file and decode it with simplejpeg, and nothing else, in a process of its
-own; "tf.data" the same with `tf.io.decode_jpeg`, as TensorFlow comes.
+own; "tf.data" the same with `tf.io.decode_jpeg`, as TensorFlow comes. "Smaller copy" is what `gensupcon prepare --short-side`
+writes of the same images.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 SIZE, VIEWS, BATCH = 224, 2, 64
-ROUNDS, EPOCHS = 5, 6
+ROUNDS, EPOCHS_PER_ROUND, EPOCHS = 5, 4, 6
 
 
 def natural_image(rng: np.random.Generator, height: int = 375, width: int = 500) -> np.ndarray:
@@ -110,15 +111,37 @@ def decode_alone(connection, files: list[str], threads: int) -> None:
             connection.send(measured(once))
 
 
-def input_alone(connection, folder: str, threads: int, views: int) -> None:
-    """A process that makes an epoch of training batches for each message, or several in one go to see its memory."""
+def copy_alone(connection, name: str, folder: str, threads: int) -> None:
+    """A process that reads and decodes the images of a stored copy once in threads for each message."""
+    import concurrent.futures
+
+    from gensupcon_jax.data import datasets
+    from gensupcon_jax.data.decoding import decode_color, read_encoded
+
+    split = datasets.load(name, folder=folder, image_size=SIZE, num_threads=threads).train
+
+    def decode(index: int) -> None:
+        decode_color(read_encoded(split, index))
+
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+
+        def once() -> int:
+            return len(list(pool.map(decode, range(split.num_images))))
+
+        once()
+        while connection.recv():
+            connection.send(measured(once))
+
+
+def input_alone(connection, name: str, folder: str | None, threads: int, views: int) -> None:
+    """A process that makes some epochs of training batches for each message, or several in one go to see its memory."""
     import jax
 
     from gensupcon_jax.data import datasets
     from gensupcon_jax.data.input_pipeline import HostCrops, train_batches
 
     settings = {"image_size": SIZE, "num_threads": threads, "validation_fraction": 0.1, "test_fraction": 0.1}
-    split = datasets.load(f"folder:{folder}", **settings).train
+    split = datasets.load(name, folder=folder, **settings).train
     per_epoch = split.num_images // BATCH
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     crops = HostCrops(views, (0.2, 1.0), (3 / 4, 4 / 3))
@@ -136,8 +159,18 @@ def input_alone(connection, folder: str, threads: int, views: int) -> None:
         if message == "memory":
             connection.send({"mib_by_epoch": memory_by_epoch()})
         else:
-            connection.send(measured(functools.partial(_count, batches_of(epoch, 1))))
-            epoch += 1
+            connection.send(measured(functools.partial(_count, batches_of(epoch, EPOCHS_PER_ROUND))))
+            epoch += EPOCHS_PER_ROUND
+
+
+def write_smaller(folder: Path, into: Path, short_side: int, quality: int) -> tuple[str, float]:
+    """Write the smaller copy of a folder of images; its `dataset.name`, and kB per image."""
+    from gensupcon_jax.data.datasets import Reading
+    from gensupcon_jax.prepare.smaller_copy import read_original, write_copy
+    from gensupcon_jax.prepare.smaller_images import Smaller
+
+    copied = write_copy(read_original(f"folder:{folder}", Reading()), Smaller(short_side, quality), into)
+    return f"tfds:{copied.name}", copied.copied_bytes / copied.copied / 1000
 
 
 def _count(batches) -> int:
@@ -162,11 +195,17 @@ def report(rounds: dict[str, list[dict[str, float]]], threads: int) -> dict:
     best = {name: max(found["images_per_second"] for found in rows) for name, rows in rounds.items()}
     cpu = {name: min(found["cpu_milliseconds"] for found in rows) for name, rows in rounds.items()}
     two, one, alone = cpu["2 crops"], cpu["1 crop"], cpu["decoding alone"]
+    smaller = best["2 crops of the smaller copy"]
     return {
         "images_per_second": best,
         "cpu_milliseconds_per_image": cpu,
         "rate_of_decoding_alone": best["2 crops"] / best["decoding alone"],
-        "images_per_second_a_core": best["2 crops"] / threads,
+        "rate_of_the_smaller_copy": {
+            "decoding alone": best["decoding the smaller copy alone"] / best["decoding alone"],
+            "2 crops": smaller / best["2 crops"],
+            "2 crops to decoding the originals alone": smaller / best["decoding alone"],
+        },
+        "images_per_second_a_core": {"originals": best["2 crops"] / threads, "smaller copy": smaller / threads},
         "share_of_the_second_crop": (two - one) / two,
         "share_of_all_but_decoding": max(0.0, (two - alone) / two),
     }
@@ -179,18 +218,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", help="of own images, <folder>/train/<class>/<image>.jpg")
     parser.add_argument("--needed", type=float, help="images a second that a host must deliver, from the plan")
+    parser.add_argument("--short_side", type=int, default=256, help="of the smaller copy")
+    parser.add_argument("--quality", type=int, default=90, help="JPEG quality of the smaller copy")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.folder or temporary)
+        folder = Path(options.folder or Path(temporary) / "photos")
         if options.folder is None:
             write_images(folder, options.images)
         files = sorted(str(path) for path in folder.glob("train/*/*.jpg"))
         sizes = [Path(file).stat().st_size for file in files]
+        copy, kilobytes = write_smaller(folder, Path(temporary), options.short_side, options.quality)
+        of_originals = (f"folder:{folder}", None, options.threads)
         processes = {
             "decoding alone": start(decode_alone, files, options.threads),
             "decoding alone with tf.data": start(tensorflow_alone, files, options.threads),
-            "2 crops": start(input_alone, str(folder), options.threads, VIEWS),
-            "1 crop": start(input_alone, str(folder), options.threads, 1),
+            "2 crops": start(input_alone, *of_originals, VIEWS),
+            "1 crop": start(input_alone, *of_originals, 1),
+            "decoding the smaller copy alone": start(copy_alone, copy, temporary, options.threads),
+            "2 crops of the smaller copy": start(input_alone, copy, temporary, options.threads, VIEWS),
         }
         rounds: dict[str, list] = {name: [] for name in processes}
         for _ in range(ROUNDS):
@@ -199,10 +244,15 @@ def main() -> None:
         memory = ask(processes["2 crops"], "memory")
         for connection in processes.values():
             connection.send("")
-    found = {"images": len(files), "kilobytes": sum(sizes) / len(sizes) / 1000, "threads": options.threads}
-    found |= report(rounds, options.threads) | memory
+    found = {
+        "images": len(files),
+        "kilobytes": sum(sizes) / len(sizes) / 1000,
+        "kilobytes_of_the_smaller_copy": kilobytes,
+    }
+    found |= {"threads": options.threads} | report(rounds, options.threads) | memory
     if options.needed:
-        found["cores_needed"] = options.needed / found["images_per_second_a_core"]
+        rates = found["images_per_second_a_core"]
+        found["cores_needed"] = {name: options.needed / rate for name, rate in rates.items()}
     print(json.dumps(found, indent=2))
 
 

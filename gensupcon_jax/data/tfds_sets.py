@@ -22,6 +22,7 @@ from gensupcon_jax.text import one_line
 _READERS = 16  # threads that wait for the disk
 _SCANNED_AT_ONCE = 256
 _DECODED_AT_ONCE = 512
+_FEW = 16  # records
 _TFRECORD_HEADER, _TFRECORD_FOOTER = 12, 4  # length and its checksum; checksum of the data
 
 
@@ -264,10 +265,17 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
     )
 
 
-def _parse(record: bytes, keys: Keys) -> tuple[bytes, int]:
+def record_class() -> Any:
+    """The class of the records, `tf.train.Example`."""
+    # First the package: a thread that imports it, to decode a PNG, would wait for the part of it that this one imports.
+    import tensorflow  # noqa: F401
     from tensorflow.core.example.example_pb2 import Example
 
-    feature = Example.FromString(record).features.feature
+    return Example
+
+
+def _parse(record: bytes, keys: Keys) -> tuple[bytes, int]:
+    feature = record_class().FromString(record).features.feature
     return feature[keys.image].bytes_list.value[0], feature[keys.label].int64_list.value[0]
 
 
@@ -290,7 +298,11 @@ def _array_records(instructions: list) -> Records:
     def where(number: int) -> str:
         return f"record {number}"
 
-    return Records(len(source), lambda numbers: source.__getitems__(numbers.tolist()), where)
+    def read(numbers: np.ndarray) -> Sequence[bytes]:
+        # `__getitems__` starts threads at each call, which takes longer than to read a few.
+        return [source[number] for number in numbers] if len(numbers) <= _FEW else source.__getitems__(numbers.tolist())
+
+    return Records(len(source), read, where)
 
 
 def _tfrecords(files: list[str], index: np.ndarray) -> Records:

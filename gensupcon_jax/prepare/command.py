@@ -11,6 +11,8 @@ from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
 from gensupcon_jax.run import recipes
 from gensupcon_jax.text import reason
 
+_SHORT_SIDES = (16, 4096)
+_QUALITY = 90  # of smaller_images.Smaller, without its slow imports
 _FORMATS = ("array_record", "tfrecord")  # conversion.FORMATS, without its slow imports
 
 
@@ -56,6 +58,24 @@ def build_parser(program: str) -> command_line.Parser:
     parser.add_argument(
         "--output", metavar="FILE", help="the contact sheet, an HTML file (default: <workdir>_data.html)"
     )
+    parser.add_argument(
+        "--short_side",
+        metavar="PIXELS",
+        type=command_line.whole_number(*_SHORT_SIDES),
+        help="write a smaller copy, a data set of its own: JPEGs with this shorter side, such as 256, 288 or 320; the data set "
+        "is then neither checked nor shown",
+    )
+    parser.add_argument(
+        "--quality",
+        metavar="NUMBER",
+        type=command_line.whole_number(1, 100),
+        help=f"JPEG quality of the copy, 1 to 100 (default: {_QUALITY})",
+    )
+    parser.add_argument(
+        "--into",
+        metavar="FOLDER",
+        help="where the copy is written, for its dataset.folder (default: that of a tfds: data set; beside a folder of images)",
+    )
     return parser
 
 
@@ -78,11 +98,35 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
     if fields.name.startswith("tfds:"):
         name = fields.name.removeprefix("tfds:")
         builder, _ = fetch(name, reading.folder, file_format=options.file_format, source=options.source, log_fn=_print)
+    if options.short_side is not None:
+        _print(_copy(options, reading, builder))
+        return
     contents = read_contents(fields.name, reading, builder)
     copies = find_copies(contents)
     print(f"{contents.name}: {len(contents.class_names)} classes, {contents.place}\n\n{table(contents, copies)}\n")
     _write(output, contact_sheet(contents, copies, command))
     print(f"contact sheet: {output}")
+
+
+def _copy(options: argparse.Namespace, reading: Any, builder: Any) -> str:
+    """Write a smaller copy; what was written, and how to train on it."""
+    from gensupcon_jax.prepare.smaller_copy import Damage, read_original, write_copy
+    from gensupcon_jax.prepare.smaller_images import Smaller
+
+    original = read_original(options.config.dataset.name, reading, builder)
+    into = options.into or original.place
+    if "://" in into:
+        raise UserError(f"the copy would be written to {into}; allowed: a folder of this machine, with --into")
+    for note in original.notes:
+        _print(note)
+    copied = write_copy(
+        original,
+        Smaller(options.short_side, options.quality or _QUALITY),
+        Path(into).expanduser(),
+        damage=Damage(reading.skip_damaged, reading.max_damaged_share),
+        num_threads=reading.num_threads,
+    )
+    return copied.described()
 
 
 def _local_workdir(options: argparse.Namespace) -> Path:
@@ -117,9 +161,15 @@ def _check(options: argparse.Namespace, output: Path) -> None:
     for flag in ("file_format", "source"):
         if getattr(options, flag) is not None and not name.startswith("tfds:"):
             raise UserError(f"--{flag} is given, but dataset.name is {name!r}; allowed with tfds:<name> only")
+    for flag in ("quality", "into"):
+        if getattr(options, flag) is not None and options.short_side is None:
+            raise UserError(f"--{flag} is given without --short_side; allowed with it only")
+    if options.short_side is not None and options.output is not None:
+        raise UserError("--output is given with --short_side, which writes no contact sheet; leave one of them out")
     if name.startswith(("tfds:", "folder:", "csv:", "parquet:")):
         require_tensorflow(f"dataset.name is {name!r}")
-    check_output(output)
+    if options.short_side is None:
+        check_output(output)
 
 
 def check_output(path: Path) -> None:

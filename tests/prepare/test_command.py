@@ -55,7 +55,7 @@ def test_a_folder_with_damaged_images_exits_with_0_and_writes_a_page(tmp_path, r
     [
         (["--config.dataset.nme=x"], "dataset.nme is not a field of the config; did you mean dataset.name?"),
         (["--config.dataset.name=arrays"], "dataset.name is 'arrays', which is for Python only; allowed here: digits, "
-                                           "tfds:<name>, folder:<path>"),
+                                           "tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, arrays:<file>"),
         (["--config.dataset.name=folder:/nowhere"], "dataset.name is 'folder:/nowhere', which is not a folder; allowed: "
          "<path>/<split>/<class>/<image>, split one of train, validation, test; or <path>/<class>/<image>"),
         (["--file_format=array_record"], "--file_format is given, but dataset.name is 'digits'; allowed with tfds:<name> only"),
@@ -64,7 +64,7 @@ def test_a_folder_with_damaged_images_exits_with_0_and_writes_a_page(tmp_path, r
                                   "choose another path, or move it away"),
         (["now"], f"both the recipe now and --config {ROOT}/configs/digits.py are given; leave one of them out"),
         (["now", "then"], "unknown arguments then; allowed: --config, --workdir, --file_format, --source, "
-                    "--output, --config.field=value"),
+                    "--output, --short_side, --quality, --into, --config.field=value"),
         (["--watchdog_seconds=1"], "--watchdog_seconds is not a flag of gensupcon prepare; see gensupcon prepare --help"),
     ],
 )  # fmt: skip
