@@ -1,5 +1,6 @@
 """Lists of images: the same data set as their folders, labels of every kind, and one line for every mistake."""
 
+import csv
 import shutil
 
 import numpy as np
@@ -421,3 +422,23 @@ def test_images_that_are_not_images(trees):
     dataset = datasets.load(f"csv:{trees}/bad.csv", skip_damaged=True, max_damaged_share=0.1)
     assert len(dataset.damaged) == 1
     assert sum(getattr(dataset, split).num_images for split in ("train", "validation", "test")) == 48
+
+
+def test_a_parquet_list_is_the_same_data_set_as_its_csv(trees):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    with (trees / "all.csv").open(newline="") as file:
+        header, *cells = csv.reader(file)
+    table = pa.table({name: [row[place] for row in cells] for place, name in enumerate(header)})
+    pyarrow.parquet.write_table(table, trees / "all.parquet")
+    one, other = (datasets.load(f"{form}:{trees}/all.{form}").description() for form in ("csv", "parquet"))
+    assert {key for key in one if one[key] != other[key]} == {"name"}
+
+
+def test_headers_of_a_list_are_kept_in_the_cache(trees, tmp_path, monkeypatch):
+    settings = lists.ListSettings(cache_folder=tmp_path / "cache")
+    first = lists.list_images("csv", f"{trees}/all.csv", settings)
+    monkeypatch.setattr("gensupcon_jax.data.file_listing.read_header", None)
+    again = lists.list_images("csv", f"{trees}/all.csv", settings)
+    assert again.listings["train"].headers.sizes.tolist() == first.listings["train"].headers.sizes.tolist()
