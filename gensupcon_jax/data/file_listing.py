@@ -45,7 +45,7 @@ def list_files(
     encoded_paths = np.array([os.fsencode(file) for file in files], object)
     return Listing(
         sources_fn=lambda numbers: list(encoded_paths[numbers]),
-        where_fn=lambda number: in_utf8(files[number]),
+        where_fn=lambda number: in_utf8(str(files[number])),
         are_paths=True,
         classes=classes,
         headers=headers,

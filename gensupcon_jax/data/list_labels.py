@@ -162,7 +162,8 @@ def _of_columns(table: Table, columns: Sequence[str], kind: str, used: Bool[np.n
     is_empty = np.isnan(values).all(axis=1) | ~used
     values = np.where(is_empty[:, None], 0, np.nan_to_num(values, nan=0.0))
     if kind == "several":
-        _refuse(~np.isin(values, (0, 1)).all(axis=1), values, table, columns, "are not 0 and 1", needed)
+        is_other = np.asarray(~np.isin(values, (0, 1)).all(axis=1))
+        _refuse(is_other, values, table, columns, "are not 0 and 1", needed)
         rows = values.astype(np.float32)
         return Labels(tuple(columns), _most_likely(rows), rows)
     sums = values.sum(axis=1)
