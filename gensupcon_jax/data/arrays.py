@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gensupcon_jax.data.multi_hot import ALLOWED_ROWS, are_several, checked_rows
-from gensupcon_jax.data.splits import one_hot
+from gensupcon_jax.data.splits import NO_CLASS, one_hot
 from gensupcon_jax.data.unit_floats import ALLOWED_FLOATS, are_divided_twice, gray_levels, in_numpys_floats, is_float
 from gensupcon_jax.data.value_labels import ALLOWED_VALUES, checked_values
 from gensupcon_jax.errors import UserError
@@ -161,6 +161,8 @@ def class_names_of(class_names: FromUser, all_labels: list[np.ndarray], num_imag
     if class_names is not None:
         return _checked_names(class_names)
     columns = [labels.shape[1] for labels in all_labels if labels.ndim == 2]
+    if not columns and all((labels < 0).all() for labels in all_labels):
+        return (NO_CLASS,)
     num_classes = columns[0] if columns else _num_numbered(np.concatenate(all_labels), num_images)
     return tuple(str(index) for index in range(num_classes))
 

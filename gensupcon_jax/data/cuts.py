@@ -27,12 +27,10 @@ def check_fractions(fractions: dict[str, Any]) -> None:
 
 
 def refuse_one_class(labels: np.ndarray, where: str) -> None:
-    """UserError where all images with a label are of one class: nothing can be learned or evaluated."""
+    """UserError where all images with a label are of one class: it cannot be told from another; without labels there is none."""
     labeled = labels[labels >= 0] if labels.ndim == 1 else labels[labels.any(axis=1)]
     classes = np.unique(labeled if labels.ndim == 1 else labeled.argmax(1))
-    if not len(classes):
-        raise UserError(f"none of the {len(labels)} {where} images has a label; allowed: images of 2 or more classes")
-    if len(classes) < 2:
+    if len(classes) == 1:
         raise UserError(
             f"{where} labels name class {classes[0]} as the most likely one in all {len(labeled)} images; "
             "allowed: 2 or more classes, each the most likely one of some image"
@@ -76,6 +74,11 @@ def cut_off(split: Any, size: int, where: str) -> tuple[Any, Any]:
 def num_to_cut_from(classes: np.ndarray) -> int:
     """The number of images that a fraction of a split is of: of the labeled ones, unless there are none."""
     return int((classes >= 0).sum()) or len(classes)
+
+
+def is_useless(classes: np.ndarray, label_kind: str) -> bool:
+    """Whether a validation split would tell nothing: where no training image has a label."""
+    return label_kind == "class" and not (classes >= 0).any()
 
 
 def cut(split: Any, classes: np.ndarray, size: int, candidates: np.ndarray | None = None) -> tuple[Any, Any]:

@@ -25,6 +25,7 @@ from gensupcon_jax.data.cuts import (
     chosen,
     cut,
     cut_sizes,
+    is_useless,
     num_to_cut_from,
     rare_class,
     refuse_one_class,
@@ -35,7 +36,7 @@ from gensupcon_jax.data.label_kinds import check_kind, cut_by_labels, refuse_one
 from gensupcon_jax.data.label_notes import label_notes
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.multi_hot import refuse_constant_labels, stratified
-from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
+from gensupcon_jax.data.splits import NO_CLASS, AnySplit, EncodedSplit, Split
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import require_tensorflow
 from gensupcon_jax.fingerprints import fingerprint
@@ -117,6 +118,11 @@ class Dataset:
     def some_unlabeled(self) -> bool:
         """Whether training images have no label. With several labels per image, none of them is a label too."""
         return self.label_kind == "class" and not self.train.is_labeled.all()
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether some training image has a label; otherwise there is nothing to evaluate."""
+        return self.label_kind != "class" or bool(self.train.is_labeled.any())
 
     def only_labeled(self) -> "Dataset":
         """The data set with the training images that have a label, which k-NN and probe compare with."""
@@ -293,8 +299,9 @@ def _read_by_record(
 def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
     """A folder of images, <path>/<split>/<class>/<image>; missing splits are cut from training.
 
-    Classes are the folders of the training split, sorted.  Raises UserError for folders without images, for classes that
-    training does not have, and, unless `skip_damaged`, for images that cannot be decoded and classes without images.
+    Classes are the folders of the training split, sorted; a folder of images without class folders has no labels.  Raises
+    UserError for folders without images, for classes that training does not have, and, unless `skip_damaged`, for images that
+    cannot be decoded and classes without images.
     """
     require_tensorflow(f"dataset.name is 'folder:{path}'")
     reading = reading or Reading()
@@ -307,7 +314,8 @@ def folder_dataset(path: str, reading: Reading | None = None) -> Dataset:
             f"{listed(empty)}: class folders without images; allowed: 1 or more images per class, "
             "or dataset.skip_damaged=True, which keeps the class without images"
         )
-    folders.refuse_small_classes(listings, names, is_validated=reading.validation_fraction > 0)
+    if names != (NO_CLASS,):
+        folders.refuse_small_classes(listings, names, is_validated=reading.validation_fraction > 0)
     notes += [f"{folder} has no images: the class is kept without training images" for folder in empty]
     return _encoded(f"folder:{path}", listings, names, reading, notes)
 
@@ -483,9 +491,9 @@ def from_arrays(
 
     images: [example, height, width, channel], uint8 in 0..255 or float in 0..1; square; gray images may lack the channel axis.
     labels: [example] class numbers from 0, or [example, class] distributions; training images without a label have -1 or a row of
-    zeros, and only labeled ones are cut for other splits; with label_kind "several", [example, label] rows
-    of 0 and 1, any number of ones in each; with "value", [example] numbers in any unit.  class_names may name classes without
-    images.
+    zeros. Only labeled ones are cut for other splits; where none has a label there is no validation split. With label_kind
+    "several", [example, label] rows of 0 and 1, any number of ones in each; with "value", [example] numbers in any unit.
+    class_names may name classes without images.
     Raises UserError for arrays of different lengths, values out of range or divided by 255 twice, class numbers from 1, labels
     that are not distributions, and splits that cannot be cut or evaluated.  What is allowed, and perhaps not meant, is in the
     data set's notes, which a run prints: tied distributions, and classes without training images.
@@ -507,7 +515,7 @@ def from_arrays(
     num_images = num_to_cut_from(splits["train"].classes) if label_kind == "class" else len(splits["train"].images)
     notes = label_notes({where: split.labels for where, split in splits.items()}, names, label_kind) if names else ()
     for where, fraction in fractions.items():
-        if fraction == 0:
+        if fraction == 0 or (where == "validation" and is_useless(splits["train"].classes, label_kind)):
             continue
         # Fractions of the images that were passed, also after the test images were cut from them.
         size, train = round(fraction * num_images), splits["train"]

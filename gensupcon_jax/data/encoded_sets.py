@@ -7,7 +7,7 @@ import numpy as np
 
 from gensupcon_jax.data.cache import cached
 from gensupcon_jax.data.center import center_share_of
-from gensupcon_jax.data.cuts import SPLIT_SEED, check_fractions, cut_sizes, num_to_cut_from
+from gensupcon_jax.data.cuts import SPLIT_SEED, check_fractions, cut_sizes, is_useless, num_to_cut_from
 from gensupcon_jax.data.inspection import examine
 from gensupcon_jax.data.label_kinds import cut_by_labels, refuse_one_label
 from gensupcon_jax.data.listing import Listing
@@ -212,7 +212,7 @@ def _with_cuts(given: dict[str, EncodedSplit], reading: Reading) -> dict[str, En
     classes, num_images = given["train"].classes, given["train"].num_images
     num_images = num_to_cut_from(classes) if reading.label_kind == "class" else num_images
     for where, fraction in fractions.items():
-        if fraction == 0:
+        if fraction == 0 or (where == "validation" and is_useless(given["train"].classes, reading.label_kind)):
             continue
         train, classes = given["train"], given["train"].classes
         # Of few images an image of each class, rather than an error: there is no fraction that a user of a folder chose.

@@ -14,6 +14,7 @@ from gensupcon_jax import paths
 from gensupcon_jax.data.file_listing import in_utf8, list_files
 from gensupcon_jax.data.folder_tree import HIDDEN, SUFFIXES, entries, folders_in, has_images_below, images_below
 from gensupcon_jax.data.listing import Listing
+from gensupcon_jax.data.splits import NO_CLASS
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.text import listed
 
@@ -64,14 +65,17 @@ def list_folder(
     """(listings by split, class names, notes for the log, class folders without images) of an image folder.
 
     split_names: folder names for train, validation, test; None: the usual ones.  Classes are the folders of the training
-    split, sorted.  Without split folders, all images are training images.  Raises UserError for folders without images, for
-    classes that training does not have, and for layouts in which folders would be taken for classes that are none.
+    split, sorted.  Without split folders, all images are training images; without class folders none has a label.  Raises
+    UserError for folders without images, for classes that training does not have, and for layouts in which folders would be
+    taken for classes that are none.
     """
     root = epath.Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"dataset.name is 'folder:{path}', which is not a folder; allowed: {_LAYOUT}")
     folders = _split_folders(root, split_names, path)
     names = tuple(folders_in(folders["train"]))
+    if not names and len(folders) == 1 and any(entry.is_image for entry in entries(folders["train"])[0]):
+        return _without_labels(folders["train"], path, cache_folder)
     if len(names) < 2:
         raise UserError(f"dataset.name is 'folder:{path}': {_too_few_classes(folders['train'], names)}")
     found = {split: _find(folder, names, split) for split, folder in folders.items()}
@@ -97,6 +101,28 @@ def list_folder(
     return listings, tuple(map(in_utf8, names)), notes, empty
 
 
+def _without_labels(
+    folder: epath.Path, path: str, cache_folder: paths.Path | None
+) -> tuple[dict[str, Listing], tuple[str, ...], list[str], list[str]]:
+    """The images that lie directly in a folder, as training images without a label."""
+    others: collections.Counter = collections.Counter()
+    files = images_below(folder, others)
+    listing = list_files(
+        files,
+        np.full(len(files), -1, np.int32),
+        names=_relative(files, folder),
+        cache_name=f"folder_{path}_train",
+        text="reading headers of train",
+        cache_folder=cache_folder,
+    )
+    note = (
+        f"{folder} has {len(files)} images and no class folders: no image has a label, and each is similar to its own views "
+        f"only. To train with labels, put the images of each class into a folder of its own, {_LAYOUT}"
+    )
+    found = Found(files, listing.classes, [], 0, others)
+    return {"train": listing}, (NO_CLASS,), [note, *_notes(folder, found)], []
+
+
 def no_images(folder: epath.Path, others: collections.Counter) -> str:
     """What is in a folder without images, what is read, and how to convert the rest."""
     kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "no files"
@@ -118,8 +144,8 @@ def _too_few_classes(folder: epath.Path, names: tuple[str, ...]) -> str:
     if not loose:
         return f"{folder} contains no class folders and no images; allowed: {_LAYOUT}"
     return (
-        f"{folder} contains {loose} images and no class folders; the classes of the images are needed: put those of each class "
-        f"into a folder of its own, {_LAYOUT}"
+        f"{folder} contains {loose} images and no class folders, but there are other splits; allowed: one folder for each class "
+        f"in it, {_LAYOUT}"
     )
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer, Shaped, UInt8
 
+NO_CLASS = "no label"  # the only name of a class where no image has a label
+
 
 class Split(NamedTuple):
     """Images of one size in memory, and their labels.

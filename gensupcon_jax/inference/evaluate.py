@@ -125,7 +125,13 @@ def _dataset(encoder: "Encoder", options: Namespace) -> "Dataset":
     size, _, channels = encoder.image_shape
     config.dataset.update({"image_size": size, "channels": channels, "center_share": encoder.center_share})
     source = as_path(options.source)
-    return read_dataset(config, source if source.is_dir() else LocalPath("runs") / source.name).only_labeled()
+    dataset = read_dataset(config, source if source.is_dir() else LocalPath("runs") / source.name)
+    if not dataset.has_labels:
+        raise UserError(
+            f"no training image of {dataset.name} has a label, so there is nothing to evaluate; name a data set with labels, for "
+            "example --dataset.name=folder:flowers"
+        )
+    return dataset.only_labeled()
 
 
 def _settings(encoder: "Encoder", dataset: "Dataset", options: Namespace):

@@ -97,6 +97,11 @@ def _neighbors_of(run: SavedRun, embed_fn: EmbedFn) -> KeptNeighbors:
             f"{no_other} are no longer those it was trained on ({run.config.dataset.name} has changed); restore them, or "
             "choose the last or the best step, for which a run keeps its predictor"
         )
+    if not dataset.has_labels:
+        raise UserError(
+            f"no training image of {run.folder} has a label, so it predicts no classes; allowed: embed and neighbors, or a run "
+            "of objective linear_probe with labeled images"
+        )
     dataset = dataset.only_labeled()
     features = {
         name: features_of(embed_fn(split), split, dataset.label_kind)

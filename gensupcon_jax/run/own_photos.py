@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from gensupcon_jax import paths
 from gensupcon_jax.data import folders, lists
+from gensupcon_jax.data.cuts import is_useless
 from gensupcon_jax.data.datasets import Reading, list_settings, source_of
 from gensupcon_jax.data.encoded_sets import evaluated_splits
 from gensupcon_jax.data.listing import Listing
@@ -50,8 +51,9 @@ def read_photos(config: ConfigDict, cache_folder: paths.Path | None = None) -> P
     form, path = source_of(config.dataset.name)
     listings, class_names = _listings(config, form, path, cache_folder)
     cut = ("test",) if config.dataset.validation_fraction == 0 else ("test", "validation")
-    lacks = tuple(split for split in cut if split not in evaluated_splits(listings))
     train = listings["train"]
+    cut = ("test",) if is_useless(train.classes, config.dataset.label_kind) else cut
+    lacks = tuple(split for split in cut if split not in evaluated_splits(listings))
     intact = np.flatnonzero([problem is None for problem in train.problems])
     if not len(intact):
         raise UserError(
@@ -59,7 +61,8 @@ def read_photos(config: ConfigDict, cache_folder: paths.Path | None = None) -> P
         )
     classes = train.classes[intact]
     counts = np.bincount(classes[classes >= 0], minlength=len(class_names))
-    if config.dataset.label_kind == "class" and not counts.any():
+    are_labeled = not is_useless(train.classes, config.dataset.label_kind)
+    if config.dataset.label_kind == "class" and are_labeled and not counts.any():
         raise UserError(
             f"none of the images with a label in {path} can be decoded; allowed: images of 2 or more classes"
         )
@@ -68,7 +71,7 @@ def read_photos(config: ConfigDict, cache_folder: paths.Path | None = None) -> P
         _refuse_few(path, {name: int(n) for name, n in zip(class_names, counts, strict=True) if n}, lacks, what)
     side = int(np.median(train.headers.sizes[intact].min(1)))
     place = "folder" if form == _FOLDER else "split"
-    labeled = int(counts.sum()) if config.dataset.label_kind == "class" else len(intact)
+    labeled = int(counts.sum()) if config.dataset.label_kind == "class" and are_labeled else len(intact)
     return Photos(len(intact), len(class_names), side, lacks, place, len(intact) - labeled)
 
 

@@ -31,7 +31,7 @@ from gensupcon_jax.run.config_check import check_combinations, check_config, che
 from gensupcon_jax.run.estimate import Amounts, amounts_left
 from gensupcon_jax.run.given_weights import suited
 from gensupcon_jax.run.local_views import local_crops, views_in_pixels
-from gensupcon_jax.run.unlabeled import check_labels, with_instances
+from gensupcon_jax.run.unlabeled import check_labels, notes_on_labels, with_instances
 from gensupcon_jax.run.view_sizes import parts_of, weighted_steps
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.writers import RowFn, check_writers
@@ -97,7 +97,12 @@ class Run:
     def notes(self) -> list[str]:
         """What a user should know before training, in sentences; the same at every start."""
         damaged = f"{len(self.dataset.damaged)} damaged images were left out; they are listed in {self.folder / workdir.DAMAGED}"
-        found = [*self.dataset.notes, *([damaged] if self.dataset.damaged else []), *self.source_notes]
+        found = [
+            *self.dataset.notes,
+            *notes_on_labels(self.dataset),
+            *([damaged] if self.dataset.damaged else []),
+            *self.source_notes,
+        ]
         return found + assemble.shortened(self.config, self.lengths.per_epoch)
 
     def key(self, purpose: str) -> jax.Array:
@@ -181,7 +186,8 @@ class Run:
 
         An image without a label is a class, too.
         """
-        return assemble.separable_loss(self.config, with_instances(self.config, self.dataset, self.class_shares()))
+        share = assemble.separable_loss(self.config, with_instances(self.config, self.dataset, self.class_shares()))
+        return share if share is None else min(share, 1.0)  # fewer contrasts than images without a label
 
     def amounts_left(self, step: int) -> Amounts:
         """What this run has still to do after a step."""
@@ -256,8 +262,10 @@ def build_run(
 
 
 def _choices(config: ConfigDict, dataset: datasets.Dataset) -> Choices | None:
-    """What takes the place of a choice on the validation split; None where there is one."""
+    """What takes the place of a choice on the validation split; None where there is one, or nothing to choose."""
     fields = config.evaluate
+    if not dataset.has_labels:
+        return None
     if dataset.validation is not None:
         if fields.choices_from is None:
             return None

@@ -27,6 +27,9 @@ def summary(results: dict[str, Any], folder: Path) -> str:
         for name, text in _PREDICTORS.items()
         if f"{name}_{score.key}" in results
     ]
+    where = [f"results: {folder / workdir.RESULTS}", f"report:  {folder / workdir.REPORT}"]
+    if not rows:
+        return "\n".join([f"trained on {results['num_train']} images of {results['dataset']} without labels:", *where])
     if len(columns) > 1:
         rows.insert(0, ["", f"step {results['steps']} (last)", f"step {best['step']} (best by validation)"])
     return "\n".join(
@@ -34,8 +37,7 @@ def summary(results: dict[str, Any], folder: Path) -> str:
             f"test {score.title} on {results['num_test']} images of {results['dataset']}, seed {results['seed']}{averaged}:",
             *aligned(rows).splitlines(),
             *([_not_chosen(results["choices"])] if results.get("num_validation") == 0 else []),
-            f"results: {folder / workdir.RESULTS}",
-            f"report:  {folder / workdir.REPORT}",
+            *where,
         ]
     )
 

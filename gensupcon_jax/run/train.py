@@ -20,6 +20,7 @@ from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.run import assemble, loop
 from gensupcon_jax.run.final_steps import evaluate_best, evaluate_last, numbers_of_best
 from gensupcon_jax.run.kept import keep_predictions, keep_predictors
+from gensupcon_jax.run.label_sets import LabelSets
 from gensupcon_jax.run.log import trained_seconds
 from gensupcon_jax.run.pictures import (
     PicturedBatch,
@@ -87,7 +88,8 @@ def train_and_evaluate(
         record = new_record(run.config, run.fingerprints())
         before = time.monotonic() - started
         trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog))
-        return _evaluate_and_report(run, trained, pictured, chance_loss, before, launch.command)
+        end_fn = _evaluate_and_report if run.dataset.has_labels else _report_without_labels
+        return end_fn(run, trained, pictured, chance_loss, before, launch.command)
 
 
 def _check_teacher(run: Run) -> None:
@@ -142,6 +144,22 @@ def _evaluate_and_report(
     return processes.share(results)
 
 
+def _report_without_labels(
+    run: Run, trained: loop.Trained, pictured: PicturedBatch, chance_loss: float, before: float, command: str
+) -> dict[str, Any]:
+    """The end of a run on images without a label, of which there is nothing to evaluate: the report, then results.json."""
+    started = time.monotonic()
+    page = _report_of_training(run, trained.state, pictured) if processes.is_first() else {}
+    seconds = trained_seconds(run.folder, run.lengths.total_steps)
+    results = {"best": None} | _facts(run, trained) | {"chance_loss": chance_loss, "train_seconds": seconds}
+    results["seconds"] = before + seconds + time.monotonic() - started
+    if processes.is_first():
+        page |= {"command": command, "results": results, "chance_loss": chance_loss}
+        report.write_report(run.folder / workdir.REPORT, report.ReportData(**page))
+        workdir.write_json(run.folder / workdir.RESULTS, results)
+    return processes.share(results)
+
+
 def _facts(run: Run, trained: loop.Trained) -> dict[str, Any]:
     """The content of results.json other than the scores."""
     return {
@@ -169,16 +187,25 @@ def _report_data(run: Run, state: TrainState, evaluation: Evaluation, pictured: 
     predictor, predictions = evaluation.main_predictions()
     sets = sets_of(run, pictured)
     return {
+        **_report_of_training(run, state, pictured, sets),
+        "test_predictions": predictions,
+        "predictor": predictor,
+        **classes_of_test(run.dataset, sets),
+        "test_confidences": evaluation.confidences(),
+        **compared_pictures(run.compared_dataset(), evaluation, sets),
+    }
+
+
+def _report_of_training(
+    run: Run, state: TrainState, pictured: PicturedBatch, sets: LabelSets | None = None
+) -> dict[str, Any]:
+    """Fields of `report.ReportData` that need the trained network, but no evaluation."""
+    return {
         "title": run.folder.name,
         "dataset": run.dataset.name,
         "metrics": read_metrics(run.folder),
         "separable": run.separable_share(),
         "notes": run.said,
-        "test_predictions": predictions,
-        "predictor": predictor,
-        **classes_of_test(run.dataset, sets),
-        "test_confidences": evaluation.confidences(),
         "config": run.config.to_dict(),
-        **compared_pictures(run.compared_dataset(), evaluation, sets),
         **batch_pictures(run, pictured, embed_fn_of(run, state), sets),
     }

@@ -19,6 +19,13 @@ def check_labels(config: ConfigDict, dataset: Dataset) -> None:
         raise UserError(f"{found}; allowed without a teacher: {users[0]}=False")
 
 
+def notes_on_labels(dataset: Dataset) -> list[str]:
+    """A sentence where there is nothing to evaluate."""
+    if dataset.has_labels:
+        return []
+    return ["no training image has a label: there are no accuracies; the encoder embeds images and finds similar ones"]
+
+
 def with_instances(config: ConfigDict, dataset: Dataset, class_shares: list[float]) -> list[float]:
     """The shares of the classes in the loss, where each image without a label is a class of its own."""
     num_images = dataset.train.num_images

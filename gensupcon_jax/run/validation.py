@@ -19,7 +19,7 @@ class Validation(NamedTuple):
 def validate(run: Run, state: TrainState) -> Validation:
     """The scores of this state, in percent; none where there is no validation split."""
     row, notes = {}, {}
-    if run.dataset.validation is None:
+    if run.dataset.validation is None or not run.dataset.has_labels:
         return Validation(row, notes)
     settings, predict_fn = run.evaluation_settings(), run.predict_fn(state)
     scoring = SCORINGS[settings.label_kind]

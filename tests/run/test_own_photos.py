@@ -105,6 +105,17 @@ def test_what_was_given_to_a_run_before_is_not_taken_over(trees, tmp_path):
     )  # the check of the workdir reports it
 
 
+def test_a_folder_without_class_folders_is_trained_without_labels(trees, tmp_path):
+    for path in list(trees.rglob("*.*")):
+        path.rename(trees / f"{path.parent.name}{path.name}")
+    for path in list(trees.iterdir()):
+        if path.is_dir():
+            path.rmdir()
+    config, made = chosen(main.parse(["my/trees"]), tmp_path)
+    assert "dataset.validation_fraction" not in made and made["dataset.test_fraction"].value == 0.2
+    assert own_photos.read_photos(config) == Photos(24, 1, 20, ("test",))
+
+
 def test_the_recipe_with_another_source_chooses_nothing(tmp_path):
     options = main.parse(["photos", "--config.dataset.name=digits"])
     config, made = chosen(options, tmp_path)
@@ -116,12 +127,6 @@ def test_the_recipe_with_another_source_chooses_nothing(tmp_path):
     ("change", "message"),
     [
         (lambda root: [path.unlink() for path in root.rglob("*.*")], "my/trees contains no images (no files); allowed: .jpg"),
-        (
-            lambda root: [path.rename(root / f"{path.parent.name}{path.name}") for path in root.rglob("*.*")]
-            + [path.rmdir() for path in root.iterdir() if path.is_dir()],
-            "my/trees contains 24 images and no class folders; the classes of the images are needed: put those of each class "
-            "into a folder of its own",
-        ),
         (
             lambda root: [shutil.rmtree(root / name) for name in ("ash", "birch", "cedar")],
             "my/trees contains 1 class folder, date; allowed: 2 or more",

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 import gensupcon_jax as gsc
+from gensupcon_jax import __main__
 from gensupcon_jax.data import datasets, input_pipeline
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.features import Features
 from gensupcon_jax.evaluation.knn import knn_predictions
 from gensupcon_jax.run import train
 from gensupcon_jax.run.run import build_run
+from tests.encoded import write_folder
 from tests.run.test_imbalance import stops_at
 from tests.run.test_train import rows_of, without_speed
 from tests.tiny import tiny_config, tiny_dataset
@@ -114,3 +116,33 @@ def test_a_cross_entropy_with_some_labels_is_trained(tmp_path):
         tiny_dataset(num=72),
     )
     assert run.data.some_unlabeled and json.dumps(run.class_shares()) == "[0.25, 0.25, 0.25, 0.25]"
+
+
+@pytest.mark.slow
+def test_photos_without_labels_are_trained_embedded_and_found_again(tmp_path, capsys):
+    write_folder(tmp_path / "my", splits={"photos": 12}, classes=("ash", "birch"))
+    photos = tmp_path / "my" / "photos"
+    for path in list(photos.rglob("*.*")):
+        path.rename(photos / f"{path.parent.name}{path.name}")
+    for path in list(photos.iterdir()):
+        if path.is_dir():
+            path.rmdir()
+    settings = {"steps": 2, "batch_size": 8, "dataset.image_size": 16, "model.stem": "cifar", "model.width": 4}
+    settings |= {"evaluate.batch_size": 8, "mix.kind": "none", "optimizer.warmup_steps": 1}
+    words = [f"--config.{name}={value}" for name, value in settings.items()]
+    folder = tmp_path / "run"
+    __main__.main(["train", str(photos), "--workdir", str(folder), *words])
+    said = capsys.readouterr()
+    assert "24 images and no class folders: no image has a label" in said.err
+    assert "no training image has a label: there are no accuracies" in said.err
+    assert "trained on 19 images" in said.out and "without labels" in said.out
+    results = json.loads((folder / "results.json").read_text())
+    assert results["num_train"] == 19 and results["num_validation"] == 0 and results["best"] is None
+    assert not any(name.endswith("top1") for name in results)
+    assert "no label" in (folder / "report.html").read_text()
+    assert gsc.Encoder.load(folder).embed(str(photos)).shape == (24, 32)
+    __main__.main(["neighbors", str(folder), str(photos / "ash000.jpg"), "--in", str(photos)])
+    for command, problem in (("evaluate", "nothing to evaluate"), ("predict", "so it predicts no classes")):
+        with pytest.raises(SystemExit):
+            __main__.main([command, str(folder), *([str(photos)] if command == "predict" else [])])
+        assert problem in capsys.readouterr().err
