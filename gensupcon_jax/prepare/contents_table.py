@@ -192,7 +192,7 @@ def _empty_classes(contents: Contents) -> list[str]:
             in_training = empty
         else:
             empty = np.setdiff1d(empty, in_training)
-        if len(empty) == 0 or _is_unlabeled(split):
+        if len(empty) == 0 or not (split.classes >= 0).any():
             continue
         names = listed([contents.class_names[index] for index in empty], _MOST_LISTED)
         sentence = (

@@ -145,7 +145,7 @@ def test_the_recipe_with_another_source_chooses_nothing(tmp_path):
             "my/trees is the workdir of a run, not a folder of images; to resume the run, start it with its own command",
         ),
     ],
-    ids=["empty", "flat", "one class", "few", "damaged", "a workdir"],
+    ids=["empty", "one class", "few", "damaged", "a workdir"],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_trained_on_is_one_line(trees, tmp_path, change, message):
     change(trees)
