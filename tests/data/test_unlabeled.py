@@ -72,6 +72,17 @@ def test_too_few_labels_to_cut_from_are_one_line():
         )
 
 
+def test_without_any_label_there_is_no_validation_split_and_the_test_images_are_drawn():
+    dataset = datasets.from_arrays(IMAGES, np.full(60, -1))
+    assert (dataset.train.num_images, dataset.validation, dataset.test.num_images) == (48, None, 12)
+    assert dataset.class_names == ("no label",) and not dataset.has_labels and dataset.some_unlabeled
+    assert dataset.train.labels.tolist() == [[0.0]] * 48 and set(dataset.test.classes) == {-1}
+    assert not set(numbers_of(dataset.train)) & set(numbers_of(dataset.test))
+    assert numbers_of(datasets.from_arrays(IMAGES, np.full(60, -1)).test) == numbers_of(dataset.test)
+    splits = _with_cuts({"train": encoded(np.full(60, -1))}, datasets.Reading())
+    assert {name: split.num_images for name, split in splits.items()} == {"train": 48, "test": 12}
+
+
 def test_labels_of_some_training_images_alone_are_kept_always_the_same_ones():
     whole = tiny_dataset(num=144)  # 24 training images per class
     dataset = datasets.with_fewer_labels(whole, 12)
