@@ -45,7 +45,7 @@ class Header(NamedTuple):
 
 
 def read_header(encoded: bytes | Any) -> Header:
-    """The header of an encoded image, given as bytes or as an open file; only what precedes its pixels is read."""
+    """The header of an encoded image, given as bytes or as an open file; the pixels are not decoded."""
     file = io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded
     first_bytes = file.read(NUM_FIRST_BYTES)
     if not first_bytes:

@@ -1,6 +1,8 @@
 """What the bytes of an encoded image say: its format, the frame of a JPEG, metadata that follows the pixels of a PNG."""
 
+import io
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ NUM_FIRST_BYTES = 128  # enough for `image_format_of`, `known_as` and the color 
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 _START_OF_SCAN, _JPEG_LS = 0xDA, 0xF7
-_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_NUM_LAST_BYTES = 2**16
 _PNG_METADATA = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # texts that may contain an orientation
 _BOXES = {b"heic": "a HEIC file", b"heix": "a HEIC file", b"mif1": "a HEIC file", b"avif": "an AVIF file"}
 _TEXTS = ((b"<svg", "an SVG drawing"), (b"<html", "a web page (HTML)"), (b"<!doctype html", "a web page (HTML)"))
@@ -86,25 +88,23 @@ def jpeg_problem(frame: JpegFrame | None) -> str:
 
 
 def has_late_metadata(file: Any) -> bool:
-    """Whether metadata that may say the orientation follows the pixels of an open PNG file; only chunk headers are read."""
-    after_pixels = False
-    for kind, length in _png_chunks(file):
-        after_pixels = after_pixels or kind == b"IDAT"
-        if not after_pixels or kind not in (b"eXIf", *_PNG_TEXTS):
-            continue
-        if kind == b"eXIf" or file.read(min(length, 32)).startswith(_PNG_METADATA):
-            return True
-    return False
+    """Whether metadata that may say the orientation stands in the last 64 KiB of an open PNG file.
+
+    Chunks are found by their names and checksums: to walk over all chunks of a file is to read it, or many requests.
+    """
+    file.seek(0, io.SEEK_END)
+    file.seek(max(0, file.tell() - _NUM_LAST_BYTES))
+    end = file.read()
+    return any(kind == b"eXIf" or content.startswith(_PNG_METADATA) for kind, content in _metadata_chunks(end))
 
 
-def _png_chunks(file: Any) -> Iterator[tuple[bytes, int]]:
-    """(kind, length) of each chunk of a PNG; the file stands at its content."""
-    place = 8
-    while True:
-        file.seek(place)
-        header = file.read(8)
-        if len(header) < 8 or header[4:] == b"IEND":
-            return
-        length = int.from_bytes(header[:4], "big")
-        yield header[4:], length
-        place += length + 12
+def _metadata_chunks(part: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, content) of the intact chunks of EXIF and of texts in part of a PNG."""
+    for kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+        start = part.find(kind)
+        while start >= 0:
+            content = part[start + 4 : start + 4 + int.from_bytes(part[max(0, start - 4) : start], "big")]
+            checksum = part[start + 4 + len(content) : start + 8 + len(content)]
+            if checksum == zlib.crc32(kind + content).to_bytes(4, "big"):
+                yield kind, content
+            start = part.find(kind, start + 4)

@@ -5,12 +5,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.inference.encoder import Encoder
 from gensupcon_jax.inference.images import find_images
 from gensupcon_jax.run.run import build_run
+from tests import odd_images
+from tests.data.test_headers import DECODABLE
 from tests.encoded import picture
 from tests.inference.conftest import photos_config
 from tests.inference.test_encoder import evaluated_features
@@ -185,6 +187,38 @@ def test_an_image_that_is_damaged_below_its_center_crop_is_damaged_alone_and_bes
     assert outputs.indices.tolist() == [2]
     assert [name for name, _ in found.damaged] == ["cut.png", "tall.jpg"]
     np.testing.assert_allclose(outputs.features, alone, atol=1e-5)
+
+
+ODD = ("transparent webp", "animated webp", "transparent and animated webp", "gif of a small frame", "transparent gif")
+ODD += ("palette bmp", "565 bmp", "run-length bmp", "32-bit bmp with alpha first", "cmyk without Adobe's marker")
+
+
+def test_odd_images_have_the_features_of_their_pixels(encoder, tmp_path):
+    odd, plain = tmp_path / "odd", tmp_path / "plain"
+    odd.mkdir()
+    plain.mkdir()
+    exif = odd_images.exif(6).tobytes()[6:]
+    late = odd_images.png_with_late_chunk(picture(0, 1, (30, 40)), b"eXIf", exif)
+    for number, data in enumerate([*(DECODABLE[kind] for kind in ODD), late]):
+        (odd / f"{number:02}.png").write_bytes(data)  # the content decides, not the name
+        upright = ImageOps.exif_transpose(Image.open(odd / f"{number:02}.png"))
+        upright.convert("RGB").save(plain / f"{number:02}.png")
+    found, expected = encoder.embed(odd), encoder.embed(plain)
+    assert found.shape == (11, 16)
+    np.testing.assert_allclose(found[:10], expected[:10], atol=1e-5)
+    turned, upright = (encoder.preprocess(folder / "10.png").astype(int) for folder in (odd, plain))
+    assert np.abs(turned - upright).max() <= 2  # resized before and after turning
+
+
+def test_a_file_that_is_replaced_after_it_was_found_is_named(encoder, tmp_path):
+    for number in range(3):
+        picture(0, number).save(tmp_path / f"{number}.jpg")
+    found = find_images(tmp_path)
+    picture(0, 5, (40, 40)).save(tmp_path / "1.jpg", "PNG")
+    (outputs,) = encoder.outputs(found)
+    assert outputs.indices.tolist() == [0, 2]
+    reason = "it was a JPEG of 24 x 20 pixels when its header was read, and is now a PNG of 40 x 40"
+    assert found.damaged == [("1.jpg", reason)]
 
 
 # Finding images
