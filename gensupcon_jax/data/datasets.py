@@ -252,10 +252,13 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     name: a name of TFDS, fashion_mnist or fashion_mnist:3.0.1.  Square images of one size that fit `memory_limit` are kept in
     memory; otherwise they are read record by record.  Without labeled test images, the validation split is the test split;
     without a validation split, it is cut from the training split, stratified and always the same.
-    Raises UserError for unknown data sets, failed downloads, and data sets that are not images with one class each.
+    Several labels per image come from a sequence of class labels, also of the objects in an image, or from a row of 0 and 1.
+    Raises UserError for unknown data sets, failed downloads, and data sets that are not images with labels of this kind.
     """
     require_tensorflow(f"dataset.name is 'tfds:{name}'")
     reading = reading or Reading()
+    if reading.label_kind == "several":
+        return _several_of_tfds(name, reading)
     refuse_other_kinds(reading.label_kind, f"tfds:{name}")
     decoded = memory_cache.read_decoded(name, reading)
     if decoded is None:
@@ -271,6 +274,13 @@ def tfds_dataset(name: str, reading: Reading | None = None) -> Dataset:
     given = evaluated_splits(given)
     fractions = {"validation_fraction": reading.validation_fraction, "test_fraction": reading.test_fraction}
     return from_arrays(*given.pop("train"), **given, **fractions, class_names=decoded.class_names, name=name)
+
+
+def _several_of_tfds(name: str, reading: Reading) -> Dataset:
+    builder, keys = tfds_sets.open_prepared(name, reading.folder, "several")
+    assert keys.several is not None  # or it was an error
+    splits = tfds_sets.choose_splits(builder, name, reading.split_names)
+    return _read_by_record(builder, keys, splits, keys.several.names, name, reading)
 
 
 def _read_by_record(
@@ -331,7 +341,6 @@ def list_dataset(form: str, path: str, reading: Reading | None = None) -> Datase
     found = lists.list_images(form, path, list_settings(reading))
     lists.refuse_small_labels(found, reading.label_kind, is_validated=reading.validation_fraction > 0)
     dataset = _encoded(f"{form}:{path}", found.listings, found.class_names, reading, found.notes)
-    dataset = dataclasses.replace(dataset, label_kind=reading.label_kind)
     return value_labels.rebinned(dataset) if reading.label_kind == "value" else dataset
 
 
@@ -381,6 +390,7 @@ def _encoded(
         notes=tuple(notes),
         damaged=found.damaged,
         source_fingerprint=found.fingerprint,
+        label_kind=reading.label_kind,
     )
 
 

@@ -15,6 +15,7 @@ from gensupcon_jax import paths
 from gensupcon_jax.data.cache import cached, size_and_time
 from gensupcon_jax.data.headers import HEADERS_VERSION, read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, progress_bar, with_progress
+from gensupcon_jax.data.tfds_labels import SeveralLabels, several_labels_of
 from gensupcon_jax.data.tfds_network import missing_downloads, unreachable
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.text import one_line
@@ -27,10 +28,11 @@ _TFRECORD_HEADER, _TFRECORD_FOOTER = 12, 4  # length and its checksum; checksum 
 
 
 class Keys(NamedTuple):
-    """The names of the image and of its class in the data set's features."""
+    """The names of the image and of its class in the data set's features; several: in place of the class."""
 
     image: str
     label: str
+    several: SeveralLabels | None = None
 
 
 class Records(NamedTuple):
@@ -41,10 +43,13 @@ class Records(NamedTuple):
     where_fn: Callable[[int], str]
 
 
-def open_builder(name: str, folder: str | None, *, file_format: str | None = None) -> tuple[Any, Keys]:
+def open_builder(
+    name: str, folder: str | None, *, file_format: str | None = None, label_kind: str = "class"
+) -> tuple[Any, Keys]:
     """The TFDS builder of `tfds:<name>` and its keys; nothing is downloaded.
 
-    Raises UserError for unknown data sets and for data sets that are not images with one class each.
+    Raises UserError for unknown data sets and for data sets that are not images with one class each, or with several labels
+    each for this label_kind.
     """
     import tensorflow_datasets as tfds
 
@@ -54,8 +59,10 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
     features: Any = builder.info.features
     keys = keys_of(builder)
     found = sorted(features) if hasattr(features, "keys") else [type(features).__name__]
-    fits = set(keys) <= set(found) and isinstance(features[keys.image], tfds.features.Image)
-    if not fits or not isinstance(features[keys.label], tfds.features.ClassLabel):
+    has_images = keys.image in found and isinstance(features[keys.image], tfds.features.Image)
+    if label_kind == "several" and has_images:
+        keys = keys._replace(several=several_labels_of(features, name))
+    elif not has_images or keys.label not in found or not isinstance(features[keys.label], tfds.features.ClassLabel):
         raise UserError(
             f"dataset.name is 'tfds:{name}', with {found}; allowed: data sets of images with one class each"
         )
@@ -66,11 +73,12 @@ def open_builder(name: str, folder: str | None, *, file_format: str | None = Non
     return builder, keys
 
 
-def open_prepared(name: str, folder: str | None) -> tuple[Any, Keys]:
+def open_prepared(name: str, folder: str | None, label_kind: str = "class") -> tuple[Any, Keys]:
     """The builder of `tfds:<name>` and its keys, downloaded and prepared if necessary; errors as of `open_builder`."""
-    builder, keys = open_builder(name, folder)
-    if None in builder.info.features[keys.image].shape and default_format(builder):
-        builder, keys = open_builder(name, folder, file_format=default_format(builder))
+    builder, keys = open_builder(name, folder, label_kind=label_kind)
+    by_record = None in builder.info.features[keys.image].shape or keys.several is not None
+    if by_record and default_format(builder):
+        builder, keys = open_builder(name, folder, file_format=default_format(builder), label_kind=label_kind)
     prepare(builder, name)
     return builder, keys
 
@@ -235,19 +243,26 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
     parts = [(Path(i.filename).name.replace(f".{file_format}-", "-"), i.skip, i.take) for i in instructions]
     fingerprint = f"{builder.info.full_name} {split} {parts}"
     versions = [size_and_time(Path(instruction.filename)) for instruction in instructions]
+    if keys.several is not None:
+        fingerprint += f" {keys.several.key}"
     key = f"headers {HEADERS_VERSION} {fingerprint} {file_format} {[i.filename for i in instructions]} {versions}"
 
     def scan() -> dict[str, np.ndarray]:
         index = _tfrecord_index(instructions, name) if file_format == "tfrecord" else None
         records = _records(instructions, file_format, index, name)
-        classes, headers = [], []
+        labels, headers = [], []
         for number in with_progress(range(records.num_records), records.num_records, f"reading {name} {split} once"):
             if number % _SCANNED_AT_ONCE == 0:
                 block = records.read_fn(np.arange(number, min(number + _SCANNED_AT_ONCE, records.num_records)))
             image, label = _parse(block[number % _SCANNED_AT_ONCE], keys)
-            classes.append(label)
+            labels.append(label)
             headers.append(read_header(image))
-        arrays = headers_as_arrays(headers) | {"classes": np.array(classes, np.int32)}
+        arrays = headers_as_arrays(headers)
+        if keys.several is None:
+            arrays["classes"] = np.array(labels, np.int32)
+        else:
+            rows = np.array(labels, np.uint8).reshape(-1, len(keys.several.names))
+            arrays |= {"rows": rows, "classes": np.where(rows.any(axis=1), rows.argmax(axis=1), -1).astype(np.int32)}
         return arrays if index is None else arrays | {"index": index}
 
     arrays = cached(cache_folder, f"tfds_{name}_{split}", key, scan)
@@ -262,6 +277,7 @@ def list_records(builder: Any, keys: Keys, name: str, split: str, cache_folder: 
         problems=problems,
         fingerprint=fingerprint,
         cache_key=key,
+        rows=arrays["rows"].astype(np.float32) if "rows" in arrays else None,
     )
 
 
@@ -274,8 +290,11 @@ def record_class() -> Any:
     return Example
 
 
-def _parse(record: bytes, keys: Keys) -> tuple[bytes, int]:
+def _parse(record: bytes, keys: Keys) -> tuple[bytes, Any]:
+    """The image of a record, and its class number, or its row of several labels."""
     feature = record_class().FromString(record).features.feature
+    if keys.several is not None:
+        return feature[keys.image].bytes_list.value[0], keys.several.row(feature[keys.several.key])
     return feature[keys.image].bytes_list.value[0], feature[keys.label].int64_list.value[0]
 
 

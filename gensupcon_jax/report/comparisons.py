@@ -5,6 +5,7 @@ from typing import Any
 from gensupcon_jax.report.data import PREDICTORS, ReportData
 from gensupcon_jax.report.scores import score_entries
 from gensupcon_jax.report.values import number, shown, signed
+from gensupcon_jax.score_names import score_name_of
 
 SIGNIFICANT = 0.05
 
@@ -31,7 +32,13 @@ def comparisons_section(data: ReportData) -> dict[str, Any] | None:
     ]
     if not paired and not steps:
         return None
-    return {"paired": paired, "steps": steps, "best_step": shown(best.get("step", data.results.get("best_step")))}
+    score = score_name_of(data.results).title
+    return {
+        "score": score,
+        "paired": paired,
+        "steps": steps,
+        "best_step": shown(best.get("step", data.results.get("best_step"))),
+    }
 
 
 def p_value_text(p_value: float) -> str:

@@ -24,7 +24,10 @@ MEANINGS = {
         "attraction without a common class",
         "share of the teacher's attraction; high where the teacher gives all classes some probability",
     ),
-    "train/classifier_accuracy": ("accuracy of the classifier", "share of the training images of the last batch"),
+    "train/classifier_accuracy": (
+        "accuracy of the classifier",
+        "share of the images of the last batch, or of the decisions on their labels",
+    ),
     "train/gradient_norm": ("gradient norm", ""),
 }
 
