@@ -5,6 +5,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from gensupcon_jax import command_line
+from gensupcon_jax.data.list_forms import list_form_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import quiet_tensorflow
 from gensupcon_jax.inference.command_flags import add_encoder, add_output, check_source, checked_output_if_given
@@ -23,9 +24,13 @@ def main(arguments: list[str], program: str) -> None:
     check_source(options.source)
     output = checked_output_if_given(options, ".html")
     searched_path = as_path(options.searched)
-    if not searched_path.is_dir() and not (searched_path.suffix == ".npz" and searched_path.exists()):
+    is_features = searched_path.suffix == ".npz" and searched_path.exists()
+    if not (is_features or searched_path.is_dir() or list_form_of(options.searched)):
         found = "is a file" if searched_path.exists() else "does not exist"
-        raise UserError(f"--in is {options.searched}, which {found}; allowed: a folder, or an .npz of gensupcon embed")
+        raise UserError(
+            f"--in is {options.searched}, which {found}; allowed: a folder, a list (.csv, .parquet), or an .npz of "
+            "gensupcon embed"
+        )
     # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.inference import command_pass
     from gensupcon_jax.inference.embed_files import FeatureTable
@@ -66,7 +71,7 @@ def build_parser(program: str) -> command_line.Parser:
         dest="searched",
         metavar="FOLDER|FILE",
         required=True,
-        help="the images to search: a folder, or an .npz that `gensupcon embed` wrote with the same SOURCE and --step",
+        help="the images to search: a folder, a list, or an .npz that `gensupcon embed` wrote with the same SOURCE and --step",
     )
     parser.add_argument(
         "--num_neighbors",

@@ -161,7 +161,10 @@ def _folder(path: str, reading: Reading) -> Contents:
 
 
 def _list(form: str, path: str, reading: Reading) -> Contents:
-    found = lists.list_images(form, path, datasets.list_settings(reading))
+    settings = datasets.list_settings(reading)._replace(
+        skip_damaged=True
+    )  # a missing file is a finding, as a damaged one is
+    found = lists.list_images(form, path, settings)
     splits = tuple(
         _listed_split(split, reading.split_names[split] or split, listing, reading)
         for split, listing in found.listings.items()

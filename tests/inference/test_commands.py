@@ -133,6 +133,12 @@ def test_predict_and_embed_take_a_list_and_score_its_labels(trained, photos, tmp
         assert file["name"].tolist() == [line.split(",")[0] for line in lines]
         assert str(file["folder"]) == str(tmp_path)
         np.testing.assert_allclose(file["features"], Encoder.load(trained).embed(listed[::-1]), atol=1e-5)
+    status, printed, _ = told(
+        capfd, "neighbors", trained, listed[3], "--in", tmp_path / "some.csv", "--num_neighbors", 1
+    )
+    assert status == 0
+    # The query is in the list, by another path, and is not its own neighbor.
+    assert printed.splitlines()[-1].rpartition("/")[2] in {path.name for path in listed} - {listed[3].name}
     (tmp_path / "bad.csv").write_text("file\nnone.png\n")
     status, _, said = told(capfd, "embed", trained, tmp_path / "bad.csv", "--output", tmp_path / "y.npz")
     assert status == 1

@@ -105,7 +105,7 @@ def test_the_only_image_of_a_set_has_no_neighbors(trained, tmp_path, capfd):
     status, _, said = told(capfd, "neighbors", trained, only, "--in", only)
     assert (status, said) == (
         1,
-        f"error: --in is {only}, which is a file; allowed: a folder, or an .npz of gensupcon embed\n",
+        f"error: --in is {only}, which is a file; allowed: a folder, a list (.csv, .parquet), or an .npz of gensupcon embed\n",
     )
 
 

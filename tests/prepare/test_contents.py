@@ -57,6 +57,13 @@ def test_a_list_with_several_labels_and_one_without_some(written):
     assert findings(contents, find_copies(contents)) == []
     without = "6 images of train without a label: each is trained as a class of its own, and not evaluated"
     assert remarks(contents).count(without) == 1
+    (written / "list.csv").write_text(f"path,label\nnone.jpg,ash\n{text.replace('|odd', '').replace('|even', '')}")
+    contents = read_contents(f"csv:{written}/list.csv", Reading())
+    assert contents.splits[0].num_damaged == 1
+    assert (
+        f"{written}/none.jpg: the file cannot be read (No such file or directory)"
+        in findings(contents, find_copies(contents))[0]
+    )
     assert "paths: column path; labels: column label; no column of splits (a comma between the cells)" in remarks(
         contents
     )

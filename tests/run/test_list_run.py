@@ -46,6 +46,17 @@ def test_a_run_on_a_list_trains_on_what_has_no_label_and_evaluates_the_rest(pets
     damaged = (pets / "runs" / "pets" / "damaged_images.txt").read_text().splitlines()
     assert [line.split(":")[0].rpartition("/")[2] for line in damaged] == ["07.png", "11.png"]
     assert np.isfinite(json.loads((pets / "runs" / "pets" / "results.json").read_text())["linear_top1"])
+    (pets / "some.csv").write_text(
+        (pets / "pets.csv").read_text().replace(",train", "").replace(",test", "").replace(",split", "")
+    )
+    fields = [
+        f"--dataset.{field}" for field in ("name=csv:some.csv", *(each.removeprefix("dataset.") for each in skip))
+    ]
+    status, printed, said = told(capfd, "evaluate", "runs/pets", *fields, "--output", "some.json")
+    assert status == 0, said
+    found = json.loads((pets / "some.json").read_text())
+    # 46 images can be decoded; of the 41 with a label 8 are cut twice.
+    assert (found["num_train"], found["num_validation"], found["num_test"]) == (25, 8, 8)
     # The same command resumes a complete run; a list with another label is another data set.
     assert told(capfd, "train", "pets.csv", *small)[0] == 0
     (pets / "pets.csv").write_text((pets / "pets.csv").read_text().replace("images/00.png,cat", "images/00.png,dog"))
