@@ -7,7 +7,10 @@ from gensupcon_jax.compare.results import notes, result_table
 from gensupcon_jax.compare.runs import read_runs
 from gensupcon_jax.data import datasets
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.evaluation.choices import Choices
+from gensupcon_jax.evaluation.final import Settings
 from gensupcon_jax.inference.encoder import Encoder
+from gensupcon_jax.inference.evaluate_scores import evaluate_encoder, results_table
 from gensupcon_jax.run import train
 from gensupcon_jax.run.run import build_run
 from gensupcon_jax.run.summary import summary
@@ -92,6 +95,27 @@ def test_a_comparison_says_so(ran):
     assert [row[3] for row in table.rows] == [str(ran[1]["best_step"]), "-"]
     said = "whole has no validation split: only its last step counts, and its k and its probe's penalty are default values."
     assert said in notes(runs)
+
+
+@pytest.mark.slow
+def test_the_encoder_is_evaluated_on_data_without_a_validation_split(ran):
+    """The same numbers as at the end of the run, which chose nothing either."""
+    root, _, whole, _ = ran
+    encoder = Encoder.load(root / "whole")
+    settings = Settings.of(
+        tiny_config(**SETTINGS).evaluate,
+        dataset=all_images(),
+        extraction=encoder.extraction(32),
+        choices=Choices(3, 0.1),
+        measures=("recall_at_1",),
+    )
+    results = evaluate_encoder(encoder, all_images(), settings)
+    assert (results["choices"], results["num_validation"], results["knn_validation_top1"]) == ("defaults", 0, None)
+    assert (results["knn_top1"], results["linear_top1"]) == (whole["knn_top1"], whole["linear_top1"])
+    printed = results_table(results)
+    assert "there is no validation split: k and penalty are the middle candidates, not chosen" in printed
+    (row,) = [line for line in printed.splitlines() if line.startswith("k-NN, top-1 (k 3)")]
+    assert row.split()[-1] == f"{results['knn_top1']:.2f}" and len(row.split()) == 5
 
 
 @pytest.mark.slow

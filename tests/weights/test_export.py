@@ -12,6 +12,7 @@ import safetensors
 
 from gensupcon_jax import __main__
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.inference.encoder import Encoder
 from gensupcon_jax.models import ENCODERS
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.views.augment import normalize, resize
@@ -233,3 +234,15 @@ def test_the_center_share_is_that_of_an_evaluation(tmp_path):
         del saved["center_share"]
         (folder / "dataset.json").write_text(json.dumps(saved))
         assert describe(load_run(folder)).center_share == share
+
+
+def test_a_blurred_network_is_read_as_one(tmp_path):
+    folder = make_run(tmp_path / "run", **{"model.blur_pool": True})
+    export(folder, tmp_path / "x.safetensors")
+    assert description_of_file(tmp_path / "x.safetensors").network["blur_pool"] is True
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    of_run, of_file = (Encoder.load(source).embed(images) for source in (folder, tmp_path / "x.safetensors"))
+    np.testing.assert_allclose(of_file, of_run, rtol=1e-5, atol=1e-6)
+    plain = make_run(tmp_path / "plain")
+    assert "blur_pool" not in describe(load_run(plain)).network
+    assert np.abs(Encoder.load(plain).embed(images) - of_run).max() > 1e-4  # the same weights without the blur
