@@ -1,5 +1,7 @@
 """JPEGs decoded by libjpeg-turbo without TensorFlow: the same pixels, at less cost, and without the GIL."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import UInt8
 
@@ -23,8 +25,8 @@ def decode_jpeg(
         height, width, color_space, _ = simplejpeg.decode_jpeg_header(encoded)
         if color_space not in _COLOR_SPACES:
             return None
-        height, width = -(-height // scale), -(-width // scale)
-        settings = {} if scale == 1 else {"min_height": height, "min_width": width}
+        height, width = (-(-int(side) // scale) for side in (height, width))
+        settings: dict[str, Any] = {} if scale == 1 else {"min_height": height, "min_width": width}
         fits = scratch is not None and scratch.size >= height * width * 3
         # The fast transform is TensorFlow's default.
         return simplejpeg.decode_jpeg(encoded, fastdct=True, buffer=scratch if fits else None, **settings)

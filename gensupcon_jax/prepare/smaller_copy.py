@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -297,7 +297,7 @@ def _with_sources(listing: Listing, numbers: np.ndarray) -> Iterator[tuple[int, 
 
 def _in_order(
     pool: concurrent.futures.Executor, work_fn: Callable[..., Any], items: Iterable[tuple], ahead: int
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """The results of work_fn(*item), in order, at most `ahead` of them waiting."""
     waiting: collections.deque[concurrent.futures.Future] = collections.deque()
     try:
@@ -368,7 +368,7 @@ def _write_metadata(
 ) -> None:
     import tensorflow_datasets as tfds
 
-    template = tfds.core.ShardedFileTemplate(folder, dataset_name=name, filetype_suffix="array_record")
+    template = tfds.core.ShardedFileTemplate(epath.Path(folder), dataset_name=name, filetype_suffix="array_record")
     infos = [
         tfds.core.SplitInfo(
             name=split,
