@@ -331,7 +331,7 @@ FIELDS: dict[str, Field] = {
     "augment.local_size": Field(
         None,
         optional(integer(1)),
-        "height and width of a local view, at most those of the network's input; None: 3/7 of them",
+        "height and width of a local view, at most those of the views; None: 3/7 of them",
         "pixels",
         "ours, as SwAV and t-ReX: 96 of 224 pixels",
     ),

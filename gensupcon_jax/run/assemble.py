@@ -25,7 +25,7 @@ from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
 from gensupcon_jax.models import ENCODER_FIELDS, Classifier, HeadedEncoder, build_model
 from gensupcon_jax.run.class_similarity import label_similarity_of
 from gensupcon_jax.run.durations import duration_steps
-from gensupcon_jax.run.local_views import LOCAL_FIELDS, check_local_size, local_crops
+from gensupcon_jax.run.local_views import LOCAL_FIELDS, check_local_views, local_crops
 from gensupcon_jax.run.view_sizes import SIZE_FIELDS, SizedSteps, check_view_sizes, size_at, view_sizes
 from gensupcon_jax.similarities import Similarity
 from gensupcon_jax.views.augment import build_augment_fn, choose_auto_policy, normalize, resize
@@ -192,7 +192,7 @@ def _view_fn(config: ConfigDict, data: DataShape, size: int) -> Callable:
     of_data = {"mean": data.mean, "std": data.std, "dataset_name": data.name}
     augment_fn = build_augment_fn(image_size=size, **of_data, **fields)
     local_augment_fn = None
-    if local := local_crops(config, data.image_size):
+    if local := local_crops(config, size):
         fields |= {"num_views": local.num_views, "crop_scale": local.scale}
         local_augment_fn = build_augment_fn(image_size=local.size, **of_data, **fields)
     mix_fn = build_mix_fn(**config.mix.to_dict())
@@ -217,8 +217,7 @@ def encoder_of(config: ConfigDict, data: DataShape) -> HeadedEncoder:
     """The backbone and head of a config's `model` fields; UserError for local views of a size that it cannot take."""
     fields = {name: value for name, value in config.model.items() if name in ENCODER_FIELDS}
     model = build_model(image_size=data.image_size, **fields)
-    if local := local_crops(config, data.image_size):
-        check_local_size(model, data, local.size)
+    check_local_views(config, model, data)
     check_view_sizes(config, model)
     return model
 
@@ -340,7 +339,7 @@ def abstract_batch(config: ConfigDict, data: DataShape, view_size: int | None = 
     size = (view_size or data.image_size) if data.is_encoded else data.stored_size or data.image_size
     views = (config.augment.num_views,) if data.is_encoded else ()
     images = (config.batch_size, *views, size, size, data.num_channels)
-    local = local_crops(config, data.image_size) if data.is_encoded else None
+    local = local_crops(config, view_size or data.image_size) if data.is_encoded else None
     shapes: list[Any] = [
         jax.ShapeDtypeStruct(images, jnp.uint8),
         jax.ShapeDtypeStruct((config.batch_size, data.num_classes), jnp.float32),

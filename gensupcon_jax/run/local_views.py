@@ -17,28 +17,34 @@ LOCAL_FIELDS = ("local_views", "local_size", "local_scale")
 _LOCAL_SHARE = 96 / 224
 
 
-def local_crops(config: ConfigDict, image_size: int) -> LocalCrops | None:
-    """The config's local views of images of this size, or None; UserError for a size above that of the images."""
+def local_crops(config: ConfigDict, view_size: int) -> LocalCrops | None:
+    """The config's local views beside views of this size, or None; UserError for a size above that of the views."""
     fields = config.augment
     if fields.local_views == 0:
         return None
-    usual = max(1, round(_LOCAL_SHARE * image_size))
+    usual = max(1, round(_LOCAL_SHARE * view_size))
     size = usual if fields.local_size is None else fields.local_size
-    if size > image_size:
+    if size > view_size:
         raise UserError(
-            f"augment.local_size is {size}; allowed: 1 to {image_size}, the size of the views in pixels, or None for {usual}"
+            f"augment.local_size is {size}; allowed: 1 to {view_size}, the size of the views in pixels, or None for {usual}"
         )
     return LocalCrops(fields.local_views, size, tuple(fields.local_scale))
 
 
-def views_in_pixels(config: ConfigDict, image_size: int) -> float:
+def views_in_pixels(config: ConfigDict, view_size: int) -> float:
     """The number of views of an image, where local ones count by their share of the pixels."""
-    local = local_crops(config, image_size)
-    return config.augment.num_views + (local.num_views * (local.size / image_size) ** 2 if local else 0.0)
+    local = local_crops(config, view_size)
+    return config.augment.num_views + (local.num_views * (local.size / view_size) ** 2 if local else 0.0)
 
 
-def check_local_size(model: HeadedEncoder, data: DataShape, size: int) -> None:
-    """UserError if the network of the views cannot take local views of this size too."""
+def check_local_views(config: ConfigDict, model: HeadedEncoder, data: DataShape) -> None:
+    """UserError if the network of the views cannot take the local views too, or a size of the views is below theirs."""
+    for view_size in config.augment.sizes or (data.image_size,):
+        if local := local_crops(config, view_size):
+            _check_size(model, data, local.size)
+
+
+def _check_size(model: HeadedEncoder, data: DataShape, size: int) -> None:
     patch = getattr(model.backbone, "patch_size", 1)
     if size % patch:
         nearest = sorted({max(patch, size // patch * patch), min(-(-size // patch) * patch, data.image_size)})

@@ -128,7 +128,7 @@ class Run:
             sharding=placement or sharding.batch_sharding(self.mesh),
             order=input_pipeline.Order(self.config.dataset.remainder, self.config.dataset.sampling),
             crops=input_pipeline.HostCrops(
-                augment.num_views, scale, tuple(augment.crop_ratio), local_crops(self.config, self.data.image_size)
+                augment.num_views, scale, tuple(augment.crop_ratio), local_crops(self.config, size)
             ),
         )
 
@@ -193,7 +193,7 @@ class Run:
         """What this run has still to do after a step."""
         compared = self.compared_dataset()
         num_images = {"validation": 0} | {name: split.num_images for name, split in compared.splits.items()}
-        batch_views = round(self.config.batch_size * views_in_pixels(self.config, self.data.image_size))
+        batch_views = round(self.config.batch_size * views_in_pixels(self.config, self.parts.sizes[0].size))
         left = amounts_left(self.lengths, num_images, batch_views, step)
         return left._replace(weighted_steps=weighted_steps(self.parts.sizes, step))
 

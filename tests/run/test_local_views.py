@@ -153,6 +153,24 @@ def test_local_views_are_small_crops_of_their_own_range_and_the_views_stay_as_th
     np.testing.assert_array_equal(found.images, plain.images)
 
 
+def test_beside_views_that_grow_their_usual_size_grows_too():
+    config = config_of(augment__sizes=(8, 14), augment__size_epochs=(1.0,))
+    data, mesh = shape_of(16), sharding.make_mesh(jax.devices()[:1])
+    parts = assemble.build_parts(config, data, assemble.lengths(config, 3), mesh)
+    images = jax.ShapeDtypeStruct((32, 16, 16, 1), jnp.uint8), jax.ShapeDtypeStruct((32, 4), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    found = [jax.eval_shape(part.view_fn, key, *images, jax.ShapeDtypeStruct((), jnp.int32)) for part in parts.sized]
+    shapes = [(mixed.images.shape, mixed.local.images.shape) for mixed in found]
+    assert shapes == [((32, 2, 8, 8, 1), (32, 3, 3, 3, 1)), ((32, 2, 14, 14, 1), (32, 3, 6, 6, 1))]
+    encoded = assemble.abstract_batch(config, shape_of(16, is_encoded=True), 14)
+    assert encoded.local_images is not None and encoded.local_images.shape == (32, 3, 6, 6, 1)
+    config = config_of(augment__sizes=(8, 14), augment__size_epochs=(1.0,), augment__local_size=9)
+    with pytest.raises(
+        UserError, match="local_size is 9; allowed: 1 to 8, the size of the views in pixels, or None for 3"
+    ):
+        assemble.encoder_of(config, data)
+
+
 def test_switched_off_they_leave_no_trace_in_the_program():
     programs = set()
     for fields in ({}, {"augment__local_size": 5, "augment__local_scale": (0.3, 0.4)}):
