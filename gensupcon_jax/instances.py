@@ -69,7 +69,7 @@ def check_instances(instances: Instances | None, num_anchors: int, num_contrasts
     anchors, contrasts, num_images, num_in_blocks = instances
     places = jnp.shape(anchors)[-1]
     num_other = num_anchors if num_contrasts is None else num_contrasts
-    expected = {"instances.anchors": (anchors, num_anchors)}
+    expected: dict[str, tuple[Any, int]] = {"instances.anchors": (anchors, num_anchors)}
     if num_contrasts is not None:
         expected["instances.contrasts"] = (contrasts, num_other)
     for name, (array, size) in expected.items():

@@ -378,7 +378,8 @@ def _arrays(sides: LabelSides) -> tuple:
 
 
 def _with_block_fn(arrays, block_fn: Callable | None) -> LabelSides:
-    return LabelSides(*arrays[:2], block_fn, *arrays[2:])
+    as_anchor, as_contrast, near_anchor, near_contrast = arrays
+    return LabelSides(as_anchor, as_contrast, block_fn, near_anchor, near_contrast)
 
 
 def similarity_masses(

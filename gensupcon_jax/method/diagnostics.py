@@ -134,7 +134,7 @@ def _similarity_to(
 ) -> Float[Array, "query contrast"]:
     """The label similarity of the first anchors of all devices to this device's contrasts."""
     if instances is None:
-        return losses.label_similarity(query_labels, other_labels, name=label_similarity)
+        return jnp.asarray(losses.label_similarity(query_labels, other_labels, name=label_similarity))
     num_queries, num_contrasts = len(query_labels), len(other_labels)
     (query_places,) = _first_rows((instances.anchors,), num_queries, axis_name)
     places = instances.anchors if instances.contrasts is None else instances.contrasts

@@ -269,6 +269,33 @@ def test_views_are_mixed_like_further_classes(kind):
     np.testing.assert_array_equal(found.instances, places)
 
 
+@pytest.mark.parametrize("mode", ["all", "one"])
+def test_local_views_of_an_unlabeled_image_are_similar_to_its_views(mode):
+    rows, rng, num_local = mixed_rows(), np.random.default_rng(11), 3
+    local_rows = rows[:, np.arange(num_local) % NUM_VIEWS]
+    values = {"embeddings": unit(rng, BATCH_SIZE, NUM_VIEWS, DIM), "labels": jnp.asarray(rows[..., :NUM_CLASSES])}
+    values["instances"] = jnp.asarray(places_of(rows))
+    local = {name: value[:, np.arange(num_local) % NUM_VIEWS] for name, value in values.items()}
+    local["embeddings"] = unit(rng, BATCH_SIZE, num_local, DIM)
+    *_, pair = objectives._pairs(values, {}, mode=mode, symmetric=False, local=local)
+    found = losses.generalized_contrastive_loss(
+        pair.anchors["embeddings"],
+        pair.anchors["labels"],
+        pair.contrasts["embeddings"],
+        pair.contrasts["labels"],
+        temperature=TEMPERATURE,
+        instances=pair.instances("labels"),
+    )
+    contrasts = slice(None) if mode == "all" else slice(1, None)  # of `one`, those of its only query
+    others = rows[:, contrasts].reshape(-1, rows.shape[-1])
+    similarity = losses.label_similarity(local_rows.reshape(-1, rows.shape[-1]), others)
+    embeddings = values["embeddings"][:, contrasts].reshape(-1, DIM)
+    logits = losses.latent_similarity(local["embeddings"].reshape(-1, DIM), embeddings, temperature=TEMPERATURE)
+    expected = losses.dense_contrastive_loss(similarity, logits)
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-5)
+    assert found.valid.all()
+
+
 def test_a_teacher_gives_unlabeled_images_their_labels():
     taught = soft(np.random.default_rng(9), BATCH_SIZE, NUM_VIEWS)
     teacher = TeacherLabels(lambda _, images: jnp.asarray(taught.reshape(-1, NUM_CLASSES)), 0.5)
