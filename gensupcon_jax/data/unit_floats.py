@@ -1,6 +1,6 @@
 """Float images in 0..1 and their gray levels 0..255; the types of floats that are taken."""
 
-import jax.dtypes
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
@@ -11,7 +11,7 @@ _ONE_LEVEL = 1.01 / 255  # also as bfloat16 rounds it
 
 def is_float(dtype: np.dtype) -> bool:
     """Whether these are floats of NumPy, or of `ml_dtypes`, such as bfloat16."""
-    return bool(jax.dtypes.issubdtype(dtype, np.floating))
+    return bool(jnp.issubdtype(dtype, np.floating))
 
 
 def gray_levels(images: np.ndarray) -> UInt8[np.ndarray, "..."] | None:
