@@ -107,10 +107,12 @@ def test_rows_are_in_the_bucket_after_a_flush_and_after_a_minute(storage, monkey
 def test_compiled_programs_are_kept_with_the_run(workdir, storage, monkeypatch):
     said = {}
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
     monkeypatch.setattr(start.jax, "config", types.SimpleNamespace(update=said.__setitem__))
     start.keep_compiled_programs(paths.as_path(workdir))
     assert said["jax_compilation_cache_dir"] == f"{workdir}/compiled"
     assert said.get("jax_persistent_cache_enable_xla_caches") == ("none" if workdir.startswith("gs://") else None)
+    assert said["jax_persistent_cache_min_compile_time_secs"] == (0.5 if workdir.startswith("gs://") else 0.0)
 
 
 def test_a_bucket_that_cannot_be_written_is_an_error(storage, monkeypatch):

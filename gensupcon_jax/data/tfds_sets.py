@@ -183,6 +183,7 @@ def read_arrays(builder: Any, keys: Keys, name: str, split: str) -> tuple[np.nda
     num_images = builder.info.splits[split].num_examples
     images = np.empty((num_images, *builder.info.features[keys.image].shape), np.uint8)
     labels, done = np.empty(num_images, np.int64), 0
+
     with _record_reasons(name, split), progress_bar(num_images, f"decoding {name} {split} once") as bar:
         for some_images, some_labels in _decoded_batches(builder, keys, name, split):
             place = slice(done, done + len(some_labels))

@@ -16,7 +16,8 @@ from gensupcon_jax.run import assemble, divergence
 from gensupcon_jax.run.assemble import Lengths
 from gensupcon_jax.run.log import TrainingLog
 from gensupcon_jax.run.record import best_so_far, changed_versions, resumed_record
-from gensupcon_jax.run.run import Run
+from gensupcon_jax.run.run import Run, say
+from gensupcon_jax.run.slow import said_if_slow
 from gensupcon_jax.run.validation import validate
 from gensupcon_jax.store import tensorboard_writer, workdir
 from gensupcon_jax.store.checkpoint import Checkpoints
@@ -102,7 +103,8 @@ class _Loop:
 
     def __init__(self, run: Run, record: dict[str, Any], chance_loss: float, opened: contextlib.ExitStack):
         self.run, self.record = run, record
-        self.state = run.initial_state()
+        with said_if_slow("compiling the initial state", say):
+            self.state = run.initial_state()
         self.step, self.diverged = 0, False
         self.metrics: dict[str, Any] = {}
         self._in_flight: collections.deque[dict[str, Any]] = collections.deque()
@@ -136,7 +138,11 @@ class _Loop:
         sized = self.run.parts.at(self.step)
         if self.step == sized.steps.start > 0:
             self.log.say(f"from step {self.step + 1} on views have {sized.size} x {sized.size} pixels")
-        self.state, self.metrics = sized.train_step_fn(self.state, self.run.frozen, batch, self._seed_key)
+        with contextlib.ExitStack() as compiling:
+            if not self.metrics or self.step == sized.steps.start:
+                kept = "compiling the training step, which is kept for the next start"
+                compiling.enter_context(said_if_slow(kept, self.log.say))
+            self.state, self.metrics = sized.train_step_fn(self.state, self.run.frozen, batch, self._seed_key)
         self._in_flight.append(self.metrics)
         self.step += 1
         self.log.advance()

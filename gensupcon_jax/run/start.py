@@ -146,4 +146,5 @@ def keep_compiled_programs(folder: paths.Path) -> None:
         # XLA's own cache, for GPUs, supports local folders only: it would create one named "gs:".
         jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        # The many small programs of a start take seconds together; on an object store each would be a request.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5 if paths.is_remote(folder) else 0.0)

@@ -33,7 +33,8 @@ from gensupcon_jax.run.pictures import (
     sets_of,
 )
 from gensupcon_jax.run.record import new_record
-from gensupcon_jax.run.run import Run, build_run
+from gensupcon_jax.run.run import Run, build_run, say
+from gensupcon_jax.run.slow import said_if_slow
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.metrics import read_metrics
 from gensupcon_jax.store.writers import RowFn
@@ -83,8 +84,9 @@ def train_and_evaluate(
             return finished
         _check_teacher(run)  # before the workdir is claimed: its message recommends another config
         _claim(run)
-        pictured = pictured_batch(run)
-        chance_loss = assemble.chance_loss(run.config, pictured.mixed, run.class_shares())
+        with said_if_slow("compiling the views of an image, and the chance-level loss", say):
+            pictured = pictured_batch(run)
+            chance_loss = assemble.chance_loss(run.config, pictured.mixed, run.class_shares())
         record = new_record(run.config, run.fingerprints())
         before = time.monotonic() - started
         trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog))
