@@ -31,7 +31,10 @@ class Named(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The names of the columns; several labels: one for each class.  unused: the other columns of the file."""
+    """The names of the columns; unused: the other columns of the file.
+
+    labels: several: one for each class; none: a list of paths alone.
+    """
 
     path: str
     labels: tuple[str, ...]
@@ -73,6 +76,8 @@ def described(columns: Columns, how: str) -> str:
         if len(columns.labels) == 1
         else f"labels: {len(columns.labels)} columns, {listed(columns.labels, 3)}"
     )
+    if not columns.labels:
+        labels = "no column of labels"
     split = f"splits: column {visible(columns.split)}" if columns.split else "no column of splits"
     unused = f"; not used: {listed(columns.unused)}" if columns.unused else ""
     return f"paths: column {visible(columns.path)}; {labels}; {split}{unused} ({how})"
@@ -83,6 +88,8 @@ def _label_columns(
 ) -> tuple[str, ...]:
     if named is not None:
         return _named_labels(table, named, rest, source)
+    if not rest:
+        return ()  # a list of paths alone
     usual = _usual(table, LABEL_COLUMNS, among=rest)
     if usual is not None:
         return (usual,)

@@ -50,6 +50,10 @@ def read_labels(
     Rows that are not used are read as rows without a label. Raises UserError, with the place in the file, for labels that do not
     parse and for classes that training does not have.
     """
+    if not columns and kind == "class":
+        return Labels((), np.full(len(used), -1, np.int32), None)
+    if not columns:
+        raise UserError(f"the list has no column of labels; allowed with dataset.label_kind {kind}: one or more")
     if kind == "value":
         return _values(table, columns, used)
     if len(columns) > 1:

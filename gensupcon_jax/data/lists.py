@@ -15,6 +15,7 @@ from gensupcon_jax.data.list_labels import Labels, read_labels
 from gensupcon_jax.data.list_paths import ListedPaths, listed_paths, refuse_missing
 from gensupcon_jax.data.list_tables import Table, quoted, read_table
 from gensupcon_jax.data.listing import Listing, unlabeled_note
+from gensupcon_jax.data.splits import NO_CLASS
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.text import counted, listed, visible
@@ -56,7 +57,7 @@ class ListedFiles(NamedTuple):
 
 
 def list_images(form: str, path: str, settings: ListSettings) -> ImageList:
-    """The images of a list by split, with their labels.
+    """The images of a list by split, with their labels; where none has one, the only class is `NO_CLASS`.
 
     Images of validation and test without a label are left out, as is a split without labels.  Raises UserError, with the place in
     the file, for what cannot be read: columns, labels, files that do not exist, one image in two rows that do not agree.
@@ -69,10 +70,12 @@ def list_images(form: str, path: str, settings: ListSettings) -> ImageList:
     used = split_of >= 0
     labels = read_labels(table, columns.labels, settings.label_kind, in_training=split_of == 0, used=used)
     if not len(labels.class_names):
-        raise UserError(
-            f"{source} has no label in its {counted(int((split_of == 0).sum()), 'row')} of training, column "
-            f"{listed(columns.labels, 3)}; allowed: labels of 2 or more classes (an empty cell is an image without a label)"
-        )
+        if settings.label_kind != "class":
+            raise UserError(
+                f"{source} has no label in its {counted(int((split_of == 0).sum()), 'row')} of training, column "
+                f"{listed(columns.labels, 3)}; allowed with dataset.label_kind {settings.label_kind}: labels of some images"
+            )
+        labels = labels._replace(class_names=(NO_CLASS,))
     listed_files = listed_paths(table, columns.path, used, file, settings.folder)
     kept, repeats = _without_repeats(listed_files.names, split_of, labels, table, used)
     refuse_missing(listed_files, kept, table, skip_damaged=settings.skip_damaged)

@@ -78,6 +78,19 @@ def test_an_empty_cell_is_an_image_without_a_label_and_is_never_evaluated(own):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "column"), [("path\na.png\nb.png\n", "no column of labels"), (rows(["", ""]), "labels: column")]
+)
+def test_a_list_without_any_label_has_training_images_alone(own, text, column):
+    found = read(own, text)
+    assert found.class_names == ("no label",)
+    assert found.listings["train"].classes.tolist() == [-1, -1]
+    assert column in found.notes[0]
+    assert (
+        found.notes[1] == "2 images of train without a label: each is trained as a class of its own, and not evaluated"
+    )
+
+
 @pytest.mark.parametrize("separator", ["|", ";", ","])
 def test_several_labels_in_a_cell(own, separator):
     cells = [f'"dog{separator} cat"', "cat", '""', f'"cow{separator}cat{separator}cat{separator}"']
@@ -166,7 +179,12 @@ SEVERAL = {"label_kind": "several"}
             SEVERAL,
             ("1 label of validation or test images is no class of training: z (line 4)",),
         ),
-        ("path,label\na.png,\nb.png,\n", {}, ("has no label in its 2 rows of training, column label",)),
+        ("path,label\na.png,\nb.png,\n", SEVERAL, ("has no label in its 2 rows of training, column label",)),
+        (
+            "path\na.png\nb.png\n",
+            SEVERAL,
+            ("has no column of labels; allowed with dataset.label_kind several: one or more",),
+        ),
     ],
 )
 def test_labels_that_do_not_parse_are_named_with_their_line(own, text, settings, messages):
@@ -363,6 +381,14 @@ def test_missing_splits_are_cut_and_images_without_a_label_stay_in_training(tree
     assert half.validation.classes.min() >= 0
     assert half.test.classes.min() >= 0
     assert len({*half.train.numbers, *half.validation.numbers, *half.test.numbers}) == 48
+
+
+def test_a_list_of_paths_alone_is_a_data_set(trees):
+    lines = (trees / "train.csv").read_text().splitlines()
+    (trees / "paths.csv").write_text("\n".join(line.split(",")[0] for line in lines))
+    dataset = datasets.load(f"csv:{trees}/paths.csv", test_fraction=0.25)
+    assert not dataset.has_labels
+    assert {name: split.num_images for name, split in dataset.splits.items()} == {"train": 36, "test": 12}
 
 
 def test_several_labels_reach_the_splits(trees):
