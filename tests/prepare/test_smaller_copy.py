@@ -58,10 +58,12 @@ def test_the_copy_has_the_same_images_labels_splits_and_order(trees, tmp_path):
 
 
 def test_the_copy_has_a_fingerprint_of_its_own(trees, tmp_path):
+    before = load(f"folder:{trees}").description()
     names = [
         copy_of(trees, tmp_path, short_side, quality).name for short_side, quality in ((30, 90), (32, 90), (30, 80))
     ]
     assert names == ["trees_2_short30_q90", "trees_2_short32_q90", "trees_2_short30_q80"]
+    assert load(f"folder:{trees}").description() == before  # nothing takes the copy by itself
     found = [load(f"folder:{trees}"), *(load(f"tfds:{name}", tmp_path) for name in names)]
     assert len({dataset.description()["fingerprint"] for dataset in found}) == 4
 
@@ -136,7 +138,18 @@ def test_an_interrupted_copy_is_not_there_and_resumes_with_the_same_files(trees,
     monkeypatch.setattr(
         smaller_copy, "_write_file", lambda file, *rest: again.append(file.path.name) or real(file, *rest)
     )
+    real_bar, bars = smaller_copy.progress_bar, []
+    advanced: list[int] = []
+
+    def bar(total, text, done):
+        bars.append((total, done))
+        shown = real_bar(total, text, done=done)  # of tqdm, which shows the time left
+        monkeypatch.setattr(shown, "update", lambda num=1: advanced.append(num))
+        return shown
+
+    monkeypatch.setattr(smaller_copy, "progress_bar", bar)
     copied = copy_of(trees, tmp_path / "data")
+    assert (bars, sum(advanced)) == ([(32, 20)], 12)
     assert again == [f"trees_2_short30_q90-{split}.array_record-0000{number}-of-0000{of}" for split, number, of in
                      (("train", 2, 3), ("test", 0, 1))]  # fmt: skip
     assert copied.copied == 12
