@@ -62,7 +62,7 @@ def main() -> None:
 def embed(run: SavedRun, test: Split) -> Embedded:
     """Mix test images, which the encoder has never seen, and embed them with its first and its trained parameters."""
     chosen = np.concatenate([np.flatnonzero(test.classes == number)[: NUM_IMAGES // 10] for number in range(10)])
-    images, labels = (jnp.asarray(array) for array in test.subset(chosen))
+    images, labels = (jnp.asarray(array) for array in test.subset(chosen)[:2])
     mix_fn = build_mix_fn(kind="cutmix", alpha=1.0, per="image", views="alike", block=NUM_IMAGES)
     images, labels = mix_fn(jax.random.key(SEED), images[:, None] / 255.0, labels)
     images, labels = images[:, 0], labels[:, 0]
