@@ -239,7 +239,11 @@ def pairs_of_digits(*, is_validated: bool = True) -> Dataset:
     """
     source = digits(is_validated=is_validated)
     sizes = {"train": 2_100 if is_validated else 2_450, "validation": 350, "test": 1_050}
-    made = {name: digit_pairs(split.images, split.classes, sizes[name]) for name, split in source.splits.items()}
+    made = {
+        name: digit_pairs(split.images, split.classes, sizes[name])
+        for name, split in source.splits.items()
+        if isinstance(split, Split)
+    }
     names = [str(digit) for digit in range(10)]
     return from_arrays(
         *made.pop("train"), **made, validation_fraction=0, class_names=names, name="digit_pairs", label_kind="several"

@@ -56,5 +56,6 @@ def _candidates(features: Any) -> Iterator[SeveralLabels]:
         for part, labels in inner.items() if isinstance(inner, tfds.features.FeaturesDict) else ():
             if isinstance(labels, tfds.features.ClassLabel):
                 yield SeveralLabels(f"{name}/{part}", tuple(labels.names), is_row=False)
-        if type(feature) is tfds.features.Tensor and len(feature.shape) == 1 and feature.shape[0] and name in _USUAL:
-            yield SeveralLabels(name, tuple(str(number) for number in range(feature.shape[0])), is_row=True)
+        shape: Any = feature.shape if type(feature) is tfds.features.Tensor else ()
+        if len(shape) == 1 and shape[0] and name in _USUAL:
+            yield SeveralLabels(name, tuple(str(number) for number in range(shape[0])), is_row=True)

@@ -85,7 +85,8 @@ def open_prepared(name: str, folder: str | None, label_kind: str = "class") -> t
 
 def keys_of(builder: Any) -> Keys:
     """The names that the data set gives its image and its class."""
-    return Keys(*(builder.info.supervised_keys or ("image", "label"))[:2])
+    image, label = (builder.info.supervised_keys or ("image", "label"))[:2]
+    return Keys(image, label)
 
 
 def prepare(builder: Any, name: str, download_config: Any = None) -> None:

@@ -113,7 +113,7 @@ def _fitted(train: Features, penalties: Sequence[Number], step: int) -> dict[Num
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(train.values)
-    values, labels = scaler.transform(train.values), train.rows > 0
+    values, labels = np.asarray(scaler.transform(train.values)), train.rows > 0
     num_labels = labels.shape[1]
     weights = {penalty: np.zeros((values.shape[1], num_labels)) for penalty in penalties}
     biases = {penalty: _constant_bias(labels) for penalty in penalties}
