@@ -53,4 +53,4 @@ def test_an_image_without_labels_attracts_none_and_is_a_contrast():
     moved = UNITS.copy()
     moved[2] = -moved[2]
     others = generalized_contrastive_loss(jnp.asarray(moved), ROWS, temperature=0.5)
-    assert (np.abs(np.asarray(others.) - np.asarray(anchors.))[anchors.valid] > 1e-3).all()
+    assert (np.abs(np.asarray(others.loss) - np.asarray(anchors.loss))[np.asarray(anchors.valid)] > 1e-3).all()
