@@ -5,6 +5,7 @@ import contextlib
 import os
 import shlex
 import struct
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_
 from gensupcon_jax.data.tfds_labels import SeveralLabels, several_labels_of
 from gensupcon_jax.data.tfds_network import missing_downloads, unreachable
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.slow import said_if_slow
 from gensupcon_jax.text import one_line
 
 _READERS = 16  # threads that wait for the disk
@@ -80,7 +82,13 @@ def open_prepared(name: str, folder: str | None, label_kind: str = "class") -> t
     if by_record and default_format(builder):
         builder, keys = open_builder(name, folder, file_format=default_format(builder), label_kind=label_kind)
     prepare(builder, name)
+    with said_if_slow("importing TensorFlow", _print_line):
+        import tensorflow  # noqa: F401  (before the bars of what it reads, whose rates it would distort)
     return builder, keys
+
+
+def _print_line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def keys_of(builder: Any) -> Keys:
@@ -184,7 +192,6 @@ def read_arrays(builder: Any, keys: Keys, name: str, split: str) -> tuple[np.nda
     num_images = builder.info.splits[split].num_examples
     images = np.empty((num_images, *builder.info.features[keys.image].shape), np.uint8)
     labels, done = np.empty(num_images, np.int64), 0
-
     with _record_reasons(name, split), progress_bar(num_images, f"decoding {name} {split} once") as bar:
         for some_images, some_labels in _decoded_batches(builder, keys, name, split):
             place = slice(done, done + len(some_labels))

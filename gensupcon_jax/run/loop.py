@@ -17,8 +17,8 @@ from gensupcon_jax.run.assemble import Lengths
 from gensupcon_jax.run.log import TrainingLog
 from gensupcon_jax.run.record import best_so_far, changed_versions, resumed_record
 from gensupcon_jax.run.run import Run, say
-from gensupcon_jax.run.slow import said_if_slow
 from gensupcon_jax.run.validation import validate
+from gensupcon_jax.slow import said_if_slow
 from gensupcon_jax.store import tensorboard_writer, workdir
 from gensupcon_jax.store.checkpoint import Checkpoints
 

@@ -34,7 +34,7 @@ from gensupcon_jax.run.pictures import (
 )
 from gensupcon_jax.run.record import new_record
 from gensupcon_jax.run.run import Run, build_run, say
-from gensupcon_jax.run.slow import said_if_slow
+from gensupcon_jax.slow import said_if_slow
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.metrics import read_metrics
 from gensupcon_jax.store.writers import RowFn

@@ -1,4 +1,4 @@
-"""What takes longer than two seconds says so, where nothing can be counted: compilation."""
+"""What takes longer than two seconds says so, where nothing can be counted: imports and compilation."""
 
 import contextlib
 import threading

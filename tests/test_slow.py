@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from gensupcon_jax.run.slow import said_if_slow
+from gensupcon_jax.slow import said_if_slow
 
 
 def test_what_takes_long_is_said_while_it_lasts():
