@@ -19,7 +19,7 @@ class ScoreName(NamedTuple):
 # dataset.label_kind -> its main score
 SCORE_NAMES: dict[str, ScoreName] = {
     "class": ScoreName("top1", "accuracy", "top-1"),
-    "value": ScoreName("top1", "accuracy", "top-1"),  # of the bins
+    "value": ScoreName("r2", "share of the variance explained (R²)", "R²"),
     "several": ScoreName("mean_average_precision", "mean average precision over labels", "mAP"),
 }
 

@@ -35,11 +35,13 @@ def refuse_one_label(labels: np.ndarray, where: str, kind: str) -> None:
         refuse_one_class(labels, where)
 
 
-def refuse_other_kinds(kind: str, name: str) -> None:
-    """UserError for a source whose images have one class each, before it is read."""
-    if kind != "class":
-        wanted = {"several": "several labels", "value": "a number"}[kind]
+_PER_IMAGE = {"class": "one class", "several": "several labels", "value": "a number"}
+
+
+def refuse_other_kinds(kind: str, name: str, own: str = "class") -> None:
+    """UserError for another kind of labels than that of a source, before it is read."""
+    if kind != own:
         raise UserError(
-            f"dataset.label_kind is {kind}, but the images of dataset.name {name!r} have one class each; allowed: "
-            f"dataset.label_kind=class, or a source with {wanted} per image"
+            f"dataset.label_kind is {kind}, but the images of dataset.name {name!r} have {_PER_IMAGE[own]} each; allowed: "
+            f"dataset.label_kind={own}, or a source with {_PER_IMAGE[kind]} per image"
         )

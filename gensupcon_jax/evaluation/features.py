@@ -19,12 +19,18 @@ _MOST_PIXELS = 2**29  # 2 GiB of float32
 class Features(NamedTuple):
     """The features of a split and the most likely class of each image.
 
-    targets: what is predicted where that is not the class: rows of 0 and 1 of several labels.
+    targets: what is predicted where that is not the class: rows of 0 and 1 of several labels, or values [example].
     """
 
     values: Float[np.ndarray, "example dim"]
     classes: Int[np.ndarray, "example"]
     targets: Shaped[np.ndarray, "example ..."] | None = None
+
+    @property
+    def numbers(self) -> Float[np.ndarray, "example"]:
+        """The value of each image, of a data set whose labels are numbers."""
+        assert self.targets is not None
+        return self.targets
 
     @property
     def rows(self) -> Shaped[np.ndarray, "example label"]:
@@ -35,7 +41,9 @@ class Features(NamedTuple):
 
 def features_of(values: Float[np.ndarray, "example dim"], split: AnySplit, label_kind: str) -> Features:
     """The features of a split with what is predicted from them."""
-    targets = split.labels_of(np.arange(split.num_images)) if label_kind == "several" else None
+    targets = split.values if label_kind == "value" else None
+    if label_kind == "several":
+        targets = split.labels_of(np.arange(split.num_images))
     return Features(values, split.classes, targets)
 
 

@@ -93,7 +93,7 @@ class Evaluation(NamedTuple):
 
     def confidences(self) -> Float[np.ndarray, "example"] | None:
         """The probability (0..1) of each of the main predictions; None if it is not known, or they are not of one class."""
-        if self.label_kind == "several":
+        if self.label_kind != "class":
             return None
         if self.linear is None and self.classifier is not None:
             return self.classifier.test_confidences
@@ -161,9 +161,10 @@ def _evaluate_classifier(predict_fn: Callable, dataset: Dataset, settings: Setti
     if predict_fn(one_batch).logits is None:
         return None
     logits = dataset_features(lambda images: predict_fn(images).logits, dataset, ("validation", "test"), **extraction)
-    validation, (predictions, confidences) = None, scoring.classifier_fn(logits["test"].values)
+    validation, (predictions, confidences) = None, scoring.classifier_fn(logits["test"].values, dataset.bins)
     if "validation" in logits:
-        validation = scoring.score_fn(scoring.classifier_fn(logits["validation"].values)[0], logits["validation"])
+        of_validation, _ = scoring.classifier_fn(logits["validation"].values, dataset.bins)
+        validation = scoring.score_fn(of_validation, logits["validation"])
     return Outcome(0, validation, predictions, confidences)
 
 

@@ -4,7 +4,7 @@ Arrays of the file, for the network of step N (numpy's .npz, no pickle; a finger
 
     N/values         float32 [stored, feature]  features of the training images that the evaluation compared with
     N/class_numbers  int64 [stored]             their classes
-    N/targets        float32 [stored, label]    only with several labels per image: rows of 0 and 1
+    N/targets        float32 [stored, label]    only with several labels per image: rows of 0 and 1; of numbers [stored]
     N/neighbors      int64 []                   the k that was best on the validation split
     N/temperature    float64 []                 a neighbor's vote has the weight exp(cosine / temperature)
 
@@ -45,10 +45,14 @@ class KeptNeighbors(NamedTuple):
         Rows sum to 1, except with several labels per image.
         """
         if self.train.targets is not None:
-            k = min(self.neighbors, len(self.train.values))
-            return knn_means(self.train, features, neighbors=(k,), temperature=self.temperature)[k]
+            return self.means(features)
         settings = {"neighbors": self.neighbors, "temperature": self.temperature, "num_classes": num_classes}
         return knn_probabilities(self.train, features, **settings)
+
+    def means(self, features: Float[np.ndarray, "image feature"]) -> Float[np.ndarray, "image ..."]:
+        """The weighted mean of the targets of the k nearest training images: of numbers, the predicted number."""
+        k = min(self.neighbors, len(self.train.values))
+        return knn_means(self.train, features, neighbors=(k,), temperature=self.temperature)[k]
 
 
 def fits(train: Features) -> bool:

@@ -2,12 +2,13 @@
 
 Arrays of the file (numpy's .npz, no pickle; a fingerprint of the content is checked):
 
-    labels           int32 [image]     the most likely class of each test image; with several labels per image: rows of 0 and 1
+    labels           int32 [image]     the most likely class of each test image; with several labels per image: rows of 0 and 1;
+                                       where labels are numbers: float32
     names            bytes [image]     the file of each, below their common folder, or its record; of arrays its number
     images           text              fingerprint of the test images: runs with the same one have the same test images
     N/knn            int32 [image]     predicted classes with the network of step N; also N/linear, N/classifier,
                                        N/raw_pixel_knn, where the run has them; with several labels per image: float32
-                                       [image, label], their probabilities
+                                       [image, label], their probabilities; where labels are numbers: float32 [image]
 """
 
 from collections.abc import Iterator
@@ -45,13 +46,17 @@ def predictions_to_keep(
         for step, by_predictor in outcomes.items()
     }
     names = _names(test)
-    labels = test.labels_of(np.arange(test.num_images)) if label_kind == "several" else np.asarray(test.classes)
+    labels = np.asarray(test.classes)
+    if label_kind == "several":
+        labels = test.labels_of(np.arange(test.num_images)).astype(np.int32)
+    if label_kind == "value":
+        labels = np.asarray(test.values, np.float32)
     return KeptPredictions(names, labels, fingerprint(_identity(test, names)), predictions)
 
 
 def write_predictions(folder: Path, kept: KeptPredictions) -> Path | None:
     """Keep the predictions in the workdir; returns where a different `predictions.npz` that was there is now."""
-    arrays = {"names": np.array([name.encode() for name in kept.names]), "labels": kept.labels.astype(np.int32)}
+    arrays = {"names": np.array([name.encode() for name in kept.names]), "labels": _stored(kept.labels)}
     arrays["images"] = np.array(kept.images)
     for step, by_predictor in kept.predictions.items():
         arrays |= {f"{step}/{name}": _stored(predicted) for name, predicted in by_predictor.items()}

@@ -5,7 +5,8 @@ Arrays of the file, for a probe of step N (numpy's .npz, no pickle; a fingerprin
     N/weight         float64 [feature, class]   for the features as they are: the standardization is folded in
     N/bias           float64 [class]
     N/class_numbers  int64 [class]              the classes that the training images have, ascending
-    N/output         text                       only with several labels per image: sigmoid, each label by itself
+    N/output         text                       sigmoid with several labels per image, each by itself; value: the number itself;
+                                                else left out
 
 A workdir whose run fitted no probe and has no classifier has `neighbors.npz` instead, see `kept_neighbors`.
 """
@@ -25,10 +26,10 @@ _KIND = "linear probe 1"
 
 
 class FittedProbe(NamedTuple):
-    """A logistic regression on features as the network returns them: multinomial, or of each label by itself.
+    """A logistic regression on features as the network returns them, multinomial or of each label by itself, or a linear one.
 
     class_numbers: the class of each column, those that the training images have.  step: of the network that it was fitted on.
-    output: softmax, or sigmoid for several labels per image.
+    output: softmax; sigmoid for several labels per image; value: one column that is the predicted number.
     """
 
     weight: Float[np.ndarray, "feature class"]
@@ -44,6 +45,10 @@ class FittedProbe(NamedTuple):
             return scipy.special.expit(logits)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def values(self, features: Float[np.ndarray, "image feature"]) -> Float[np.ndarray, "image"]:
+        """The number that each image has, of a data set whose labels are numbers."""
+        return (features.astype(np.float64) @ self.weight + self.bias)[:, 0]
 
     def class_probabilities(
         self, features: Float[np.ndarray, "image feature"], num_classes: int

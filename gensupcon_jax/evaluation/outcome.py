@@ -14,7 +14,7 @@ class Outcome(NamedTuple):
     """A setting chosen on validation, its main score on validation, and its test predictions.
 
     validation_score: None without a validation split; the setting is then the only candidate.
-    test_predictions: the class of each image; with several labels per image, the probability of each label.
+    test_predictions: the class of each image; with several labels per image, the probability of each label; or its number.
     test_confidences: probability (0..1) of each prediction, where the outcome has them.
     """
 

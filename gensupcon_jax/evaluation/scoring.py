@@ -4,14 +4,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.special
 from jaxtyping import Float, Shaped
 
-from gensupcon_jax.evaluation import several
+from gensupcon_jax.evaluation import several, values
 from gensupcon_jax.evaluation.features import Features
 from gensupcon_jax.evaluation.knn import knn_means, knn_predictions
 from gensupcon_jax.evaluation.outcome import LinearProbe, Number, Outcome, per_class_top1, top1
 from gensupcon_jax.evaluation.probe import evaluate_linear
 from gensupcon_jax.score_names import SCORE_NAMES, ScoreName
+from gensupcon_jax.value_bins import ValueBins
 
 Predictions = Shaped[np.ndarray, "example ..."]
 
@@ -22,7 +24,7 @@ class Scoring(NamedTuple):
     name: of its main score; higher is better.  score_fn(predictions, features of a split) -> it.
     knn_fn(train, queries, *, neighbors, temperature, num_classes) -> {k: predictions}.
     linear_fn(features of all splits, *, penalties, step) -> LinearProbe.
-    classifier_fn(logits) -> predictions, and the probability of each where it is of one class.
+    classifier_fn(logits, bins) -> predictions, and the probability of each where it is of one class; bins: of values.
     further_fn(outcomes by name, features of the test split, num_classes) -> further entries of results.json.
     """
 
@@ -30,13 +32,21 @@ class Scoring(NamedTuple):
     score_fn: Callable[[Predictions, Features], float]
     knn_fn: Callable[..., dict[int, Predictions]]
     linear_fn: Callable[..., LinearProbe]
-    classifier_fn: Callable[[Float[np.ndarray, "example class"]], tuple[Predictions, Any]]
+    classifier_fn: Callable[[Float[np.ndarray, "example class"], ValueBins | None], tuple[Predictions, Any]]
     further_fn: Callable[[dict[str, Outcome], Features, int], dict[str, Any]]
 
 
-def _class_of_logits(logits: Float[np.ndarray, "example class"]) -> tuple[Predictions, Float[np.ndarray, "example"]]:
+def _class_of_logits(
+    logits: Float[np.ndarray, "example class"], _bins: ValueBins | None
+) -> tuple[Predictions, Float[np.ndarray, "example"]]:
     # The largest softmax: 1 over the sum of the others relative to it.
     return logits.argmax(1), 1 / np.exp(logits - logits.max(1, keepdims=True)).sum(1)
+
+
+def _value_of_logits(logits: Float[np.ndarray, "example bin"], bins: ValueBins | None) -> tuple[Predictions, None]:
+    """The mean of the predicted distribution over the bins."""
+    assert bins is not None  # a data set whose labels are numbers has them
+    return bins.expected(scipy.special.softmax(logits, axis=1)), None
 
 
 def _of_classes(outcomes: dict[str, Outcome], test: Features, num_classes: int) -> dict[str, Any]:
@@ -65,12 +75,18 @@ SCORINGS: dict[str, Scoring] = {
         score_fn=lambda predictions, features: several.mean_label_precision(predictions, features.rows),
         knn_fn=knn_means,
         linear_fn=several.evaluate_one_vs_rest,
-        classifier_fn=lambda logits: (several.sigmoid(logits), None),
+        classifier_fn=lambda logits, _: (several.sigmoid(logits), None),
         further_fn=lambda outcomes, test, _: several.further_numbers(outcomes, test.rows),
     ),
+    "value": Scoring(
+        SCORE_NAMES["value"],
+        score_fn=lambda predictions, features: values.explained_variance(predictions, features.numbers),
+        knn_fn=knn_means,
+        linear_fn=values.evaluate_ridge,
+        classifier_fn=_value_of_logits,
+        further_fn=lambda outcomes, test, _: values.further_numbers(outcomes, test.numbers),
+    ),
 }
-
-SCORINGS["value"] = SCORINGS["class"]  # by the bins of the values
 
 
 def evaluate_knn(

@@ -29,7 +29,7 @@ def evaluate_encoder(encoder: Encoder, dataset: Dataset, settings: Settings) -> 
 
     evaluation = evaluate_network(predict_known, dataset, settings, step=encoder.step or 0)
     classes, errors = evaluation.test.classes, {}
-    is_of_classes = dataset.label_kind != "several"  # whose predictions have a confidence
+    is_of_classes = dataset.label_kind == "class"  # whose predictions have a confidence
     if evaluation.probe is not None and is_of_classes:
         probabilities = evaluation.probe.class_probabilities(evaluation.test.values, dataset.num_classes)
         errors["linear"] = expected_calibration_error(probabilities, classes)
@@ -74,6 +74,8 @@ def results_table(results: dict[str, Any]) -> str:
             chosen = f" ({setting} {results[field]:g})" if setting else ""
             numbers = results[f"{name}_validation_{score.key}"], results[f"{name}_{score.key}"]
             rows.append((f"{words}, {score.short}{chosen}", *map(_percent, numbers)))
+        if f"{name}_mae" in results:
+            rows.append((f"{words}, mean absolute error", "", f"{results[f'{name}_mae']:.4g}"))
         if f"{name}_macro_auc" in results:
             rows.append((f"{words}, mean AUC", "", _percent(results[f"{name}_macro_auc"])))
     for name, value in results["measures"].items():
@@ -84,7 +86,7 @@ def results_table(results: dict[str, Any]) -> str:
             rows.append((f"calibration error of the {_OUTCOMES[name][0]}", "", f"{value:.2f}"))
     step = "" if results["step"] is None else f", step {results['step']}"
     sizes = " / ".join(f"{results[f'num_{split}']:,}" for split in ("train", "validation", "test"))
-    things = "labels" if results["label_kind"] == "several" else "classes"
+    things = {"several": "labels", "value": "bins of values"}.get(results["label_kind"], "classes")
     head = (
         f"encoder  {results['source']}{step}\n"
         f"data     {results['dataset']}: {results['num_classes']} {things}, {sizes} images of train / validation / test"

@@ -85,6 +85,10 @@ def _table(
 
     if predictions.label_kind == "several":
         return _labels_table(names, predictions, most, is_whole=is_whole)
+    if predictions.values is not None:
+        return ["name", "value"], [
+            [name, f"{value:.6g}"] for name, value in zip(names, predictions.values, strict=True)
+        ]
     probabilities = predictions.probabilities
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
     header = ["name", "class", "probability"]
@@ -122,7 +126,7 @@ def _print_scores(folders: list[str | None], predictions: "Predictions", groupin
     """Accuracy and the table of classes where folders, or labels of a list, are classes, and a warning where one is not."""
     from gensupcon_jax.inference import command_pass, predict_scores
 
-    if not any(folders) or not predictions.class_names or predictions.label_kind == "several":
+    if not any(folders) or not predictions.class_names or predictions.label_kind != "class":
         return
     scores = predict_scores.folder_scores(folders, predictions.classes, predictions.class_names, grouping)
     if scores.sentence:

@@ -18,15 +18,17 @@ from gensupcon_jax.inference.sources import Source
 from gensupcon_jax.run.run import read_dataset
 from gensupcon_jax.store.saved_runs import SavedRun
 from gensupcon_jax.store.workdir import read_results
+from gensupcon_jax.value_bins import ValueBins
 
 EmbedFn = Callable[[AnySplit], Float[np.ndarray, "image feature"]]
 
 
 class Predictions(NamedTuple):
-    """The class of each image, or its labels, and who predicted it.
+    """The class of each image, its labels, or its number and bin, and who predicted it.
 
     classes [image]: numbers, from 0, of the most likely class or label.  probabilities [image, class]; rows sum to 1 except with
-    several labels per image, label_kind "several".  class_names: may be empty.  predictor: "classifier" | "probe" | "k-NN".
+    several labels per image, label_kind "several".  class_names: may be empty.  predictor: "classifier" | "probe" | "ridge" |
+    "k-NN".  values [image]: with label_kind "value", the predicted numbers; classes are then bins.
     """
 
     classes: Int[np.ndarray, "image"]
@@ -34,6 +36,7 @@ class Predictions(NamedTuple):
     class_names: tuple[str, ...]
     predictor: str
     label_kind: str = "class"
+    values: Float[np.ndarray, "image"] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -60,6 +63,8 @@ def choose_predictor(source: Source, embed_fn: EmbedFn) -> Predictor:
 
     embed_fn: a split of the run's data set -> features of this encoder.
     """
+    if source.run is not None and source.run.description.get("bins"):
+        return _predictor_of_values(source, source.run, embed_fn)
     if source.has_classifier:
         if source.label_kind == "several":
             return lambda features, logits: _predictions(scipy.special.expit(logits), source, "classifier")
@@ -75,6 +80,30 @@ def choose_predictor(source: Source, embed_fn: EmbedFn) -> Predictor:
         return lambda features, logits: _predictions(probe.class_probabilities(features, num_classes), source, "probe")
     found = neighbors or _neighbors_of(run, embed_fn)
     return lambda features, logits: _predictions(found.class_probabilities(features, num_classes), source, "k-NN")
+
+
+def _predictor_of_values(source: Source, run: SavedRun, embed_fn: EmbedFn) -> Predictor:
+    """The same for a run whose labels are numbers: its classifier of bins, the kept ridge regression, or k-NN."""
+    bins = ValueBins(**run.description["bins"])
+
+    def named(values: np.ndarray, predictor: str) -> Predictions:
+        return predictions_of_values(values, bins, source.class_names, predictor)
+
+    if source.has_classifier:
+        return lambda _, logits: named(bins.expected(scipy.special.softmax(logits, axis=1)), "classifier")
+    ridge = read_probe(run.folder, run.step)
+    if ridge is not None:
+        return lambda features, _: named(ridge.values(features), "ridge")
+    neighbors = read_neighbors(run.folder, run.step) or _neighbors_of(run, embed_fn)
+    return lambda features, _: named(neighbors.means(features), "k-NN")
+
+
+def predictions_of_values(
+    values: Float[np.ndarray, "image"], bins: ValueBins, names: tuple[str, ...], predictor: str
+) -> Predictions:
+    """Predicted numbers with their bins; the distribution of one beyond the bins is that of the nearest end."""
+    probabilities = bins.labels(np.clip(values, bins.low, bins.high))
+    return Predictions(probabilities.argmax(1), probabilities, names, predictor, "value", values)
 
 
 def _predictions(probabilities: np.ndarray, source: Source, predictor: str) -> Predictions:

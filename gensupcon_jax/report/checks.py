@@ -130,6 +130,8 @@ def _check_predictions(data: ReportData) -> Check:
     labels, predictions = data.test_labels, data.test_predictions
     if data.label_names:
         return Check(*label_check(data), "labels")
+    if data.test_values is not None:
+        return _check_values(data)
     if labels is None or predictions is None or not len(labels):
         return Check("unknown", name, "No test predictions.", section)
     percent, stated = 100 * float((labels == predictions).mean()), number(data.results.get(data.predictor))
@@ -144,6 +146,16 @@ def _check_predictions(data: ReportData) -> Check:
         return Check("warning", name, f"The {PREDICTORS[data.predictor]} never predicts {some}{more}.", section)
     found = f"predicts all {np.unique(labels).size} classes of the test split."
     return Check("ok", name, f"The {PREDICTORS[data.predictor]} {found}", section)
+
+
+def _check_values(data: ReportData) -> Check:
+    name, section = "Predictions", "fitted_values"
+    if data.predicted_values is None:
+        return Check("unknown", name, "No predicted values.", section)
+    found, mean = number(data.results.get(data.predictor)), PREDICTORS[data.predictor]
+    if not found > 0:
+        return Check("warning", name, f"The {mean} predicts no better than the mean value.", section)
+    return Check("ok", name, f"The {mean} explains {found:.1f} % of the variance of the values.", section)
 
 
 def _check_labels(data: ReportData) -> Check:

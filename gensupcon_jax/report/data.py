@@ -44,6 +44,9 @@ class ReportData:
     class_names: Sequence[str] = ()
     # With several labels per image: their names. A class is then a set of labels that some image has.
     label_names: Sequence[str] = ()
+    # Where labels are numbers: the true and the predicted ones of the test split. A class is then a bin of values.
+    test_values: Float[np.ndarray, " test"] | None = None
+    predicted_values: Float[np.ndarray, " test"] | None = None
     # One batch: cosine of its label distributions (0..1), cosine of its embeddings (-1..1), and the distributions. Of
     # more than similarity.HEAT_MAP_ANCHORS anchors only that many are used.
     label_similarity: Float[np.ndarray, "anchor anchor"] | None = None

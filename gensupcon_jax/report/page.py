@@ -13,6 +13,7 @@ from gensupcon_jax.report.confusion import confusion_section
 from gensupcon_jax.report.curves import curves_section, machine_section
 from gensupcon_jax.report.data import PREDICTORS, ReportData, class_count
 from gensupcon_jax.report.duplicates_page import DUPLICATES_FILE, duplicates_section, duplicates_table
+from gensupcon_jax.report.fitted_values import fitted_values_section
 from gensupcon_jax.report.labels import labels_section
 from gensupcon_jax.report.last_numbers import last_numbers, measure_rows
 from gensupcon_jax.report.mistakes import mistakes_section
@@ -31,6 +32,7 @@ _TITLES = (
     ("similarity", "Do the embeddings follow the labels?", "Similarity"),
     ("scatter", "Are the classes separated?", "Map"),
     ("labels", "How well is each label predicted?", "Per label"),
+    ("fitted_values", "How near are the predicted values?", "Values"),
     ("confusion", "Which classes are confused?", "Confusion"),
     ("classes", "How good is each class?", "Classes"),
     ("mistakes", "Which images are predicted wrongly?", "Mistakes"),
@@ -45,6 +47,7 @@ _TITLES = (
 
 # Sections for several labels per image, and those for one class per image, which they replace.
 _OF_SEVERAL = ("labels",)
+_OF_VALUES = ("fitted_values",)
 _OF_ONE_CLASS = ("confusion", "classes", "mistakes")
 
 
@@ -93,7 +96,7 @@ def render_report(data: ReportData) -> str:
         sentences=sentences(data),
         config=_fields(data.config),
         results=_fields(data.results),
-        titles=[title for title in _TITLES if title[0] not in (_OF_ONE_CLASS if data.label_names else _OF_SEVERAL)],
+        titles=[title for title in _TITLES if title[0] not in _left_out(data)],
         label_names=data.label_names,
         script=_trusted(script),
         # The browser runs this script and no other, whatever a name in the data contains.
@@ -102,6 +105,13 @@ def render_report(data: ReportData) -> str:
         **{name: None if isinstance(content, str) else content for name, content in sections.items()},
         not_shown={name: content for name, content in sections.items() if isinstance(content, str)},
     )
+
+
+def _left_out(data: ReportData) -> tuple[str, ...]:
+    """The sections for other kinds of labels."""
+    if data.label_names:
+        return (*_OF_ONE_CLASS, *_OF_VALUES)
+    return (*_OF_ONE_CLASS, *_OF_SEVERAL) if data.test_values is not None else (*_OF_SEVERAL, *_OF_VALUES)
 
 
 def _sections(data: ReportData) -> dict[str, dict[str, Any] | str]:
@@ -114,6 +124,7 @@ def _sections(data: ReportData) -> dict[str, dict[str, Any] | str]:
         "similarity": similarity_section(data),
         "scatter": scatter_section(data),
         "labels": labels_section(data),
+        "fitted_values": fitted_values_section(data),
         "confusion": confusion_section(data),
         "classes": classes_section(data),
         "mistakes": mistakes_section(data),

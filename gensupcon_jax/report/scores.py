@@ -68,6 +68,8 @@ def _place(percent: float, low: float, high: float) -> float:
 def _score(results: dict[str, Any], key: str) -> tuple[float | None, tuple[float, float] | None]:
     """One score in percent and its interval, each None if unknown; only an accuracy, a share of images, has an interval."""
     percent, count = number(results.get(key)), whole(results.get("num_test"))
+    if score_name_of(results) == SCORE_NAMES["value"] and percent < 0:
+        percent = 0.0  # worse than the mean value, by however much
     if not 0 <= percent <= 100:
         return None, None
     is_share = score_name_of(results) == SCORE_NAMES["class"]

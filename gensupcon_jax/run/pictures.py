@@ -70,6 +70,13 @@ def sets_of(run: Run, pictured: PicturedBatch) -> LabelSets | None:
 
 def classes_of_test(dataset: Dataset, sets: LabelSets | None) -> dict[str, Any]:
     """What the report calls the classes of the test images; fields of `ReportData`."""
+    if sets is None and dataset.label_kind == "value":
+        return {
+            "class_names": dataset.class_names,
+            "test_labels": dataset.test.classes,
+            "test_predictions": None,
+            "test_values": dataset.test.values,
+        }
     if sets is None:
         return {"class_names": dataset.class_names, "test_labels": dataset.test.classes}
     return {
@@ -145,7 +152,7 @@ def compared_pictures(dataset: Dataset, evaluation: Evaluation, sets: LabelSets 
     right = {
         f"{name}_top1": outcome.test_predictions == evaluation.test.classes
         for name, outcome in evaluation.outcomes().items()
-        if dataset.label_kind != "several"  # else a prediction is right by degrees
+        if dataset.label_kind == "class"  # else a prediction is right by degrees
     }
     pixels = right.pop("raw_pixel_knn_top1", None)
     return {

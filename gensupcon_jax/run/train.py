@@ -191,6 +191,7 @@ def _report_data(run: Run, state: TrainState, evaluation: Evaluation, pictured: 
     return {
         **_report_of_training(run, state, pictured, sets),
         "test_predictions": predictions,
+        "predicted_values": predictions if run.dataset.label_kind == "value" else None,
         "predictor": predictor,
         **classes_of_test(run.dataset, sets),
         "test_confidences": evaluation.confidences(),

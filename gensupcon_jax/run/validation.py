@@ -28,7 +28,7 @@ def validate(run: Run, state: TrainState) -> Validation:
         logits = dataset_features(
             lambda images: predict_fn(images).logits, run.dataset, ("validation",), **settings.extraction
         )["validation"]
-        row[f"classifier/{score}"] = scoring.score_fn(scoring.classifier_fn(logits.values)[0], logits)
+        row[f"classifier/{score}"] = scoring.score_fn(scoring.classifier_fn(logits.values, run.dataset.bins)[0], logits)
         notes["classifier"] = f"{row[f'classifier/{score}']:.2f}{unit}"
     if run.config.objective == "contrastive" or settings.measures:
         splits = ("train", "validation") if run.config.objective == "contrastive" else ("validation",)
