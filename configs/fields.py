@@ -101,6 +101,7 @@ FIELDS: dict[str, Field] = {
         "digits",
         Named("sources"),
         "digits: 1,797 handwritten digits of scikit-learn; digit_pairs: two of them in each image, both as labels; "
+        "rotated_digits: turned, the angle is the label; "
         "tfds:<name>[:version]; folder:<path> of <split>/<class>/<image>; csv:<file> or parquet:<file>: a list of images with "
         "their labels; arrays:<file>: of an .npz; arrays: handed to train_and_evaluate",
     ),

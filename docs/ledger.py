@@ -15,6 +15,7 @@ from gensupcon_jax.configs import (
     fashion_mnist,
     imagenet,
     photos,
+    rotated_digits,
     variants,
 )
 from gensupcon_jax.configs.common import Changes
@@ -22,7 +23,18 @@ from gensupcon_jax.configs.fields import FIELDS, GROUPS
 from gensupcon_jax.run.config_check import rule_of
 
 DOCS = Path(__file__).parent
-RECIPES = (cifar10, cifar100, cifar100_coarse, cifar100_lt, imagenet, fashion_mnist, digits, digit_pairs, photos)
+RECIPES = (
+    cifar10,
+    cifar100,
+    cifar100_coarse,
+    cifar100_lt,
+    imagenet,
+    fashion_mnist,
+    digits,
+    digit_pairs,
+    rotated_digits,
+    photos,
+)
 BEGIN, END = "<!-- written by python -m docs.ledger -->\n", "<!-- end -->\n"
 
 
@@ -76,7 +88,7 @@ def _field_row(name: str) -> list[str]:
 
 
 def _recipe_section(recipe: ModuleType) -> str:
-    if recipe in (digits, digit_pairs, photos):  # without variants
+    if recipe in (digits, digit_pairs, rotated_digits, photos):  # without variants
         columns = {"value": departures(recipe.changes())}
     else:
         columns = {

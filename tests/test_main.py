@@ -84,10 +84,10 @@ def test_a_wrong_argument_is_one_line_and_status_1(tmp_path, fails, arguments, m
                                                 "--config imagenet?"),
         (["sources"], "--config is sources, which is not a file, a folder or a recipe; allowed: cifar10, cifar100, "
                       "cifar100_coarse, cifar100_lt, common, digit_pairs, digits, fashion_mnist, imagenet, photos, "
-                      "the path of a file, or a folder of images"),
+                      "rotated_digits, the path of a file, or a folder of images"),
         (["imagnet:supcon"], "--config is imagnet, which is not a file, a folder or a recipe; did you mean imagenet? allowed: "
                              "cifar10, cifar100, cifar100_coarse, cifar100_lt, common, digit_pairs, digits, fashion_mnist, "
-                             "imagenet, photos, the path of a file, or a folder of images"),
+                             "imagenet, photos, rotated_digits, the path of a file, or a folder of images"),
         (["digits", "--config", "cifar10"], "both the recipe digits and --config cifar10 are given; leave one of them out"),
         (["digits:foo"], "--config is digits:foo, but its get_config takes no variant; allowed: digits, without a variant"),
         (["--config", "configs/digits.py:foo"], "--config is configs/digits.py:foo, but its get_config takes no variant; "

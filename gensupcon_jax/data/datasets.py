@@ -428,9 +428,9 @@ def _refuse_arrays(_rest: str, _reading: Reading) -> Dataset:
 # The form of a `dataset.name` -> builder(value of the placeholder, reading) -> Dataset. To add a source, add an entry,
 # also from outside the package: SOURCES["blobs:<classes>"] = lambda classes, reading: from_arrays(...).
 SOURCES: dict[str, Callable[[str, Reading], Dataset]] = {
-    "rotated_digits": lambda _rest, reading: rotated_digits(reading),
     "digits": lambda _rest, reading: digits(is_validated=reading.validation_fraction > 0),
     "digit_pairs": lambda _rest, reading: pairs_of_digits(is_validated=reading.validation_fraction > 0),
+    "rotated_digits": lambda _rest, reading: rotated_digits(reading),
     "tfds:<name>": tfds_dataset,
     "folder:<path>": folder_dataset,
     "csv:<file>": lambda path, reading: list_dataset("csv", path, reading),

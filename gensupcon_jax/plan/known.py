@@ -47,6 +47,7 @@ class DataSizes(NamedTuple):
 
 KNOWN = {
     "digits": DataSizes(8, 1, 10, 1_257, is_whole=True, num_cut=180),
+    "rotated_digits": DataSizes(16, 1, 64, 1_257, is_whole=True, num_cut=180),
     "digit_pairs": DataSizes(16, 1, 10, 2_450, is_whole=True, num_cut=350),
     "tfds:mnist": DataSizes(28, 1, 10, 60_000, is_whole=True),
     "tfds:fashion_mnist": DataSizes(28, 1, 10, 60_000, is_whole=True),

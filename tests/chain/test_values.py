@@ -42,7 +42,8 @@ def test_results_have_r2_and_the_error_in_the_unit_of_the_labels(finished):
         errors = kept[name] - test.values
         assert results[f"{name}_mae"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
         assert results[f"{name}_r2"] == pytest.approx(100 * (1 - np.mean(errors**2) / np.var(test.values)), abs=0.01)
-    assert results["raw_pixel_knn_r2"] > 30 and "knn_top1" not in results
+    assert results["linear_r2"] > 50 > results["raw_pixel_knn_r2"]  # the cosine of pixels does not see brightness
+    assert "knn_top1" not in results
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     score = "classifier/r2" if objective == "cross_entropy" else "knn/r2"
     assert any(score in row for row in metrics)
@@ -72,7 +73,7 @@ def test_predict_writes_a_column_of_values(finished, tmp_path):
     Image.fromarray(np.full((8, 8), 120, np.uint8)).save(tmp_path / "new" / "gray.png")
     predict.main([str(finished[0]), str(tmp_path / "new"), "--output", str(tmp_path / "out.csv")], "gensupcon predict")
     header, row = list(csv.reader((tmp_path / "out.csv").open()))
-    assert header == ["name", "value"] and row[0].endswith("gray.png") and -20 < float(row[1]) < 30
+    assert header[:2] == ["name", "value"] and row[0].endswith("gray.png") and -20 < float(row[1]) < 30
 
 
 def test_turned_digits_have_their_angle():
