@@ -84,7 +84,7 @@ SCORINGS: dict[str, Scoring] = {
         knn_fn=knn_means,
         linear_fn=values.evaluate_ridge,
         classifier_fn=_value_of_logits,
-        further_fn=lambda outcomes, test, _: values.further_numbers(outcomes, test.numbers),
+        further_fn=lambda outcomes, test, _: values.error_numbers(outcomes, test.numbers),
     ),
 }
 

@@ -30,7 +30,7 @@ def explained_variance(predictions: Values, values: Values) -> float:
     return 100.0 * (1.0 - float(np.mean(errors**2)) / spread) if spread > 0 else 0.0
 
 
-def further_numbers(outcomes: dict[str, Outcome], values: Values) -> dict[str, Any]:
+def error_numbers(outcomes: dict[str, Outcome], values: Values) -> dict[str, Any]:
     """The numbers of results.json beside R^2: the mean absolute error of each predictor, and that of the mean value."""
     errors: dict[str, Any] = {
         f"{name}_mae": mean_absolute_error(outcome.test_predictions, values) for name, outcome in outcomes.items()

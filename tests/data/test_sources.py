@@ -44,7 +44,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_table(name):
     with pytest.raises(UserError) as error:
         datasets.load(name)
     assert str(error.value) == (
-        f"dataset.name is {name!r}; allowed: digits, digit_pairs, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, "
+        f"dataset.name is {name!r}; allowed: digits, digit_pairs, rotated_digits, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, "
         "arrays:<file>, "
         "arrays"
     )
@@ -57,7 +57,7 @@ def test_an_added_entry_is_a_source():
     check_config(tiny_config(**{"dataset.name": "blobs:3"}))
     with pytest.raises(
         UserError,
-        match="allowed: digits, digit_pairs, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, arrays:<file>, arrays, "
+        match="allowed: digits, digit_pairs, rotated_digits, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, arrays:<file>, arrays, "
         "blobs:<classes>",
     ):
         check_config(tiny_config(**{"dataset.name": "blob:3"}))
