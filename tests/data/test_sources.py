@@ -44,9 +44,8 @@ def test_an_unknown_name_is_an_error_that_lists_the_table(name):
     with pytest.raises(UserError) as error:
         datasets.load(name)
     assert str(error.value) == (
-        f"dataset.name is {name!r}; allowed: digits, digit_pairs, rotated_digits, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, "
-        "arrays:<file>, "
-        "arrays"
+        f"dataset.name is {name!r}; allowed: digits, digit_pairs, rotated_digits, tfds:<name>, folder:<path>, csv:<file>, "
+        "parquet:<file>, arrays:<file>, arrays"
     )
 
 
