@@ -56,8 +56,8 @@ def test_an_added_entry_is_a_source():
     check_config(tiny_config(**{"dataset.name": "blobs:3"}))
     with pytest.raises(
         UserError,
-        match="allowed: digits, digit_pairs, rotated_digits, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, arrays:<file>, arrays, "
-        "blobs:<classes>",
+        match="allowed: digits, digit_pairs, rotated_digits, tfds:<name>, folder:<path>, csv:<file>, "
+        "parquet:<file>, arrays:<file>, arrays, blobs:<classes>",
     ):
         check_config(tiny_config(**{"dataset.name": "blob:3"}))
     with pytest.raises(UserError, match="'blobs:many'; allowed: blobs:<a number of classes>"):
