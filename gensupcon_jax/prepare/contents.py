@@ -94,12 +94,17 @@ class Copies(NamedTuple):
     examples: list[list[tuple[int, int]]]
 
 
+_FIRST_LABEL = "an image may have several labels (dataset.label_kind): here it is counted with the first of them"
+
+
 def read_contents(name: str, reading: Reading, builder: Any = None) -> Contents:
     """Read every image of `dataset.name`: its header, whether it can be decoded, and its fingerprint.
 
     builder: of a prepared `tfds:` data set.  Damage is part of the result; UserError only where nothing can be read.
     """
-    return _read(name, reading, builder)._replace(is_validated=reading.validation_fraction > 0)
+    found = _read(name, reading, builder)
+    notes = found.notes if reading.label_kind != "several" else (*found.notes, _FIRST_LABEL)
+    return found._replace(is_validated=reading.validation_fraction > 0, notes=notes)
 
 
 def _read(name: str, reading: Reading, builder: Any) -> Contents:

@@ -279,3 +279,11 @@ def test_records_that_cannot_be_read_at_all_are_an_error_that_names_the_file_or_
         assert "again" in str(error)
     else:
         assert "leaves-test" in findings(contents, copies)[0]
+
+
+def test_a_note_says_that_only_the_first_of_several_labels_is_counted():
+    found = read_contents("digit_pairs", Reading(label_kind="several"))
+    assert found.notes[-1] == (
+        "an image may have several labels (dataset.label_kind): here it is counted with the first of them"
+    )
+    assert [len(split.classes) for split in found.splits] == [2100, 350, 1050]
