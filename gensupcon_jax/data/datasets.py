@@ -21,7 +21,6 @@ from gensupcon_jax.data.arrays import (
 from gensupcon_jax.data.center import center_share_of
 from gensupcon_jax.data.channels import channel_statistics, converted
 from gensupcon_jax.data.cuts import (
-    SPLIT_SEED,
     check_fractions,
     chosen,
     cut,
@@ -38,6 +37,7 @@ from gensupcon_jax.data.label_notes import label_notes
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.multi_hot import refuse_constant_labels, stratified
 from gensupcon_jax.data.splits import NO_CLASS, AnySplit, EncodedSplit, Split
+from gensupcon_jax.data.turned_digits import turned_digits
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import require_tensorflow
 from gensupcon_jax.fingerprints import fingerprint
@@ -256,16 +256,11 @@ def rotated_digits(reading: Reading) -> Dataset:
 
     The same angles at every start; positive is counterclockwise.  Cut into 1,077 / 180 / 540 from small to large angles alike.
     """
-    from scipy import ndimage
     from sklearn.datasets import load_digits
 
     refuse_other_kinds(reading.label_kind, "rotated_digits", "value")
     pixels, _ = load_digits(return_X_y=True)
-    large = ndimage.zoom(pixels.reshape(-1, 8, 8) * (255 / 16), (1, 2, 2), order=1)
-    shares = np.random.Philox(key=[SPLIT_SEED, 0]).random_raw(len(large)) / 2**64
-    angles = np.round(90.0 * shares - 45.0, 2)
-    turned = [ndimage.rotate(image, angle, reshape=False, order=1) for image, angle in zip(large, angles, strict=True)]
-    images = np.clip(np.round(np.stack(turned)), 0, 255).astype(np.uint8)
+    images, angles = turned_digits(np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8))
     fractions = {"validation_fraction": reading.validation_fraction, "test_fraction": 540 / 1797}
     return from_arrays(images, angles, name="rotated_digits", **fractions, label_kind="value")
 
@@ -447,7 +442,7 @@ def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:
         return dataset
     if dataset.label_kind == "several":
         return _with_fewer_labeled(dataset, num_images)
-    if dataset.label_kind == "value":
+    if dataset.train.values is not None:
         if not 1 <= num_images < found:
             raise UserError(f"dataset.train_images is {num_images}; allowed: 1 to {found}, or None")
         _, kept = value_labels.cut_off_values(dataset.train, dataset.train.values, num_images, "dataset.train_images")

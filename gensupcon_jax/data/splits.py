@@ -39,7 +39,7 @@ class Split(NamedTuple):
     @property
     def is_labeled(self) -> Bool[np.ndarray, "example"]:
         """Whether each image has a label."""
-        return self.labels.any(axis=1)
+        return np.asarray(self.labels.any(axis=1))
 
     @property
     def class_shares(self) -> Float[np.ndarray, "class"]:
@@ -122,7 +122,7 @@ class EncodedSplit:
     @property
     def is_labeled(self) -> Bool[np.ndarray, "example"]:
         """Whether each image has a label."""
-        return self.classes >= 0 if self.rows is None else self.rows.any(axis=1)
+        return np.asarray(self.classes >= 0 if self.rows is None else self.rows.any(axis=1))
 
     @property
     def content(self) -> tuple[np.ndarray, ...]:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Shaped
 
 from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.data.cuts import SPLIT_SEED
+from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.value_bins import ValueBins, bins_for
 
@@ -69,9 +70,9 @@ def over_bins(dataset: Any, bins: ValueBins) -> Any:
     return dataclasses.replace(dataset, **splits, class_names=bins.names, bins=bins)
 
 
-def with_rows(split: Any, rows: Float[np.ndarray, "example bin"]) -> Any:
+def with_rows(split: AnySplit, rows: Float[np.ndarray, "example bin"]) -> AnySplit:
     """The split, in memory or encoded, with these label rows."""
-    if dataclasses.is_dataclass(split):
+    if isinstance(split, EncodedSplit):
         return dataclasses.replace(split, rows=rows, num_classes=rows.shape[1], classes=rows.argmax(1))
     return split._replace(labels=rows)
 

@@ -111,12 +111,12 @@ class NormalizedProduct(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         inputs = inputs.astype(self.dtype)
         if not train:
-            product = jnp.matmul(inputs, kernel)
             factor = jax.lax.rsqrt(running_var.value + EPSILON) * scale
-            return ((product - running_mean.value) * factor + bias).astype(self.dtype)
+            return ((jnp.matmul(inputs, kernel) - running_mean.value) * factor + bias).astype(self.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
         arguments = varying((inputs, kernel, scale, bias), axis_name)
-        out, mean_in, covariance = normalized_product(*arguments, axis_name)
+        product: Any = normalized_product(*arguments, axis_name)
+        out, mean_in, covariance = product
         if not self.is_initializing():
             # From the kernel that is the same on all devices, so that jax knows that these are too.
             mean, var = jax.lax.stop_gradient(statistics_of(mean_in, covariance, kernel))

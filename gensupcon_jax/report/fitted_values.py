@@ -33,7 +33,9 @@ def fitted_values_section(data: ReportData) -> dict[str, Any] | str:
         "side": _SIDE,
         "count": len(true),
         "shown": len(order),
-        "points": [{"x": place(true[row]), "y": round(_SIDE - place(predicted[row]), 1)} for row in order],
+        "points": [
+            {"x": place(float(true[row])), "y": round(_SIDE - place(float(predicted[row])), 1)} for row in order
+        ],
         "ticks": marks,
         "rows": _error_rows(data.results),
         "mean_error": _short(data.results.get("mean_value_mae")),
