@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -85,7 +86,7 @@ def start_as_slurm_tasks(folder, changes=None, *, num=2, devices=2):
 
 
 def told(capfd, *arguments):
-    """(status, stdout, stderr) of `gensupcon` with these arguments, in this process."""
+    """(status, stdout, stderr) of `gensupcon` with these arguments, in this process; without bars, which a slow machine shows."""
     status = 0
     capfd.readouterr()  # what came before is not of this command
     try:
@@ -93,6 +94,7 @@ def told(capfd, *arguments):
     except SystemExit as done:
         status = done.code or 0
     printed, said = capfd.readouterr()
+    said = re.sub(r"\r[^\n]*\r", "", said)
     # What Python does with a text at exit: it is said on standard error, with status 1.
     return (status, printed, said) if isinstance(status, int) else (1, printed, f"{said}{status}\n")
 

@@ -55,7 +55,7 @@ def test_a_folder_with_damaged_images_exits_with_0_and_writes_a_page(tmp_path, r
     [
         (["--config.dataset.nme=x"], "dataset.nme is not a field of the config; did you mean dataset.name?"),
         (["--config.dataset.name=arrays"], "dataset.name is 'arrays', which is for Python only; allowed here: digits, "
-                                           "tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, arrays:<file>"),
+         "digit_pairs, rotated_digits, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, arrays:<file>"),
         (["--config.dataset.name=folder:/nowhere"], "dataset.name is 'folder:/nowhere', which is not a folder; allowed: "
          "<path>/<split>/<class>/<image>, split one of train, validation, test; or <path>/<class>/<image>"),
         (["--file_format=array_record"], "--file_format is given, but dataset.name is 'digits'; allowed with tfds:<name> only"),
