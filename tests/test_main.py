@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -116,6 +117,18 @@ def test_a_wrong_variant_is_one_line_and_status_1(capfd, monkeypatch, config, me
 def test_a_broken_recipe_is_one_line_and_status_1(tmp_path, fails):
     (tmp_path / "mine.py").write_text("def get_config(:\n")
     fails("train", "mine.py", "--config.seed=1", cwd=tmp_path, message="mine.py, line 1: SyntaxError: invalid syntax")
+
+
+def test_data_in_place_of_a_recipe_are_one_line_and_status_1(tmp_path, fails):
+    np.savez(tmp_path / "own.npz", images=np.zeros(3))
+    message = "--config is own.npz, which holds arrays; allowed: a recipe, for example --config digits; on the arrays: --config "
+    fails("train", "own.npz", cwd=tmp_path, message=f"{message}common --config.dataset.name=arrays:own.npz")
+    (tmp_path / "cat.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
+    message = (
+        "--config is cat.png, which is no text; allowed: a recipe, for example --config digits, a folder of images, "
+    )
+    message += "<folder>/<class>/<image>, or a list of images (.csv, .tsv, .parquet)"
+    fails("train", "cat.png", cwd=tmp_path, message=message)
 
 
 def test_two_real_processes_report_an_error_in_one_line(tmp_path):

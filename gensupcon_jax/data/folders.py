@@ -16,7 +16,7 @@ from gensupcon_jax.data.folder_tree import HIDDEN, SUFFIXES, entries, folders_in
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.data.splits import NO_CLASS
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.text import listed
+from gensupcon_jax.text import counted, listed
 
 # Names of split folders, compared without regard to case; the first that is there is taken.
 SPLIT_NAMES = {
@@ -152,7 +152,7 @@ def _too_few_classes(folder: epath.Path, names: tuple[str, ...]) -> str:
 def _split_folders(root: epath.Path, split_names: dict[str, str | None], path: str) -> dict[str, epath.Path]:
     present = folders_in(root)
     by_lower = {name.lower(): name for name in reversed(present)}
-    folders = {}
+    folders, given = {}, set(split_names.values())
     for split, usual in SPLIT_NAMES.items():
         wanted = split_names[split]
         if wanted is not None and wanted not in present:
@@ -160,7 +160,9 @@ def _split_folders(root: epath.Path, split_names: dict[str, str | None], path: s
                 f"dataset.{split}_split is {wanted!r}, but {root} contains the folders {', '.join(present) or 'none'}; "
                 "allowed: one of them, or None"
             )
-        name = wanted or next((by_lower[name] for name in usual if name in by_lower), None)
+        # A folder that the user has named for one split is not taken for another by its usual name.
+        found = (by_lower[name] for name in usual if name in by_lower)
+        name = wanted or next((name for name in found if name not in given), None)
         if name is not None:
             folders[split] = root / name
     if "train" not in folders:
@@ -189,7 +191,8 @@ def _find(folder: epath.Path, names: tuple[str, ...], split: str) -> Found:
     if loose and not class_folders:
         raise UserError(
             f"{folder} contains {loose} images without class folders, and is the {split} split by its name; allowed: one folder "
-            "for each class in it, as in train, or another name for it"
+            "for each class in it, as in train; another name for it; or a list of all images with their labels and splits, "
+            "dataset.name=csv:<file>"
         )
     for entry in class_folders:
         if entry.name not in numbers:
@@ -238,25 +241,29 @@ def refuse_small_classes(listings: dict[str, Listing], names: Sequence[str], *, 
 def _notes(folder: epath.Path, found: Found) -> list[str]:
     notes = []
     if found.loose:
-        notes.append(
-            f"{folder}: {found.loose} images beside the class folders are not used; put them into a class folder"
-        )
+        are = "image beside the class folders is" if found.loose == 1 else "images beside the class folders are"
+        notes.append(f"{folder}: {found.loose} {are} not used; put them into a class folder")
     others = collections.Counter(found.others)
     num_hidden = others.pop(HIDDEN, 0)
     if others:
         kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5))
-        notes.append(f"{folder}: {sum(others.values())} files without an image suffix are ignored ({kinds})")
+        num_others = sum(others.values())
+        are_ignored = "file without an image suffix is" if num_others == 1 else "files without an image suffix are"
+        notes.append(f"{folder}: {num_others} {are_ignored} ignored ({kinds})")
     if num_hidden:
-        notes.append(f"{folder}: {num_hidden} hidden files and folders are left out")
+        are_left_out = "hidden file or folder is" if num_hidden == 1 else "hidden files and folders are"
+        notes.append(f"{folder}: {num_hidden} {are_left_out} left out")
     return notes
 
 
 def _unused(root: epath.Path, folders: dict[str, epath.Path]) -> list[str]:
-    """A note for each folder beside the splits that contains images."""
+    """A note for each folder beside the splits that contains images, and one for images that lie there."""
     if os.fspath(folders["train"]) == os.fspath(root):
         return []
     used = {folder.name for folder in folders.values()}
-    return [
+    num_loose = sum(entry.is_image for entry in entries(root)[0])
+    beside = [f"{root}: {counted(num_loose, 'image')} beside the split folders, used by no split"] if num_loose else []
+    return beside + [
         f"{root / name} contains images and is used by no split"
         for name in folders_in(root)
         if name not in used and has_images_below(root / name)

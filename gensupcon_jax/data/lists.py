@@ -127,8 +127,9 @@ def _splits(
     cells = [text.casefold() for text in table.texts(column)]
     counts = {name: cells.count(name) for name in dict.fromkeys(cells)}
     numbers = {}
+    taken = {name.casefold() for name in given.values()}  # not also for another split, by its usual name
     for number, split in enumerate(_SPLITS):
-        usual = next((name for name in SPLIT_NAMES[split] if name in counts), None)
+        usual = next((name for name in SPLIT_NAMES[split] if name in counts and name not in taken), None)
         name = given.get(split, usual)
         if name is not None and name.casefold() not in counts:
             raise UserError(

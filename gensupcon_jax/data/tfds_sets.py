@@ -143,13 +143,14 @@ def conversion_command(name: str, folder: str | None) -> str:
 def choose_splits(builder: Any, name: str, wanted: dict[str, str | None]) -> dict[str, str]:
     """The TFDS split for each of train, validation and test; missing splits are left out.
 
-    wanted: in TFDS's syntax, such as "train[:90%]"; None: the split of that name.  Raises UserError for unknown splits.
+    wanted: in TFDS's syntax, such as "train[:90%]"; None: the split of that name, unless it is wanted for
+    another.  Raises UserError for unknown splits.
     """
     present = list(builder.info.splits)
     chosen = {}
     for split, text in wanted.items():
         if text is None:
-            if split in present:
+            if split in present and split not in wanted.values():
                 chosen[split] = split
             continue
         with _split_reasons(f"dataset.{split}_split is {text!r}", present):

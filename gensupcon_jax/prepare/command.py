@@ -85,7 +85,7 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
 
     from gensupcon_jax.data.datasets import Reading
     from gensupcon_jax.prepare.contents import find_copies, read_contents
-    from gensupcon_jax.prepare.contents_table import table
+    from gensupcon_jax.prepare.contents_table import labels_in_words, table
     from gensupcon_jax.prepare.fetching import fetch
     from gensupcon_jax.prepare.sheet import contact_sheet
     from gensupcon_jax.store.workdir import DATA_CACHE
@@ -97,13 +97,14 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
     builder = None
     if fields.name.startswith("tfds:"):
         name = fields.name.removeprefix("tfds:")
-        builder, _ = fetch(name, reading.folder, file_format=options.file_format, source=options.source, log_fn=_print)
+        settings = {"file_format": options.file_format, "source": options.source, "label_kind": reading.label_kind}
+        builder, _ = fetch(name, reading.folder, log_fn=_print, **settings)
     if options.short_side is not None:
         _print(_copy(options, reading, builder))
         return
     contents = read_contents(fields.name, reading, builder)
     copies = find_copies(contents)
-    print(f"{contents.name}: {len(contents.class_names)} classes, {contents.place}\n\n{table(contents, copies)}\n")
+    print(f"{contents.name}: {labels_in_words(contents)}, {contents.place}\n\n{table(contents, copies)}\n")
     _write(output, contact_sheet(contents, copies, command))
     print(f"contact sheet: {output}")
 
@@ -143,7 +144,7 @@ def _check(options: argparse.Namespace, output: Path) -> None:
     """UserError for options that do not apply to the data set, and for an output file that is not a contact sheet."""
     from gensupcon_jax.configs.fields import FIELDS
     from gensupcon_jax.data.datasets import SOURCES
-    from gensupcon_jax.run.config_check import refusal
+    from gensupcon_jax.run.config_check import column_problems, refusal
     from gensupcon_jax.text import flatten
 
     fields = flatten({"dataset": options.config.dataset.to_dict()})
@@ -164,6 +165,8 @@ def _check(options: argparse.Namespace, output: Path) -> None:
     for flag in ("quality", "into"):
         if getattr(options, flag) is not None and options.short_side is None:
             raise UserError(f"--{flag} is given without --short_side; allowed with it only")
+    if problems := column_problems(options.config):
+        raise UserError("\n".join(problems))
     if options.short_side is not None and options.output is not None:
         raise UserError("--output is given with --short_side, which writes no contact sheet; leave one of them out")
     if name.startswith(("tfds:", "folder:", "csv:", "parquet:")):

@@ -17,11 +17,13 @@ from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.data.decoding import decode_upright
 from gensupcon_jax.data.image_formats import image_format_of
 from gensupcon_jax.data.listing import Listing, with_progress
-from gensupcon_jax.data.splits import AnySplit, EncodedSplit
+from gensupcon_jax.data.splits import NO_CLASS, AnySplit, EncodedSplit
+from gensupcon_jax.data.tfds_labels import several_labels_of
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.prepare.conversion import read_records
 from gensupcon_jax.text import one_line, reason
 
+VALUE = "value"  # the only name of a class where the label of an image is a number
 _AT_ONCE = 256
 
 
@@ -30,8 +32,8 @@ class SplitContents(NamedTuple):
 
     split: train, validation or test.  source_name: its name in the source.  classes: -1 without a label.  sizes: 0 where the
     header cannot be read.  problems: why an image cannot be decoded, None where it can.  fingerprints: of the encoded bytes,
-    or of the pixels in memory.  formats: number of images of each.  num_turned: number of images with an EXIF rotation.  rows:
-    labels that are not one class each.
+    or of the pixels in memory.  formats: number of images of each.  num_turned: number of images with an EXIF rotation.  rows,
+    values: labels that are not one class each.
     """
 
     split: str
@@ -45,6 +47,7 @@ class SplitContents(NamedTuple):
     where_fn: Callable[[int], str]
     pixels_fn: Callable[[int], UInt8[np.ndarray, "height width channel"]]
     rows: Float[np.ndarray, "example class"] | None = None
+    values: Float[np.ndarray, "example"] | None = None
 
     @property
     def intact(self) -> Int[np.ndarray, "some"]:
@@ -68,7 +71,7 @@ class Contents(NamedTuple):
     """All splits of a data set.
 
     place: its location.  notes: sentences of the source.  damaged_files: one sentence per file.  is_validated: whether training
-    would cut off a validation split.
+    would cut off a validation split.  label_kind: class, several or value, whose only class is `VALUE`.
     """
 
     name: str
@@ -78,6 +81,12 @@ class Contents(NamedTuple):
     notes: tuple[str, ...] = ()
     damaged_files: tuple[str, ...] = ()
     is_validated: bool = True
+    label_kind: str = "class"
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether some training image has a label."""
+        return self.class_names != (NO_CLASS,)
 
 
 class Copies(NamedTuple):
@@ -94,17 +103,17 @@ class Copies(NamedTuple):
     examples: list[list[tuple[int, int]]]
 
 
-_FIRST_LABEL = "an image may have several labels (dataset.label_kind): here it is counted with the first of them"
-
-
 def read_contents(name: str, reading: Reading, builder: Any = None) -> Contents:
     """Read every image of `dataset.name`: its header, whether it can be decoded, and its fingerprint.
 
     builder: of a prepared `tfds:` data set.  Damage is part of the result; UserError only where nothing can be read.
     """
     found = _read(name, reading, builder)
-    notes = found.notes if reading.label_kind != "several" else (*found.notes, _FIRST_LABEL)
-    return found._replace(is_validated=reading.validation_fraction > 0, notes=notes)
+    return found._replace(
+        is_validated=reading.validation_fraction > 0,
+        label_kind=reading.label_kind,
+        class_names=(VALUE,) if reading.label_kind == "value" else found.class_names,
+    )
 
 
 def _read(name: str, reading: Reading, builder: Any) -> Contents:
@@ -120,9 +129,18 @@ def _read(name: str, reading: Reading, builder: Any) -> Contents:
 
 def _dataset(name: str, dataset: datasets.Dataset, reading: Reading) -> Contents:
     """The contents of a data set whose source lists no files: the splits as used in training."""
-    splits = tuple(_split(name, split, reading) for name, split in dataset.splits.items())
+    splits = tuple(_with_labels(_split(name, split, reading), split, reading) for name, split in dataset.splits.items())
     place = "inside scikit-learn" if name == "digits" else f"from dataset.name {name}"
     return Contents(name, place, dataset.class_names, splits, (*dataset.notes, *dataset.damaged))
+
+
+def _with_labels(contents: SplitContents, split: AnySplit, reading: Reading) -> SplitContents:
+    """The contents with those labels of a split that are not one class each."""
+    if reading.label_kind == "several":
+        return contents._replace(rows=split.labels_of(np.arange(split.num_images)))
+    if reading.label_kind == "value":
+        return contents._replace(values=split.values, classes=np.zeros(split.num_images, np.int32))
+    return contents
 
 
 def _split(split: str, content: AnySplit, reading: Reading) -> SplitContents:
@@ -180,7 +198,9 @@ def _list(form: str, path: str, reading: Reading) -> Contents:
 def _tfds(name: str, reading: Reading, builder: Any) -> Contents:
     keys = tfds_sets.keys_of(builder)
     chosen = tfds_sets.choose_splits(builder, name, reading.split_names)
-    class_names = tuple(builder.info.features[keys.label].names)
+    if reading.label_kind == "several":
+        keys = keys._replace(several=several_labels_of(builder.info.features, name))
+    class_names = keys.several.names if keys.several else tuple(builder.info.features[keys.label].names)
     damaged = tuple(_damaged_files(builder, chosen))
     splits = tuple(
         _listed_split(split, text, _records_of(builder, keys, name, text, reading, damaged), reading)
@@ -258,6 +278,7 @@ def _listed_split(split: str, source_name: str, listing: Listing, reading: Readi
         where_fn=listing.where_fn,
         pixels_fn=pixels,
         rows=listing.rows,
+        values=listing.values,
     )
 
 

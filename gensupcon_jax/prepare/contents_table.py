@@ -74,9 +74,23 @@ def _sizes(sizes: np.ndarray) -> list[str]:
     return [f"{height}x{width}" for height, width in sizes[order[[0, len(order) // 2, -1]]]]
 
 
+def labels_in_words(contents: Contents) -> str:
+    """How many classes there are, or what stands in their place: "3 classes", "no labels", "a number per image"."""
+    if contents.label_kind == "value":
+        return "a number per image"
+    return _count(len(contents.class_names), "class") if contents.has_labels else "no labels"
+
+
 def class_rows(contents: Contents) -> Rows:
-    """Heading and number of images per class and split; for many classes, the extremes."""
+    """Heading and number of images per class and split; for many classes, the extremes; of numbers, their range."""
+    if contents.label_kind == "value":
+        return _value_rows(contents)
     num_classes = len(contents.class_names)
+    if not contents.has_labels:
+        return [
+            ["images", *(split.split for split in contents.splits)],
+            [*contents.class_names, *(f"{len(split.classes):,}" for split in contents.splits)],
+        ]
     counts = [split.counts(num_classes) for split in contents.splits]
     if num_classes <= MOST_NAMED:
         head = ["images per class", *(split.split for split in contents.splits)]
@@ -90,6 +104,15 @@ def class_rows(contents: Contents) -> Rows:
         extremes = [short(clean(contents.class_names[index]), 18) for index in (each.argmin(), each.argmax())]
         numbers = [f"{each.min():,}", f"{np.median(each):,.0f}", f"{each.max():,}", f"{(each == 0).sum():,}"]
         rows.append([split_name(split), *numbers, *extremes])
+    return rows
+
+
+def _value_rows(contents: Contents) -> Rows:
+    rows = [["values", "smallest", "median", "largest"]]
+    for split in contents.splits:
+        if split.values is not None and len(split.values):
+            found = (split.values.min(), np.median(split.values), split.values.max())
+            rows.append([split_name(split), *(f"{value:g}" for value in found)])
     return rows
 
 
@@ -215,7 +238,7 @@ def _unlabeled(contents: Contents) -> list[str]:
     without = sum(
         int((split.classes < 0).sum()) for split in contents.splits if split.split == "train" and split.rows is None
     )
-    some = [unlabeled_note(without)] if without else []
+    some = [unlabeled_note(without)] if without and contents.has_labels else []  # else the source says it
     return whole + [note for note in some if note not in contents.notes]
 
 
@@ -229,6 +252,11 @@ def _cuts(contents: Contents) -> list[str]:
             if contents.is_validated
             else [becomes, unvalidated]
         )
+    if not contents.has_labels:
+        return [
+            "there is no test split: always the same images are cut from train; no validation split is cut, as nothing is chosen "
+            "by a score without labels"
+        ]
     missing = [split for split in ("validation", "test") if split not in labeled]
     cut = [split for split in missing if split == "test" or contents.is_validated]
     said = [f"there is no {' and no '.join(cut)} split: always the same images are cut from train"] if cut else []

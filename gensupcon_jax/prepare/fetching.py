@@ -22,26 +22,33 @@ _PAGES = {"imagenet2012": "https://image-net.org/download-images (after registra
 
 
 def fetch(
-    name: str, folder: str | None, *, file_format: str | None, source: str | None, log_fn: Callable[[str], None]
+    name: str,
+    folder: str | None,
+    *,
+    file_format: str | None,
+    source: str | None,
+    log_fn: Callable[[str], None],
+    label_kind: str = "class",
 ) -> tuple[Any, Keys]:
     """The builder of `tfds:<name>`, prepared in this folder and file format if necessary.
 
     folder: a path or gs://...; None: TFDS's default.  file_format: None keeps the existing format; for new data sets it is
-    array_record, or tfrecord on object stores.  source: the folder of manual downloads; None: below the folder.
+    array_record, or tfrecord on object stores.  source: the folder of manual downloads; None: below the folder.  label_kind: as
+    for `open_builder`.
     Raises UserError for missing manual downloads, and with TFDS's reason where it fails.
     """
-    builder, keys = open_builder(name, folder)
+    builder, keys = open_builder(name, folder, label_kind=label_kind)
     place = os.fspath(builder.data_path)
     if not is_prepared(builder):
         wanted = file_format or ("tfrecord" if "://" in place else "array_record")
-        _prepare_new(builder, name, folder, wanted, source, log_fn)
-        return open_builder(name, folder)
+        _prepare_new(builder, name, folder, wanted, source, log_fn, label_kind)
+        return open_builder(name, folder, label_kind=label_kind)
     found = builder.info.file_format.value
     log_fn(f"tfds:{name} is prepared in {place}, as {found}")
     if file_format is None or file_format == found:
         return builder, keys
     _convert(builder, name, file_format, log_fn)
-    return open_builder(name, folder)
+    return open_builder(name, folder, label_kind=label_kind)
 
 
 def is_prepared(builder: Any) -> bool:
@@ -60,7 +67,13 @@ def _convert(builder: Any, name: str, file_format: str, log_fn: Callable[[str], 
 
 
 def _prepare_new(
-    builder: Any, name: str, folder: str | None, file_format: str, source: str | None, log_fn: Callable[[str], None]
+    builder: Any,
+    name: str,
+    folder: str | None,
+    file_format: str,
+    source: str | None,
+    log_fn: Callable[[str], None],
+    label_kind: str,
 ) -> None:
     files = epath.Path(source).expanduser() if source else epath.Path(builder.data_dir_root) / "downloads" / "manual"
     if source and not files.is_dir():
@@ -75,9 +88,9 @@ def _prepare_new(
     with tempfile.TemporaryDirectory() as scratch:
         if builder.name == fashion_mnist.NAME and (source or fashion_mnist.is_installed()):
             files = _fashion_mnist_files(builder, source, Path(scratch), log_fn)
-        _download_and_prepare(name, folder, written, files)
+        _download_and_prepare(name, folder, written, files, label_kind)
     if written != file_format:
-        _convert(open_builder(name, folder)[0], name, file_format, log_fn)
+        _convert(open_builder(name, folder, label_kind=label_kind)[0], name, file_format, log_fn)
 
 
 def _fashion_mnist_files(builder: Any, source: str | None, scratch: Path, log_fn: Callable[[str], None]) -> epath.Path:
@@ -88,13 +101,13 @@ def _fashion_mnist_files(builder: Any, source: str | None, scratch: Path, log_fn
     return epath.Path(scratch)
 
 
-def _download_and_prepare(name: str, folder: str | None, file_format: str, files: epath.Path) -> None:
+def _download_and_prepare(name: str, folder: str | None, file_format: str, files: epath.Path, label_kind: str) -> None:
     import tensorflow_datasets as tfds
 
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()  # it would fill a log with partial bars
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would log ten attempts per file
-    builder, _ = open_builder(name, folder, file_format=file_format)
+    builder, _ = open_builder(name, folder, file_format=file_format, label_kind=label_kind)
     with tfds_reasons(name):
         config = tfds.download.DownloadConfig(manual_dir=files, try_download_gcs=False)
     try:

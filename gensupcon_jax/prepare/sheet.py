@@ -1,7 +1,15 @@
 """Contents of the contact sheet of a data set: the classes, images and copies that it shows."""
 
 from gensupcon_jax.prepare.contents import Contents, Copies, SplitContents
-from gensupcon_jax.prepare.contents_table import class_rows, damaged_lines, findings, remarks, split_name, split_rows
+from gensupcon_jax.prepare.contents_table import (
+    class_rows,
+    damaged_lines,
+    findings,
+    labels_in_words,
+    remarks,
+    split_name,
+    split_rows,
+)
 from gensupcon_jax.report import ContactSheet, Picture
 
 _IMAGES_PER_CLASS = 4
@@ -17,13 +25,17 @@ def contact_sheet(contents: Contents, copies: Copies, command: str) -> ContactSh
     return ContactSheet(
         title=contents.name,
         command=command,
-        facts=[("classes", f"{len(contents.class_names):,}"), ("location", contents.place)],
+        facts=[("labels", labels_in_words(contents)), ("location", contents.place)],
         findings=findings(contents, copies),
         remarks=remarks(contents),
         tables=[split_rows(contents, copies), class_rows(contents)],
         splits=[split_name(split) for split in contents.splits],
         classes=[
-            (contents.class_names[number], [_pictures(split, number) for split in contents.splits]) for number in chosen
+            (
+                contents.class_names[number],
+                [_pictures(split, number if contents.has_labels else -1) for split in contents.splits],
+            )
+            for number in chosen
         ],
         classes_left_out=len(contents.class_names) - len(chosen),
         copies=[

@@ -109,6 +109,11 @@ def read_original(name: str, reading: Reading, builder: Any = None) -> Original:
         root = epath.Path(rest).expanduser()
         return Original(name, listings, class_names, os.fspath(root.parent), tuple(notes))
     if form == "tfds:<name>":
+        if reading.label_kind != "class":
+            raise UserError(
+                f"--short_side is given, but dataset.label_kind is {reading.label_kind}; allowed: class, as a copy has one class "
+                "per image"
+            )
         keys, chosen = tfds_sets.keys_of(builder), tfds_sets.choose_splits(builder, rest, reading.split_names)
         listings = {
             split: tfds_sets.list_records(builder, keys, rest, text, reading.cache_folder)

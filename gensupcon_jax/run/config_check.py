@@ -33,6 +33,8 @@ TABLES: Mapping[str, Iterable[str]] = {
     "sources": SOURCES,
 }
 
+# The sources of ours that have no columns; one that is added from outside may have them.
+_WITHOUT_COLUMNS = ("digits", "digit_pairs", "rotated_digits", "tfds", "folder", "arrays")
 _LARGEST_BLOCK = 65_536  # that a message suggests: the search for all divisors of 10^30 would take forever
 
 
@@ -214,6 +216,20 @@ def _prototypes(config: ConfigDict) -> list[str]:
     return problems
 
 
+def column_problems(config: ConfigDict) -> list[str]:
+    """A problem for each column that is named, where the data set is one of ours that has none."""
+    name = config.dataset.name
+    if name.partition(":")[0] not in _WITHOUT_COLUMNS:
+        return []
+    fields = ("path_column", "label_columns", "split_column")
+    return [
+        f"dataset.{field} is {config.dataset[field]!r}, but dataset.name is {name!r}, which is no list of images; allowed: None, "
+        "or csv:<file> or parquet:<file>"
+        for field in fields
+        if config.dataset[field] is not None
+    ]
+
+
 def _several(config: ConfigDict) -> list[str]:
     """What chooses one class per image is refused where images have several labels."""
     if config.dataset.label_kind != "several":
@@ -298,6 +314,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
     (("objective", "teacher.kind", "teacher.path"), _teacher),
     (("prototypes.use", "objective", "classifier.beside", "teacher.kind", "teacher.weight"), _prototypes),
     (("dataset.label_kind", "dataset.sampling", "dataset.imbalance_factor", "prototypes.use"), _several),
+    (("dataset.name", "dataset.path_column", "dataset.label_columns", "dataset.split_column"), column_problems),
     (("objective", "model.weights"), _probe),
     (("loss.use_labels", "objective", "prototypes.use", "classifier.beside", "teacher.kind"), _use_labels),
     (("objective", "microbatches"), _microbatches),

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +56,7 @@ def _find(argument: str) -> _Named:
     if is_bare and name in names():
         return _Named(name, str(_folder() / f"{name}.py"), variant if colon else None)
     if Path(name).is_file():
+        _refuse_data(name)
         return _Named(name, name, variant if colon else None)
     found = f"--config is {name or repr(name)}, which is not a file"
     if Path(name).suffix.lower() in LIST_FORMS:
@@ -74,6 +76,21 @@ def _find(argument: str) -> _Named:
     raise UserError(
         f"{found}, a folder or a recipe; {suggestion}allowed: {', '.join(names())}, the path of a file, or a folder of images"
     )
+
+
+def _refuse_data(name: str) -> None:
+    """UserError for arrays and images in place of a recipe, which Python could not read."""
+    suffix = Path(name).suffix.lower()
+    if suffix == ".npz":
+        raise UserError(
+            f"--config is {name}, which holds arrays; allowed: a recipe, {EXAMPLE}; on the arrays: --config common "
+            f"{shlex.quote(f'--config.dataset.name=arrays:{name}')}"
+        )
+    if b"\0" in Path(name).read_bytes():
+        raise UserError(
+            f"--config is {name}, which is no text; allowed: a recipe, {EXAMPLE}, a folder of images, {FOLDER_LAYOUT}, or a list "
+            f"of images ({', '.join(LIST_FORMS)})"
+        )
 
 
 def read_recipe(argument: str) -> Any:

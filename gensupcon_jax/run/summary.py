@@ -29,7 +29,7 @@ def summary(results: dict[str, Any], folder: Path) -> str:
     ]
     where = [f"results: {folder / workdir.RESULTS}", f"report:  {folder / workdir.REPORT}"]
     if not rows:
-        return "\n".join([f"trained on {results['num_train']} images of {results['dataset']} without labels:", *where])
+        return "\n".join([f"trained on {results['num_train']} images of {results['dataset']} without labels", *where])
     if len(columns) > 1:
         rows.insert(0, ["", f"step {results['steps']} (last)", f"step {best['step']} (best by validation)"])
     return "\n".join(

@@ -59,6 +59,22 @@ def test_a_folder_with_images_that_no_split_uses_is_named(tmp_path):
     )
 
 
+def test_a_folder_named_for_one_split_is_not_taken_for_another(tmp_path):
+    for name, num in (("train", 6), ("val", 2), ("extra", 3)):
+        classes(tmp_path / name, num=num)
+    dataset = datasets.load(f"folder:{tmp_path}", test_split="val")
+    assert sizes(dataset) == [10, 2, 4]  # not the four images of val for validation too
+    dataset = datasets.load(f"folder:{tmp_path}", train_split="val", test_split="extra")
+    assert sizes(dataset) == [2, 2, 6]
+
+
+def test_images_beside_the_split_folders_are_noted(tmp_path):
+    for name in ("train", "test"):
+        classes(tmp_path / name)
+    put(tmp_path, 1)
+    assert load(tmp_path).notes == (f"{tmp_path}: 1 image beside the split folders, used by no split",)
+
+
 def test_splits_of_other_names_are_not_taken_for_classes(tmp_path):
     for name in ("train_set", "test-data"):
         classes(tmp_path / name)
@@ -81,7 +97,8 @@ def test_a_split_without_class_folders_is_refused(tmp_path):
     classes(tmp_path / "train")
     put(tmp_path / "val", 12)
     with pytest.raises(
-        UserError, match=r"val contains 12 images without class folders, and is the validation split by its name"
+        UserError,
+        match=r"val contains 12 images without class folders, and is the validation split by its name; .*dataset.name=csv:<file>",
     ):
         load(tmp_path)
 
@@ -113,7 +130,7 @@ def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path, kind):
     dataset = load(tmp_path)
     assert dataset.class_names == ("cat", "dog")
     assert sum(sizes(dataset)) == len(find_images(tmp_path).names) == 8
-    assert dataset.notes == (f"{tmp_path}: 1 hidden files and folders are left out",)
+    assert dataset.notes == (f"{tmp_path}: 1 hidden file or folder is left out",)
 
 
 @pytest.mark.parametrize("suffix", ["jfif", "JFIF", "jpe", "pjpeg"])

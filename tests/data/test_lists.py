@@ -468,3 +468,9 @@ def test_headers_of_a_list_are_kept_in_the_cache(trees, tmp_path, monkeypatch):
     monkeypatch.setattr("gensupcon_jax.data.file_listing.read_header", None)
     again = lists.list_images("csv", f"{trees}/all.csv", settings)
     assert again.listings["train"].headers.sizes.tolist() == first.listings["train"].headers.sizes.tolist()
+
+
+def test_rows_named_for_one_split_are_not_taken_for_another(own):
+    text = rows(["a,dev", "b,dev", "a,test", "b,test", "a,dev"], "path,label,split")
+    found = read(own, text, splits={"train": "dev", "validation": None, "test": None})
+    assert {split: len(one.classes) for split, one in found.listings.items()} == {"train": 3, "test": 2}

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.data import datasets
+from gensupcon_jax.data.encoded_sets import Reading
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.prepare.contents import read_contents
+from gensupcon_jax.prepare.fetching import fetch
+from gensupcon_jax.prepare.smaller_copy import read_original
 from tests.encoded import encode, picture
 
 NAMES = ["ash", "birch", "cedar"]
@@ -87,3 +91,17 @@ def test_a_data_set_without_such_a_feature_is_an_error_with_its_features(tmp_pat
     )
     with pytest.raises(UserError, match=message):
         datasets.load("tfds:forests_of_one", folder=str(tmp_path), label_kind="several")
+
+
+def test_prepare_counts_each_image_for_all_of_its_labels(tmp_path):
+    builder_class("ForestsPrepared", *KINDS["labels"])(data_dir=str(tmp_path)).download_and_prepare()
+    settings = {"file_format": None, "source": None, "log_fn": print, "label_kind": "several"}
+    builder, _ = fetch("forests_prepared", str(tmp_path), **settings)
+    contents = read_contents("tfds:forests_prepared", Reading(folder=str(tmp_path), label_kind="several"), builder)
+    assert contents.class_names == tuple(NAMES)
+    counts = sum(row_of(number) for number in range(30))
+    assert contents.splits[0].counts(3).tolist() == counts.tolist()
+    with pytest.raises(
+        UserError, match=r"dataset.label_kind is several; allowed: class, as a copy has one class per image"
+    ):
+        read_original("tfds:forests_prepared", Reading(folder=str(tmp_path), label_kind="several"), builder)

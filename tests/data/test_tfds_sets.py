@@ -1,11 +1,12 @@
 """TFDS data sets read record by record: the same images in both file formats, any split, in a fixed order."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from gensupcon_jax.data import datasets
+from gensupcon_jax.data import datasets, tfds_sets
 from gensupcon_jax.data.channels import converted
 from gensupcon_jax.data.input_pipeline import centered_images
 from gensupcon_jax.data.splits import EncodedSplit
@@ -181,3 +182,10 @@ def test_small_squares_are_kept_in_memory_unless_the_limit_is_lower(tmp_path):
     read_gray = datasets.load("tfds:squares", folder=folders[0], memory_limit=0.05, center_share=1.0, channels=1)
     np.testing.assert_array_equal(images_of(read_gray.test), converted(images_of(encoded.test), 1))
     assert read_gray.description()["image_shape"] == [24, 24, 1]
+
+
+def test_a_split_wanted_for_one_purpose_is_not_taken_for_another():
+    splits = {name: SimpleNamespace(num_examples=8) for name in ("train", "validation")}
+    builder = SimpleNamespace(info=SimpleNamespace(splits=splits))
+    wanted = {"train": None, "validation": None, "test": "validation"}
+    assert tfds_sets.choose_splits(builder, "leaves", wanted) == {"train": "train", "test": "validation"}

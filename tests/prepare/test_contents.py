@@ -11,7 +11,16 @@ from gensupcon_jax.data import tfds_sets
 from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.prepare.contents import Contents, SplitContents, find_copies, read_contents
-from gensupcon_jax.prepare.contents_table import class_rows, damaged_lines, findings, remarks, split_rows, table
+from gensupcon_jax.prepare.contents_table import (
+    class_rows,
+    damaged_lines,
+    findings,
+    labels_in_words,
+    remarks,
+    split_rows,
+    table,
+)
+from gensupcon_jax.prepare.sheet import contact_sheet
 from tests.encoded import encode, picture, records, write_folder, write_tfds
 
 
@@ -181,7 +190,7 @@ def test_properties_that_are_not_problems_are_remarks(own):
     contents, copies = check_folder(own)
     assert findings(contents, copies) == []
     assert remarks(contents) == [
-        f"{own}/train: 1 files without an image suffix are ignored (1 x .txt)",
+        f"{own}/train: 1 file without an image suffix is ignored (1 x .txt)",
         "there is no labeled test split: validation becomes the test split, and a new validation split is cut from train",
         "1 image of train is turned by EXIF and read upright",
     ]
@@ -190,6 +199,49 @@ def test_properties_that_are_not_problems_are_remarks(own):
         [contents.splits[0].where_fn(i) for i in range(49)].index(f"{own}/train/ash/turned.jpg")
     )
     assert turned.shape == (30, 10, 3)
+
+
+def test_images_without_labels_are_no_class_and_lose_no_validation_split(written):
+    files = sorted(str(path.relative_to(written)) for path in (written / "test").rglob("*.*"))
+    (written / "alone.csv").write_text("\n".join(["path", *files]))
+    contents = read_contents(f"csv:{written}/alone.csv", Reading())
+    copies = find_copies(contents)
+    assert labels_in_words(contents) == "no labels"
+    assert class_rows(contents) == [["images", "train"], ["no label", str(len(files))]]
+    assert findings(contents, copies) == []
+    assert remarks(contents)[1:] == [
+        f"{len(files)} images of train without a label: each is trained as a class of its own, and not evaluated",
+        "there is no test split: always the same images are cut from train; no validation split is cut, as nothing is chosen by "
+        "a score without labels",
+    ]
+    sheet = contact_sheet(contents, copies, "gensupcon prepare alone.csv")
+    ((name, pictures),) = sheet.classes
+    assert name == "no label" and len(pictures[0]) == 4
+    assert sheet.facts[0] == ("labels", "no labels")
+
+
+def test_numbers_have_a_range_and_no_classes(written):
+    files = sorted(str(path.relative_to(written)) for path in (written / "test").rglob("*.*"))
+    rows = [f"{file},{number / 2}" for number, file in enumerate(files)]
+    (written / "ages.csv").write_text("\n".join(["path,age", *rows]))
+    reading = Reading(label_kind="value", label_columns="age")
+    contents = read_contents(f"csv:{written}/ages.csv", reading)
+    last = (len(files) - 1) / 2
+    assert labels_in_words(contents) == "a number per image"
+    assert class_rows(contents) == [
+        ["values", "smallest", "median", "largest"],
+        ["train", "0", f"{last / 2:g}", f"{last:g}"],
+    ]
+    assert findings(contents, find_copies(contents)) == []
+
+
+def test_arrays_of_numbers_and_of_several_labels():
+    contents = read_contents("rotated_digits", Reading(label_kind="value"))
+    assert findings(contents, find_copies(contents)) == []  # no bin is a class without images
+    assert [row[0] for row in class_rows(contents)] == ["values", "train", "validation", "test"]
+    contents = read_contents("digit_pairs", Reading(label_kind="several"))
+    assert contents.splits[0].counts(10).sum() > 1.5 * 2_100  # most pairs are of two digits
+    assert contents.notes == ()
 
 
 def test_many_classes_are_summarized(tmp_path):
@@ -279,11 +331,3 @@ def test_records_that_cannot_be_read_at_all_are_an_error_that_names_the_file_or_
         assert "again" in str(error)
     else:
         assert "leaves-test" in findings(contents, copies)[0]
-
-
-def test_a_note_says_that_only_the_first_of_several_labels_is_counted():
-    found = read_contents("digit_pairs", Reading(label_kind="several"))
-    assert found.notes[-1] == (
-        "an image may have several labels (dataset.label_kind): here it is counted with the first of them"
-    )
-    assert [len(split.classes) for split in found.splits] == [2100, 350, 1050]

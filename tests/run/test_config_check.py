@@ -8,6 +8,7 @@ from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import config_check
 from gensupcon_jax.run.config_check import check_config, refusal, rule_of
+from tests.tiny import tiny_config
 
 
 def test_the_recipes_fit_their_rules():
@@ -143,3 +144,17 @@ def test_prototypes_need_labels_and_are_the_classifier(changes, sentences):
     with pytest.raises(UserError) as error:
         check_config(config)
     assert str(error.value).splitlines() == sentences
+
+
+@pytest.mark.parametrize(
+    ("name", "is_refused"),
+    [("digits", True), ("folder:photos", True), ("tfds:mnist", True), ("csv:list.csv", False), ("own:photos", False)],
+)
+def test_columns_are_those_of_a_list(name, is_refused):
+    config = tiny_config(**{"dataset.name": name, "dataset.path_column": "file", "dataset.label_columns": "kind"})
+    expected = [
+        f"dataset.{field} is {value!r}, but dataset.name is {name!r}, which is no list of images; allowed: None, or csv:<file> "
+        "or parquet:<file>"
+        for field, value in (("path_column", "file"), ("label_columns", "kind"))
+    ]
+    assert config_check.column_problems(config) == (expected if is_refused else [])
