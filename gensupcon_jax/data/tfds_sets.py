@@ -390,7 +390,8 @@ def tfds_reasons(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = one_line(error)[:500] or type(error).__name__
+        # Of an unknown name TFDS lists all that it has, hundreds of them.
+        reason = one_line(error).partition(" Available datasets:")[0][:500] or type(error).__name__
         raise UserError(
             f"dataset.name is 'tfds:{name}', which TFDS cannot load ({reason}); "
             "see tensorflow.org/datasets/catalog for names; dataset.folder is the folder of prepared data sets"

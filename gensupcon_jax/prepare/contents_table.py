@@ -238,7 +238,9 @@ def _unlabeled(contents: Contents) -> list[str]:
     without = sum(
         int((split.classes < 0).sum()) for split in contents.splits if split.split == "train" and split.rows is None
     )
-    some = [unlabeled_note(without)] if without and contents.has_labels else []  # else the source says it
+    if not contents.has_labels and contents.name.startswith("folder:"):
+        return whole  # its own note says that all images are such
+    some = [unlabeled_note(without)] if without else []
     return whole + [note for note in some if note not in contents.notes]
 
 
