@@ -3,6 +3,7 @@
 import collections
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -128,7 +129,8 @@ def no_images(folder: epath.Path, others: collections.Counter) -> str:
     kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "no files"
     convert = [suffix for suffix in others if suffix.lower() in _CONVERTIBLE]
     how = (
-        f"; convert {' and '.join(convert)} files, for example with: mogrify -format png *{convert[0]}"
+        f"; convert {' and '.join(convert)} files, for example with: find {shlex.quote(str(folder))} -name '*{convert[0]}' "
+        "-exec mogrify -format png {} +"
         if convert
         else ""
     )

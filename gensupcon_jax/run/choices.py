@@ -10,7 +10,8 @@ class Photos(NamedTuple):
     """What the choices depend on.
 
     num_images: of training.  side: the median of the shorter sides, in pixels.  lacks: the splits to cut from them.  place: what
-    such a split would be, a folder or a split of a list.  num_unlabeled: of the training images.
+    such a split would be, a folder or a split of a list.  num_unlabeled: of the training images.  square: height and width of
+    all of them; None: they differ.
     """
 
     num_images: int
@@ -19,6 +20,7 @@ class Photos(NamedTuple):
     lacks: tuple[str, ...] = ("validation", "test")
     place: str = "folder"
     num_unlabeled: int = 0
+    square: int | None = None
 
 
 class Machine(NamedTuple):
@@ -68,6 +70,7 @@ _ACCELERATOR = _Scale("an accelerator", image_size=224, batch_size=256, rate=0.1
 # last map would be 2 or 3 pixels wide, where XLA's 3x3 convolutions on a CPU are slowest; the stem of 3x3 keeps the side.
 _SIZES = (32, 64, 96, 128, 160, 192, 224)
 _SMALLEST_FOR_IMAGENET_STEM = 64
+_SMALLEST_SQUARE = 8  # handwritten digits
 _TUNING = 0.1  # given weights move with a tenth of the rate of weights that are drawn
 _TUNING_EPOCHS = 0.25
 _BATCHES = 3  # an epoch has at least so many
@@ -134,6 +137,8 @@ def _fraction(photos: Photos, split: str) -> tuple[float, str]:
 def _image_size(photos: Photos, scale: _Scale, start: StartingWeights | None) -> tuple[int, str]:
     if start is not None and start.image_size is not None:
         return start.image_size, f"that of {start.source}"
+    if photos.square is not None and _SMALLEST_SQUARE <= photos.square <= scale.image_size:
+        return photos.square, "that of all photos, which are squares"
     reached = max([size for size in _SIZES if size <= photos.side], default=_SIZES[0])
     if reached > scale.image_size:
         return (

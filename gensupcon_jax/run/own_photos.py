@@ -69,10 +69,12 @@ def read_photos(config: ConfigDict, cache_folder: paths.Path | None = None) -> P
     if config.dataset.label_kind == "class":
         what = "the class folder" if form == _FOLDER else "the rows of the class"
         _refuse_few(path, {name: int(n) for name, n in zip(class_names, counts, strict=True) if n}, lacks, what)
-    side = int(np.median(train.headers.sizes[intact].min(1)))
+    sizes = train.headers.sizes[intact]
+    side = int(np.median(sizes.min(1)))
+    square = int(sizes[0, 0]) if (sizes == sizes[0, 0]).all() else None
     place = "folder" if form == _FOLDER else "split"
     labeled = int(counts.sum()) if config.dataset.label_kind == "class" and are_labeled else len(intact)
-    return Photos(len(intact), len(class_names), side, lacks, place, len(intact) - labeled)
+    return Photos(len(intact), len(class_names), side, lacks, place, len(intact) - labeled, square)
 
 
 def _listings(

@@ -145,7 +145,10 @@ def test_other_suffixes_of_jpeg_are_read(tmp_path, suffix):
 def test_a_folder_of_unreadable_formats_says_how_to_convert_them(tmp_path):
     for name in ("cat", "dog"):
         put(tmp_path / name, 4, "{}.tif")
-    words = r"contains no images \(8 x .tif\); convert .tif files, for example with: mogrify -format png \*.tif; allowed: .jpg"
+    words = (
+        r"contains no images \(8 x .tif\); convert .tif files, for example with: find \S+ -name '\*.tif' -exec mogrify "
+    )
+    words += r"-format png \{\} \+; allowed: .jpg"
     with pytest.raises(UserError, match=words):
         load(tmp_path)
     with pytest.raises(UserError, match=words):

@@ -57,7 +57,7 @@ def test_an_accelerator_gets_resnet50_and_larger_images():
     ("side", "size", "stem"), [(20, 32, "cifar"), (63, 32, "cifar"), (64, 64, "imagenet"), (4000, 64, "imagenet")]
 )
 def test_no_map_on_a_cpu_is_smaller_than_four_pixels(side, size, stem):
-    found = values(Photos(300, 10, side))
+    found = values(Photos(300, 10, side))  # of several shapes
     assert (found["dataset.image_size"], found["model.stem"]) == (size, stem)
     assert size / {"cifar": 1, "imagenet": 4}[stem] / 4 >= 4  # three stages: the last halves twice
 
@@ -134,3 +134,10 @@ def test_given_weights_decide_the_network_and_move_slowly():
 
 def test_the_same_folder_gives_the_same_choices():
     assert choices(THREE_HUNDRED, CPU, {}) == choices(THREE_HUNDRED, CPU, {})
+
+
+@pytest.mark.parametrize(("square", "size"), [(8, 8), (28, 28), (48, 48), (64, 64), (96, 64), (7, 32), (None, 32)])
+def test_squares_of_one_size_keep_it_so_that_all_of_each_is_seen(square, size):
+    photos = Photos(300, 10, square or 48, square=square)
+    assert values(photos)["dataset.image_size"] == size
+    assert values(photos._replace(square=200), GPU)["dataset.image_size"] == 200
