@@ -57,6 +57,8 @@ def test_a_recipe_takes_precedence_over_a_folder_of_its_name(trees):
 def test_what_the_choices_depend_on(trees, tmp_path):
     found = own_photos.read_photos(main.parse(["my/trees"]).config)
     assert found == Photos(num_images=24, num_classes=4, side=20, lacks=("test", "validation"))
+    squares = write_folder(tmp_path / "squares", sizes=((24, 24),))
+    assert own_photos.read_photos(main.parse([str(squares)]).config).square == 24
     own = write_folder(tmp_path / "own", splits={"train": 4, "validation": 2})
     found = own_photos.read_photos(main.parse([str(own)]).config)
     assert (found.num_images, found.lacks) == (16, ("validation",))  # the validation folder is the test split
