@@ -58,8 +58,8 @@ def test_a_folder_with_damaged_images_exits_with_0_and_writes_a_page(tmp_path, r
          "digit_pairs, rotated_digits, tfds:<name>, folder:<path>, csv:<file>, parquet:<file>, arrays:<file>"),
         (["--config.dataset.name=folder:/nowhere"], "dataset.name is 'folder:/nowhere', which is not a folder; allowed: "
          "<path>/<split>/<class>/<image>, split one of train, validation, test; or <path>/<class>/<image>"),
-        (["--config.dataset.split_column=fold"], "dataset.split_column is 'fold', but dataset.name is 'digits', which is no list of "
-         "images; allowed: None, or csv:<file> or parquet:<file>"),
+        (["--config.dataset.split_column=fold"], "dataset.split_column is 'fold', but dataset.name is 'digits', which is no list "
+         "of images; allowed: None, or csv:<file> or parquet:<file>"),
         (["--file_format=array_record"], "--file_format is given, but dataset.name is 'digits'; allowed with tfds:<name> only"),
         (["--file_format=parquet"], "--file_format is 'parquet'; allowed: array_record, tfrecord"),
         (["--output=notes.txt"], "--output is notes.txt, which exists and is not a contact sheet; "
