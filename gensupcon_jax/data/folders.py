@@ -97,6 +97,7 @@ def list_folder(
         if split == "train" or files.files
     }
     notes = [note for split, files in found.items() for note in _notes(folders[split], files)]
+    notes += _empty_splits(folders, found, split_names)
     notes += _unused(root, folders)
     empty = [str(folders["train"] / name) for name in found["train"].empty_classes]
     return listings, tuple(map(in_utf8, names)), notes, empty
@@ -256,6 +257,20 @@ def _notes(folder: epath.Path, found: Found) -> list[str]:
         are_left_out = "hidden file or folder is" if num_hidden == 1 else "hidden files and folders are"
         notes.append(f"{folder}: {num_hidden} {are_left_out} left out")
     return notes
+
+
+def _empty_splits(
+    folders: dict[str, epath.Path], found: dict[str, Found], split_names: dict[str, str | None]
+) -> list[str]:
+    """A note for each split folder without images, in place of which images are cut from training; UserError if it is named."""
+    empty = [split for split, files in found.items() if not files.files]
+    for split in empty:
+        if split_names[split] is not None:
+            raise UserError(
+                f"dataset.{split}_split is {split_names[split]!r}, but {folders[split]} contains no images; allowed: a folder "
+                "with images, or None"
+            )
+    return [f"{folders[split]} contains no images and is not used" for split in empty]
 
 
 def _unused(root: epath.Path, folders: dict[str, epath.Path]) -> list[str]:

@@ -219,7 +219,9 @@ def _prototypes(config: ConfigDict) -> list[str]:
 def column_problems(config: ConfigDict) -> list[str]:
     """A problem for each column that is named, where the data set is one of ours that has none."""
     name = config.dataset.name
-    if name.partition(":")[0] not in _WITHOUT_COLUMNS:
+    if (
+        name == "arrays" or name.partition(":")[0] not in _WITHOUT_COLUMNS
+    ):  # data that were read before are handed over as arrays
         return []
     fields = ("path_column", "label_columns", "split_column")
     return [

@@ -68,6 +68,16 @@ def test_a_folder_named_for_one_split_is_not_taken_for_another(tmp_path):
     assert sizes(dataset) == [2, 2, 6]
 
 
+def test_a_split_without_images_is_noted_and_refused_where_it_is_named(tmp_path):
+    classes(tmp_path / "train")
+    (tmp_path / "val" / "cat").mkdir(parents=True)
+    assert load(tmp_path).notes == (f"{tmp_path}/val contains no images and is not used",)
+    with pytest.raises(
+        UserError, match=r"dataset.test_split is 'val', but .*val contains no images; allowed: a folder with"
+    ):
+        datasets.load(f"folder:{tmp_path}", test_split="val")
+
+
 def test_images_beside_the_split_folders_are_noted(tmp_path):
     for name in ("train", "test"):
         classes(tmp_path / name)

@@ -148,7 +148,15 @@ def test_prototypes_need_labels_and_are_the_classifier(changes, sentences):
 
 @pytest.mark.parametrize(
     ("name", "is_refused"),
-    [("digits", True), ("folder:photos", True), ("tfds:mnist", True), ("csv:list.csv", False), ("own:photos", False)],
+    [
+        ("digits", True),
+        ("folder:photos", True),
+        ("tfds:mnist", True),
+        ("arrays:own.npz", True),
+        ("arrays", False),
+        ("csv:list.csv", False),
+        ("own:photos", False),
+    ],
 )
 def test_columns_are_those_of_a_list(name, is_refused):
     config = tiny_config(**{"dataset.name": name, "dataset.path_column": "file", "dataset.label_columns": "kind"})
