@@ -115,7 +115,8 @@ def _refuse_fractions(texts: Sequence[str], column: str) -> None:
     if fractions:
         raise UserError(
             f"column {visible(column)} holds numbers with fractions, such as {min(fractions)}, {len(distinct)} different ones; "
-            "allowed with dataset.label_kind class: names or whole numbers, or one column for each class (dataset.label_columns)"
+            "allowed with dataset.label_kind class: names or whole numbers, or one column for each class "
+            "(dataset.label_columns); dataset.label_kind=value trains on the numbers"
         )
 
 

@@ -167,7 +167,10 @@ SEVERAL = {"label_kind": "several"}
         (
             "path,label\na.png,0.25\nb.png,1.5\nc.png,2\n",
             {},
-            ("column label holds numbers with fractions, such as 0.25, 3 different ones",),
+            (
+                "column label holds numbers with fractions, such as 0.25, 3 different ones",
+                "dataset.label_kind=value trains on the numbers",
+            ),
         ),
         (
             "path,label,split\na.png,x,train\nb.png,y,train\nc.png,z,test\nd.png,w,val\n",
