@@ -46,6 +46,7 @@ def scatter_section(data: ReportData) -> dict[str, Any] | str:
         "count": len(kept),
         "total": len(labels),
         "classes": len(np.unique(labels)),
+        "things": "classes" if data.test_values is None else "bins of values",
         "radius": 5 if len(kept) <= 600 else 3.6,
     }
 
