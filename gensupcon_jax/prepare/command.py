@@ -103,7 +103,7 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
         return
     contents = read_contents(fields.name, reading, builder)
     copies = find_copies(contents)
-    print(f"{contents.name}: {len(contents.class_names)} classes, {contents.place}\n\n{table(contents, copies)}\n")
+    print(f"{contents.name}: {contents.labels_text}, {contents.place}\n\n{table(contents, copies)}\n")
     _write(output, contact_sheet(contents, copies, command))
     print(f"contact sheet: {output}")
 

@@ -17,9 +17,10 @@ from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.data.decoding import decode_upright
 from gensupcon_jax.data.image_formats import image_format_of
 from gensupcon_jax.data.listing import Listing, with_progress
-from gensupcon_jax.data.splits import AnySplit, EncodedSplit
+from gensupcon_jax.data.splits import NO_CLASS, AnySplit, EncodedSplit
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.prepare.conversion import read_records
+from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.text import one_line, reason
 
 _AT_ONCE = 256
@@ -31,7 +32,7 @@ class SplitContents(NamedTuple):
     split: train, validation or test.  source_name: its name in the source.  classes: -1 without a label.  sizes: 0 where the
     header cannot be read.  problems: why an image cannot be decoded, None where it can.  fingerprints: of the encoded bytes,
     or of the pixels in memory.  formats: number of images of each.  num_turned: number of images with an EXIF rotation.  rows:
-    labels that are not one class each.
+    labels that are not one class each.  values: labels that are numbers.
     """
 
     split: str
@@ -45,6 +46,7 @@ class SplitContents(NamedTuple):
     where_fn: Callable[[int], str]
     pixels_fn: Callable[[int], UInt8[np.ndarray, "height width channel"]]
     rows: Float[np.ndarray, "example class"] | None = None
+    values: Float[np.ndarray, "example"] | None = None
 
     @property
     def intact(self) -> Int[np.ndarray, "some"]:
@@ -68,7 +70,7 @@ class Contents(NamedTuple):
     """All splits of a data set.
 
     place: its location.  notes: sentences of the source.  damaged_files: one sentence per file.  is_validated: whether training
-    would cut off a validation split.
+    would cut off a validation split.  label_kind: as `dataset.label_kind`.
     """
 
     name: str
@@ -78,6 +80,16 @@ class Contents(NamedTuple):
     notes: tuple[str, ...] = ()
     damaged_files: tuple[str, ...] = ()
     is_validated: bool = True
+    label_kind: str = "class"
+
+    @property
+    def labels_text(self) -> str:
+        """What the labels are, with the number of classes."""
+        if self.label_kind == "value":
+            return "labels that are numbers"
+        if self.class_names == (NO_CLASS,):
+            return "no labels"
+        return f"{len(self.class_names)} {COLUMN_WORDS[self.label_kind]}"
 
 
 class Copies(NamedTuple):
@@ -94,17 +106,13 @@ class Copies(NamedTuple):
     examples: list[list[tuple[int, int]]]
 
 
-_FIRST_LABEL = "an image may have several labels (dataset.label_kind): here it is counted with the first of them"
-
-
 def read_contents(name: str, reading: Reading, builder: Any = None) -> Contents:
     """Read every image of `dataset.name`: its header, whether it can be decoded, and its fingerprint.
 
     builder: of a prepared `tfds:` data set.  Damage is part of the result; UserError only where nothing can be read.
     """
     found = _read(name, reading, builder)
-    notes = found.notes if reading.label_kind != "several" else (*found.notes, _FIRST_LABEL)
-    return found._replace(is_validated=reading.validation_fraction > 0, notes=notes)
+    return found._replace(is_validated=reading.validation_fraction > 0, label_kind=reading.label_kind)
 
 
 def _read(name: str, reading: Reading, builder: Any) -> Contents:
@@ -136,6 +144,8 @@ def _split(split: str, content: AnySplit, reading: Reading) -> SplitContents:
             problems=[None] * content.num_images,
             fingerprint="",
             cache_key="",
+            rows=content.rows,
+            values=content.values,
         )
         return _listed_split(split, split, listing, reading)
     images, classes = content.images, content.classes
@@ -150,6 +160,8 @@ def _split(split: str, content: AnySplit, reading: Reading) -> SplitContents:
         num_turned=0,
         where_fn=lambda index: f"{split} image {index}",
         pixels_fn=lambda index: images[index],
+        rows=content.labels if reading.label_kind == "several" else None,
+        values=content.values,
     )
 
 
@@ -258,6 +270,7 @@ def _listed_split(split: str, source_name: str, listing: Listing, reading: Readi
         where_fn=listing.where_fn,
         pixels_fn=pixels,
         rows=listing.rows,
+        values=listing.values,
     )
 
 
@@ -286,7 +299,7 @@ def find_copies(contents: Contents, *, num_examples: int = 20) -> Copies:
     everything = np.concatenate([fingerprints[number] for number, _ in parts])
     owners = np.concatenate([np.full(len(intact), number) for number, intact in parts])
     indices = np.concatenate([intact for _, intact in parts])
-    labels = np.concatenate([contents.splits[number].classes[intact] for number, intact in parts])
+    labels = _numbered_labels([_labels(contents.splits[number])[intact] for number, intact in parts])
     order = np.lexsort((indices, owners, everything))
     starts = np.flatnonzero(np.r_[True, np.diff(everything[order]) != 0]) if len(order) else np.array([], int)
     ends = np.r_[starts[1:], len(order)]
@@ -295,3 +308,16 @@ def find_copies(contents: Contents, *, num_examples: int = 20) -> Copies:
     groups.sort(key=lambda group: (len(np.unique(owners[group])) == 1, owners[group[0]], indices[group[0]]))
     examples = [[(int(owners[one]), int(indices[one])) for one in group] for group in groups[:num_examples]]
     return Copies(within, across, two_classes, examples)
+
+
+def _labels(split: SplitContents) -> np.ndarray:
+    """The label of each image, a class, a row, or a number."""
+    return next(each for each in (split.values, split.rows, split.classes) if each is not None)
+
+
+def _numbered_labels(labels: list[np.ndarray]) -> Int[np.ndarray, "example"]:
+    """A number for each label, the same for equal ones; classes have their own, -1 without a label."""
+    everything = np.concatenate(labels)
+    if everything.dtype.kind == "i":
+        return everything
+    return np.unique(everything, axis=0, return_inverse=True)[1].reshape(-1)

@@ -75,21 +75,32 @@ def _sizes(sizes: np.ndarray) -> list[str]:
 
 
 def class_rows(contents: Contents) -> Rows:
-    """Heading and number of images per class and split; for many classes, the extremes."""
+    """Heading and number of images per class and split; for many classes, the extremes; of numbers, their range."""
+    if contents.label_kind == "value":
+        return _value_rows(contents)
+    per = "images per label" if contents.label_kind == "several" else "images per class"
     num_classes = len(contents.class_names)
     counts = [split.counts(num_classes) for split in contents.splits]
     if num_classes <= MOST_NAMED:
-        head = ["images per class", *(split.split for split in contents.splits)]
+        head = [per, *(split.split for split in contents.splits)]
         names = [short(clean(name), _NAME_LENGTH) for name in contents.class_names]
         return [
             head,
             *([name, *(f"{each[index]:,}" for each in counts)] for index, name in enumerate(names)),
         ]
-    rows = [["images per class", "fewest", "median", "most", "without", "fewest has", "most has"]]
+    rows = [[per, "fewest", "median", "most", "without", "fewest has", "most has"]]
     for split, each in zip(contents.splits, counts, strict=True):
         extremes = [short(clean(contents.class_names[index]), 18) for index in (each.argmin(), each.argmax())]
         numbers = [f"{each.min():,}", f"{np.median(each):,.0f}", f"{each.max():,}", f"{(each == 0).sum():,}"]
         rows.append([split_name(split), *numbers, *extremes])
+    return rows
+
+
+def _value_rows(contents: Contents) -> Rows:
+    rows = [["values", "lowest", "median", "highest"]]
+    for split in contents.splits:
+        if split.values is not None and len(split.values):
+            rows.append([split_name(split), *(f"{each:g}" for each in np.quantile(split.values, (0, 0.5, 1)))])
     return rows
 
 
@@ -148,7 +159,9 @@ def _copies(contents: Contents, copies: Copies) -> list[str]:
                 f"{_count(count, 'image')} of {split} {_occur(count)} more than once: {_examples(contents, copies, {split})}"
             )
     if copies.two_classes:
-        sentences.append(f"{copies.two_classes:,} of these images are in two or more classes: correct their labels")
+        are = "are in two or more classes: correct their labels"
+        are = are if contents.label_kind == "class" else "have copies with other labels: correct them"
+        sentences.append(f"{copies.two_classes:,} of these images {are}")
     return sentences
 
 
@@ -180,7 +193,7 @@ def _classes(contents: Contents) -> list[str]:
                 f"{_count(without, 'image')} of {split.split} {'has' if without == 1 else 'have'} no label; "
                 "add labels, or choose another split"
             )
-    return sentences + _empty_classes(contents)
+    return sentences if contents.label_kind == "value" else sentences + _empty_classes(contents)
 
 
 def _empty_classes(contents: Contents) -> list[str]:

@@ -17,7 +17,7 @@ def contact_sheet(contents: Contents, copies: Copies, command: str) -> ContactSh
     return ContactSheet(
         title=contents.name,
         command=command,
-        facts=[("classes", f"{len(contents.class_names):,}"), ("location", contents.place)],
+        facts=[("labels", contents.labels_text), ("location", contents.place)],
         findings=findings(contents, copies),
         remarks=remarks(contents),
         tables=[split_rows(contents, copies), class_rows(contents)],

@@ -2,13 +2,14 @@
 
 import io
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gensupcon_jax.data import tfds_sets
-from gensupcon_jax.data.datasets import Reading
+from gensupcon_jax.data.datasets import Reading, load
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.prepare.contents import Contents, SplitContents, find_copies, read_contents
 from gensupcon_jax.prepare.contents_table import class_rows, damaged_lines, findings, remarks, split_rows, table
@@ -281,9 +282,34 @@ def test_records_that_cannot_be_read_at_all_are_an_error_that_names_the_file_or_
         assert "leaves-test" in findings(contents, copies)[0]
 
 
-def test_a_note_says_that_only_the_first_of_several_labels_is_counted():
+def test_an_image_counts_for_each_of_its_labels():
     found = read_contents("digit_pairs", Reading(label_kind="several"))
-    assert found.notes[-1] == (
-        "an image may have several labels (dataset.label_kind): here it is counted with the first of them"
-    )
+    rows = load("digit_pairs", label_kind="several").train.labels
     assert [len(split.classes) for split in found.splits] == [2100, 350, 1050]
+    assert found.splits[0].counts(10).tolist() == rows.sum(axis=0).astype(int).tolist()
+    assert found.labels_text == "10 labels"
+    assert class_rows(found)[0] == ["images per label", "train", "validation", "test"]
+
+
+def test_numbers_are_shown_by_their_range():
+    found = read_contents("rotated_digits", Reading(label_kind="value"))
+    values = load("rotated_digits", label_kind="value").train.values
+    heading, train, *_ = class_rows(found)
+    assert heading == ["values", "lowest", "median", "highest"]
+    assert train == ["train", f"{values.min():g}", f"{np.median(values):g}", f"{values.max():g}"]
+    assert found.labels_text == "labels that are numbers"
+    assert findings(found, find_copies(found)) == []
+
+
+def test_copies_of_an_image_with_another_second_label_are_found():
+    def split(rows):
+        return SplitContents(
+            "train", "train", rows.argmax(1), np.full((2, 2), 8, np.int32), [None] * 2, np.array([5, 5], np.uint64),
+            Counter(PNG=2), 0, str, lambda index: np.zeros((8, 8, 3), np.uint8), rows=rows,
+        )  # fmt: skip
+
+    same, other = np.array([[1.0, 1], [1, 1]]), np.array([[1.0, 1], [1, 0]])
+    found = [Contents("csv:x", "x", ("a", "b"), (split(rows),), label_kind="several") for rows in (same, other)]
+    assert [find_copies(each).two_classes for each in found] == [0, 2]
+    (_, said) = findings(found[1], find_copies(found[1]))
+    assert said == "2 of these images have copies with other labels: correct them"
