@@ -24,6 +24,7 @@ from gensupcon_jax.report.sheet import sheet_section
 from gensupcon_jax.report.similarity import similarity_section
 from gensupcon_jax.report.suspicious_page import SUSPICIOUS_FILE, suspicious_section, suspicious_table
 from gensupcon_jax.report.values import clean, duration, printable, shown, whole
+from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.text import flatten
 
 # Sections in the order of the page: id, title, name in the navigation. Each has a template in sections/.
@@ -173,7 +174,7 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
     classes = 0 if data.label_names else class_count(data)
     facts = [
         ("dataset", clean(data.dataset)),
-        ("classes" if data.test_values is None else "bins of values", f"{classes}" if classes else ""),
+        (COLUMN_WORDS["class" if data.test_values is None else "value"], f"{classes}" if classes else ""),
         ("labels", f"{len(data.label_names)}" if data.label_names else ""),
         ("test images", f"{whole(results.get('num_test')):,}" if whole(results.get("num_test")) else ""),
         ("seed", shown(results["seed"]) if "seed" in results else ""),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gensupcon_jax import verdicts
+from gensupcon_jax.score_names import COLUMN_WORDS
 
 _FEW = 0.5
 _UNIFORM_ENTROPY = 0.97
@@ -148,7 +149,7 @@ def _few_similar_contrasts(facts: RunFacts, numbers: Mapping[str, float]) -> Fin
         small, change = f"batch_size {facts.batch_size} and queue_size {facts.queue_size} are", "raise "
     else:
         small, change = f"batch_size {facts.batch_size} is", "raise batch_size, or set loss.mode to momentum and raise "
-    of_what = {"several": "labels", "value": "bins of values"}.get(facts.label_kind, "classes")
+    of_what = COLUMN_WORDS[facts.label_kind]
     wider = "; a larger dataset.value_width makes more numbers alike" if facts.label_kind == "value" else ""
     return Finding(
         f"most anchors without a similar contrast: {found}",
