@@ -10,3 +10,7 @@ class RunStopped(BaseException):
 
     No Exception, as KeyboardInterrupt: code that handles each failure of a library, or of a download, must not swallow it.
     """
+
+
+class StoppedBetween(RunStopped):
+    """A signal stopped the run outside of training, where threads of a download or of a decoder may still work."""

@@ -448,14 +448,33 @@ def _class_leaders(
     labels: Float[Array, "row class"], axis_name: str | None
 ) -> tuple[Int[Array, " class"], Float[Array, " class"]]:
     """Per class, the local row with the largest share, and that share (0 if the leader is on another device)."""
-    leader = jnp.argmax(labels, axis=0)  # a comparison with the maximum would write a matrix of rows x classes
-    share = labels[leader, jnp.arange(labels.shape[1])]
+    share = labels.max(axis=0)
+    leader = _first_rows(labels, share)
     if axis_name is None:
         return leader, share
     device = jax.lax.axis_index(axis_name)
     leads = share == jax.lax.pmax(share, axis_name)
     first = jax.lax.pmin(jnp.where(leads, device, jax.lax.axis_size(axis_name)), axis_name)
     return leader, jnp.where(device == first, share, 0.0)
+
+
+def _first_rows(
+    labels: Float[Array, "row class"], share: Float[Array, " class"], tile_size: int = DEFAULT_TILE_SIZE
+) -> Int[Array, " class"]:
+    """Per class, the first row with this share, else the last one; in tiles, as all at once is a matrix of rows x classes.
+
+    Not `argmax`, which the TPU's compiler compares in bfloat16.
+    """
+    num_rows = labels.shape[0]
+    size = min(tile_size, num_rows)
+
+    def tile(start):
+        rows = start + jnp.arange(size)[:, None]
+        part = jax.lax.dynamic_slice_in_dim(labels, start, size)
+        return jnp.where(part == share, rows, num_rows - 1).min(axis=0)
+
+    starts = jnp.minimum(size * jnp.arange(-(-num_rows // size)), num_rows - size)
+    return jax.lax.map(tile, starts).min(axis=0)
 
 
 def _sums_per_class(labels, values):

@@ -23,6 +23,9 @@ SCORE_NAMES: dict[str, ScoreName] = {
     "several": ScoreName("mean_average_precision", "mean average precision over labels", "mAP"),
 }
 
+# dataset.label_kind -> what the columns of its label rows are
+COLUMN_WORDS: dict[str, str] = {"class": "classes", "value": "bins of values", "several": "labels"}
+
 # Who predicts: the beginning of the names of its scores in the results -> in words. The first that there is, is shown.
 PREDICTOR_NAMES = {
     "linear": "linear probe",

@@ -83,7 +83,7 @@ def bins_for(
     """
     low, high = (float(end) for end in (value_range or (values.min(), values.max())))
     if not low < high:
-        raise UserError(f"all {len(values)} values are {low:g}; allowed: different values, or a dataset.value_range")
+        raise UserError(f"all {len(values)} values are {low:g}; allowed: different values")
     found = ValueBins(low, high, num_bins, float(width or _DEFAULT_WIDTH * (high - low)))
     size = (high - low) / num_bins
     if size > 2 * found.width:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from jax.experimental import multihost_utils
 
 from gensupcon_jax.cluster import processes
-from gensupcon_jax.errors import RunStopped
+from gensupcon_jax.errors import StoppedBetween
 
 
 class StopRequest:
@@ -48,7 +48,7 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
         if not self._is_deferred:
-            raise RunStopped(f"{self.signal_name}: nothing is lost; the same command resumes")
+            raise StoppedBetween(f"{self.signal_name}: nothing is lost; the same command resumes")
         if processes.group().num_processes > 1:
             os.kill(os.getpid(), signal.SIGTERM)  # jax notifies the other processes
 

@@ -108,10 +108,14 @@ def notes(runs: Sequence[ComparedRun]) -> list[str]:
     if scaling:
         verb = "differs" if len(scaling) == 1 else "differ"
         found.append(f"The losses are not on one scale, as {listed(scaling)} {verb}: compare the accuracies.")
-    titles = dict.fromkeys(run.score.title for run in runs if run.score != SCORE_NAMES["class"])
+    titles: dict[str, list[str]] = {}
+    for run in runs:
+        if run.score != SCORE_NAMES["class"]:
+            titles.setdefault(run.score.title, []).append(run.name)
     found += [
-        f"Numbers are the {title}; it has no paired test on the images of single runs: train each with two or more seeds."
-        for title in titles
+        f"Numbers{'' if len(names) == len(runs) else f' of {listed(names)}'} are the {title}; it has no paired test on the "
+        "images of single runs: train each with two or more seeds."
+        for title, names in titles.items()
     ]
     return found
 
@@ -121,6 +125,8 @@ def _note(run: ComparedRun) -> str | None:
         last = run.metrics[-1]["step"] if run.metrics else None
         where = "has not logged a step" if last is None else f"was last logged at step {last}"
         return f"{run.name} is not finished ({where}): it has curves, but no results."
+    if all(run.accuracy("last", predictor) is None for predictor in PREDICTORS):
+        return f"{run.name} was trained without labels: it has curves, but no accuracies."
     if run.results.get("num_validation") == 0:
         source = run.results.get("choices")
         chosen = "default values" if source == BY_DEFAULT else f"those of {source}"

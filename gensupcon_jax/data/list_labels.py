@@ -84,6 +84,10 @@ def _values(table: Table, columns: Sequence[str], used: Bool[np.ndarray, "row"])
             f"{counted(len(empty), 'row')} without a number in column {visible(columns[0])}, first {table.place(int(empty[0]))}; "
             f"{needed}: add it, or remove the row"
         )
+    if used.any() and np.ptp(values[used]) == 0:  # here, as the images are not yet decoded
+        raise UserError(
+            f"all {int(used.sum())} numbers in column {visible(columns[0])} are {values[used][0]:g}; allowed: different ones"
+        )
     return Labels(("value",), np.zeros(len(values), np.int32), None, values=values)
 
 
@@ -97,6 +101,17 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     if all(_WHOLE.fullmatch(name) for name in names):
         names.sort(key=lambda name: int(name.partition(".")[0]))
     return tuple(names)
+
+
+def numbers_hint(names: Iterable[str]) -> str:
+    """What to change where the names of classes, all whole numbers, are meant as numbers; empty for other names.
+
+    >>> numbers_hint(["18", "64"]), numbers_hint(["18", "old"])
+    ('; where labels are numbers to predict, such as ages: dataset.label_kind=value', '')
+    """
+    if not all(_WHOLE.fullmatch(name) for name in names):
+        return ""
+    return "; where labels are numbers to predict, such as ages: dataset.label_kind=value"
 
 
 def _as_whole_numbers(texts: list[str]) -> list[str]:
@@ -115,7 +130,8 @@ def _refuse_fractions(texts: Sequence[str], column: str) -> None:
     if fractions:
         raise UserError(
             f"column {visible(column)} holds numbers with fractions, such as {min(fractions)}, {len(distinct)} different ones; "
-            "allowed with dataset.label_kind class: names or whole numbers, or one column for each class (dataset.label_columns)"
+            "allowed with dataset.label_kind class: names or whole numbers, or one column for each class "
+            "(dataset.label_columns); dataset.label_kind=value trains on the numbers"
         )
 
 

@@ -11,7 +11,7 @@ from gensupcon_jax import paths
 from gensupcon_jax.data.file_listing import list_files
 from gensupcon_jax.data.folders import SPLIT_NAMES
 from gensupcon_jax.data.list_columns import Named, choose_columns, described, path_column
-from gensupcon_jax.data.list_labels import Labels, read_labels
+from gensupcon_jax.data.list_labels import Labels, numbers_hint, read_labels
 from gensupcon_jax.data.list_paths import ListedPaths, listed_paths, refuse_missing
 from gensupcon_jax.data.list_tables import Table, quoted, read_table
 from gensupcon_jax.data.listing import Listing, unlabeled_note
@@ -242,5 +242,5 @@ def refuse_small_labels(found: ImageList, label_kind: str, *, is_validated: bool
         classes_of = f"{len(small)} class{'' if len(small) == 1 else 'es'} of too few images"
         raise UserError(
             f"{classes_of}: {listed(small)}; allowed: {len(missing) + 1} or more in each, as {' and '.join(missing)} images are "
-            "taken out of those; add images, or a column of splits"
+            f"taken out of those; add images, or a column of splits{numbers_hint(found.class_names)}"
         )

@@ -59,7 +59,8 @@ def _recall(features: Features, most: int) -> float:
 def _ranked_matches(features: Features) -> Iterator[Bool[np.ndarray, "query other"]]:
     """For each image, whether each other image is of its class, the most similar first; in tiles of queries.
 
-    With several labels per image: whether it has a label in common with it.
+    With several labels per image: whether it has a label in common with it; where labels are numbers: whether its number lies in
+    the same bin.
     """
     unit = features.values / np.maximum(np.linalg.norm(features.values, axis=1, keepdims=True), 1e-12)
     for start in range(0, len(unit), _TILE):
@@ -67,7 +68,7 @@ def _ranked_matches(features: Features) -> Iterator[Bool[np.ndarray, "query othe
         cosines = unit[queries] @ unit.T
         cosines[np.arange(len(queries)), queries] = -np.inf  # an image is not its own neighbor
         order = np.argsort(-cosines, axis=1, kind="stable")[:, :-1]
-        if features.targets is None:
+        if features.targets is None or features.targets.ndim == 1:
             yield features.classes[order] == features.classes[queries, None]
         else:
             yield np.take_along_axis(features.rows[queries] @ features.rows.T > 0, order, axis=1)

@@ -43,8 +43,8 @@ def label_scores(scores: Shaped[np.ndarray, "image label"], rows: Rows) -> list[
 def mean_label_precision(scores: Shaped[np.ndarray, "image label"], rows: Rows) -> float:
     """mAP in percent: the mean average precision over the labels that some image has; 0 if none is there.
 
-    >>> mean_label_precision(np.array([[0.9, 0.1], [0.8, 0.3], [0.1, 0.2]]), np.array([[1, 0], [0, 1], [1, 0]]))
-    91.66666666666667
+    >>> round(mean_label_precision(np.array([[0.9, 0.1], [0.8, 0.3], [0.1, 0.2]]), np.array([[1, 0], [0, 1], [1, 0]])), 2)
+    91.67
     """
     return mean_of_known([each.average_precision for each in label_scores(scores, rows)])
 

@@ -10,7 +10,7 @@ from gensupcon_jax.evaluation.choices import ON_VALIDATION
 from gensupcon_jax.evaluation.features import extract
 from gensupcon_jax.evaluation.final import Settings, evaluate_network, numbers_of
 from gensupcon_jax.inference.encoder import Encoder
-from gensupcon_jax.score_names import score_name_of
+from gensupcon_jax.score_names import COLUMN_WORDS, score_name_of
 from gensupcon_jax.text import aligned
 
 
@@ -86,7 +86,7 @@ def results_table(results: dict[str, Any]) -> str:
             rows.append((f"calibration error of the {_OUTCOMES[name][0]}", "", f"{value:.2f}"))
     step = "" if results["step"] is None else f", step {results['step']}"
     sizes = " / ".join(f"{results[f'num_{split}']:,}" for split in ("train", "validation", "test"))
-    things = {"several": "labels", "value": "bins of values"}.get(results["label_kind"], "classes")
+    things = COLUMN_WORDS[results["label_kind"]]
     head = (
         f"encoder  {results['source']}{step}\n"
         f"data     {results['dataset']}: {results['num_classes']} {things}, {sizes} images of train / validation / test"

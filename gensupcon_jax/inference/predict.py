@@ -48,7 +48,9 @@ def main(arguments: list[str], program: str) -> None:
         print(aligned([header, *rows], left=range(0, len(header), 1)))
     command_pass.list_damaged(found, output)
     if output:
-        print(f"{counted(len(rows), 'image')}, classes by the {predictions.predictor}: {output}")
+        things = {"several": "labels", "value": "values"}.get(predictions.label_kind, "classes")
+        by = {"ridge": "ridge regression"}.get(predictions.predictor, predictions.predictor)
+        print(f"{counted(len(rows), 'image')}, {things} by {'' if by == 'k-NN' else 'the '}{by}: {output}")
     _print_scores(folders, predictions, found.grouping)
 
 

@@ -86,7 +86,7 @@ class Kernel(nn.Module):
     @nn.compact
     def __call__(self, num_inputs: int) -> Float[Array, "channel feature"]:
         """[channel, feature], in the compute dtype."""
-        return self.param("kernel", self.kernel_init, (num_inputs, self.features)).astype(self.dtype)
+        return jnp.asarray(self.param("kernel", self.kernel_init, (num_inputs, self.features)), self.dtype)
 
 
 class NormalizedProduct(nn.Module):

@@ -27,6 +27,8 @@ def plan(
     """
     given = {name: value for name, value in (sizes or {}).items() if value is not None}
     of_config = {"image_size": config.dataset.image_size, "num_channels": config.dataset.channels}
+    if config.dataset.label_kind == "value":
+        of_config["num_classes"] = config.dataset.num_bins
     known = data_sizes(config.dataset.name, **of_config | given)
     places = [_place(name) for name in topologies]
     cases = [

@@ -18,6 +18,7 @@ def neighbors_section(data: ReportData, nearest: Nearest | None) -> dict[str, An
     """Some test images with their neighbors, or why they are not shown; nearest: of the test images among training."""
     if nearest is None or not nearest.stored.size:
         return "The run has no features of its training images."
+    of_values = data.test_values is not None  # which agree by degrees
     test, train, names = data.splits["test"], data.splits["train"], class_names(data)
     places = shown_places(test.classes[nearest.queries])
     numbers, neighbors = nearest.queries[places], nearest.stored[places, :_SHOWN_NEIGHBORS]
@@ -36,14 +37,15 @@ def neighbors_section(data: ReportData, nearest: Nearest | None) -> dict[str, An
                         "label": short(names[train.classes[other]]),
                         "name": train.title_of(other),
                         "cosine": f"{nearest.cosines[place, rank]:.2f}",
-                        "agrees": bool(train.classes[other] == label),
+                        "agrees": of_values or bool(train.classes[other] == label),
                     }
                     for rank, other in enumerate(found)
                 ],
             }
         )
     agree = train.classes[nearest.stored[:, 0]] == test.classes[nearest.queries]
-    return {"rows": rows, "agree": f"{100 * agree.mean():.1f}", "columns": neighbors.shape[1]}
+    found = {"rows": rows, "agree": f"{100 * agree.mean():.1f}", "columns": neighbors.shape[1]}
+    return found | {"of_values": of_values}
 
 
 def shown_places(classes: Int[np.ndarray, " query"]) -> Int[np.ndarray, " shown"]:

@@ -24,6 +24,7 @@ from gensupcon_jax.report.sheet import sheet_section
 from gensupcon_jax.report.similarity import similarity_section
 from gensupcon_jax.report.suspicious_page import SUSPICIOUS_FILE, suspicious_section, suspicious_table
 from gensupcon_jax.report.values import clean, duration, printable, shown, whole
+from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.text import flatten
 
 # Sections in the order of the page: id, title, name in the navigation. Each has a template in sections/.
@@ -49,21 +50,22 @@ _TITLES = (
 _OF_SEVERAL = ("labels",)
 _OF_VALUES = ("fitted_values",)
 _OF_ONE_CLASS = ("confusion", "classes", "mistakes")
+_OF_EQUAL_LABELS = ("suspicious",)  # a number is never quite that of the neighbors
 
 
 def write_report(path: str | paths.Path, data: ReportData) -> None:
     """Write the page to `path`, and the tables of suspicious labels and near-duplicates beside it.
 
     Each is written atomically: an older one stays until the new one is complete. Without features of the training images there
-    are no tables.
+    are no tables, and where labels are numbers no suspicious ones.
     """
     path = paths.as_path(path)
     write_page(path, render_report(data))
     if data.findings is not None:
-        for name, content in (
-            (SUSPICIOUS_FILE, suspicious_table(data, data.findings.suspicious)),
-            (DUPLICATES_FILE, duplicates_table(data, data.findings.duplicates)),
-        ):
+        tables = {DUPLICATES_FILE: duplicates_table(data, data.findings.duplicates)}
+        if data.test_values is None:
+            tables[SUSPICIOUS_FILE] = suspicious_table(data, data.findings.suspicious)
+        for name, content in tables.items():
             paths.write_whole(path.parent / name, content.encode("utf-8", errors="replace"))
 
 
@@ -111,7 +113,9 @@ def _left_out(data: ReportData) -> tuple[str, ...]:
     """The sections for other kinds of labels."""
     if data.label_names:
         return (*_OF_ONE_CLASS, *_OF_VALUES)
-    return (*_OF_ONE_CLASS, *_OF_SEVERAL) if data.test_values is not None else (*_OF_SEVERAL, *_OF_VALUES)
+    if data.test_values is not None:
+        return (*_OF_ONE_CLASS, *_OF_SEVERAL, *_OF_EQUAL_LABELS)
+    return (*_OF_SEVERAL, *_OF_VALUES)
 
 
 def _sections(data: ReportData) -> dict[str, dict[str, Any] | str]:
@@ -170,7 +174,7 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
     classes = 0 if data.label_names else class_count(data)
     facts = [
         ("dataset", clean(data.dataset)),
-        ("classes", f"{classes}" if classes else ""),
+        (COLUMN_WORDS["class" if data.test_values is None else "value"], f"{classes}" if classes else ""),
         ("labels", f"{len(data.label_names)}" if data.label_names else ""),
         ("test images", f"{whole(results.get('num_test')):,}" if whole(results.get("num_test")) else ""),
         ("seed", shown(results["seed"]) if "seed" in results else ""),

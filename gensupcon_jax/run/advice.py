@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gensupcon_jax import verdicts
+from gensupcon_jax.score_names import COLUMN_WORDS
 
 _FEW = 0.5
 _UNIFORM_ENTROPY = 0.97
@@ -148,9 +149,11 @@ def _few_similar_contrasts(facts: RunFacts, numbers: Mapping[str, float]) -> Fin
         small, change = f"batch_size {facts.batch_size} and queue_size {facts.queue_size} are", "raise "
     else:
         small, change = f"batch_size {facts.batch_size} is", "raise batch_size, or set loss.mode to momentum and raise "
+    of_what = COLUMN_WORDS[facts.label_kind]
+    wider = "; a larger dataset.value_width makes more numbers alike" if facts.label_kind == "value" else ""
     return Finding(
         f"most anchors without a similar contrast: {found}",
-        f"{small} likely too small for {facts.num_classes} classes: {change}momentum_encoder.queue_size",
+        f"{small} likely too small for {facts.num_classes} {of_what}: {change}momentum_encoder.queue_size{wider}",
     )
 
 
@@ -213,11 +216,19 @@ def _loss_at_chance(facts: RunFacts, numbers: Mapping[str, float]) -> Finding | 
         return _lower_rate(facts, found, "The embeddings have collapsed; the")
     if verdicts.is_large_update(_relative_update(facts, numbers)) or _overshoots(facts, numbers):
         return _lower_rate(facts, found)
+    if facts.label_kind == "several" and facts.objective != "contrastive" and _is_far_above_chance(numbers):
+        # Between the shares of the labels, learned in a few steps, and probabilities of 1/2, where training begins.
+        rate = f"change optimizer.learning_rate (now {facts.learning_rate:g}), to a third or three times as much"
+        return Finding(found, f"The learning rate is too small or too large: {rate}")
     remedy = (
         "The learning rate is likely too small, or the labels do not belong to the images: raise optimizer.learning_rate "
         f"(now {facts.learning_rate:g})"
     )
     return Finding(found, remedy, "optimizer.learning_rate", RAISE)
+
+
+def _is_far_above_chance(numbers: Mapping[str, float]) -> bool:
+    return numbers["loss"] > _ABOVE_CHANCE * numbers["chance_loss"]
 
 
 def _overshoots(facts: RunFacts, numbers: Mapping[str, float]) -> bool:
@@ -239,7 +250,7 @@ def _small_learning_rate(facts: RunFacts, numbers: Mapping[str, float]) -> Findi
     if not verdicts.is_small_update(update, numbers):
         return None
     change = f"raise optimizer.learning_rate (now {facts.learning_rate:g})"
-    if facts.normalizer == "count":
+    if facts.normalizer == "count" and facts.label_kind == "class":
         change = (
             f"gradients with loss.normalizer count are about {facts.num_classes} times (the classes) smaller than with "
             f"similarity: {change} accordingly, or set loss.normalizer to similarity"
@@ -258,7 +269,7 @@ def _large_learning_rate(facts: RunFacts, numbers: Mapping[str, float]) -> Findi
     if not verdicts.is_large_update(update):
         return None
     change = f"Lower optimizer.learning_rate (now {facts.learning_rate:g})"
-    if facts.normalizer == "similarity":
+    if facts.normalizer == "similarity" and facts.label_kind == "class":
         change += (
             f"; a rate chosen for loss.normalizer count is about {facts.num_classes} times (the classes) too large"
         )

@@ -327,8 +327,8 @@ def num_contrasts(config: ConfigDict) -> int:
 
 def separable_loss(config: ConfigDict, class_shares: Sequence[float]) -> float | None:
     """The share of the chance-level loss that perfectly separated classes remove; None: not known."""
-    if config.objective == "contrastive" and config.dataset.label_kind == "several":
-        return None  # images are alike by degrees
+    if config.objective != "contrastive" and config.dataset.label_kind == "value":
+        return None  # a number is a distribution over several bins, whose entropy remains
     if config.objective != "contrastive" or config.loss.denominator == "balanced":
         return 1.0
     return verdicts.separable_share(verdicts.entropy(class_shares), num_contrasts(config))

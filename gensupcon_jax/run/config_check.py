@@ -232,11 +232,11 @@ def column_problems(config: ConfigDict) -> list[str]:
     ]
 
 
-def _several(config: ConfigDict) -> list[str]:
-    """What chooses one class per image is refused where images have several labels."""
-    if config.dataset.label_kind != "several":
-        return []
-    wanted = {
+def _other_kinds(config: ConfigDict) -> list[str]:
+    """What chooses one class per image is refused where images have several labels; what leaves out classes, for numbers too."""
+    kind = config.dataset.label_kind
+    of_values = {"dataset.imbalance_factor": (None, "its bins are no classes of which some are rare")}
+    of_several = {
         "dataset.sampling": ("uniform", "images are drawn by their class"),
         "dataset.imbalance_factor": (None, "images are left out by their class"),
         "prototypes.use": (
@@ -244,9 +244,10 @@ def _several(config: ConfigDict) -> list[str]:
             "its centers compete for one class per image; classifier.beside=True scores each label",
         ),
     }
+    wanted = {"several": of_several, "value": of_values}.get(kind, {})
     found = {name: config[name.split(".")[0]][name.split(".")[1]] for name in wanted}
     return [
-        f"{name} is {found[name]!r}; allowed with dataset.label_kind several: {allowed} ({why})"
+        f"{name} is {found[name]!r}; allowed with dataset.label_kind {kind}: {allowed} ({why})"
         for name, (allowed, why) in wanted.items()
         if found[name] != allowed
     ]
@@ -315,7 +316,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
     (("objective", "loss.mode", "momentum_encoder.queue_size", "batch_size"), _contrasts),
     (("objective", "teacher.kind", "teacher.path"), _teacher),
     (("prototypes.use", "objective", "classifier.beside", "teacher.kind", "teacher.weight"), _prototypes),
-    (("dataset.label_kind", "dataset.sampling", "dataset.imbalance_factor", "prototypes.use"), _several),
+    (("dataset.label_kind", "dataset.sampling", "dataset.imbalance_factor", "prototypes.use"), _other_kinds),
     (("dataset.name", "dataset.path_column", "dataset.label_columns", "dataset.split_column"), column_problems),
     (("objective", "model.weights"), _probe),
     (("loss.use_labels", "objective", "prototypes.use", "classifier.beside", "teacher.kind"), _use_labels),

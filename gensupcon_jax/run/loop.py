@@ -9,7 +9,6 @@ import jax
 from gensupcon_jax.cluster import processes, sharding
 from gensupcon_jax.cluster.stopping import StopRequest
 from gensupcon_jax.cluster.watchdog import Watchdog
-from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import Prefetched
 from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.method.state import TrainState, abstract, saved_fields
@@ -19,6 +18,7 @@ from gensupcon_jax.run.log import TrainingLog
 from gensupcon_jax.run.record import best_so_far, changed_versions, resumed_record
 from gensupcon_jax.run.run import Run, say
 from gensupcon_jax.run.validation import validate
+from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.slow import said_if_slow
 from gensupcon_jax.store import tensorboard_writer, workdir
 from gensupcon_jax.store.checkpoint import Checkpoints
@@ -212,19 +212,17 @@ def opening(run: Run, state: TrainState, start_step: int, chance_loss: float) ->
     begin = f"resumes at step {start_step} of" if start_step else "trains for"
     return (
         f"{run.folder} {begin} {run.lengths.total_steps} steps ({run.lengths.per_epoch} per epoch): "
-        f"{run.dataset.train.num_images} training images of {run.dataset.name}, {_seen(run)}, {_labels(run.dataset)}, "
+        f"{run.dataset.train.num_images} training images of {run.dataset.name}, {_seen(run)}, {_columns(run)}, "
         f"{num_parameters:,} parameters, {run.mesh.size} x {run.mesh.devices.flat[0].device_kind}, "
         f"chance-level loss {chance_loss:.4f}"
     )
 
 
-def _labels(dataset: Dataset) -> str:
-    """How many classes there are, or what stands in their place."""
-    if not dataset.has_labels:
+def _columns(run: Run) -> str:
+    """The classes, the labels, or the bins of values."""
+    if not run.dataset.has_labels:
         return "no labels"
-    if dataset.bins is not None:
-        return f"values in {dataset.num_classes} bins"
-    return f"{dataset.num_classes} class{'' if dataset.num_classes == 1 else 'es'}"
+    return f"{run.dataset.num_classes} {COLUMN_WORDS[run.dataset.label_kind]}"
 
 
 def _seen(run: Run) -> str:

@@ -12,6 +12,7 @@ from gensupcon_jax.data import folders, lists
 from gensupcon_jax.data.cuts import is_useless
 from gensupcon_jax.data.datasets import Reading, list_settings, source_of
 from gensupcon_jax.data.encoded_sets import evaluated_splits
+from gensupcon_jax.data.list_labels import numbers_hint
 from gensupcon_jax.data.listing import Listing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import choose_stem
@@ -68,6 +69,7 @@ def read_photos(config: ConfigDict, cache_folder: paths.Path | None = None) -> P
         )
     if config.dataset.label_kind == "class":
         what = "the class folder" if form == _FOLDER else "the rows of the class"
+        what += numbers_hint(class_names) if form in _LISTS else ""
         _refuse_few(path, {name: int(n) for name, n in zip(class_names, counts, strict=True) if n}, lacks, what)
     sizes = train.headers.sizes[intact]
     side = int(np.median(sizes.min(1)))

@@ -17,7 +17,7 @@ from gensupcon_jax.data import datasets, input_pipeline, memory_cache
 from gensupcon_jax.data.long_tail import with_long_tail
 from gensupcon_jax.data.sampling import drawn_shares
 from gensupcon_jax.data.shapes import Batch, DataShape
-from gensupcon_jax.data.splits import AnySplit, EncodedSplit
+from gensupcon_jax.data.splits import NO_CLASS, AnySplit, EncodedSplit
 from gensupcon_jax.data.value_labels import rebinned
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation import final
@@ -30,6 +30,7 @@ from gensupcon_jax.run.class_similarity import label_similarity_of
 from gensupcon_jax.run.config_check import check_combinations, check_config, check_devices
 from gensupcon_jax.run.estimate import Amounts, amounts_left
 from gensupcon_jax.run.given_weights import suited
+from gensupcon_jax.run.graded import alike_by_degrees
 from gensupcon_jax.run.local_views import local_crops, views_in_pixels
 from gensupcon_jax.run.unlabeled import check_labels, notes_on_labels, with_instances
 from gensupcon_jax.run.view_sizes import parts_of, weighted_steps
@@ -169,11 +170,16 @@ class Run:
         chosen = np.sort(input_pipeline.epoch_order(0, 0, train.num_images)[:num])
         return dataclasses.replace(dataset, train=train.subset(chosen))
 
-    def teacher_images(self) -> tuple[AnySplit, str]:
-        """The images on which the teacher is checked, and their name: without a validation split, some of the training split."""
+    def teacher_images(self) -> tuple[AnySplit, str] | None:
+        """The images on which the teacher is checked, and their name; None where no image has a label.
+
+        Without a validation split, some of the training images that have one.
+        """
         if self.dataset.validation is not None:
             return self.dataset.validation, "validation images"
-        train = self.dataset.train
+        if not self.dataset.has_labels:
+            return None
+        train = self.dataset.only_labeled().train
         chosen = np.sort(input_pipeline.epoch_order(0, 0, train.num_images)[:_TEACHER_IMAGES])
         return train.subset(chosen), f"{len(chosen)} training images, as there is no validation split,"
 
@@ -184,9 +190,18 @@ class Run:
     def separable_share(self) -> float | None:
         """The share of the chance-level loss that perfectly separated classes remove; None: not known.
 
-        An image without a label is a class, too.
+        An image without a label is a class, too. Where labels are alike by degrees, it is the share that embeddings remove whose
+        similarities follow those of the labels.
         """
-        share = assemble.separable_loss(self.config, with_instances(self.config, self.dataset, self.class_shares()))
+        if (
+            self.dataset.label_kind != "class"
+            and self.config.objective == "contrastive"
+            and self.config.loss.use_labels
+        ):
+            share = alike_by_degrees(self.config, self.dataset)
+        else:
+            shares = with_instances(self.config, self.dataset, self.class_shares())
+            share = assemble.separable_loss(self.config, shares)
         return share if share is None else min(share, 1.0)  # fewer contrasts than images without a label
 
     def amounts_left(self, step: int) -> Amounts:
@@ -325,6 +340,12 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
 
 def _teacher(config: ConfigDict, description: dict, function: Callable | None) -> teachers.Teacher | None:
     fields = {name: value for name, value in config.teacher.items() if name not in _TRAINING_ONLY}
+    if config.teacher.kind != "none" and tuple(description["class_names"]) == (NO_CLASS,):
+        raise UserError(
+            f"teacher.kind is {config.teacher.kind!r}, but no image of {description['name']} has a label that says which "
+            "classes there are; allowed: teacher.kind=none, labels of some images, or from_arrays(..., class_names=...) with "
+            "those of the teacher"
+        )
     teacher = teachers.load_teacher(
         **fields, dataset_description=description, function=function, dtype=config.model.dtype
     )

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from gensupcon_jax import paths
 from gensupcon_jax.cluster import cpu_flags, detection, processes
 from gensupcon_jax.cluster.stopping import stop_requests
-from gensupcon_jax.errors import RunStopped, UserError
+from gensupcon_jax.errors import RunStopped, StoppedBetween, UserError
 from gensupcon_jax.run import config_check, recipes
 from gensupcon_jax.store import workdir
 
@@ -31,7 +31,12 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
         lines = str(error).splitlines()
         processes.leave(1, "\n".join(f"error: {line}" for line in lines), reason=lines[0])
     except RunStopped as stopped:
-        processes.leave(options.stopped_status, str(stopped), reason="it was asked to stop", at_once=True)
+        processes.leave(
+            options.stopped_status,
+            str(stopped),
+            reason="it was asked to stop",
+            at_once=isinstance(stopped, StoppedBetween),
+        )
     except SystemExit as done:
         # An exit that bypasses `processes.leave` would leave the other processes waiting.
         if processes.is_waited_for():

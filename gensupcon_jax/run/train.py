@@ -98,12 +98,19 @@ def _check_teacher(run: Run) -> None:
     """Report the teacher's score on the validation split, or on training images; UserError if it is near chance."""
     if run.teacher is None:
         return
-    split, which = run.teacher_images()
+    images = run.teacher_images()
+    if images is None:
+        run.say("teacher: no training image has a label, so how good its predictions are is not known")
+        return
+    split, which = images
     settings = {"student_mean": run.data.mean, "student_std": run.data.std, **run.evaluation_settings().extraction}
     allow_poor = run.config.teacher.allow_poor
     if run.dataset.label_kind == "several":
         score, chance = teachers.teacher_label_precision(run.teacher, split, **settings)
         run.say(teachers.check_score(score, chance, allow_poor, f"mean average precision on the {which}"))
+    elif run.dataset.bins is not None:
+        score = teachers.teacher_explained_variance(run.teacher, split, run.dataset.bins, **settings)
+        run.say(teachers.check_values(score, allow_poor, which))
     else:
         accuracy = teachers.teacher_accuracy(run.teacher, split, **settings)
         run.say(teachers.check_accuracy(accuracy, run.data.num_classes, allow_poor, which))

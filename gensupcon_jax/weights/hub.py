@@ -115,7 +115,7 @@ def results_of_step(folder: Path, step: int) -> dict[str, float]:
         return {}
     if not isinstance(found, dict) or step not in (found.get("steps"), found.get("best_step")):
         return {}
-    values = found if step == found.get("steps") else found.get("best", {})
+    values = found if step == found.get("steps") else found.get("best") or {}
     return {
         name: value for name, value in values.items() if isinstance(value, float) and not re.search(_NO_MEASURE, name)
     }

@@ -19,12 +19,14 @@ from gensupcon_jax.data.input_pipeline import padded_batches
 from gensupcon_jax.data.splits import AnySplit
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.several import mean_label_precision
+from gensupcon_jax.evaluation.values import explained_variance
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.gray import TORCHVISION_GRAY
 from gensupcon_jax.models import Classifier, build_backbone
 from gensupcon_jax.paths import Path, as_path, split_entry
 from gensupcon_jax.store.saved_runs import run_backbone
 from gensupcon_jax.text import listed, reason
+from gensupcon_jax.value_bins import ValueBins
 from gensupcon_jax.views.augment import normalize
 from gensupcon_jax.weights.artifact import content_of
 from gensupcon_jax.weights.description import description_of_file
@@ -265,6 +267,23 @@ def teacher_label_precision(
     return mean_label_precision(_predictions(teacher, split, **settings, sharding=sharding), rows), chance
 
 
+def teacher_explained_variance(
+    teacher: Teacher,
+    split: AnySplit,
+    bins: ValueBins,
+    *,
+    student_mean: Float[Array, "channel"],
+    student_std: Float[Array, "channel"],
+    batch_size: int,
+    sharding: NamedSharding,
+) -> float:
+    """The same where labels are numbers: R^2, in percent, of the means of the teacher's predictions over these bins."""
+    assert split.values is not None  # of a data set with bins
+    settings = {"student_mean": student_mean, "student_std": student_std, "batch_size": batch_size}
+    predictions = _predictions(teacher, split, **settings, sharding=sharding)
+    return explained_variance(bins.expected(predictions), split.values)
+
+
 def _predictions(
     teacher: Teacher,
     split: AnySplit,
@@ -299,6 +318,22 @@ def check_accuracy(accuracy: Number, num_classes: int, allow_poor: bool, images:
     With two classes twice chance is 100 %: there, the bound is half-way between chance and 100 %.
     """
     return check_score(accuracy, 100 / num_classes, allow_poor, f"accuracy on the {images}")
+
+
+def check_values(score: Number, allow_poor: bool, images: str) -> str:
+    """A sentence about this R^2, in percent, on these images; UserError if the mean value is as good, unless that is allowed."""
+    found = (
+        f"teacher: {score:.2f} % of the variance explained (R\N{SUPERSCRIPT TWO}) on the {images} (the mean value: 0 %)"
+    )
+    if score > 0:
+        return found
+    if allow_poor:
+        return f"{found}; the run continues because teacher.allow_poor is True"
+    raise UserError(
+        f"{found}; allowed: above 0 %. Likely causes: it was trained with other bins (dataset.value_range, dataset.num_bins), "
+        "with a different mean or standard deviation (teacher.mean, teacher.std) or image size (teacher.image_size). To use it "
+        "nevertheless, set teacher.allow_poor to True"
+    )
 
 
 def check_score(score: Number, chance: float, allow_poor: bool, what: str) -> str:

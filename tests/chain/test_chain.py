@@ -11,7 +11,7 @@ import pytest
 
 from gensupcon_jax.data.shapes import DataShape
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.method import objectives
+from gensupcon_jax.method.classification import softmax_cross_entropy
 from gensupcon_jax.run import assemble, train
 from gensupcon_jax.store import saved_runs
 from gensupcon_jax.weights import initial
@@ -235,7 +235,7 @@ def test_an_encoder_of_a_different_width_is_refused(student, tmp_path):
 def test_cross_entropy_is_that_of_optax_with_smoothing():
     logits = jnp.array([[2.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
     labels = jnp.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]])
-    value, accuracy = objectives._cross_entropy(logits, labels, 0.1, None)
+    value, accuracy = softmax_cross_entropy(logits, labels, 0.1, None)
     smoothed = 0.9 * labels + 0.1 / 4
     assert float(value) == pytest.approx(float(optax.softmax_cross_entropy(logits, smoothed).mean()))
     assert float(accuracy) == 1.0

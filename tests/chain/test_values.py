@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.data.datasets import from_arrays, load
+from gensupcon_jax.data.value_labels import rebinned
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.evaluation.final import Settings
 from gensupcon_jax.evaluation.kept_predictions import read_predictions
+from gensupcon_jax.evaluation.measures import MEASURES
 from gensupcon_jax.inference import predict
 from gensupcon_jax.inference.encoder import Encoder
+from gensupcon_jax.inference.evaluate_scores import evaluate_encoder, results_table
+from gensupcon_jax.run.run import build_run
 from gensupcon_jax.run.train import train_and_evaluate
 from tests.tiny import tiny_config
 
@@ -52,7 +58,9 @@ def test_results_have_r2_and_the_error_in_the_unit_of_the_labels(finished):
 def test_the_page_shows_predicted_against_true_values(finished):
     page = (finished[0] / "report.html").read_text()
     assert page.count('class="fit"') == 29 and "always the mean value" in page
-    assert "Which classes are confused?" not in page
+    assert "Which classes are confused?" not in page and "Which labels look wrong?" not in page
+    assert "bins of values" in page and "from low to high values" in page
+    assert not (finished[0] / "suspicious_labels.csv").exists() and (finished[0] / "near_duplicates.csv").exists()
 
 
 def test_numbers_are_predicted_for_new_images(finished, tmp_path):
@@ -66,12 +74,37 @@ def test_numbers_are_predicted_for_new_images(finished, tmp_path):
     np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
 
 
-def test_predict_writes_a_column_of_values(finished, tmp_path):
+def test_evaluate_measures_retrieval_by_the_bins(finished):
+    settings = Settings({"neighbors": (3,), "temperature": 0.07, "num_classes": 16}, {}, measures=tuple(MEASURES))
+    encoder = Encoder.load(finished[0])
+    settings = settings._replace(extraction=encoder.extraction(64), label_kind="value", penalties=(0.1,))
+    dataset = rebinned(brightness_set(), num_bins=16, width=1.0)
+    table = results_table(evaluate_encoder(encoder, dataset, settings))
+    assert "16 bins of values" in table and "retrieval R@1 " in table and "calibration" not in table
+
+
+def test_a_run_takes_the_predictions_of_a_teacher_of_the_same_bins(finished, tmp_path, capsys):
+    folder, _, objective = finished
+    changes = {"dataset.num_bins": 16, "dataset.value_width": 1.0, "mix.kind": "none", "steps": 2}
+    changes |= {"teacher.kind": "workdir", "teacher.path": str(folder), "teacher.allow_poor": True}
+    if objective == "contrastive":
+        with pytest.raises(UserError, match=r"no classifier"):
+            build_run(tiny_config(**changes), tmp_path / "student", brightness_set())
+    else:
+        train_and_evaluate(tiny_config(**changes), tmp_path / "student", brightness_set())
+        assert (
+            "% of the variance explained (R²) on the validation images (the mean value: 0 %)" in capsys.readouterr().err
+        )
+
+
+def test_predict_writes_a_column_of_values(finished, tmp_path, capsys):
     from PIL import Image
 
     (tmp_path / "new").mkdir()
     Image.fromarray(np.full((8, 8), 120, np.uint8)).save(tmp_path / "new" / "gray.png")
     predict.main([str(finished[0]), str(tmp_path / "new"), "--output", str(tmp_path / "out.csv")], "gensupcon predict")
+    by = "ridge regression" if finished[2] == "contrastive" else "classifier"
+    assert f"1 image, values by the {by}: {tmp_path / 'out.csv'}" in capsys.readouterr().out
     header, row = list(csv.reader((tmp_path / "out.csv").open()))
     assert header[:2] == ["name", "value"] and row[0].endswith("gray.png") and -20 < float(row[1]) < 30
 

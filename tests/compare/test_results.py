@@ -61,3 +61,21 @@ def test_unfinished_runs_old_runs_other_data_and_other_losses_are_said(tmp_path)
         "The losses are not on one scale, as loss.temperature differs: compare the accuracies.",
     ]
     assert notes(runs[:1]) == []
+
+
+def test_a_run_without_labels_has_no_accuracies(tmp_path):
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b", keeps=False)]
+    write_json(folders[1] / "results.json", {"steps": 16, "best": None, "num_validation": 0, "choices": "validation"})
+    assert notes(read_runs(folders))[0] == "b was trained without labels: it has curves, but no accuracies."
+
+
+def test_a_score_of_some_runs_is_said_with_their_names(tmp_path):
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b")]
+    dataset = json.loads((folders[1] / "dataset.json").read_text())
+    write_json(folders[1] / "dataset.json", dataset | {"label_kind": "value"})
+    write_json(folders[1] / "results.json", {"steps": 16, "linear_r2": 50.0})
+    found = notes(read_runs(folders))
+    assert any(note.startswith("Numbers of b are the share of the variance explained (R²);") for note in found)
+    write_json(folders[0] / "dataset.json", dataset | {"label_kind": "value"})
+    write_json(folders[0] / "results.json", {"steps": 16, "linear_r2": 50.0})
+    assert any(note.startswith("Numbers are the share of the variance") for note in notes(read_runs(folders)))

@@ -139,6 +139,7 @@ def test_tied_labels_are_noted_and_one_one_in_each_row_is_a_class(own):
 
 
 SEVERAL = {"label_kind": "several"}
+VALUE = {"label_kind": "value"}
 
 
 @pytest.mark.parametrize(
@@ -167,8 +168,12 @@ SEVERAL = {"label_kind": "several"}
         (
             "path,label\na.png,0.25\nb.png,1.5\nc.png,2\n",
             {},
-            ("column label holds numbers with fractions, such as 0.25, 3 different ones",),
+            (
+                "column label holds numbers with fractions, such as 0.25, 3 different ones",
+                "dataset.label_kind=value trains on the numbers",
+            ),
         ),
+        ("path,label\na.png,7\nb.png,7.0\n", VALUE, ("all 2 numbers in column label are 7; allowed: different ones",)),
         (
             "path,label,split\na.png,x,train\nb.png,y,train\nc.png,z,test\nd.png,w,val\n",
             {},
@@ -438,6 +443,12 @@ def test_a_class_with_one_image_and_splits_to_cut(trees):
         UserError, match=r"1 class of too few images: aspen has 1; allowed: 3 or more in each, as validation and"
     ):
         datasets.load(f"csv:{trees}/rare.csv")
+    ages = "".join(f"{line.partition(',')[0]},{age}\n" for age, line in enumerate(text.splitlines()[1:], 18))
+    (trees / "ages.csv").write_text(f"path,label\n{ages}")
+    with pytest.raises(
+        UserError, match=r"where labels are numbers to predict, such as ages: dataset.label_kind=value$"
+    ):
+        datasets.load(f"csv:{trees}/ages.csv")
 
 
 def test_images_that_are_not_images(trees):

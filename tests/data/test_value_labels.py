@@ -69,7 +69,7 @@ def test_the_fields_of_the_config_decide_the_bins():
             np.where(np.arange(101) == 7, np.nan, VALUES),
             "train labels are nan in row 7, and not finite in 1 of 101 rows",
         ),
-        (np.full(101, 3.0), "all 101 values are 3; allowed: different values, or a dataset.value_range"),
+        (np.full(101, 3.0), "all 101 values are 3; allowed: different values"),
     ],
 )
 def test_labels_that_are_no_values_are_one_line(labels, text):

@@ -84,3 +84,9 @@ def test_a_measure_from_outside_reaches_metrics_results_and_report(tmp_path, mon
     page = (tmp_path / "report.html").read_text()
     assert "<td>num_of_class_0</td>" in page
     assert f'<td class="count">{results["measures"]["recall_at_1"]:.6g}</td>' in page
+
+
+def test_numbers_of_one_bin_are_of_one_class():
+    values = Features(VALUES, SPLIT.classes, np.array([0.1, 0.2, 1.1, 1.2, 1.3]))
+    names = tuple(measures.MEASURES)
+    assert measures.measured(names, values) == measures.measured(names, SPLIT)

@@ -89,7 +89,7 @@ def oracle(model, num_steps=10, *, momentum=0.9, slots=3, symmetric=False):
 
     for step in range(num_steps):
         view_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(7), step))
-        images, labels = view_fn(view_key, *map(jnp.asarray, batch_of(step)), 0)
+        images, labels, *_ = view_fn(view_key, *map(jnp.asarray, batch_of(step)), 0)
         average = jax.tree.map(lambda old, new: momentum * old + (1 - momentum) * new, average, params)
         keys, average_stats = encode(average, average_stats, images if symmetric else images[:, 1:])
         key_labels = labels if symmetric else labels[:, 1:]

@@ -14,6 +14,7 @@ from gensupcon_jax.method.state import create_state
 from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
 from gensupcon_jax.models import ENCODER_FIELDS, build_model
 from gensupcon_jax.run.local_views import LOCAL_FIELDS
+from gensupcon_jax.run.view_sizes import SIZE_FIELDS
 from gensupcon_jax.views.augment import build_augment_fn
 from gensupcon_jax.views.mixing import build_mix_fn
 from tests.tiny import tiny_config, tiny_dataset
@@ -24,7 +25,7 @@ BATCH_SIZE = 32
 
 def parts(batch_norm="sync", mode="all", num_views=2, **mix):
     config = tiny_config()
-    augment = {name: value for name, value in config.augment.items() if name not in LOCAL_FIELDS}
+    augment = {name: value for name, value in config.augment.items() if name not in (*LOCAL_FIELDS, *SIZE_FIELDS)}
     augment |= {"num_views": num_views, "flip_probability": 0.5}
     mix = {**config.mix.to_dict(), **mix}
     fields = {name: value for name, value in config.model.to_dict().items() if name in ENCODER_FIELDS}

@@ -236,6 +236,30 @@ def test_most_anchors_without_a_similar_contrast():
     assert "loss.mode" in sentence
 
 
+def test_numbers_are_made_alike_by_a_wider_label():
+    (sentence,) = said_by(advisor(num_classes=64, label_kind="value"), steps=(1, 10), valid_anchors=0.4)
+    assert "batch_size 256 is likely too small for 64 bins of values: raise batch_size" in sentence
+    assert sentence.endswith("; a larger dataset.value_width makes more numbers alike")
+
+
+def test_the_number_of_labels_says_nothing_about_the_normalizer_where_they_are_alike_by_degrees():
+    facts = {"label_kind": "several", "parameter_norm": 1.0}
+    (sentence,) = said_by(advisor(**facts))
+    assert sentence.startswith("learning rate too large") and "count" not in sentence
+    assert "count is about 10 times" in said_by(advisor(parameter_norm=1.0))[0]
+
+
+def test_several_labels_between_their_shares_and_one_half_need_another_rate():
+    facts = {"objective": "cross_entropy", "label_kind": "several", "num_classes": 20, "chance_loss": 3.0}
+    (sentence,) = said_by(advisor(**facts), loss=10.0, similar_contrasts=math.nan)
+    assert sentence.startswith("loss at chance level: 10.0000")
+    assert sentence.endswith(
+        "too small or too large: change optimizer.learning_rate (now 0.5), to a third or three times as much"
+    )
+    assert "raise optimizer.learning_rate" in said_by(advisor(**facts), loss=3.0, similar_contrasts=math.nan)[0]
+    assert "lower optimizer.learning_rate" in said_by(advisor(**facts), loss=20.0, similar_contrasts=math.nan)[0]
+
+
 def test_soft_labels_hide_that_anchors_have_no_similar_contrast():
     (sentence,) = said_by(advisor(), steps=(1, 10), valid_anchors=1.0, similar_contrasts=0.25)
     assert sentence.startswith("most anchors without a similar contrast: 0.25 contrasts per anchor")

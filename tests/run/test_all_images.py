@@ -1,6 +1,9 @@
 """A run that trains on all images: nothing is chosen by a score, and log, metrics, results, report and comparisons say so."""
 
+import dataclasses
+
 import jax
+import numpy as np
 import pytest
 
 from gensupcon_jax.compare.results import notes, result_table
@@ -47,6 +50,16 @@ def test_the_teacher_is_checked_on_training_images(tmp_path):
     assert (split.num_images, name) == (96, "96 training images, as there is no validation split,")
     split, name = build_run(tiny_config(), tmp_path, tiny_dataset(), devices=DEVICE).teacher_images()
     assert (split.num_images, name) == (16, "validation images")
+
+
+def test_the_teacher_is_checked_on_images_that_have_a_label(tmp_path):
+    config = tiny_config(**{"dataset.labeled_images": 12})
+    split, name = build_run(config, tmp_path, all_images(), devices=DEVICE).teacher_images()
+    assert (split.num_images, name) == (12, "12 training images, as there is no validation split,")
+    assert split.is_labeled.all()
+    nothing = all_images()
+    nothing = dataclasses.replace(nothing, train=nothing.train.without_labels(np.ones(96, bool)))
+    assert build_run(tiny_config(), tmp_path, nothing, devices=DEVICE).teacher_images() is None
 
 
 @pytest.fixture(scope="module")

@@ -148,6 +148,15 @@ def test_what_needs_one_class_per_image_is_refused(changes, message, tmp_path):
     assert message in str(error.value)
 
 
+def test_bins_of_numbers_have_no_long_tail():
+    changes = {"dataset.label_kind": "value", "dataset.imbalance_factor": 10.0}
+    with pytest.raises(
+        UserError, match=r"dataset.imbalance_factor is 10.0; allowed with dataset.label_kind value: None"
+    ):
+        check_config(tiny_config(**changes))
+    check_config(tiny_config(**{"dataset.label_kind": "value", "dataset.sampling": "balanced", "prototypes.use": True}))
+
+
 def test_a_config_with_several_refuses_arrays_of_one_class(tmp_path):
     one_class = from_arrays(np.zeros((40, 8, 8), np.uint8), np.arange(40) % 2)
     with pytest.raises(

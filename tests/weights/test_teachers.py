@@ -13,6 +13,7 @@ from gensupcon_jax.cluster import sharding
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import DTYPES, Classifier, build_backbone
 from gensupcon_jax.store.checkpoint import Checkpoints
+from gensupcon_jax.value_bins import ValueBins
 from gensupcon_jax.views.augment import normalize
 from gensupcon_jax.weights import teachers
 from gensupcon_jax.weights.variables import named_tensors
@@ -345,6 +346,25 @@ def brightest_quarter(images):
     """Knows the tiny data set: its classes are the bright quarters."""
     quarters = images.reshape(-1, 2, SIZE // 2, 2, SIZE // 2).mean((2, 4))
     return 10.0 * quarters.reshape(-1, CLASSES)
+
+
+def test_a_teacher_of_numbers_is_checked_by_the_variance_that_it_explains():
+    bins = ValueBins(0.0, 100.0, CLASSES, 25.0)
+    settings = {"batch_size": 24, "sharding": sharding.batch_sharding(sharding.make_mesh(jax.devices()[:1]))}
+    classes = DATASET.validation.classes
+    values = bins.centers[classes]
+    split = DATASET.validation._replace(values=values)
+    knowing = load("callable", function=lambda images: 100 * brightest_quarter(images))
+    assert teachers.teacher_explained_variance(knowing, split, bins, **STUDENT, **settings) == pytest.approx(100)
+    assert teachers.check_values(62.5, False, "validation images") == (
+        "teacher: 62.50 % of the variance explained (R²) on the validation images (the mean value: 0 %)"
+    )
+    with pytest.raises(
+        UserError, match=r"teacher: -3\.00 % .*; allowed: above 0 %.*other bins \(dataset\.value_range"
+    ) as error:
+        teachers.check_values(-3.0, False, "validation images")
+    assert "\n" not in str(error.value)
+    assert "continues because teacher.allow_poor is True" in teachers.check_values(-3.0, True, "validation images")
 
 
 @pytest.mark.parametrize("num_devices", [1, 8])
