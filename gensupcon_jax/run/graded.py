@@ -30,7 +30,7 @@ def information_of(similarities: Float[np.ndarray, "anchor anchor"]) -> float:
 
     For n anchors of equally frequent classes it is near ln of the number of classes.
 
-    >>> round(information_of(np.kron(np.eye(4), np.ones((50, 50)))) / np.log(4), 2)
+    >>> round(float(information_of(np.kron(np.eye(4), np.ones((50, 50)))) / np.log(4)), 2)
     1.01
     """
     shares = np.array(similarities, np.float64)

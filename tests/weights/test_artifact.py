@@ -83,6 +83,7 @@ def test_the_json_is_this(tmp_path):
         "step": 7,
         "fingerprint": "0123456789abcdef",
         "made_by": "gensupcon_jax 9.9",
+        "label_kind": None,
         "run_fingerprint": "fedcba9876543210",
         "stem": "cifar",
         "width": 4,
