@@ -20,7 +20,7 @@ class ValueBins(NamedTuple):
     two.
 
     >>> bins = ValueBins(low=0.0, high=4.0, num_bins=4, width=1.0)
-    >>> bins.labels(np.array([2.0])).round(2).tolist()
+    >>> bins.labels(np.array([2.0])).astype(float).round(2).tolist()
     [[0.14, 0.36, 0.36, 0.14]]
     """
 
