@@ -448,18 +448,25 @@ def with_fewer_images(dataset: Dataset, num_images: int) -> Dataset:
         _, kept = value_labels.cut_off_values(dataset.train, dataset.train.values, num_images, "dataset.train_images")
         return dataclasses.replace(dataset, train=kept)
     classes = dataset.train.classes
-    smallest, largest = cut_sizes(classes)
-    problem = rare_class(classes)
-    if problem:
-        raise UserError(f"dataset.train_images is {num_images}, but {problem}; allowed: {found}, or None")
-    if not smallest <= num_images <= largest:
-        raise UserError(
-            f"dataset.train_images is {num_images}; allowed: {smallest} to {largest} "
-            f"(at least one image per class must be kept, and one left out), {found}, or None"
-        )
+    _check_size(f"dataset.train_images is {num_images}", num_images, classes, found, "be kept, and one left out")
     _, kept = cut(dataset.train, classes, num_images)
     refuse_one_class(kept.classes, f"dataset.train_images is {num_images}: the train")
     return dataclasses.replace(dataset, train=kept)
+
+
+def _check_size(asked: str, size: int, classes: np.ndarray, found: int, must: str) -> None:
+    """UserError for a size that a stratified choice among images of these classes cannot have.
+
+    asked: the field and its value.  found: the size that changes nothing.  must: what has to happen to an image of each class.
+    """
+    smallest, largest = cut_sizes(classes)
+    problem = rare_class(classes)
+    if problem:
+        raise UserError(f"{asked}, but {problem}; allowed: {found}, or None")
+    if not smallest <= size <= largest:
+        raise UserError(
+            f"{asked}; allowed: {smallest} to {largest} (at least one image per class must {must}), {found}, or None"
+        )
 
 
 def _with_fewer_labeled(dataset: Dataset, num_images: int) -> Dataset:
@@ -486,15 +493,8 @@ def with_fewer_labels(dataset: Dataset, num_labeled: int) -> Dataset:
     found = int(known.sum())
     if num_labeled == found:
         return dataset
-    smallest, largest = cut_sizes(train.classes[known])
-    problem = rare_class(train.classes[known])
-    if problem:
-        raise UserError(f"dataset.labeled_images is {num_labeled}, but {problem}; allowed: {found}, or None")
-    if not smallest <= num_labeled <= largest:
-        raise UserError(
-            f"dataset.labeled_images is {num_labeled}; allowed: {smallest} to {largest} (at least one image per class must keep "
-            f"its label, and one lose it), {found}, or None"
-        )
+    asked = f"dataset.labeled_images is {num_labeled}"
+    _check_size(asked, num_labeled, train.classes[known], found, "keep its label, and one lose it")
     kept = chosen(train.classes, num_labeled, known)
     note = (
         f"dataset.labeled_images is {num_labeled}: {train.num_images - num_labeled} of {train.num_images} training images "
