@@ -430,7 +430,7 @@ def _label_sums_among(sides: LabelSides, values, mask, axis_name):
     """
     labels = sides.as_contrast
     classes = jnp.arange(labels.shape[1])
-    leader, share = _class_leaders(labels * mask[:, None], axis_name)
+    leader, share = _class_leaders(labels, mask, axis_name)
     rest = labels.at[leader, classes].add(-share)
     rest_sum = sum_over(_sums_per_class(rest, values), axis_name)
     leader_sum = sum_over(share[:, None] * values[leader], axis_name)
@@ -445,11 +445,11 @@ def _label_sums_among(sides: LabelSides, values, mask, axis_name):
 
 
 def _class_leaders(
-    labels: Float[Array, "row class"], axis_name: str | None
+    labels: Float[Array, "row class"], mask: Shaped[Array, " row"], axis_name: str | None
 ) -> tuple[Int[Array, " class"], Float[Array, " class"]]:
-    """Per class, the local row with the largest share, and that share (0 if the leader is on another device)."""
-    share = labels.max(axis=0)
-    leader = _first_rows(labels, share)
+    """Per class, the local row with the largest share, and that share (0 if the leader is on another device or left out)."""
+    share = (labels * mask[:, None]).max(axis=0)
+    leader = _first_rows(labels, mask, share)
     if axis_name is None:
         return leader, share
     device = jax.lax.axis_index(axis_name)
@@ -459,7 +459,10 @@ def _class_leaders(
 
 
 def _first_rows(
-    labels: Float[Array, "row class"], share: Float[Array, " class"], tile_size: int = DEFAULT_TILE_SIZE
+    labels: Float[Array, "row class"],
+    mask: Shaped[Array, " row"],
+    share: Float[Array, " class"],
+    tile_size: int = DEFAULT_TILE_SIZE,
 ) -> Int[Array, " class"]:
     """Per class, the first row with this share, else the last one; in tiles, as all at once is a matrix of rows x classes.
 
@@ -470,7 +473,9 @@ def _first_rows(
 
     def tile(start):
         rows = start + jnp.arange(size)[:, None]
-        part = jax.lax.dynamic_slice_in_dim(labels, start, size)
+        part = (
+            jax.lax.dynamic_slice_in_dim(labels, start, size) * jax.lax.dynamic_slice_in_dim(mask, start, size)[:, None]
+        )
         return jnp.where(part == share, rows, num_rows - 1).min(axis=0)
 
     starts = jnp.minimum(size * jnp.arange(-(-num_rows // size)), num_rows - size)
@@ -553,11 +558,13 @@ def _softmax_sums(anchors: _Points, contrasts: _Points, tile_size: int, with_sel
 
     def tile(rows: _Points):
         # The mask comes before the maximum: after it, a small temperature would leave only exp(-large) = 0.
-        logits = _penalized(_logits(rows, contrasts, with_self), contrasts.penalty)
-        largest = logits.max(axis=1)
+        logits = _logits(rows, contrasts, with_self)
+        largest = _penalized(logits, contrasts.penalty).max(axis=1)
         some = largest != -jnp.inf  # also true for NaN, which does not mean "no contrast"
         largest = jnp.where(some, largest, 0.0)
-        total = jnp.exp(logits - largest[:, None]).sum(axis=1)
+        # As one array for both sums, XLA on a CPU would first write it to memory, which costs a fifth of this pass.
+        again = jax.lax.optimization_barrier(contrasts.penalty)
+        total = jnp.exp(_penalized(logits - largest[:, None], again)).sum(axis=1)
         return largest, jnp.where(some, total, 1.0)
 
     return _map_tiles(tile, anchors, tile_size)
