@@ -17,7 +17,7 @@ from gensupcon_jax.cluster import cpu_flags, detection, processes
 from gensupcon_jax.cluster.stopping import stop_requests
 from gensupcon_jax.errors import RunStopped, StoppedBetween, UserError
 from gensupcon_jax.run import config_check, recipes
-from gensupcon_jax.store import workdir
+from gensupcon_jax.store import lock, workdir
 
 
 def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
@@ -58,9 +58,9 @@ def _train(options: argparse.Namespace, command: str) -> None:
     cpu_flags.set_for_this_machine(os.environ)
     keep_compiled_programs(folder)
     join_processes(options)
-    with stop_requests():  # from here on data are read
+    with stop_requests(), lock.held(folder, command):  # from here on data are read
         options.config = with_choices(options, folder)
-        check_early(options, folder)
+        config_check.check_devices(options.config, jax.device_count())  # before the rest of the program is imported
         from gensupcon_jax.run.train import (  # a process that cannot join reports it before this is imported
             Launch,
             train_and_evaluate,
@@ -68,7 +68,10 @@ def _train(options: argparse.Namespace, command: str) -> None:
 
         writers = ("wandb",) if options.wandb else ()
         results = train_and_evaluate(
-            options.config, folder, writers=writers, launch=Launch(command, options.watchdog_seconds)
+            options.config,
+            folder,
+            writers=writers,
+            launch=Launch(command, options.watchdog_seconds, holds_workdir=True),
         )
     from gensupcon_jax.run.summary import summary
 
@@ -97,13 +100,6 @@ def with_choices(options: argparse.Namespace, folder: paths.Path) -> ConfigDict:
     if processes.is_first():
         print(said, file=sys.stderr, flush=True)
     return config
-
-
-def check_early(options: argparse.Namespace, folder: paths.Path) -> None:
-    """UserError for what the devices or the workdir do not allow, before the rest of the program and the data are read."""
-    config_check.check_devices(options.config, jax.device_count())
-    if processes.is_first() and not paths.is_remote(folder):
-        workdir.check_writable(folder)
 
 
 def log_with(verbosity: int) -> None:

@@ -1,5 +1,6 @@
 """Train and evaluate a config's encoder: build the run, train it, evaluate it, write its results and its report."""
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -35,17 +36,21 @@ from gensupcon_jax.run.pictures import (
 from gensupcon_jax.run.record import new_record
 from gensupcon_jax.run.run import Run, build_run, say
 from gensupcon_jax.slow import said_if_slow
-from gensupcon_jax.store import workdir
+from gensupcon_jax.store import lock, workdir
 from gensupcon_jax.store.metrics import read_metrics
 from gensupcon_jax.store.writers import RowFn
 from gensupcon_jax.weights import teachers
 
 
 class Launch(NamedTuple):
-    """How a run was started: the command line, for the report, and the seconds that a step may take (0: any)."""
+    """How a run was started: the command line, for the report, and the seconds that a step may take (0: any).
+
+    holds_workdir: this process has locked the workdir already.
+    """
 
     command: str = ""
     watchdog_seconds: float = 0.0
+    holds_workdir: bool = False
 
 
 _BY_PYTHON = Launch()
@@ -67,16 +72,19 @@ def train_and_evaluate(
     devices: None: all of them.  teacher_fn: the teacher of `teacher.kind = "callable"`, normalized images -> logits.
     writers: further writers of metrics: names in `store.writers.WRITERS`, or functions of step and values.
     The same call resumes an interrupted run; for a finished one it returns the results again.
-    Raises UserError, before anything compiles, for settings, data or a workdir that cannot work, RunStopped after a signal.
+    Raises UserError, before anything compiles, for settings, data or a workdir that cannot work, or in which another process
+    trains, RunStopped after a signal.
 
         from gensupcon_jax.configs import digits
 
         results = train_and_evaluate(digits.get_config(), "runs/mine", from_arrays(images, labels))
         results["linear_top1"]  # percent, on the test split
     """
-    with stop_requests() as stop_request, Watchdog(launch.watchdog_seconds) as watchdog:
+    folder = as_path(workdir_path)
+    alone = contextlib.nullcontext() if launch.holds_workdir else lock.held(folder, launch.command)
+    with stop_requests() as stop_request, alone, Watchdog(launch.watchdog_seconds) as watchdog:
         started = time.monotonic()
-        run = build_run(config, as_path(workdir_path), dataset, devices=devices, teacher_fn=teacher_fn, writers=writers)
+        run = build_run(config, folder, dataset, devices=devices, teacher_fn=teacher_fn, writers=writers)
         workdir.check(run.folder, run.config.to_dict(), run.description())
         # Process 0 decides for all: the others may see a shared folder with a delay.
         finished = processes.share(workdir.read_results(run.folder) if processes.is_first() else None)

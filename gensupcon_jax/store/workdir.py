@@ -1,6 +1,5 @@
 """The workdir of a run: config, description of the data, results. It belongs to one run only."""
 
-import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -67,15 +66,6 @@ def read_results(workdir: Path) -> dict[str, Any] | None:
     )
 
 
-def check_writable(workdir: Path) -> None:
-    """UserError if the folder cannot be made and written; folders that it makes for that are removed again."""
-    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
-    _make_writable(workdir)
-    for folder in made:
-        with contextlib.suppress(OSError):  # somebody else has put something there
-            folder.rmdir()
-
-
 def _make_writable(workdir: Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -83,9 +73,14 @@ def _make_writable(workdir: Path) -> None:
         probe.touch()
         probe.unlink()
     except paths.failures() as error:
-        raise UserError(
-            f"workdir {workdir} cannot be written ({reason(error)}); set --workdir to a folder that you may write"
-        ) from error
+        raise cannot_be_written(workdir, error) from error
+
+
+def cannot_be_written(workdir: Path, error: Exception) -> UserError:
+    """The error of a workdir in which nothing can be written."""
+    return UserError(
+        f"workdir {workdir} cannot be written ({reason(error)}); set --workdir to a folder that you may write"
+    )
 
 
 def _refuse_differences(workdir: Path, name: str, wanted: dict, what: str) -> None:
