@@ -17,11 +17,11 @@ def killed_run(start_fn, folder, *, num_kills, rng, seconds):
     """Kill so many times, at random instants or inside a save, then let it end; returns where each kill fell."""
     fell = []
     while len(fell) < num_kills:
-        before = _unfinished_saves(folder)  # what earlier kills left
+        before = unfinished_saves(folder)  # what earlier kills left
         process = start_fn(folder)
-        how = rng.choice(("anywhere", "save", "row"))
-        _wait_for(how, folder, rng, seconds, before)
-        during_save = bool(_unfinished_saves(folder) - before)
+        how = rng.choice(INSTANTS)
+        wait_until(how, folder, rng, seconds, before)
+        during_save = bool(unfinished_saves(folder) - before)
         process.kill()
         ((status, _, said),) = ended([process])
         if status == 0:
@@ -38,12 +38,18 @@ def finish(process):
     assert status == 0, said
 
 
-def _wait_for(how, folder, rng, seconds, before):
-    """Until the instant of a kill: any, the middle of a save, or a row of metrics."""
+INSTANTS = ("anywhere", "save", "row")
+
+
+def wait_until(how, folder, rng, seconds, before, *, is_over=lambda: False):
+    """Until an instant of INSTANTS: any, the middle of a save, or a row of metrics; at most until `is_over`.
+
+    seconds: that a whole run takes.  before: `unfinished_saves` before the process started.
+    """
     end = time.monotonic() + (rng.uniform(0, seconds) if how == "anywhere" else 3 * seconds)
     rows = _num_rows(folder) + rng.randint(1, 8)
-    while time.monotonic() < end:
-        if how == "save" and _unfinished_saves(folder) - before:
+    while time.monotonic() < end and not is_over():
+        if how == "save" and unfinished_saves(folder) - before:
             time.sleep(rng.choice((0, 0.02, 0.05)) * rng.random())
             return
         if how == "row" and _num_rows(folder) >= rows:
@@ -51,7 +57,7 @@ def _wait_for(how, folder, rng, seconds, before):
         time.sleep(0.002)
 
 
-def _unfinished_saves(folder):
+def unfinished_saves(folder):
     """Name and inode, both of the folder's own entry: the save itself may be renamed at any time."""
     path = folder / "checkpoints"
     entries = os.scandir(path) if path.is_dir() else ()
