@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from gensupcon_jax.models.blur_pool import blur
 from gensupcon_jax.models.gram import Kernel, NormalizedProduct
+from gensupcon_jax.models.small_maps import convolve
 from gensupcon_jax.models.stem import EPSILON, MOMENTUM, NormalizedMaxima
 
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -48,7 +49,8 @@ class ConvolutionalModule(nn.Module):
         shared = {"use_bias": False, "dtype": self.dtype, "kernel_init": HE_FAN_OUT, "name": name}
         if kernel == 1:  # A matrix product: 1.2-1.3x faster than the same convolution on XLA:CPU, equal elsewhere.
             return nn.Dense(features, **shared)(inputs[:, ::stride, ::stride])
-        return nn.Conv(features, (kernel, kernel), (stride, stride), padding=kernel // 2, **shared)(inputs)
+        window = {"kernel_size": (kernel, kernel), "strides": (stride, stride), "padding": kernel // 2}
+        return nn.Conv(features, **window, conv_general_dilated=convolve, **shared)(inputs)
 
     def batch_norm(
         self, inputs: Float[Array, "batch height width channel"], *, train: bool, name: str
