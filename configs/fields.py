@@ -34,6 +34,12 @@ OURS = "ours"  # chosen in this project
 MOCO_V2 = "ours, as MoCo v2 (arXiv 2003.04297)"
 RAND_AUGMENT = "ours, as RandAugment (arXiv 1909.13719)"
 
+# Whether a field may change between two starts of a run in one workdir. Only what leaves every training step as it is may:
+FREE = "yes"
+SAME_CONTENT = "if the content is the same"  # by its fingerprint: a path, or how what is there is read
+LONGER = "to make a finished run longer"
+FIXED = "no"
+
 
 @dataclasses.dataclass(frozen=True)
 class Field:
@@ -41,6 +47,7 @@ class Field:
 
     default: None means that it follows from the rest.  allowed: the rule for its values.  meaning: a phrase that explains each
     name of a choice.  unit: of a number, empty if it has none.  source: PAPER, AUTHORS or OURS, possibly with a remark.
+    may_change: between two starts of a run, FREE, SAME_CONTENT, LONGER or FIXED.
     """
 
     default: Any
@@ -48,6 +55,7 @@ class Field:
     meaning: str
     unit: str = ""
     source: str = OURS
+    may_change: str = FIXED
 
     @property
     def is_optional(self) -> bool:
@@ -92,10 +100,19 @@ FIELDS: dict[str, Field] = {
         "parts",
         "ours: GradCache (arXiv 2101.06983)",
     ),
-    "epochs": Field(500.0, above(0), "length of the training in passes over the training split", "epochs", AUTHORS),
-    "steps": Field(None, optional(integer(0)), "length in steps; 0: only evaluate the encoder", "steps"),
-    "images": Field(None, optional(integer(0)), "length in training images", "images"),
-    "log_steps": Field(10, integer(1), "time between two rows of training metrics", "steps"),
+    "epochs": Field(
+        500.0,
+        above(0),
+        "length of the training in passes over the training split",
+        "epochs",
+        AUTHORS,
+        may_change=LONGER,
+    ),
+    "steps": Field(
+        None, optional(integer(0)), "length in steps; 0: only evaluate the encoder", "steps", may_change=LONGER
+    ),
+    "images": Field(None, optional(integer(0)), "length in training images", "images", may_change=LONGER),
+    "log_steps": Field(10, integer(1), "time between two rows of training metrics", "steps", may_change=FREE),
     # The data
     "dataset.name": Field(
         "digits",
@@ -104,6 +121,7 @@ FIELDS: dict[str, Field] = {
         "rotated_digits: turned, the angle is the label; "
         "tfds:<name>[:version]; folder:<path> of <split>/<class>/<image>; csv:<file> or parquet:<file>: a list of images with "
         "their labels; arrays:<file>: of an .npz; arrays: handed to train_and_evaluate",
+        may_change=SAME_CONTENT,
     ),
     "dataset.label_kind": Field(
         "class",
@@ -135,6 +153,7 @@ FIELDS: dict[str, Field] = {
         optional(PATH),
         "where TFDS keeps its data sets; None: TFDS's own default. Of a list: what its paths are relative to; None: the list's "
         "own folder",
+        may_change=SAME_CONTENT,
     ),
     "dataset.path_column": Field(
         None,
@@ -200,9 +219,10 @@ FIELDS: dict[str, Field] = {
         number(0),
         "data sets with images of one size, up to this total, are kept in memory and cropped on the device",
         "MiB",
+        may_change=SAME_CONTENT,
     ),
     "dataset.num_threads": Field(
-        None, optional(integer(1)), "threads that decode images; None: one per core", "threads"
+        None, optional(integer(1)), "threads that decode images; None: one per core", "threads", may_change=FREE
     ),
     "dataset.remainder": Field(
         "drop",
@@ -228,15 +248,22 @@ FIELDS: dict[str, Field] = {
         "images",
     ),
     "dataset.skip_damaged": Field(
-        False, FLAG, "leave out images that cannot be decoded, and list them in the workdir; False: an error"
+        False,
+        FLAG,
+        "leave out images that cannot be decoded, and list them in the workdir; False: an error",
+        may_change=SAME_CONTENT,
     ),
     "dataset.max_damaged_share": Field(
-        0.01, number(0, 1), "a larger share of damaged images is an error even with dataset.skip_damaged"
+        0.01,
+        number(0, 1),
+        "a larger share of damaged images is an error even with dataset.skip_damaged",
+        may_change=FREE,
     ),
     "dataset.input_bound_share": Field(
         0.1,
         number(0, 1),
         "report that a run is input-bound if it waits for images for more than this share of its time",
+        may_change=FREE,
     ),
     # Views
     "augment.num_views": Field(
@@ -411,7 +438,10 @@ FIELDS: dict[str, Field] = {
         "data type of the network's computation; parameters, statistics and the loss stay float32",
     ),
     "model.weights": Field(
-        None, optional(PATH), "initial weights, a workdir or a .safetensors or .pth file; None: drawn from the seed"
+        None,
+        optional(PATH),
+        "initial weights, a workdir or a .safetensors or .pth file; None: drawn from the seed",
+        may_change=SAME_CONTENT,
     ),
     "model.weights_step": Field(
         None,
@@ -522,7 +552,7 @@ FIELDS: dict[str, Field] = {
         "workdir: a run of this program; stablehlo: an exported function; weights: a .safetensors or .pth file; "
         "callable: a Python function",
     ),
-    "teacher.path": Field(None, optional(PATH), "the workdir or the file"),
+    "teacher.path": Field(None, optional(PATH), "the workdir or the file", may_change=SAME_CONTENT),
     "teacher.weights_step": Field(None, optional(STEP), "which step of a workdir; best: by its validation; None: last"),
     "teacher.architecture": Field(
         "resnet50", Named("encoders"), "encoder of the teacher, for kind weights; computes in model.dtype"
@@ -556,7 +586,7 @@ FIELDS: dict[str, Field] = {
         "else of the data, are several per image",
     ),
     "teacher.allow_poor": Field(
-        False, FLAG, "accept a teacher whose accuracy on the validation split is below twice chance"
+        False, FLAG, "accept a teacher whose accuracy on the validation split is below twice chance", may_change=FREE
     ),
     # The optimizer
     "optimizer.name": Field("sgd", Named("optimizers"), "the optimizer", source=AUTHORS),
@@ -572,6 +602,14 @@ FIELDS: dict[str, Field] = {
         choice("step", "epoch"),
         "epoch: the rate after the warm-up changes once per epoch, and the warm-up ends at the value of the cosine there, "
         "also before the step schedule, as in the authors' code",
+    ),
+    "optimizer.extension": Field(
+        None,
+        optional(choice("constant", "rewarm")),
+        "the rate in the steps that a finished run gets when its duration is raised; constant: that of its last step; rewarm: "
+        "from there up to the peak in a new warm-up, then the schedule anew over the added steps (SGDR, arXiv 1608.03983); "
+        "None: it is not made longer",
+        may_change=LONGER,
     ),
     "optimizer.warmup_epochs": Field(10.0, number(0), "duration of the linear warm-up to the peak", "epochs", AUTHORS),
     "optimizer.warmup_steps": Field(None, optional(integer(0)), "the same in steps", "steps"),
@@ -611,7 +649,11 @@ FIELDS: dict[str, Field] = {
         "coupled: added to the gradient; decoupled: added to the update (adamw: always)",
     ),
     "optimizer.max_skipped_steps": Field(
-        0, integer(0), "number of steps with values that are not finite to skip before the run stops", "steps"
+        0,
+        integer(0),
+        "number of steps with values that are not finite to skip before the run stops",
+        "steps",
+        may_change=FREE,
     ),
     "optimizer.exclude_bias_and_norm": Field(
         False,
@@ -620,10 +662,16 @@ FIELDS: dict[str, Field] = {
     ),
     # Evaluation
     "evaluate.every_epochs": Field(
-        5.0, number(0), "time between two evaluations on the validation split; 0: only at the end", "epochs"
+        5.0,
+        number(0),
+        "time between two evaluations on the validation split; 0: only at the end",
+        "epochs",
+        may_change=FREE,
     ),
-    "evaluate.every_steps": Field(None, optional(integer(0)), "the same in steps", "steps"),
-    "evaluate.every_images": Field(None, optional(integer(0)), "the same in training images", "images"),
+    "evaluate.every_steps": Field(None, optional(integer(0)), "the same in steps", "steps", may_change=FREE),
+    "evaluate.every_images": Field(
+        None, optional(integer(0)), "the same in training images", "images", may_change=FREE
+    ),
     "evaluate.encoder": Field(
         "online",
         choice("online", "ema"),
@@ -633,7 +681,9 @@ FIELDS: dict[str, Field] = {
     "evaluate.linear_probe": Field(
         True, FLAG, "fit a linear probe on the frozen features at the end; False if they are too many"
     ),
-    "evaluate.batch_size": Field(512, integer(1), "images evaluated at once over all devices", "images"),
+    "evaluate.batch_size": Field(
+        512, integer(1), "images evaluated at once over all devices", "images", may_change=FREE
+    ),
     "evaluate.train_images": Field(
         None, optional(integer(2)), "number of training images for k-NN and probe; None: all", "images"
     ),
@@ -652,12 +702,18 @@ FIELDS: dict[str, Field] = {
     ),
     # Checkpoints
     "checkpoint.every_epochs": Field(
-        5.0, above(0), "time between two checkpoints; the last step is always saved", "epochs"
+        5.0, above(0), "time between two checkpoints; the last step is always saved", "epochs", may_change=FREE
     ),
-    "checkpoint.every_steps": Field(None, optional(integer(1)), "the same in steps", "steps"),
-    "checkpoint.every_images": Field(None, optional(integer(1)), "the same in training images", "images"),
+    "checkpoint.every_steps": Field(None, optional(integer(1)), "the same in steps", "steps", may_change=FREE),
+    "checkpoint.every_images": Field(
+        None, optional(integer(1)), "the same in training images", "images", may_change=FREE
+    ),
     "checkpoint.keep": Field(
-        2, integer(1), "number of newest checkpoints to keep, in addition to the best by validation", "checkpoints"
+        2,
+        integer(1),
+        "number of newest checkpoints to keep, in addition to the best by validation",
+        "checkpoints",
+        may_change=FREE,
     ),
 }
 

@@ -73,7 +73,7 @@ def departures(changes: Changes) -> Changes:
     return {name: change for name, change in changes.items() if change[0] != FIELDS[name].default}
 
 
-_FIELD_COLUMNS = ("field", "default", "allowed", "meaning", "unit", "source")
+_FIELD_COLUMNS = ("field", "default", "allowed", "meaning", "unit", "source", "may change")
 
 
 def _fields_of(group: str) -> list[str]:
@@ -84,7 +84,7 @@ def _field_row(name: str) -> list[str]:
     field, rule = FIELDS[name], rule_of(name)
     allowed = ", ".join(map(_code, rule.names)) or rule.words
     meaning = field.meaning.replace("<", "&lt;")
-    return [_code(name), _code(repr(field.default)), allowed, meaning, field.unit, field.source]
+    return [_code(name), _code(repr(field.default)), allowed, meaning, field.unit, field.source, field.may_change]
 
 
 def _recipe_section(recipe: ModuleType) -> str:

@@ -67,6 +67,15 @@ def write_whole(path: Path, content: bytes) -> None:
         unfinished.write_bytes(content)
 
 
+def move(path: Path, new_path: Path) -> None:
+    """Rename a file; an object, which cannot be renamed, is copied and removed."""
+    if isinstance(path, LocalPath):
+        path.rename(new_path)
+        return
+    new_path.write_bytes(path.read_bytes())
+    path.unlink()
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[LocalPath]:
     """A local file to write, which replaces `path` atomically when the block ends without an error."""

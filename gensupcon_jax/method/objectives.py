@@ -16,9 +16,11 @@ from gensupcon_jax.cluster.sharding import DATA_AXIS
 from gensupcon_jax.collectives import exchanged, mean_over
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.extension import Extension
 from gensupcon_jax.instances import Instances
 from gensupcon_jax.method.classification import accuracy_of_labeled, classifier_loss_fn
 from gensupcon_jax.method.denominators import class_balanced_weights, class_counts
+from gensupcon_jax.method.extended import extended
 from gensupcon_jax.method.key_queue import empty_queue, enqueue, num_slots, queue_contents
 from gensupcon_jax.method.network import (
     WHOLE,
@@ -79,6 +81,7 @@ class Momentum(NamedTuple):
     momentum: 0..1.  schedule: `constant`, or `cosine` from `momentum` to 1 over total_steps.  queue_size, batch_size: keys.
     symmetric: every view is a query once; otherwise only the first.  shuffle_devices: keys are encoded on other devices, among
     other images than their queries (MoCo's shuffling BatchNorm): with statistics per device a query recognizes its key by them.
+    extensions: after total_steps of a run that became longer, as for the rate.
     """
 
     momentum: float | int
@@ -88,6 +91,7 @@ class Momentum(NamedTuple):
     symmetric: bool = False
     total_steps: int = 1
     shuffle_devices: bool = False
+    extensions: tuple[Extension, ...] = ()
 
     def num_key_views(self, num_views: int) -> int:
         """The number of views per image that become keys in a step."""
@@ -97,7 +101,12 @@ class Momentum(NamedTuple):
         """The decay at this step."""
         if self.schedule == "constant":
             return self.momentum
-        return 1.0 - (1.0 - self.momentum) * (jnp.cos(jnp.pi * step / self.total_steps) + 1) / 2
+        return extended(self._cosine(self.total_steps), self.extensions, lambda _, num_steps: self._cosine(num_steps))(
+            step
+        )
+
+    def _cosine(self, total_steps: int) -> Callable[[Any], Any]:
+        return lambda step: 1.0 - (1.0 - self.momentum) * (jnp.cos(jnp.pi * step / total_steps) + 1) / 2
 
 
 class TeacherLabels(NamedTuple):

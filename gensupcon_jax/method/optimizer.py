@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from gensupcon_jax.configs.fields import names_of
 from gensupcon_jax.errors import UserError
@@ -25,7 +26,7 @@ def build_schedule(
     schedule: str,
     schedule_per: str,
     learning_rate: Number,
-    warmup_learning_rate: Number,
+    warmup_learning_rate: Number | Float[Array, ""],
     final_learning_rate: Number,
     warmup_steps: int,
     total_steps: int,
@@ -153,7 +154,7 @@ OPTIMIZERS: dict[str, Callable[[optax.Schedule, OptimizerFields], optax.Gradient
 }
 
 
-def _cosine_per_step(peak: Number, start: Number, final: Number, warmup_steps: int, total_steps: int) -> optax.Schedule:
+def _cosine_per_step(peak: Number, start: Any, final: Number, warmup_steps: int, total_steps: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(
         init_value=start if warmup_steps else peak,
         peak_value=peak,

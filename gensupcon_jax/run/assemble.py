@@ -15,9 +15,11 @@ from ml_collections import ConfigDict
 from gensupcon_jax import verdicts
 from gensupcon_jax.cluster import sharding
 from gensupcon_jax.data.shapes import Batch, DataShape
+from gensupcon_jax.extension import Extension
 from gensupcon_jax.losses import AnchorLoss
 from gensupcon_jax.method import diagnostics, objectives, optimizer
 from gensupcon_jax.method.averages import Average, with_average
+from gensupcon_jax.method.extended import extended
 from gensupcon_jax.method.network import Microbatches
 from gensupcon_jax.method.prototypes import Prototypes
 from gensupcon_jax.method.state import TrainState, create_state
@@ -36,14 +38,32 @@ _UNITS = ("steps", "images", "epochs")  # of a duration; the first that is given
 _SHORT_WARMUP = 0.1  # share of the run that a warm-up gets which would be longer than the run
 
 
+# Fields of `optimizer` that make its rate.
+_OF_THE_RATE = (
+    "schedule",
+    "schedule_per",
+    "learning_rate",
+    "final_learning_rate",
+    "decay_epochs",
+    "decay_factor",
+    "extension",
+)
+
+
 class Lengths(NamedTuple):
-    """The durations of a run, in steps; evaluate_steps 0: only at the end."""
+    """The durations of a run, in steps; evaluate_steps 0: only at the end.  extensions: by which it became longer."""
 
     per_epoch: int
     warmup_steps: int
     total_steps: int
     evaluate_steps: int
     checkpoint_steps: int
+    extensions: tuple[Extension, ...] = ()
+
+    @property
+    def planned_steps(self) -> int:
+        """Those for which the schedules were made: all, or those before the first extension."""
+        return self.extensions[0].start if self.extensions else self.total_steps
 
 
 class SizedParts(NamedTuple):
@@ -88,14 +108,17 @@ class Parts(NamedTuple):
         return self.sized[size_at(self.sizes, step)]
 
 
-def lengths(config: ConfigDict, per_epoch: int) -> Lengths:
+def lengths(config: ConfigDict, per_epoch: int, extensions: tuple[Extension, ...] = ()) -> Lengths:
     """The config's durations, which may be given in epochs, steps or images; a warm-up longer than the run is shortened."""
-    asked = _asked(config, per_epoch)
-    fits = asked.warmup_steps <= asked.total_steps
+    asked = _asked(config, per_epoch)._replace(extensions=extensions)
     return asked._replace(
-        warmup_steps=asked.warmup_steps if fits else math.ceil(_SHORT_WARMUP * asked.total_steps),
+        warmup_steps=_fitting_warmup(asked.warmup_steps, asked.planned_steps),
         checkpoint_steps=max(1, asked.checkpoint_steps),
     )
+
+
+def _fitting_warmup(warmup_steps: int, total_steps: int) -> int:
+    return warmup_steps if warmup_steps <= total_steps else math.ceil(_SHORT_WARMUP * total_steps)
 
 
 def shortened(config: ConfigDict, per_epoch: int) -> list[str]:
@@ -149,14 +172,8 @@ def build_parts(
     objective, average = _averaged(config, build_objective(config, data, durations, teacher), durations)
     settings = {name: value for name, value in config.optimizer.items() if not name.startswith("warmup_")}
     max_skipped_steps = settings.pop("max_skipped_steps")
-    rate_fields = ("schedule", "schedule_per", "learning_rate", "final_learning_rate", "decay_epochs", "decay_factor")
-    schedule = optimizer.build_schedule(
-        **{name: settings.pop(name) for name in rate_fields},
-        warmup_learning_rate=config.optimizer.warmup_learning_rate,
-        warmup_steps=durations.warmup_steps,
-        total_steps=durations.total_steps,
-        steps_per_epoch=durations.per_epoch,
-    )
+    settings = {name: value for name, value in settings.items() if name not in _OF_THE_RATE}
+    schedule = _rate(config, durations)
     tx = optimizer.build_optimizer(schedule, **settings)
     average_fn = average and average.updated
 
@@ -185,6 +202,23 @@ def build_parts(
     )
 
 
+def _rate(config: ConfigDict, durations: Lengths) -> optax.Schedule:
+    """The learning rate of each step, also of those by which a finished run became longer."""
+    fields = {name: config.optimizer[name] for name in _OF_THE_RATE if name != "extension"}
+    build_fn = functools.partial(optimizer.build_schedule, **fields, steps_per_epoch=durations.per_epoch)
+
+    def again(last, num_steps):
+        warmup_steps = _fitting_warmup(durations.warmup_steps, num_steps)
+        return build_fn(warmup_learning_rate=last, warmup_steps=warmup_steps, total_steps=num_steps)
+
+    first = build_fn(
+        warmup_learning_rate=config.optimizer.warmup_learning_rate,
+        warmup_steps=durations.warmup_steps,
+        total_steps=durations.planned_steps,
+    )
+    return extended(first, durations.extensions, again)
+
+
 def _view_fn(config: ConfigDict, data: DataShape, size: int) -> Callable:
     """From stored images to views of this size, mixed, and to local views where the config has them."""
     fields = {name: value for name, value in config.augment.items() if name not in (*LOCAL_FIELDS, *SIZE_FIELDS)}
@@ -209,7 +243,8 @@ def _averaged(
         return objective, None
     is_kept = config.objective == "contrastive" and config.loss.mode == "momentum"
     fields = config.momentum_encoder
-    decay = objectives.Momentum(fields.momentum, fields.schedule, total_steps=durations.total_steps)
+    length = {"total_steps": durations.planned_steps, "extensions": durations.extensions}
+    decay = objectives.Momentum(fields.momentum, fields.schedule, **length)
     return with_average(objective, is_kept=is_kept), None if is_kept else Average(decay)
 
 
@@ -362,7 +397,8 @@ def _momentum(config: ConfigDict, durations: Lengths) -> objectives.Momentum | N
         **config.momentum_encoder.to_dict(),
         batch_size=config.batch_size,
         symmetric=config.loss.symmetric,
-        total_steps=durations.total_steps,
+        total_steps=durations.planned_steps,
+        extensions=durations.extensions,
         shuffle_devices=config.model.batch_norm == "local",
     )
 

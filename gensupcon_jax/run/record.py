@@ -2,16 +2,17 @@
 
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from gensupcon_jax import __version__
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.fingerprints import fingerprint
+from gensupcon_jax.extension import Extension
 from gensupcon_jax.paths import Path
 from gensupcon_jax.score_names import score_keys
-from gensupcon_jax.store import workdir
+from gensupcon_jax.store import changes, workdir
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 _CHOOSING = (
@@ -20,12 +21,16 @@ _CHOOSING = (
 )  # the first of these metrics that is present decides which step is the best
 
 
-def new_record(config: ConfigDict, fingerprints: dict[str, str | None]) -> dict[str, Any]:
-    """The record of a run that starts; the position in the data is a function of the step, so it is not recorded."""
-    content = json.loads(json.dumps(config.to_dict()))
+def new_record(
+    config: ConfigDict, fingerprints: dict[str, str | None], history: Sequence[changes.Start] = ()
+) -> dict[str, Any]:
+    """The record of a run that starts; the position in the data is a function of the step, so it is not recorded.
+
+    history: of the changes of the config, and by which the run became longer.
+    """
     return {
-        "config": content,
-        "config_fingerprint": fingerprint([json.dumps(content, sort_keys=True)]),
+        "config": json.loads(json.dumps(config.to_dict())),
+        "history": [start._asdict() for start in history],
         "versions": {"gensupcon_jax": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
         "fingerprints": fingerprints,
         "best": None,
@@ -33,14 +38,28 @@ def new_record(config: ConfigDict, fingerprints: dict[str, str | None]) -> dict[
 
 
 def resumed_record(record: dict[str, Any], saved: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The record with the best step of a checkpoint's record; UserError if that has a different config, teacher or weights."""
-    for name, what in (("config_fingerprint", "config"), ("fingerprints", "teacher or weights")):
-        if saved[name] != record[name]:
+    """The record with the best step of a checkpoint's record; UserError if that has a different config, teacher or weights.
+
+    Fields that leave every step as it is may differ, and the length where the run became longer after this checkpoint.
+    """
+    made, then = (_extensions_in(each) for each in (record, saved))
+    is_longer = made[: len(then)] == then and all(each.start >= saved["step"] for each in made[len(then) :])
+    ours, theirs = (changes.training_of(each["config"], with_length=made == then) for each in (record, saved))
+    for differs, what in (
+        (ours != theirs or not is_longer, "config"),
+        (saved["fingerprints"] != record["fingerprints"], "teacher or weights"),
+    ):
+        if differs:
             raise UserError(
                 f"the checkpoint of step {saved['step']} in {folder} was saved with a different {what} than that in "
                 f"{folder / workdir.CONFIG}; put that file back, or choose another --workdir"
             )
     return record | {"best": saved["best"]}
+
+
+def _extensions_in(record: dict[str, Any]) -> tuple[Extension, ...]:
+    """By which the run of a record became longer."""
+    return changes.extensions_of([changes.Start(**start) for start in record["history"]])
 
 
 def changed_versions(record: dict[str, Any], saved: dict[str, Any]) -> list[str]:

@@ -24,7 +24,7 @@ from gensupcon_jax.evaluation import final
 from gensupcon_jax.evaluation.choices import Choices, choices_of_run, default_choices
 from gensupcon_jax.method.state import TrainState, state_shardings
 from gensupcon_jax.paths import Path
-from gensupcon_jax.run import assemble
+from gensupcon_jax.run import assemble, longer
 from gensupcon_jax.run.advice import Advisor
 from gensupcon_jax.run.class_similarity import label_similarity_of
 from gensupcon_jax.run.config_check import check_combinations, check_config, check_devices
@@ -104,7 +104,8 @@ class Run:
             *([damaged] if self.dataset.damaged else []),
             *self.source_notes,
         ]
-        return found + assemble.shortened(self.config, self.lengths.per_epoch)
+        found += assemble.shortened(self.config, self.lengths.per_epoch)
+        return found + longer.notes_on_extensions(self.folder, self.lengths.extensions, self.lengths.per_epoch)
 
     def key(self, purpose: str) -> jax.Array:
         """The random key for a purpose: "init" draws the parameters, "step" everything in a step."""
@@ -263,7 +264,8 @@ def build_run(
         some_unlabeled=not dataset.train.is_labeled.all(),  # with several labels: that has none of them
     )
     per_epoch = input_pipeline.steps_per_epoch(dataset.train.num_images, config.batch_size, config.dataset.remainder)
-    lengths = assemble.lengths(config, per_epoch)
+    total_steps = assemble.lengths(config, per_epoch).total_steps
+    lengths = assemble.lengths(config, per_epoch, longer.extensions(folder, config, total_steps, per_epoch))
     if said := label_similarity_of(config.loss.label_similarity, data.num_classes)[1]:
         say(said)
     check_labels(config, dataset)

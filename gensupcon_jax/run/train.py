@@ -18,7 +18,7 @@ from gensupcon_jax.evaluation.features import extract
 from gensupcon_jax.evaluation.final import Evaluation, numbers_of
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.paths import Path, as_path
-from gensupcon_jax.run import assemble, loop
+from gensupcon_jax.run import assemble, longer, loop
 from gensupcon_jax.run.final_steps import evaluate_best, evaluate_last, numbers_of_best
 from gensupcon_jax.run.kept import keep_predictions, keep_predictors
 from gensupcon_jax.run.label_sets import LabelSets
@@ -37,6 +37,8 @@ from gensupcon_jax.run.record import new_record
 from gensupcon_jax.run.run import Run, build_run, say
 from gensupcon_jax.slow import said_if_slow
 from gensupcon_jax.store import lock, workdir
+from gensupcon_jax.store.changes import Start, notes_on_changes
+from gensupcon_jax.store.checkpoint import saved_steps
 from gensupcon_jax.store.metrics import read_metrics
 from gensupcon_jax.store.writers import RowFn
 from gensupcon_jax.weights import teachers
@@ -85,17 +87,17 @@ def train_and_evaluate(
     with stop_requests() as stop_request, alone, Watchdog(launch.watchdog_seconds) as watchdog:
         started = time.monotonic()
         run = build_run(config, folder, dataset, devices=devices, teacher_fn=teacher_fn, writers=writers)
-        workdir.check(run.folder, run.config.to_dict(), run.description())
+        workdir.check(*_claim_of(run), extensions=run.lengths.extensions)
         # Process 0 decides for all: the others may see a shared folder with a delay.
-        finished = processes.share(workdir.read_results(run.folder) if processes.is_first() else None)
+        finished = processes.share(_results(run) if processes.is_first() else None)
         if finished is not None:
             return finished
         _check_teacher(run)  # before the workdir is claimed: its message recommends another config
-        _claim(run)
+        history = _claim(run, launch.command)
         with said_if_slow("compiling the views of an image, and the chance-level loss", say):
             pictured = pictured_batch(run)
             chance_loss = assemble.chance_loss(run.config, pictured.mixed, run.class_shares())
-        record = new_record(run.config, run.fingerprints())
+        record = new_record(run.config, run.fingerprints(), history)
         before = time.monotonic() - started
         trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog))
         end_fn = _evaluate_and_report if run.dataset.has_labels else _report_without_labels
@@ -124,13 +126,31 @@ def _check_teacher(run: Run) -> None:
         run.say(teachers.check_accuracy(accuracy, run.data.num_classes, allow_poor, which))
 
 
-def _claim(run: Run) -> None:
-    """Claim the workdir for this run, and print notes on the data and on the weights that it starts from."""
+def _claim_of(run: Run) -> tuple[Path, dict, dict]:
+    return run.folder, run.config.to_dict(), run.description()
+
+
+def _results(run: Run) -> dict[str, Any] | None:
+    """The results of a finished run; None before it is finished, and for those that it had when it was shorter."""
+    found, steps = workdir.read_results(run.folder), run.lengths.total_steps
+    return found if found is not None and found.get("steps", steps) == steps else None
+
+
+def _claim(run: Run, command: str) -> list[Start]:
+    """Claim the workdir for this run, and print what changed, and notes on data and initial weights; returns all changes."""
+    changed: list[str] = []
     if processes.is_first():
-        workdir.claim(run.folder, run.config.to_dict(), run.description())
+        newest = max(saved_steps(run.folder / workdir.CHECKPOINTS), default=0)
+        about = {"extensions": run.lengths.extensions, "command": command, "step": newest}
+        start = workdir.claim(*_claim_of(run), **about)
+        changed = [] if start is None else notes_on_changes(start)
+        longer.keep_results(run.folder, run.lengths.total_steps)
         workdir.write_lines(run.folder / workdir.DAMAGED, run.dataset.damaged)
-    for note in run.notes():
+    for note in [*changed, *run.notes()]:
         run.say(note)
+    # Process 0 has the file; the others may see a shared folder with a delay.
+    history = [start._asdict() for start in workdir.read_history(run.folder)] if processes.is_first() else None
+    return [Start(**start) for start in processes.share(history)]
 
 
 def _evaluate_and_report(
@@ -191,6 +211,7 @@ def _facts(run: Run, trained: loop.Trained) -> dict[str, Any]:
         "seed": run.config.seed,
         "steps": run.lengths.total_steps,
         "epochs": run.lengths.total_steps / run.lengths.per_epoch,
+        "extensions": [each._asdict() for each in run.lengths.extensions],
         "device": run.mesh.devices.flat[0].device_kind,
         "num_devices": run.mesh.size,
         "best_step": (trained.record["best"] or {}).get("step"),

@@ -9,7 +9,7 @@ import ml_collections
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import BACKBONE_FIELDS, ENCODER_FIELDS, build_backbone, choose_stem
 from gensupcon_jax.paths import Path, as_path, split_entry
-from gensupcon_jax.store import checkpoint, workdir
+from gensupcon_jax.store import changes, checkpoint, workdir
 from gensupcon_jax.store.averaged import AVERAGED_FIELDS, averaged_fields
 
 COLLECTIONS = ("params", "batch_stats")
@@ -124,8 +124,23 @@ def _find(source: Path, folder: Path) -> Path:
 def _read_one(folder: Path, step: int | str = "last") -> SavedRun:
     config, description = (_read_json(folder, name) for name in (workdir.CONFIG, workdir.DATASET))
     is_averaged = (config.get("evaluate") or {}).get("encoder") == "ema"
-    read_step, variables = _read_checkpoint(folder, step, is_averaged=is_averaged)
-    return SavedRun(folder, ml_collections.ConfigDict(config), description, variables, read_step)
+    restored = _read_checkpoint(folder, step, AVERAGED_FIELDS if is_averaged else COLLECTIONS)
+    _check_config(folder, config, restored)
+    variables = averaged_fields(restored.fields) if is_averaged else restored.fields
+    return SavedRun(folder, ml_collections.ConfigDict(config), description, variables, restored.step)
+
+
+def _check_config(folder: Path, config: dict[str, Any], restored: checkpoint.Restored) -> None:
+    """UserError where the checkpoint was saved by a run with another config: its arrays would not fit."""
+    saved = changes.training_of(restored.record.get("config", config), with_length=False)
+    found = changes.differing(changes.training_of(config, with_length=False), saved)
+    if found:
+        listed = ", ".join(f"{name} ({now!r}, not {there!r})" for name, (there, now) in found.items())
+        raise UserError(
+            f"the checkpoint of step {restored.step} in {folder} was saved with another config than {folder / workdir.CONFIG}: "
+            f"{listed}; two runs have written there, or the file was changed: put the file of that run back, or choose another "
+            "workdir"
+        )
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -143,18 +158,16 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def _read_checkpoint(folder: Path, step: int | str, *, is_averaged: bool) -> tuple[int, dict[str, Any]]:
-    """Step and network of a checkpoint, as NumPy arrays; nothing else is read.  is_averaged: its moving average."""
+def _read_checkpoint(folder: Path, step: int | str, names: tuple[str, ...]) -> checkpoint.Restored:
+    """These fields of a checkpoint, as NumPy arrays; nothing else is read."""
     checkpoints = folder / workdir.CHECKPOINTS
-    names = AVERAGED_FIELDS if is_averaged else COLLECTIONS
     is_newest = step == "last"
     restored = (
         checkpoint.read_newest(checkpoints, names) if is_newest else checkpoint.read_step(checkpoints, names, step)
     )
     if restored is None:
         raise UserError(f"{folder} contains no checkpoint; train it first, or choose another workdir")
-    fields = {name: {} for name in names} | restored.fields
-    return restored.step, averaged_fields(fields) if is_averaged else fields
+    return restored._replace(fields={name: {} for name in names} | restored.fields)
 
 
 def _check_part(run: SavedRun, part: str, remedy: str) -> None:

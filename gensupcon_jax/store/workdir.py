@@ -3,14 +3,17 @@
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.extension import Extension
 from gensupcon_jax.paths import Path
-from gensupcon_jax.text import flatten, reason
+from gensupcon_jax.store import changes
+from gensupcon_jax.text import reason
 
 CONFIG = "config.json"
+HISTORY = "config_history.json"  # of the changes of config.json
 DATASET = "dataset.json"
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
@@ -21,13 +24,31 @@ PREDICTIONS = "predictions.npz"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 DAMAGED = "damaged_images.txt"
+_REMEDY = "restore it from a copy, or choose another --workdir"
 DATA_CACHE = ".data_cache"  # beside the workdir, shared by runs on the same data
 COMPILED = "compiled"
 
 
-def check(workdir: Path, config: dict, dataset: dict) -> dict[str, dict]:
-    """The files, name -> content, that this run must still write to claim the folder; creates the folder.
+class Claim(NamedTuple):
+    """What a start must write to claim a workdir: file name -> content, in this order; and its entry in the history, or None."""
 
+    files: dict[str, dict]
+    start: changes.Start | None
+
+
+def check(
+    workdir: Path,
+    config: dict,
+    dataset: dict,
+    *,
+    extensions: tuple[Extension, ...] = (),
+    command: str = "",
+    step: int = 0,
+) -> Claim:
+    """What this run must still write to claim the folder, which is created.
+
+    Fields that leave every training step as it is may differ from those in the folder (`configs.fields`), and, where the run
+    has more extensions than there, its length. command, step: of the entry in the history of changes.
     A kill may leave only one of config.json and dataset.json: it is accepted if it is the same and there are no results.
     Raises UserError if the folder cannot be written, contains a run with other settings or other data (the differing fields
     are named), or contains results of unknown origin.
@@ -41,17 +62,46 @@ def check(workdir: Path, config: dict, dataset: dict) -> dict[str, dict]:
             f"workdir {workdir} has no {' and no '.join(missing)} but contains {', '.join(results)}, "
             "which would be overwritten; choose another --workdir"
         )
-    claims = {CONFIG: (config, "config fields"), DATASET: (dataset, "data")}
-    for name, (wanted, what) in claims.items():
-        if name not in missing:
-            _refuse_differences(workdir, name, wanted, what)
-    return {name: claims[name][0] for name in missing}
+    of_data = _differences(workdir, DATASET, dataset)
+    of_config = _differences(workdir, CONFIG, config)
+    history = read_history(workdir)
+    added = extensions[len(changes.extensions_of(history)) :]
+    same_content = not of_data.keys() - {changes.NAME}
+    changed = changes.allowed(of_config, config, same_content=same_content, is_extended=bool(added))
+    _refuse(workdir, {name: pair for name, pair in of_config.items() if name not in changed}, "config fields")
+    _refuse(workdir, {} if same_content else of_data, "data")
+    files = {name: {CONFIG: config, DATASET: dataset}[name] for name in missing}
+    if not changed:
+        return Claim(files if same_content and not of_data else files | {DATASET: dataset}, None)
+    start = changes.new_start(changed, step=step, command=command, extension=added[-1] if added else None)
+    written = {HISTORY: {"starts": [each._asdict() for each in (*history, start)]}, CONFIG: config, DATASET: dataset}
+    return Claim(written, start)
 
 
-def claim(workdir: Path, config: dict, dataset: dict) -> None:
-    """Claim the folder for this run: write config.json and dataset.json unless they exist; errors as in `check`."""
-    for name, content in check(workdir, config, dataset).items():
+def claim(workdir: Path, config: dict, dataset: dict, **settings: Any) -> changes.Start | None:
+    """Claim the folder for this run: write what `check` says, with its settings and errors; what this start changed, or None."""
+    found = check(workdir, config, dataset, **settings)
+    for name, content in found.files.items():
         write_json(workdir / name, content)
+    return found.start
+
+
+def read_history(workdir: Path) -> list[changes.Start]:
+    """The starts that changed something in config.json, oldest first; UserError for a damaged file."""
+    if not (workdir / HISTORY).exists() or not (workdir / CONFIG).exists():
+        return []
+    try:
+        found = [changes.Start(**entry) for entry in read_json(workdir / HISTORY)["starts"]]
+        return changes.that_were_written(found, read_json(workdir / CONFIG))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{workdir / HISTORY} cannot be read (it is not a history of changes); {_REMEDY}") from error
+
+
+def read_config(workdir: Path) -> dict[str, Any] | None:
+    """The content of config.json, None without one; UserError if it is damaged."""
+    if not (workdir / CONFIG).exists():
+        return None
+    return read_json(workdir / CONFIG)
 
 
 def read_results(workdir: Path) -> dict[str, Any] | None:
@@ -61,7 +111,7 @@ def read_results(workdir: Path) -> dict[str, Any] | None:
     """
     if not ((workdir / RESULTS).exists() and (workdir / REPORT).exists()):
         return None
-    return _read_object(
+    return read_json(
         workdir / RESULTS, "move it away to evaluate the trained encoder again, or choose another --workdir"
     )
 
@@ -83,20 +133,23 @@ def cannot_be_written(workdir: Path, error: Exception) -> UserError:
     )
 
 
-def _refuse_differences(workdir: Path, name: str, wanted: dict, what: str) -> None:
-    found = _read_object(workdir / name, "restore it from a copy, or choose another --workdir")
-    wanted, found = flatten(json.loads(json.dumps(wanted))), flatten(found)
-    differing = [key for key in sorted(wanted | found) if wanted.get(key, "absent") != found.get(key, "absent")]
-    if differing:
-        listed = ", ".join(
-            f"{key} ({found.get(key, 'absent')!r} there, {wanted.get(key, 'absent')!r} now)" for key in differing
-        )
+def _differences(workdir: Path, name: str, wanted: dict) -> changes.Differences:
+    """Those to a file of the folder; none without the file."""
+    if not (workdir / name).exists():
+        return {}
+    return changes.differing(read_json(workdir / name), wanted)
+
+
+def _refuse(workdir: Path, found: changes.Differences, what: str) -> None:
+    if found:
+        listed = changes.there_and_now(found)
         raise UserError(
             f"workdir {workdir} contains a run with different {what}: {listed}; choose another --workdir, or the same settings"
         )
 
 
-def _read_object(path: Path, remedy: str) -> dict[str, Any]:
+def read_json(path: Path, remedy: str = _REMEDY) -> dict[str, Any]:
+    """The JSON object in a file; UserError with the remedy if it is damaged."""
     try:
         found = json.loads(path.read_text())
     except (*paths.failures(), ValueError) as error:

@@ -68,7 +68,7 @@ def test_a_new_field_is_one_declaration(monkeypatch):
     assert str(error.value) == "augment.hidden_share is 1.5; allowed: a number from 0 to 1"
     row = (
         "| `augment.hidden_share` | `0.25` | a number from 0 to 1 | share of the patches that are hidden | patches "
-        "| ours, as MAE (arXiv 2111.06377) |"
+        "| ours, as MAE (arXiv 2111.06377) | no |"
     )
     assert row in ledger.field_tables().splitlines()
     row = "| `augment.hidden_share` | `0.25` | ours, as MAE (arXiv 2111.06377) |"

@@ -85,7 +85,10 @@ def test_every_field_stands_in_its_group_with_what_it_may_hold():
         "data sets with images of one size, up to this total, are kept in memory and cropped on the device",
         "MiB",
         "ours",
+        "if the content is the same",
     ]
+    assert rows["dataset.num_threads"][-1] == "yes"
+    assert rows["seed"][-1] == "no"
     assert "tfds:&lt;name>" in rows["dataset.name"][2]  # not an HTML tag
 
 

@@ -204,7 +204,7 @@ def test_a_checkpoint_holds_config_versions_and_the_best_step(finished):
     folder, results = finished
     record = json.loads((folder / "checkpoints" / "6" / "record" / "metadata").read_text())
     assert record["config"]["model"]["width"] == 4
-    assert len(record["config_fingerprint"]) == 16
+    assert record["history"] == []
     assert record["versions"]["jax"] == jax.__version__
     assert record["fingerprints"] == {"teacher": None, "weights": None}
     scores = {row["step"]: row["knn/top1"] for row in rows_of(folder) if "knn/top1" in row}

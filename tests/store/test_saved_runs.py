@@ -1,5 +1,6 @@
 """Reading of saved runs: from any number of devices, through chains of runs, and errors."""
 
+import json
 import shutil
 
 import jax
@@ -93,6 +94,29 @@ def test_the_backbone_is_built_from_config_and_description(tmp_path):
     variables = {name: tree["backbone"] for name, tree in run.variables.items()}
     assert backbone.apply(variables, jnp.ones((2, 8, 8, 1)), train=False).shape == (2, 16)
     Classifier(4).apply({"params": run.variables["params"]["classifier"]}, jnp.ones((2, 16)))
+
+
+def test_a_checkpoint_of_another_config_is_one_line(tmp_path):
+    """Two runs wrote at once: config.json is that of the other."""
+    folder = make_run(tmp_path / "run", steps=())
+    config = json.loads((folder / "config.json").read_text())
+    config["log_steps"] = 99  # leaves the network as it is
+    save(folder, 3, {"config": config})
+    assert read_run(folder).step == 3
+    config["model"]["width"] = 16
+    save(folder, 4, {"config": config})
+    with pytest.raises(UserError) as error:
+        read_run(folder)
+    assert str(error.value) == (
+        f"the checkpoint of step 4 in {folder} was saved with another config than {folder}/config.json: model.width (16, not 4); "
+        "two runs have written there, or the file was changed: put the file of that run back, or choose another workdir"
+    )
+
+
+def save(folder, step, record):
+    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=3)
+    checkpoints.save(step, network(), record)
+    checkpoints.close()
 
 
 # Which step
