@@ -229,6 +229,8 @@ def _newest_good(folder: Path, wanted: Any, *, agree: Any) -> tuple[Restored | N
                     f"the checkpoint of step {bad} in {folder} is damaged ({why}); that of step {step} is used instead"
                 )
             return restored, list(reasons)
+        if step not in agree(saved_steps(folder))[0]:  # a run that trains has removed it meanwhile
+            return _newest_good(folder, wanted, agree=agree)
         reasons[step] = found[0]
     if reasons:
         listed = "; ".join(f"step {step}: {reason}" for step, reason in reasons.items())

@@ -1,6 +1,7 @@
 """Two real processes in one workdir: the second is refused while the first trains, and takes over when that is killed."""
 
 import errno
+import json
 import signal
 
 import pytest
@@ -58,4 +59,20 @@ def test_a_second_start_is_refused_and_a_killed_one_is_replaced(tmp_path, start)
     assert "resumes at step " in said
     steps = [row["step"] for row in rows_of(tmp_path)]
     assert steps == list(range(1, len(steps) + 1))
+    assert not (tmp_path / "run.lock").exists()
+
+
+@pytest.mark.slow
+def test_several_processes_hold_one_lock_by_the_first(tmp_path):
+    changes = {"steps": 100_000, "checkpoint.every_steps": 5}
+    first = running.start_several(tmp_path, changes, devices=1)
+    wait_for_rows(tmp_path, 5)
+    assert json.loads((tmp_path / "run.lock").read_text())["process_id"] == first[0]._process.pid
+    for status, _, said in ended(running.start_several(tmp_path, changes, devices=1)):
+        assert status == 1, said
+        assert f"workdir {tmp_path} is in use: process {first[0]._process.pid} on {lock.host_name()}" in said
+        assert "Traceback" not in said
+    wait_for_rows(tmp_path, len(rows_of(tmp_path)) + 5)  # the first go on
+    first[0].send_signal(signal.SIGTERM)
+    assert [status for status, _, _ in ended(first)] == [0, 0]
     assert not (tmp_path / "run.lock").exists()

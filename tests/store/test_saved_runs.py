@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import Classifier, build_backbone
-from gensupcon_jax.store import saved_runs, workdir
+from gensupcon_jax.store import checkpoint, lock, saved_runs, workdir
 from gensupcon_jax.store.checkpoint import Checkpoints
 from gensupcon_jax.store.saved_runs import read_run, run_backbone
 from tests.running import flip_a_bit
@@ -117,6 +117,23 @@ def save(folder, step, record):
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, keep=3)
     checkpoints.save(step, network(), record)
     checkpoints.close()
+
+
+def test_a_run_is_read_while_a_process_trains_in_its_workdir(tmp_path, monkeypatch, capsys):
+    folder = make_run(tmp_path / "run")
+    real = checkpoint._read
+
+    def removed_meanwhile(where, step, names):
+        if step == 4:  # the run goes on, and keeps two others
+            shutil.copytree(where / "4", where / "6")
+            shutil.rmtree(where / "4")
+        return real(where, step, names)
+
+    monkeypatch.setattr(checkpoint, "_read", removed_meanwhile)
+    with lock.held(folder):
+        assert read_run(folder).step == 6
+        assert (folder / "run.lock").exists()
+    assert capsys.readouterr().err == ""
 
 
 # Which step
