@@ -89,6 +89,11 @@ def _equation(graph: Graph, equation: Any, inputs: Sequence[Tensor]) -> list[Ten
         if hasattr(inner, "consts"):
             return _translate(graph, inner.jaxpr, inner.consts, inputs)
         return _translate(graph, inner, (), inputs)
+    if name == "platform_index":  # which of the branches below is for the platform: that of all others is written
+        return [constant(np.int32(0))]
+    if name == "cond" and equation.params.get("branches_platforms"):
+        usual = equation.params["branches"][equation.params["branches_platforms"].index(None)]
+        return _translate(graph, usual.jaxpr, usual.consts, inputs[1:])
     folded = _folded(equation, inputs)
     if folded is not None:
         return folded

@@ -87,9 +87,9 @@ def test_the_model_is_one_that_older_runtimes_read():
     assert sizes == [["batch", 8, 8, 3], ["batch", 16]]
 
 
-@pytest.mark.parametrize(("stem", "size"), [("cifar", 35), ("imagenet", 70)])
-def test_a_resnet_is_transposed_once_and_convolves_only(stem, size):
-    content = onnx_model(a_network("resnet50", size, 3, width=4, stem=stem), images_of(size, size, 3), {})
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_a_resnet_is_transposed_once_and_convolves_only(stem):
+    content = onnx_model(a_network("resnet50", 35, 3, width=4, stem=stem), images_of(35, 35, 3), {})
     counts = Counter(node.op_type for node in onnx.load_from_string(content).graph.node)
     assert (counts["Transpose"], counts["Conv"], counts["MatMul"]) == (1, 53, 0)
 
