@@ -12,6 +12,7 @@ process said at a fault stays in FOLDER/faults. --memory: the resident memory of
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import random
@@ -178,12 +179,14 @@ def ended(processes: list[Process], limit: float = LIMIT_SECONDS) -> list[Ended]
             statuses.append(process.popen.wait(max(0.1, end - time.monotonic())))
         except subprocess.TimeoutExpired:
             statuses.append(None)
-    for process in processes:
-        if process.popen.poll() is None:
-            process.popen.send_signal(signal.SIGABRT)  # faulthandler's stacks of all threads
-            time.sleep(1)
-            process.popen.kill()
-            process.popen.wait()
+    hanging = [process for process in processes if process.popen.poll() is None]
+    for process in hanging:
+        process.popen.send_signal(signal.SIGABRT)  # faulthandler's stacks of all threads
+    for process in hanging:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.popen.wait(10)
+        process.popen.kill()
+        process.popen.wait()
     return [
         Ended(status, process.path.read_text(errors="replace"))
         for status, process in zip(statuses, processes, strict=True)

@@ -25,11 +25,15 @@ class StopRequest:
     def is_due(self) -> bool:
         """Whether to stop after this step; every process calls it once per step."""
         self._num_asked += 1
+        if processes.group().num_processes == 1:
+            return self.signal_name is not None
         # jax stops all processes at the count after the last one, 0 before the first. The step number of a resumed run would
-        # already be past that count after a signal during compilation, and the signal would be lost.
-        if processes.group().num_processes > 1 and multihost_utils.reached_preemption_sync_point(self._num_asked):
-            self.signal_name = "SIGTERM"
-        return self.signal_name is not None
+        # already be past that count after a signal during compilation, and the signal would be lost. A process that stopped at
+        # its own signal, before the others know of it, would wait for them in its save forever.
+        if not multihost_utils.reached_preemption_sync_point(self._num_asked):
+            return False
+        self.signal_name = self.signal_name or "SIGTERM"
+        return True
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

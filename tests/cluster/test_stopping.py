@@ -3,10 +3,12 @@
 import os
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 
-from gensupcon_jax.cluster.stopping import stop_requests
+from gensupcon_jax.cluster import processes, stopping
+from gensupcon_jax.cluster.stopping import StopRequest, stop_requests
 from gensupcon_jax.errors import RunStopped
 from tests.running import ended, rows_of, start, wait_for_rows
 
@@ -52,3 +54,20 @@ def test_a_signal_while_nothing_is_unsaved_ends_the_run_at_once(number):
     with pytest.raises(RunStopped, match="nothing is lost; the same command resumes"), stop_requests():
         os.kill(os.getpid(), number)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_one_of_several_processes_stops_at_its_own_signal_only_when_the_others_do(monkeypatch):
+    agreed = set()
+    monkeypatch.setattr(processes, "group", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(stopping.multihost_utils, "reached_preemption_sync_point", agreed.__contains__)
+    sent = []
+    monkeypatch.setattr(stopping.os, "kill", lambda process, number: sent.append(number))
+    request = StopRequest()
+    with request.deferred():
+        assert not request.is_due()
+        request.remember(signal.SIGINT, None)
+        assert sent == [signal.SIGTERM]  # jax tells the others
+        assert not request.is_due()  # at this count they do not know of it yet
+        agreed.add(3)
+        assert request.is_due()
+        assert request.signal_name == "SIGINT"
