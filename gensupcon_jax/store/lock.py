@@ -97,17 +97,17 @@ class _KernelLock:
         if not _is_at(self._descriptor, self._path):
             descriptor = _locked(self._path)
             if descriptor is not None:
-                self._close()
+                self.close()
                 self._descriptor = descriptor
                 _DESCRIPTORS.add(descriptor)
 
     def remove(self) -> None:
-        """Remove the file, and unlock it."""
+        """Remove the file while it is locked: who waits for its lock finds that it has no name any more."""
         if _is_at(self._descriptor, self._path):
-            self._path.unlink()  # while it is locked: who waits for this file finds that it has no name any more
-        self._close()
+            self._path.unlink()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Unlock the file."""
         _DESCRIPTORS.discard(self._descriptor)
         os.close(self._descriptor)
 
@@ -129,6 +129,9 @@ class _PlainFile:
         """Remove the file."""
         self._path.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """Nothing to do, as it is not kept open."""
+
 
 class _Lock:
     """The lock of this process, with the thread that writes its beats."""
@@ -139,8 +142,14 @@ class _Lock:
         self._process_id = os.getpid()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lock")
 
-    def start(self) -> None:
-        """Begin to write beats."""
+    def start(self, settle_seconds: float) -> None:
+        """Write who holds the folder, and begin to write beats; UserError if another wrote itself in within these seconds."""
+        self._file.write(self._holder.content())
+        if settle_seconds:
+            time.sleep(settle_seconds)
+            found = _read(self._path)
+            if _token_of(found) != self._holder.token:
+                raise _in_use(self._folder, found)
         self._thread.start()
 
     def release(self) -> None:
@@ -148,10 +157,12 @@ class _Lock:
         if os.getpid() != self._process_id:
             return  # a child has no part in it
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:  # it was started
+            self._thread.join()
         with contextlib.suppress(*paths.failures()):
             if _token_of(_read(self._path)) in (self._holder.token, None):
                 self._file.remove()
+        self._file.close()
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
@@ -189,15 +200,12 @@ def _acquire(folder: Path, holder: Holder) -> _Lock:
                 os.close(descriptor)
             raise
         os.close(descriptor)
-    file = _PlainFile(path) if descriptor is None else _KernelLock(path, descriptor)
-    file.write(holder.content())
-    if descriptor is None:
-        time.sleep(_SETTLE_SECONDS)
-        now = _read(path)
-        if _token_of(now) != holder.token:
-            raise _in_use(folder, now)
-    lock = _Lock(folder, file, holder)
-    lock.start()
+    lock = _Lock(folder, _PlainFile(path) if descriptor is None else _KernelLock(path, descriptor), holder)
+    try:
+        lock.start(settle_seconds=_SETTLE_SECONDS if descriptor is None else 0.0)
+    except BaseException:  # also a signal that ends the run while it waits
+        lock.release()
+        raise
     return lock
 
 

@@ -100,6 +100,34 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     )
 
 
+@pytest.mark.parametrize("kind", ["with_locks", "without_locks"])
+def test_a_start_that_fails_holds_nothing(tmp_path, quick, monkeypatch, request, kind):
+    if kind == "without_locks":
+        request.getfixturevalue(kind)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lock.os, "pwrite", full)
+        patched.setattr(lock.paths, "write_whole", full)
+        assert "cannot be written (No space left on device)" in refused(tmp_path)
+
+    def stopped(seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        # While the beats of another are awaited, or where they are not, when one's own begin.
+        owner, name = (lock.time, "sleep") if kind == "without_locks" else (lock.threading.Thread, "start")
+        patched.setattr(owner, name, stopped)
+        with pytest.raises(KeyboardInterrupt), lock.held(tmp_path):
+            raise AssertionError
+    monkeypatch.setattr(lock, "_watch", full)  # nothing was left that one would wait for
+    with lock.held(tmp_path):
+        assert (tmp_path / "run.lock").exists()
+    assert contents(tmp_path) == {}
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff", b"[]", b'{"host": 1}'])
 def test_what_a_killed_process_of_this_machine_left_hinders_nobody(tmp_path, quick, content):
     (tmp_path / "run.lock").write_bytes(content)
