@@ -3,17 +3,17 @@
 import html
 import json
 import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import assemble, longer, train
 from gensupcon_jax.run.run import build_run
-from gensupcon_jax.store.checkpoint import saved_steps
-from tests.run.test_train import losses_of, rows_of, without_speed
+from tests import killing, running
+from tests.run.test_train import rows_of, without_speed
 from tests.tiny import tiny_config, tiny_dataset
 
 DEVICE = jax.devices()[:1]
@@ -226,31 +226,24 @@ def test_the_data_go_on_in_the_order_of_a_run_that_was_always_so_long(short, tmp
 
 
 @pytest.mark.slow
-def test_a_longer_run_that_is_killed_ends_as_the_one_that_was_not(finished, tmp_path, monkeypatch):
-    runs = [shutil.copytree(finished, tmp_path / name) for name in ("whole", "killed")]
-    results = trained(runs[0], 7, "rewarm")
-    for step in (0, 2):
-        real = input_pipeline.train_batches
-
-        def stops(*args, step=step, real=real, **kwargs):
-            for number, batch in enumerate(real(*args, **kwargs)):
-                if number == step:
-                    raise KeyboardInterrupt
-                yield batch
-
-        with monkeypatch.context() as patched:
-            patched.setattr(input_pipeline, "train_batches", stops)
-            with pytest.raises(KeyboardInterrupt):
-                trained(runs[1], 7, "rewarm")
-    assert max(saved_steps(runs[1] / "checkpoints")) == 6
-    again = trained(runs[1], 7, "rewarm")
-    assert without_speed(rows_of(runs[1])) == without_speed(rows_of(runs[0]))
-    assert len(losses_of(runs[0])) == 7
-    bits = [json.loads((run / "checkpoints/7/record/metadata").read_text())["bits"] for run in runs]
-    assert bits[0] == bits[1]
-    assert {key: again[key] for key in again if "seconds" not in key} == {
-        key: results[key] for key in results if "seconds" not in key
-    }
+def test_a_longer_run_that_is_killed_ends_as_the_one_that_was_not(tmp_path):
+    """Real processes, told by the command line: 12 steps, then 30, killed with SIGKILL after 14 and after 20."""
+    changes = {"checkpoint.every_steps": 3, "optimizer.schedule": "cosine"}
+    killing.finish(running.start(tmp_path / "whole", changes))
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    changes |= {"steps": 30, "optimizer.extension": "rewarm"}
+    killing.finish(running.start(tmp_path / "whole", changes))
+    for num_rows in (14, 20):
+        process = running.start(tmp_path / "killed", changes)
+        running.wait_for_rows(tmp_path / "killed", num_rows)
+        process.kill()
+        ((status, _, said),) = running.ended([process])
+        assert status == -signal.SIGKILL, said
+    killing.finish(running.start(tmp_path / "killed", changes))
+    outcomes = [killing.outcome(tmp_path / name) for name in ("whole", "killed")]
+    assert outcomes[0] == outcomes[1]
+    assert [row["step"] for row in outcomes[0]["rows"]] == list(range(1, 31))
+    assert outcomes[0]["results"]["extensions"] == [{"start": 12, "end": 30, "how": "rewarm"}]
 
 
 @pytest.mark.parametrize("moment", ["history", "config", "report"])
