@@ -1,8 +1,12 @@
 """TensorBoard events: every row once, also after a kill."""
 
+import io
+import subprocess
+import sys
+
 import pytest
-import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_ndarray
 
 from gensupcon_jax.errors import UserError
@@ -41,18 +45,29 @@ def test_values_that_are_not_finite_are_omitted_from_kept_rows(tmp_path):
     assert shown(tmp_path, "norm") == [(2, 3.0), (3, 4.0)]
 
 
-def test_a_full_disk_is_an_error_of_one_line(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_of_one_line(tmp_path):
     writer = EventWriter(tmp_path, [])
-
-    def full(*_):
-        raise tf.errors.ResourceExhaustedError(
-            None, None, "Failed to flush 7 events: No space left on device\nat length"
-        )
-
-    monkeypatch.setattr(writer._writer, "write_scalars", full)
+    writer._writer._records = RecordWriter(io.FileIO("/dev/full", "w"))
     with pytest.raises(UserError) as raised:
         writer.write(1, {"loss": 1.0})
     assert str(raised.value) == (
-        f"TensorBoard events cannot be written to {tmp_path} (Failed to flush 7 events: No space left on device); free some "
+        f"TensorBoard events cannot be written to {tmp_path} (No space left on device); free some "
         "space and start the same command again: it resumes from the newest checkpoint"
     )
+
+
+def test_a_row_can_be_read_as_soon_as_it_is_written(tmp_path):
+    writer = EventWriter(tmp_path, [{"step": 1, "loss": 2.0}])
+    writer.write(2, {"loss": 1.0})
+    assert shown(tmp_path, "loss") == [(1, 2.0), (2, 1.0)]
+    writer.close()
+
+
+def test_events_are_written_without_importing_tensorflow(tmp_path):
+    script = (
+        "import sys; from gensupcon_jax import paths; from gensupcon_jax.store.tensorboard_writer import EventWriter; "
+        f"writer = EventWriter(paths.as_path({str(tmp_path)!r}), []); writer.write(1, dict(loss=2.0)); writer.close(); "
+        "print('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
+    assert shown(tmp_path, "loss") == [(1, 2.0)]
