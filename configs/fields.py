@@ -682,7 +682,11 @@ FIELDS: dict[str, Field] = {
         True, FLAG, "fit a linear probe on the frozen features at the end; False if they are too many"
     ),
     "evaluate.batch_size": Field(
-        512, integer(1), "images evaluated at once over all devices", "images", may_change=FREE
+        512,
+        integer(1),
+        "images evaluated at once over all devices; fewer where more than an eighth of all batches would be padding",
+        "images",
+        may_change=FREE,
     ),
     "evaluate.train_images": Field(
         None, optional(integer(2)), "number of training images for k-NN and probe; None: all", "images"

@@ -1,7 +1,7 @@
 """Outputs of a network for every image of a split, on any number of devices, and raw pixels as a baseline."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,6 +14,8 @@ from gensupcon_jax.data.splits import AnySplit, EncodedSplit
 
 _PIXEL_SIDE = 32
 _MOST_PIXELS = 2**29  # 2 GiB of float32
+_MOST_PADDING = 1 / 8  # of the rows of all batches
+_LEAST_PER_DEVICE = 16  # images of a batch: smaller ones are computed more slowly
 
 
 class Features(NamedTuple):
@@ -45,6 +47,29 @@ def features_of(values: Float[np.ndarray, "example dim"], split: AnySplit, label
     if label_kind == "several":
         targets = split.labels_of(np.arange(split.num_images))
     return Features(values, split.classes, targets)
+
+
+def fitting_batch_size(limit: int, num_images: Sequence[int], num_devices: int) -> int:
+    """The images per batch for splits of these sizes: one size for all of them, so that one program is compiled.
+
+    limit: how many fit in memory.  The half of the limit, its quarter and so on are tried until at most an eighth of all rows
+    is padding, down to 16 images per device; and the result is rounded up to a multiple of the devices.
+
+    >>> fitting_batch_size(512, [180, 60, 60], 1), fitting_batch_size(512, [50_000, 10_000], 1)
+    (64, 512)
+    """
+
+    def rounded(size: int) -> int:
+        return -(-size // num_devices) * num_devices
+
+    def is_much(size: int) -> bool:
+        rows = sum(-(-num // size) * size for num in num_images)
+        return rows - sum(num_images) > _MOST_PADDING * rows
+
+    size = limit
+    while size // 2 >= _LEAST_PER_DEVICE * num_devices and is_much(rounded(size)):
+        size //= 2
+    return rounded(size)
 
 
 def extract(

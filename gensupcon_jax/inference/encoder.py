@@ -16,6 +16,7 @@ from gensupcon_jax.cluster.sharding import BATCH, REPLICATED, batch_sharding, ma
 from gensupcon_jax.data.input_pipeline import damaged_images, padded_batches
 from gensupcon_jax.data.splits import AnySplit, EncodedSplit, Split
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.evaluation.features import fitting_batch_size
 from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
 from gensupcon_jax.inference import pixels
 from gensupcon_jax.inference.images import ImageFiles, find_images
@@ -218,10 +219,10 @@ class Encoder:
 
         return predict
 
-    def extraction(self, batch_size: int) -> dict[str, Any]:
-        """The arguments of `extract` for this encoder's devices."""
+    def extraction(self, batch_size: int, num_images: Sequence[int] = ()) -> dict[str, Any]:
+        """The arguments of `extract` for this encoder's devices; num_images: of each split, for the least padding."""
         return {
-            "batch_size": -(-batch_size // self._mesh.size) * self._mesh.size,
+            "batch_size": fitting_batch_size(batch_size, num_images, self._mesh.size),
             "sharding": batch_sharding(self._mesh),
         }
 

@@ -140,14 +140,14 @@ def _settings(encoder: "Encoder", dataset: "Dataset", options: Namespace):
     from gensupcon_jax.evaluation.measures import MEASURES
 
     fields = options.config.evaluate
-    most = max(split.num_images for split in dataset.splits.values())  # the rest would be padding
+    sizes = [split.num_images for split in dataset.splits.values()]
     choices = None
     if dataset.validation is None:
         choices = default_choices(fields.neighbors, fields.probe_penalties)
     return Settings.of(
         fields,
         dataset=dataset,
-        extraction=encoder.extraction(min(options.batch_size, most)),
+        extraction=encoder.extraction(options.batch_size, sizes),
         choices=choices,
         measures=tuple(MEASURES),
     )

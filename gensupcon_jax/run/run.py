@@ -22,6 +22,7 @@ from gensupcon_jax.data.value_labels import rebinned
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation import final
 from gensupcon_jax.evaluation.choices import Choices, choices_of_run, default_choices
+from gensupcon_jax.evaluation.features import fitting_batch_size
 from gensupcon_jax.method.state import TrainState, state_shardings
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run import assemble, longer
@@ -147,13 +148,15 @@ class Run:
         return lambda images: self.parts.predict_fn(state, self.frozen, images)
 
     def evaluation_settings(self) -> final.Settings:
-        """How the network is evaluated; batches are rounded up to a multiple of the devices."""
+        """How the network is evaluated."""
         fields = self.config.evaluate
-        batch_size = -(-fields.batch_size // self.mesh.size) * self.mesh.size
         return final.Settings.of(
             fields,
             dataset=self.dataset,
-            extraction={"batch_size": batch_size, "sharding": sharding.batch_sharding(self.mesh)},
+            extraction={
+                "batch_size": fitting_batch_size(fields.batch_size, self._num_compared(), self.mesh.size),
+                "sharding": sharding.batch_sharding(self.mesh),
+            },
             choices=self.choices,
             measures=tuple(fields.measures),
             fits_probe=fields.linear_probe,
@@ -170,6 +173,13 @@ class Run:
             return dataset
         chosen = np.sort(input_pipeline.epoch_order(0, 0, train.num_images)[:num])
         return dataclasses.replace(dataset, train=train.subset(chosen))
+
+    def _num_compared(self) -> list[int]:
+        """The sizes of the splits of `compared_dataset`."""
+        num, dataset = self.config.evaluate.train_images, self.dataset
+        sizes = [split.num_images for name, split in dataset.splits.items() if name != "train"]
+        labeled = int(dataset.train.is_labeled.sum())
+        return [*sizes, labeled if num is None else min(num, labeled)]
 
     def teacher_images(self) -> tuple[AnySplit, str] | None:
         """The images on which the teacher is checked, and their name; None where no image has a label.
@@ -230,7 +240,7 @@ class Run:
             queue_size=config.momentum_encoder.queue_size if momentum else 0,
             has_teacher=config.teacher.kind != "none",
             optimizer=config.optimizer.name,
-            parameter_norm=float(optax.global_norm(state.params)),
+            parameter_norm=float(jax.jit(optax.global_norm)(state.params)),
             input_bound_share=config.dataset.input_bound_share,
             decoding_threads=(config.dataset.num_threads or os.cpu_count() or 1) if self.dataset.is_encoded else 0,
         )

@@ -21,6 +21,7 @@ from gensupcon_jax.text import reason
 
 DAMAGED = "checkpoints_damaged"  # folder beside the checkpoints, for damaged ones
 _STATE, _RECORD = "state", "record"
+_FETCHED_SIZE = 2**16  # of arrays whose fingerprint the host computes: each shape would take 50 ms to compile
 
 
 class Restored(NamedTuple):
@@ -202,8 +203,7 @@ def _record_of(folder: Path, step: int) -> Path:
 
 def fingerprints(tree: Any) -> dict[str, str]:
     """Name of each array -> 16 hexadecimal digits of its bits, independent of its sharding."""
-    named = _named(tree)
-    sums = {name: _fingerprint(leaf) for name, leaf in named.items()}
+    sums = {name: _fingerprint(leaf) for name, leaf in _named(tree).items()}
     return {name: "".join(f"{int(part):08x}" for part in pair) for name, pair in jax.device_get(sums).items()}
 
 
@@ -317,12 +317,16 @@ def _place(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
-@jax.jit
-def _fingerprint(array: jax.Array) -> jax.Array:
-    """Two sums, modulo 2^32, of the bits of every element hashed with its position: exact in any order of summation.
+def _fingerprint(array: Any) -> Any:
+    """Two sums, modulo 2^32, of the bits of every element hashed with its position: exact in any order of summation."""
+    if array.size <= _FETCHED_SIZE and (not isinstance(array, jax.Array) or array.is_fully_replicated):
+        bits = np.asarray(array).ravel().view(f"u{array.dtype.itemsize}").astype(np.uint32)
+        return _sums(bits, np.arange(bits.size, dtype=np.uint32))
+    return _fingerprint_on_devices(array)
 
-    The mixing is the finalizer of MurmurHash3.
-    """
+
+@jax.jit
+def _fingerprint_on_devices(array: jax.Array) -> jax.Array:
     width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[array.dtype.itemsize]
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
@@ -330,11 +334,16 @@ def _fingerprint(array: jax.Array) -> jax.Array:
     position = jnp.zeros(bits.shape, jnp.uint32)
     for axis, size in enumerate(bits.shape):
         position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
-    mixed = bits ^ (position * jnp.uint32(0x9E3779B1))
+    return jnp.stack(_sums(bits, position))
+
+
+def _sums(bits: Any, position: Any) -> tuple[Any, Any]:
+    """The mixing is the finalizer of MurmurHash3."""
+    mixed = bits ^ (position * np.uint32(0x9E3779B1))
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+        mixed = (mixed ^ (mixed >> shift)) * np.uint32(factor)
     mixed = mixed ^ (mixed >> 16)
-    return jnp.stack([jnp.sum(mixed, dtype=jnp.uint32), jnp.sum(mixed * (mixed | 1), dtype=jnp.uint32)])
+    return mixed.sum(dtype=np.uint32), (mixed * (mixed | 1)).sum(dtype=np.uint32)
 
 
 def _move_aside(folder: Path, step: int) -> None:

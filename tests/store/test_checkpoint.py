@@ -96,6 +96,18 @@ def test_a_fingerprint_is_the_same_on_any_number_of_devices():
     assert fingerprints(fields_on(8)) == fingerprints(fields_on(2)) == fingerprints(jax.device_get(fields_on(1)))
 
 
+def test_a_fingerprint_stays_what_it_was():
+    fields = {"x": np.arange(12, dtype=np.float32).reshape(3, 4), "s": np.int32(7)}
+    assert fingerprints(fields) == {"s": "18c9aec4bfe0b4d4", "x": "bb95d391d44a111b"}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])
+def test_the_fingerprint_of_a_small_array_is_that_which_the_devices_compute(dtype):
+    array = (jnp.arange(24).reshape(2, 3, 4) % 7 - 3).astype(dtype)
+    expected = "".join(f"{int(part):08x}" for part in checkpoint._fingerprint_on_devices(array))
+    assert fingerprints({"x": array}) == {"x": expected}
+
+
 def test_a_fingerprint_depends_on_every_bit_the_order_and_the_sign_of_zero():
     values = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
     seen = {fingerprints({"x": values})["x"]}
