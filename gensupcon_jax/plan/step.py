@@ -20,8 +20,8 @@ from gensupcon_jax.weights import teachers
 class PlannedStep(NamedTuple):
     """A step and the shapes of its arguments, ready for `lower`.
 
-    view_size, total_steps: of the views in pixels, and how many steps have it.  assumptions: sentences about what the config
-    leaves open.
+    view_size, total_steps: of the views in pixels, and how many steps have it.  initial_state_fn(key) -> the state.  assumptions:
+    sentences about what the config leaves open.
     """
 
     train_step_fn: Any
@@ -32,6 +32,7 @@ class PlannedStep(NamedTuple):
     images_per_device: int
     view_size: int
     total_steps: int
+    initial_state_fn: Any
     assumptions: tuple[str, ...]
 
     def lower(self) -> jax.stages.Lowered:
@@ -80,6 +81,7 @@ def plan_steps(config: ConfigDict, sizes: DataSizes, mesh: Mesh | AbstractMesh) 
             images_per_device=config.batch_size // mesh.size,
             view_size=part.size,
             total_steps=len(part.steps),
+            initial_state_fn=parts.initial_state_fn,
             assumptions=assumptions,
         )
 
