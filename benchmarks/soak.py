@@ -6,8 +6,9 @@
 
 Small runs on the digits, with mixing, a momentum encoder, a queue with labels and a teacher, of one process and of two. Each is
 disturbed a few times and then left alone until it ends: its rows, its results and the bits of its last state must be those of the
-untouched run of as many processes. Every event is a line of FOLDER/events.jsonl; the same command goes on from there. What a
-process said at a fault stays in FOLDER/faults. --memory: the resident memory of a run of 10,000 steps, instead.
+untouched run of as many processes. Every event is a line of FOLDER/events.jsonl; the same command goes on from there, with the
+copy of the program in FOLDER. What a process said at a fault stays in FOLDER/faults. --memory: the resident memory of a run of
+10,000 steps, instead.
 """
 
 import argparse
@@ -66,6 +67,7 @@ LIMIT_SECONDS = 180.0  # for what ends by itself or after a signal; two busy cor
 _FAULTS = ("Traceback (most recent call last)", "Fatal Python error", "Segmentation fault", "core dumped")
 _STOPPED_EARLY = {130, 143, -signal.SIGINT, -signal.SIGTERM}  # before a process has said anything
 _LOST = 75
+_PROGRAM = "program"  # the copy that runs
 
 # The clock of a process jumps after some seconds: sys.argv is SHIFT SECONDS ARGUMENT...
 _OTHER_CLOCK = """
@@ -148,6 +150,12 @@ class Case:
         return [step for step in saved_steps(folder) if _identity(folder / str(step)) not in self.damaged]
 
 
+def copy_program(folder: Path) -> None:
+    """Copy the program, so that all runs are of the same one, whatever is edited or checked out meanwhile."""
+    for name in () if (folder / _PROGRAM).exists() else ("gensupcon_jax", "configs"):
+        shutil.copytree(ROOT / name, folder / _PROGRAM / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 def launched(
     workdir: Path, fields: dict, said: Path, *, flags: Sequence[str] = (), clock: tuple[float, float] | None = None
 ) -> Process:
@@ -160,7 +168,12 @@ def launched(
     command = [sys.executable, *program, "train", "digits", "--workdir", str(workdir), *words, *flags]
     with said.open("w") as file:
         popen = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=said.parents[1] / _PROGRAM,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     return Process(popen, said)
 
@@ -358,7 +371,7 @@ def disturbed(case: Case, kinds: list[str], expected: dict, is_time_up: Callable
 def soak(options: argparse.Namespace) -> list[Event]:
     """All events, of earlier calls too; prints each."""
     folder = Path(options.folder).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    copy_program(folder)
     path = folder / "events.jsonl"
     events = [Event(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
     references = {number: reference(folder, number) for number in options.processes}
@@ -462,8 +475,9 @@ def table(events: list[Event]) -> str:
 
 def memory(folder: Path) -> bool:
     """Print the resident memory after 1,000 and after 10,000 steps; whether the latter is at most 2 % more."""
-    said = folder / "memory.txt"
-    folder.mkdir(parents=True, exist_ok=True)
+    copy_program(folder)
+    said = folder / "memory_said" / "said.txt"
+    said.parent.mkdir(exist_ok=True)
     shutil.rmtree(folder / "memory", ignore_errors=True)
     since = time.monotonic()
     (end,) = ended([launched(folder / "memory", FIELDS | OF_MEMORY, said)], limit=3600)
