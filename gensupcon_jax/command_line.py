@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
+from gensupcon_jax import disk
 from gensupcon_jax.errors import UserError
 
 _SIGPIPE_STATUS = 141  # of a program that the closing of a pipe ends, as shells report it
@@ -257,7 +258,7 @@ def end(error: UserError | KeyboardInterrupt | OSError) -> NoReturn:
         if isinstance(error, BrokenPipeError):
             sys.exit(_SIGPIPE_STATUS)
         where = "standard output" if error.filename is None else os.fsdecode(error.filename)
-        sys.exit(f"error: {where}: {error.strerror}")
+        sys.exit(f"error: {disk.line_of(error) or f'{where}: {error.strerror}'}")
     if isinstance(error, KeyboardInterrupt):
         sys.exit("\ninterrupted")
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))

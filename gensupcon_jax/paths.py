@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from gensupcon_jax.disk import NotWritten, writing
 from gensupcon_jax.errors import UserError
 
 Path = LocalPath | epath.Path  # for annotations; `as_path` makes one
@@ -62,36 +63,45 @@ def absolute(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: an older one stays until the new one is complete."""
+    """Write a file atomically: an older one stays until the new one is complete; NotWritten if it cannot be."""
     with whole_file(path) as unfinished:
         unfinished.write_bytes(content)
 
 
 def move(path: Path, new_path: Path) -> None:
     """Rename a file; an object, which cannot be renamed, is copied and removed."""
-    if isinstance(path, LocalPath):
-        path.rename(new_path)
-        return
-    new_path.write_bytes(path.read_bytes())
-    path.unlink()
+    with writing(new_path):
+        if isinstance(path, LocalPath):
+            path.rename(new_path)
+            return
+        new_path.write_bytes(path.read_bytes())
+        path.unlink()
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[LocalPath]:
-    """A local file to write, which replaces `path` atomically when the block ends without an error."""
+    """A local file to write, which replaces `path` atomically when the block ends without an error; NotWritten if it cannot."""
     if not isinstance(path, LocalPath):
-        with tempfile.TemporaryDirectory() as folder:
+        with writing(path), tempfile.TemporaryDirectory() as folder:
             copy = LocalPath(folder) / path.name
             yield copy
             path.write_bytes(copy.read_bytes())  # atomic: an object appears when it is closed
         return
     # The number of a process is not its own in a folder that several machines share.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.unfinished")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            yield unfinished
+            unfinished.replace(path)
+        finally:
+            with contextlib.suppress(OSError):  # of a disk that is lost, for which the first error is the reason
+                unfinished.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder and those above it, unless it exists; NotWritten if that fails."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -107,6 +117,6 @@ def local_file(path: Path) -> Iterator[LocalPath]:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """The exceptions of reading and writing: OSError, and TensorFlow's errors if it accesses the object storage."""
+    """The exceptions of reading and writing: OSError, NotWritten, and TensorFlow's errors if it accesses the object storage."""
     tensorflow: Any = sys.modules.get("tensorflow")
-    return (OSError, tensorflow.errors.OpError) if hasattr(tensorflow, "errors") else (OSError,)
+    return (OSError, NotWritten, *((tensorflow.errors.OpError,) if hasattr(tensorflow, "errors") else ()))

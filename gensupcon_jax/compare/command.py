@@ -5,7 +5,6 @@ from pathlib import Path
 
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.text import reason
 
 
 def main(arguments: list[str], program: str) -> None:
@@ -17,10 +16,11 @@ def main(arguments: list[str], program: str) -> None:
     from gensupcon_jax.compare.page import compare, render_comparison
     from gensupcon_jax.compare.runs import read_runs
     from gensupcon_jax.compare.table import as_text
+    from gensupcon_jax.report.page import write_page
 
     found = compare(read_runs(options.runs))
     print(as_text(found))
-    _write(output, render_comparison(found, shlex.join([*program.split(), *arguments])))
+    write_page(output, render_comparison(found, shlex.join([*program.split(), *arguments])))
     print(f"\ncomparison: {output}")
 
 
@@ -45,12 +45,3 @@ def _check_output(path: Path, *, overwrite: bool) -> None:
         raise UserError(f"--output is {path}, which is a folder; allowed: the path of an HTML file")
     if path.exists() and not overwrite:
         raise UserError(f"--output is {path}, which exists and is kept; choose another path, or add --overwrite")
-
-
-def _write(path: Path, html: str) -> None:
-    from gensupcon_jax.report.page import write_page
-
-    try:
-        write_page(path, html)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({reason(error)}); set --output to another path") from error

@@ -18,6 +18,7 @@ from gensupcon_jax.data.headers import HEADERS_VERSION, read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, progress_bar, with_progress
 from gensupcon_jax.data.tfds_labels import SeveralLabels, several_labels_of
 from gensupcon_jax.data.tfds_network import missing_downloads, unreachable
+from gensupcon_jax.disk import NotWritten, writing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.slow import said_if_slow
 from gensupcon_jax.text import one_line
@@ -101,7 +102,7 @@ def prepare(builder: Any, name: str, download_config: Any = None) -> None:
     """Download and prepare the data set if necessary; UserError with TFDS's reason, or where its files cannot be reached."""
     if not _is_prepared(builder):
         _refuse_without_network(builder, name, download_config)
-    with tfds_reasons(name):
+    with tfds_reasons(name), writing(builder.data_dir_root):
         builder.download_and_prepare(download_config=download_config)
     if not builder.info.splits:
         raise UserError(f"dataset.name is 'tfds:{name}', prepared in {builder.data_path} without any split")
@@ -391,6 +392,8 @@ def tfds_reasons(name: str) -> Iterator[None]:
     """Turn every error of TFDS, from an unknown name to a failed download, into a UserError of one line."""
     try:
         yield
+    except NotWritten:
+        raise
     except Exception as error:
         # Of an unknown name TFDS lists all that it has, hundreds of them.
         reason = one_line(error).partition(" Available datasets:")[0][:500] or type(error).__name__

@@ -11,7 +11,7 @@ from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.inference.command_flags import given_of
 from gensupcon_jax.inference.images import ImageFiles, find_images
 from gensupcon_jax.paths import LocalPath, Path, is_remote, write_whole
-from gensupcon_jax.text import counted, listed, reason, visible
+from gensupcon_jax.text import counted, listed, visible
 
 if TYPE_CHECKING:  # jax, after the arguments and the images have been found right
     from gensupcon_jax.inference.embed_pass import Encoded
@@ -92,11 +92,6 @@ def finish_parts(output: Path) -> None:
 
     if not is_remote(output):
         OutputParts(_parts_folder(output), "", 1).remove()
-
-
-def write_error(path: Path, error: BaseException) -> UserError:
-    """The error for an output that cannot be written."""
-    return UserError(f"{path} cannot be written ({reason(error)}); choose another --output")
 
 
 def _parts_folder(output: Path) -> LocalPath:

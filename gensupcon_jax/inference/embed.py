@@ -33,7 +33,6 @@ def main(arguments: list[str], program: str) -> None:
     output = checked_output(options.output, SUFFIXES, overwrite=options.overwrite)
     # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.inference import command_pass, embed_files
-    from gensupcon_jax.paths import failures
 
     embed_files.check_format(output.suffix)
     found = command_pass.images_of(options.images)
@@ -43,11 +42,8 @@ def main(arguments: list[str], program: str) -> None:
         encoder.check_predicts()
     encoded = command_pass.encoded(encoder, found, options, output)
     table = feature_table(encoder, found, encoded, options)
-    try:
-        embed_files.write_features(output, table)
-        command_pass.list_damaged(found, output)
-    except failures() as error:
-        raise command_pass.write_error(output, error) from error
+    embed_files.write_features(output, table)
+    command_pass.list_damaged(found, output)
     command_pass.finish_parts(output)
     print(_summary(output, table))
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gensupcon_jax.paths import LocalPath, failures, whole_file, write_whole
+from gensupcon_jax.paths import LocalPath, failures, make_folder, whole_file, write_whole
 
 _ABOUT = "about.json"
 
@@ -27,7 +27,7 @@ class OutputParts(NamedTuple):
         if found == self.fingerprint:
             return f"resumes from {len(kept)} parts of {self.num_images:,} images in {self.folder}" if kept else ""
         self.remove()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         write_whole(self.folder / _ABOUT, json.dumps({"fingerprint": self.fingerprint}).encode())
         if not kept:
             return ""

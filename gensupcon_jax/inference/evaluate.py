@@ -30,7 +30,6 @@ def main(arguments: list[str], program: str) -> None:
     output = checked_output_if_given(options, ".json")
     # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.inference import command_pass, evaluate_scores
-    from gensupcon_jax.paths import failures
     from gensupcon_jax.store.workdir import write_json
 
     _check_values(options)
@@ -40,10 +39,7 @@ def main(arguments: list[str], program: str) -> None:
         command_pass.tell(note)
     results = evaluate_scores.evaluate_encoder(encoder, dataset, _settings(encoder, dataset, options))
     if output:
-        try:
-            write_json(output, results)
-        except failures() as error:
-            raise command_pass.write_error(output, error) from error
+        write_json(output, results)
     print(evaluate_scores.results_table(results))
     if output:
         print(f"\nThe same numbers, unrounded: {output}")

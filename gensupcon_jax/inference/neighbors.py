@@ -146,11 +146,7 @@ def _paths(found: "ImageFiles") -> list[str]:
 
 
 def _write(output: Path, results, encoder: "Encoder", options: Namespace, command: str) -> None:
-    from gensupcon_jax.inference import command_pass, neighbors_gallery
-    from gensupcon_jax.paths import failures
+    from gensupcon_jax.inference import neighbors_gallery
 
     facts = [("encoder", _described(encoder.source, encoder.step)), ("images of", options.searched)]
-    try:
-        neighbors_gallery.write_gallery(output, results, facts=facts, command=command)
-    except failures() as error:
-        raise command_pass.write_error(output, error) from error
+    neighbors_gallery.write_gallery(output, results, facts=facts, command=command)

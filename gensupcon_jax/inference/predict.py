@@ -25,7 +25,6 @@ def main(arguments: list[str], program: str) -> None:
     # After the arguments: a wrong one is reported before these are imported.
     from gensupcon_jax.inference import command_pass
     from gensupcon_jax.inference.embed_files import write_rows
-    from gensupcon_jax.paths import failures
     from gensupcon_jax.text import aligned, counted
 
     found = command_pass.images_of(options.images)
@@ -37,12 +36,9 @@ def main(arguments: list[str], program: str) -> None:
     names, folders = ([each[row] for row in encoded.rows] for each in (found.names, found.folders))
     header, rows = _table(names, predictions, options.top, is_whole=bool(output))
     if output:
-        try:
-            write_rows(
-                output, [*header, found.grouping], [[*row, each or ""] for row, each in zip(rows, folders, strict=True)]
-            )
-        except failures() as error:
-            raise command_pass.write_error(output, error) from error
+        write_rows(
+            output, [*header, found.grouping], [[*row, each or ""] for row, each in zip(rows, folders, strict=True)]
+        )
         command_pass.finish_parts(output)
     else:
         print(aligned([header, *rows], left=range(0, len(header), 1)))

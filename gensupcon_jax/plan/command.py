@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import write_whole
 from gensupcon_jax.run import recipes
 
 _MARK = "gensupcon_jax plan"
@@ -44,7 +45,7 @@ def main(arguments: list[str], program: str) -> None:
         figures += [each._replace(recipe=name) for each in others]
     print(table.text(figures, price_per_chip_hour=options.price_per_chip_hour))
     rows = table.as_json(figures, price_per_chip_hour=options.price_per_chip_hour)
-    path.write_text(json.dumps({_MARK: rows}, indent=1) + "\n")
+    write_whole(path, (json.dumps({_MARK: rows}, indent=1) + "\n").encode())
     print(f"\nThe same figures, unrounded: {path}")
 
 

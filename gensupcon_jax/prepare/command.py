@@ -9,7 +9,6 @@ from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import quiet_tensorflow, require_tensorflow
 from gensupcon_jax.run import recipes
-from gensupcon_jax.text import reason
 
 _SHORT_SIDES = (16, 4096)
 _QUALITY = 90  # of smaller_images.Smaller, without its slow imports
@@ -88,6 +87,7 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
     from gensupcon_jax.prepare.contents_table import labels_in_words, table
     from gensupcon_jax.prepare.fetching import fetch
     from gensupcon_jax.prepare.sheet import contact_sheet
+    from gensupcon_jax.report import write_contact_sheet
     from gensupcon_jax.store.workdir import DATA_CACHE
 
     logging.set_verbosity(logging.ERROR)
@@ -105,7 +105,7 @@ def _prepare(options: argparse.Namespace, workdir: Path, output: Path, command: 
     contents = read_contents(fields.name, reading, builder)
     copies = find_copies(contents)
     print(f"{contents.name}: {labels_in_words(contents)}, {contents.place}\n\n{table(contents, copies)}\n")
-    _write(output, contact_sheet(contents, copies, command))
+    write_contact_sheet(output, contact_sheet(contents, copies, command))
     print(f"contact sheet: {output}")
 
 
@@ -187,14 +187,3 @@ def check_output(path: Path) -> None:
         raise UserError(
             f"--output is {path}, which exists and is not a contact sheet; choose another path, or move it away"
         )
-
-
-def _write(path: Path, sheet: Any) -> None:
-    from gensupcon_jax.report import write_contact_sheet
-
-    try:
-        write_contact_sheet(path, sheet)
-    except OSError as error:
-        raise UserError(
-            f"the contact sheet {path} cannot be written ({reason(error)}); set --output to another path"
-        ) from error

@@ -12,7 +12,9 @@ from etils import epath
 from gensupcon_jax.data.decoding import tensorflow_reason
 from gensupcon_jax.data.listing import with_progress
 from gensupcon_jax.data.tfds_sets import tfds_reasons
+from gensupcon_jax.disk import writing
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import as_path, write_whole
 
 FORMATS = ("array_record", "tfrecord")
 _INFO = "dataset_info.json"
@@ -50,7 +52,8 @@ def convert(builder: Any, name: str, file_format: str) -> list[str]:
     total = sum(shard.num_records for shard in waiting)
     progress = iter(with_progress(range(total), total, f"converting {name} to {file_format}"))
     for shard in waiting:
-        _convert_one(shard, old_format, file_format, progress)
+        with writing(shard.new):
+            _convert_one(shard, old_format, file_format, progress)
     with tfds_reasons(name):
         _write_info(epath.Path(builder.data_path) / _INFO, old_format, file_format)
     return [os.fspath(shard.old) for shard in shards]
@@ -129,9 +132,7 @@ def _write_info(path: epath.Path, old_format: str, file_format: str) -> None:
     info = json.loads(path.read_text())
     others = {*info.get("alternativeFileFormats", []), old_format} - {file_format}
     content = json.dumps(info | {"fileFormat": file_format, "alternativeFileFormats": sorted(others)}, indent=2)
-    unfinished = path.parent / f".{path.name}.{os.getpid()}"
-    unfinished.write_text(content)
-    unfinished.replace(path)
+    write_whole(as_path(os.fspath(path)), content.encode())
 
 
 def _read_tfrecord(path: str) -> Iterator[bytes]:

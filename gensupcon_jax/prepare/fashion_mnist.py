@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import make_folder, write_whole
 
 NAME = "fashion_mnist"
 PACKAGE = "dataset-fashion-mnist"
@@ -39,7 +40,7 @@ def restore_files(source: Path, target: Path, checksums: dict[str, str], files: 
             f"--source is {source}, which does not contain {', '.join(missing)}; allowed: the folder of the four files, "
             f"such as {DEBIAN_FOLDER} after apt-get install {PACKAGE}"
         )
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     for name, packed in files.items():
         found = (source / name).read_bytes()
         original = next(
@@ -55,7 +56,7 @@ def restore_files(source: Path, target: Path, checksums: dict[str, str], files: 
                 f"{source / name} has other data than the original (sha256 {checksums[name]}, "
                 f"this one {_sha(found)}{_damage(found)}); use the file of {PACKAGE}, or download it again"
             )
-        (target / name).write_bytes(original)
+        write_whole(target / name, original)
 
 
 def with_header(packed: bytes, name: str, seconds: int) -> bytes:

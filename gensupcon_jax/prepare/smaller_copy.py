@@ -18,8 +18,9 @@ from gensupcon_jax.data.datasets import list_settings, source_of
 from gensupcon_jax.data.decoding import read_image_file
 from gensupcon_jax.data.encoded_sets import Reading, is_labeled
 from gensupcon_jax.data.listing import Listing, progress_bar
+from gensupcon_jax.disk import writing
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.paths import failures, whole_file
+from gensupcon_jax.paths import failures, make_folder, whole_file
 from gensupcon_jax.prepare.smaller_images import Smaller, smaller_image
 from gensupcon_jax.text import counted, listed, reason, visible
 
@@ -178,10 +179,11 @@ def write_copy(
     num_images = {split: sum(one.num for one in found) for split, found in of_split.items()}
     num_left_out = num_all - sum(num_images.values())
     _refuse_many_damaged(num_left_out, num_all, damage)
-    for left in folder.glob(".*.unfinished"):
-        left.unlink()  # of a process that was killed
-    _write_metadata(folder, name, original, smaller, of_split)
-    unfinished.rename(final)
+    with writing(final):
+        for left in folder.glob(".*.unfinished"):
+            left.unlink()  # of a process that was killed
+        _write_metadata(folder, name, original, smaller, of_split)
+        unfinished.rename(final)
     new = [one for one in written if one.original_bytes]
     return Copied(
         name=name,
@@ -240,8 +242,8 @@ def _begin(folder: Path, original: Original, splits: dict[str, Listing], smaller
         "fingerprints": {split: one.fingerprint for split, one in splits.items()},
     }
     path = folder / _ORIGIN
-    if not folder.exists():
-        folder.mkdir(parents=True)
+    if not folder.exists() or not any(folder.iterdir()):
+        make_folder(folder)
         with whole_file(path) as unfinished:
             unfinished.write_text(json.dumps(wanted, indent=2))
         return

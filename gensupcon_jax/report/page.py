@@ -73,7 +73,7 @@ def write_page(path: str | paths.Path, html: str) -> None:
     """Write this HTML to `path` atomically."""
     path = paths.as_path(path)
     content = html.encode("utf-8", errors="replace")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    paths.make_folder(path.parent)
     paths.write_whole(path, content)
 
 

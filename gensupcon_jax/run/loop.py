@@ -183,6 +183,7 @@ class _Loop:
         # The count is that before the step, so that a restart tries the step again.
         state = self.state.replace(skipped_steps=self.state.skipped_steps - 1)
         good_step = int(state.step)
+        self.log.flush()
         self._checkpoints.save(good_step, saved_fields(state), self.record)
         (batch,) = self.run.batches(good_step, good_step + 1)
         run = self.run

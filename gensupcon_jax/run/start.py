@@ -12,11 +12,11 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from gensupcon_jax import paths
+from gensupcon_jax import disk, paths
 from gensupcon_jax.cluster import cpu_flags, detection, processes
 from gensupcon_jax.cluster.stopping import stop_requests
 from gensupcon_jax.errors import RunStopped, StoppedBetween, UserError
-from gensupcon_jax.run import config_check, recipes
+from gensupcon_jax.run import compiled, config_check, recipes
 from gensupcon_jax.store import lock, workdir
 
 
@@ -48,7 +48,10 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
         message = "\ninterrupted; the same command resumes from the newest checkpoint, if there is one"
         processes.leave(1, message, reason="it was interrupted", at_once=True)
     except Exception as error:
-        processes.leave_after_crash(error)
+        line = disk.line_of(error)
+        if line is None:
+            processes.leave_after_crash(error)
+        processes.leave(1, f"error: {line}", reason=line)
 
 
 def _train(options: argparse.Namespace, command: str) -> None:
@@ -57,6 +60,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
     folder = paths.as_path(options.workdir)
     cpu_flags.set_for_this_machine(os.environ)
     keep_compiled_programs(folder)
+    compiled.say_failures_once()
     join_processes(options)
     with stop_requests(), lock.held(folder, command):  # from here on data are read
         options.config = with_choices(options, folder)

@@ -1,6 +1,7 @@
 """Checkpoints of a run: written by orbax, verified by a fingerprint of the bits when restored."""
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gensupcon_jax import disk
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, absolute
@@ -71,8 +73,8 @@ class Checkpoints:
         """
         started = time.monotonic()
         self._best_step = (record.get("best") or {}).get("step")
-        if step not in self._manager.all_steps():
-            with self._writing(step):
+        with self._writing(step):
+            if step not in self._manager.all_steps():
                 record = _sealed(record | {"step": step, "arrays": _described(fields), "bits": fingerprints(fields)})
                 items = {_STATE: ocp.args.StandardSave(fields), _RECORD: ocp.args.JsonSave(record)}
                 self._manager.save(step, args=ocp.args.Composite(**items))
@@ -86,7 +88,7 @@ class Checkpoints:
         """Wait until everything is on disk; UserError if a background save failed."""
         with self._writing(None):
             self._manager.wait_until_finished()
-        self._manager.close()
+            self._manager.close()
 
     def settle(self) -> None:
         """Wait for a pending save when the run ends early; UserError if it failed.
@@ -114,18 +116,17 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # raised by orbax's background thread: OSError, ValueError, XlaRuntimeError
-            kept = self.latest_step()
+            kept = None
+            with contextlib.suppress(
+                OSError
+            ):  # of a disk that does not answer, for which the first error is the reason
+                kept = self.latest_step()
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}, or the previous one,"
-            text = str(error)
-            full = "No space left" in text or "RESOURCE_EXHAUSTED" in text or "Disk quota" in text
+            why = disk.reason_at(self._folder, error) if disk.number_of(error) else reason_of(error)
             raise UserError(
-                f"{what} cannot be written to {self._folder} ({'the disk is full' if full else reason_of(error)}); "
-                + (
-                    f"the newest good checkpoint is of step {kept}"
-                    if kept is not None
-                    else "there is no checkpoint yet"
-                )
-                + f"; {'free some space' if full else 'remove the cause'} and start the same command again"
+                f"{what} cannot be written to {self._folder} ({why}); "
+                + (f"the newest good checkpoint is of step {kept}" if kept is not None else "no checkpoint is there")
+                + f"; {disk.remedy(error, 'remove the cause and start the same command again')}"
             ) from error
 
 
@@ -262,6 +263,7 @@ def _read(folder: Path, step: int, wanted: Any) -> Restored:
     except UserError:
         raise
     except Exception as error:  # of many kinds, from orbax and tensorstore
+        _refuse_lost_disk(error, path)
         raise Damaged(reason_of(error)) from error
     tops = wanted.keys()
     saved_bits = {name: bits for name, bits in record["bits"].items() if name.split("/")[0] in tops}
@@ -276,10 +278,17 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
         seal = record.pop("seal")
     except Exception as error:
+        _refuse_lost_disk(error, path)
         raise Damaged(f"its record cannot be read: {reason_of(error)}") from error
     if seal != _seal(record):
         raise Damaged("its record differs from the one that was saved")
     return record
+
+
+def _refuse_lost_disk(error: Exception, path: Path) -> None:
+    """UserError where the disk does not answer: nothing is known of the checkpoint, which must not be taken for damaged."""
+    if disk.number_of(error) in disk.LOST - {errno.EIO}:  # that one may be a bad sector, in this file alone
+        raise UserError(f"{path} cannot be read ({disk.reason_at(path, error)}); {disk.remedy(error)}") from error
 
 
 def _sealed(record: dict) -> dict:
@@ -349,11 +358,12 @@ def _sums(bits: Any, position: Any) -> tuple[Any, Any]:
 def _move_aside(folder: Path, step: int) -> None:
     """Move the checkpoint aside, so that its step can be saved again; never overwrite another one."""
     aside = folder.parent / DAMAGED
-    aside.mkdir(exist_ok=True)
-    name = str(step)
-    while (aside / name).exists():
-        name += "_again"
-    (folder / str(step)).rename(aside / name)
+    with disk.writing(aside):
+        aside.mkdir(exist_ok=True)
+        name = str(step)
+        while (aside / name).exists():
+            name += "_again"
+        (folder / str(step)).rename(aside / name)
 
 
 def _warn(text: str) -> None:

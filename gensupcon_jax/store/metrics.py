@@ -1,15 +1,17 @@
 """metrics.jsonl: one row per logged step, as one JSON object per line."""
 
+import errno
 import json
 import math
+import os
 import time
 from typing import Any
 
 from gensupcon_jax import paths
+from gensupcon_jax.disk import writing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store.workdir import METRICS
-from gensupcon_jax.text import reason
 
 ADVICE = "advice"  # the name in a row of the sentences that the run said at its step
 _REWRITE_SECONDS = 60.0
@@ -53,12 +55,13 @@ class MetricsFile:
         self.kept = [row for row in read_metrics(workdir) if row["step"] <= start_step]
         self._lines = [_line(row) for row in self.kept]
         self._rewrite()
-        self._file = None if paths.is_remote(workdir) else self._path.open("a")
+        with writing(self._path):
+            self._file = None if paths.is_remote(workdir) else self._path.open("a")
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """One row; a value that is not finite is null in the file."""
         line = _line({"step": step, **values})
-        try:
+        with writing(self._path):
             if self._file is not None:
                 self._file.write(line)
                 self._file.flush()
@@ -66,22 +69,25 @@ class MetricsFile:
                 self._lines.append(line)
                 if time.monotonic() - self._written_at > _REWRITE_SECONDS:
                     self._rewrite()
-        except paths.failures() as error:
-            raise UserError(
-                f"{self._path} cannot be written ({reason(error)}); free some space and start the same command again: "
-                "it resumes from the newest checkpoint"
-            ) from error
 
     def flush(self) -> None:
-        """Make all rows durable; called before a checkpoint, since a restart resumes from there."""
+        """Make all rows durable; called before a checkpoint, since a restart resumes from there.
+
+        Raises UserError if the file has gone: a checkpoint beside it would be in a new folder that is no whole run.
+        """
         if self._file is None:
             self._rewrite()
+            return
+        with writing(self._path):
+            if not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                raise FileNotFoundError(errno.ENOENT, "another file has taken its place", self._path)
 
     def close(self) -> None:
         """Flush all buffers."""
         if self._file is None:
             self._rewrite()
-        else:
+            return
+        with writing(self._path):
             self._file.close()
 
     def _rewrite(self) -> None:

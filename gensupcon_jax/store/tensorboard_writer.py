@@ -5,14 +5,13 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gensupcon_jax import paths
-from gensupcon_jax.errors import UserError
+from gensupcon_jax.disk import writing
 from gensupcon_jax.extras import INSTALL_TENSORFLOW, missing_of_tensorflow
 from gensupcon_jax.paths import Path
-from gensupcon_jax.text import reason
 
 LEFT_OUT = (
     f"TensorBoard events are left out, since the extra `tensorflow` is not installed ({INSTALL_TENSORFLOW}); "
@@ -55,15 +54,8 @@ class EventWriter:
         with self._writing():
             self._writer.close()
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except paths.failures() as error:
-            raise UserError(
-                f"TensorBoard events cannot be written to {self._folder} ({reason(error)}); free some space and start "
-                "the same command again: it resumes from the newest checkpoint"
-            ) from error
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return writing(self._folder, what=f"the TensorBoard events in {self._folder}")
 
 
 def _clu_writer(folder: Path) -> Any:

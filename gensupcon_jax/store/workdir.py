@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gensupcon_jax import paths
+from gensupcon_jax.disk import not_written
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extension import Extension
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store import changes
-from gensupcon_jax.text import reason
 
 CONFIG = "config.json"
 HISTORY = "config_history.json"  # of the changes of config.json
@@ -128,9 +128,8 @@ def _make_writable(workdir: Path) -> None:
 
 def cannot_be_written(workdir: Path, error: Exception) -> UserError:
     """The error of a workdir in which nothing can be written."""
-    return UserError(
-        f"workdir {workdir} cannot be written ({reason(error)}); set --workdir to a folder that you may write"
-    )
+    instead = "set --workdir to a folder that you may write"
+    return not_written(workdir, error, what=f"workdir {workdir}", instead=instead)
 
 
 def _differences(workdir: Path, name: str, wanted: dict) -> changes.Differences:

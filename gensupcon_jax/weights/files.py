@@ -11,9 +11,10 @@ import safetensors
 import safetensors.numpy
 
 from gensupcon_jax import paths
+from gensupcon_jax.disk import not_written
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, as_path
-from gensupcon_jax.text import listed, reason
+from gensupcon_jax.text import listed
 from gensupcon_jax.weights.names import Named, unwrapped
 
 SAFETENSORS, TORCH = ".safetensors", (".pth.tar", ".pth", ".pt", ".bin")
@@ -181,8 +182,9 @@ def write_new(path: Path, content: bytes) -> None:
                 file.write(content)
     except paths.failures() as error:
         if not paths.is_remote(path) and not isinstance(error, FileExistsError):
-            path.unlink(missing_ok=True)  # leave no partial file
-        raise UserError(f"{path} cannot be written ({reason(error)}); choose another --output") from error
+            with contextlib.suppress(OSError):  # of a disk that is lost, for which the first error is the reason
+                path.unlink(missing_ok=True)  # leave no partial file
+        raise not_written(path, error, instead="choose another --output") from error
 
 
 @contextlib.contextmanager

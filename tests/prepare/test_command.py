@@ -14,6 +14,7 @@ from gensupcon_jax.data.datasets import Reading
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.prepare import command, fashion_mnist, fetching, sheet
 from gensupcon_jax.prepare.contents import find_copies, read_contents
+from gensupcon_jax.report import write_contact_sheet
 from tests import ROOT
 from tests.encoded import encode, picture, records, write_folder, write_tfds
 from tests.running import told
@@ -224,7 +225,7 @@ def test_an_older_sheet_is_replaced_and_other_files_are_not(tmp_path):
     own = write_folder(tmp_path / "trees", splits={"train": 2})
     contents = read_contents(f"folder:{own}", Reading())
     path = tmp_path / "sheet.html"
-    command._write(path, sheet.contact_sheet(contents, find_copies(contents), "first"))
+    write_contact_sheet(path, sheet.contact_sheet(contents, find_copies(contents), "first"))
     command.check_output(path)
     path.write_text("<html>mine</html>")
     with pytest.raises(UserError, match="exists and is not a contact sheet"):

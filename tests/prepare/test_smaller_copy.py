@@ -162,7 +162,7 @@ def test_an_error_while_writing_leaves_no_file(trees, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(smaller_copy, "_record", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"cannot be written \(No space left"):
         copy_of(trees, tmp_path / "data")
     folder = tmp_path / "data" / ".trees_2_short30_q90.unfinished" / "1.0.0"
     assert [path.name for path in folder.iterdir()] == ["made_from.json"]
