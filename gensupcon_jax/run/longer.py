@@ -83,7 +83,7 @@ def keep_results(folder: Path, total_steps: int) -> Path | None:
     if steps >= total_steps:
         return None
     kept = results_folder(folder, steps)
-    kept.mkdir(exist_ok=True)
+    paths.make_folder(kept)
     for name in _OF_THE_END:
         if not (folder / name).exists():
             continue
