@@ -111,7 +111,7 @@ def test_a_start_that_fails_holds_nothing(tmp_path, quick, monkeypatch, request,
     with monkeypatch.context() as patched:
         patched.setattr(lock.os, "pwrite", full)
         patched.setattr(lock.paths, "write_whole", full)
-        assert "cannot be written (No space left on device)" in refused(tmp_path)
+        assert "cannot be written (No space left on device; " in refused(tmp_path)
 
     def stopped(seconds):
         raise KeyboardInterrupt
