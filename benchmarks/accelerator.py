@@ -22,6 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -504,7 +505,10 @@ def step_tasks(options: Options) -> Iterator[Task]:
 
 
 def step_speed(output: Path, recipe: str, variant: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """The step that training jits, on one device: speed, memory, and the hours that the recipe takes at this speed."""
+    """The step that training jits, on one device: speed, memory, and the hours that the recipe takes at this speed.
+
+    Its FLOPs are counted in the step for a CPU: jax counts them for no GPU.
+    """
     import importlib
 
     import jax
@@ -517,11 +521,15 @@ def step_speed(output: Path, recipe: str, variant: str, fields: dict[str, Any]) 
     config = with_fields(config, fields)
     sizes, mesh = data_sizes(config.dataset.name), sharding.make_mesh(jax.devices()[:1])
     planned = plan_step(config, sizes, mesh)
-    lowered = planned.lower()
     started = time.perf_counter()
-    program = lowered.compile()
-    compile_seconds = time.perf_counter() - started
-    state = jax.jit(planned.initial_state_fn, out_shardings=placements(planned.state))(jax.random.key(0))
+    with ThreadPoolExecutor() as pool:  # beside the longest compilation
+        initial_state_fn = jax.jit(planned.initial_state_fn, out_shardings=placements(planned.state))
+        drawn_state = pool.submit(initial_state_fn, jax.random.key(0))
+        on_cpu = sharding.make_mesh(jax.devices("cpu")[:1])
+        counted = pool.submit(lambda: plan_step(config, sizes, on_cpu).lower().cost_analysis()["flops"])
+        program = planned.lower().compile()
+        compile_seconds = time.perf_counter() - started
+        state, flops = drawn_state.result(), counted.result()
     frozen = drawn(planned.frozen)
     batch = drawn(planned.batch)
     key = jax.device_put(jax.random.key(1), sharding.replicated(mesh))
@@ -535,7 +543,7 @@ def step_speed(output: Path, recipe: str, variant: str, fields: dict[str, Any]) 
     seconds = seconds_of(step, jax.block_until_ready)
     if not np.isfinite(float(metrics["loss"])):
         raise ValueError(f"the loss is {metrics['loss']}: the timed steps are not training")
-    flops, num_images = lowered.cost_analysis()["flops"], num_train_images(config, sizes)
+    num_images = num_train_images(config, sizes)
     return {
         "batch": config.batch_size,
         "pixels": planned.view_size,
@@ -722,9 +730,11 @@ def untrained_encoder(name: str, pixels: int) -> Any:
     def apply(variables: Any, images: Any) -> Any:
         return backbone.apply(variables, normalize(images, middle, middle / 2), train=False), None
 
-    shapes = jax.ShapeDtypeStruct((1, pixels, pixels, 3), np.uint8)
-    num_features = jax.eval_shape(apply, variables, shapes)[0].shape[-1]
-    gigaflops = jax.jit(apply).lower(variables, shapes).cost_analysis()["flops"] / 1e9
+    variable_shapes = jax.eval_shape(lambda: variables)
+    shapes = (variable_shapes, jax.ShapeDtypeStruct((1, pixels, pixels, 3), np.uint8))
+    num_features = jax.eval_shape(apply, *shapes)[0].shape[-1]
+    with jax.default_device(jax.devices("cpu")[0]):  # jax counts FLOPs for no GPU
+        gigaflops = jax.jit(apply).lower(*shapes).cost_analysis()["flops"] / 1e9
     preparation = Preparation((pixels, pixels, 3), 0.875, middle, middle / 2)
     return Encoder(Source(name, None, preparation, num_features, False, (), "", variables, apply)), gigaflops
 
