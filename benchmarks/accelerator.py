@@ -854,6 +854,7 @@ def start_part(name: str, arguments: list[str], output: Path, seconds: float) ->
     """Run a part as a process, at most so long; whether all was well. Its messages go to a file, the last of them are shown."""
     environment = {"JAX_COMPILATION_CACHE_DIR": str((output / PROGRAMS).resolve()), **os.environ}
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")  # of the memory: no other process is on the card
     until = str(time.time() + seconds)
     command = [sys.executable, "-m", "benchmarks.accelerator", *arguments, "--part", name, "--until", until]
     log = output / f"{name}.log"

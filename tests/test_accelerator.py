@@ -23,7 +23,7 @@ def lines(folder):
 
 @pytest.mark.slow
 def test_all_of_it_in_small_without_tensorflow(tmp_path):
-    command = ("-m", "benchmarks.accelerator", "--tiny", "--output", str(tmp_path))
+    command = ("-m", "benchmarks.accelerator", "--tiny", "--minutes", "60", "--output", str(tmp_path))
     status, stdout, said = without_tensorflow(*command)
     assert status == 0, stdout + said
     found = accelerator.read_lines(tmp_path)
