@@ -9,6 +9,14 @@ from gensupcon_jax.extras import quiet_tensorflow
 
 PROGRAM = "python -m gensupcon_jax.main"
 
+# Flag -> what is watched, and the seconds that it may take.
+_WATCHED = {
+    "watchdog_seconds": ("step", 1800.0),
+    "watchdog_evaluation_seconds": ("evaluation, in training or at the end,", 21600.0),
+    "watchdog_saving_seconds": ("save", 3600.0),
+    "watchdog_report_seconds": ("report", 3600.0),
+}
+
 
 def main(arguments: list[str], program: str = PROGRAM) -> None:
     """Train and evaluate the encoder of a recipe or for a folder of photos; UserError for a wrong argument."""
@@ -84,13 +92,14 @@ def build_parser(program: str) -> command_line.Parser:
         default=0,
         help="exit status of a run that a signal stopped, for schedulers that restart it (default: %(default)d)",
     )
-    ending.add_argument(
-        "--watchdog_seconds",
-        metavar="SECONDS",
-        type=command_line.number_from(0),
-        default=1800.0,
-        help="a run whose step takes longer prints its stacks and exits; 0: no limit (default: %(default)g)",
-    )
+    for name, (what, seconds) in _WATCHED.items():
+        ending.add_argument(
+            f"--{name}",
+            metavar="SECONDS",
+            type=command_line.number_from(0),
+            default=seconds,
+            help=f"a run whose {what} takes longer prints its stacks and exits; 0: no limit (default: %(default)g)",
+        )
     ending.add_argument(
         "--verbosity",
         metavar="N",

@@ -169,6 +169,8 @@ def test_flags_are_accepted_in_all_usual_spellings():
     assert (options.coordinator_address, options.num_processes, options.process_id) == ("h:1", 2, 1)
     assert (options.distributed, options.workdir, options.verbosity) == (True, "w", -2)
     assert (options.join_timeout, options.watchdog_seconds, options.stopped_status) == (50.0, 1800.0, 0)
+    assert (options.watchdog_evaluation_seconds, options.watchdog_saving_seconds) == (21600.0, 3600.0)
+    assert options.watchdog_report_seconds == 3600.0
     for off in ("--nodistributed", "--distributed=false"):
         assert main.parse(["digits", "--distributed", off]).distributed is False
 

@@ -228,20 +228,34 @@ class Group:
                 if time.monotonic() - self._finished.get(peer, time.monotonic()) > _EARLY_SECONDS:
                     self._lost(peer, "it exited before the others had finished")
 
-    def _lost(self, peer: int, reason: str, *, status: int = LOST, is_hanging: bool = False, name: str = "") -> None:
-        """Report the lost process, notify the others, end this process."""
+    def _lost(
+        self,
+        peer: int,
+        reason: str,
+        *,
+        status: int = LOST,
+        is_hanging: bool = False,
+        name: str = "",
+        number: int | None = None,
+    ) -> None:
+        """Report the lost process, notify the others, end this process.
+
+        name, number: of the lost one, where the peer only tells of it; that may be this one, which was frozen and goes on.
+        """
         with self._exit_lock:
             if self._is_done.is_set():
                 return
             self._is_done.set()
-            name = name or self._connections[peer].name
+            name, number = name or self._connections[peer].name, peer if number is None else number
             if is_hanging:
                 faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
             remedy = "; start all processes again; they resume from the newest checkpoint" if status == LOST else ""
-            text = f"process {self.process_id} stops because {name} has stopped: {reason}{remedy}"
+            why = "the others took it for lost" if number == self.process_id else f"{name} has stopped"
+            text = f"process {self.process_id} stops because {why}: {reason}{remedy}"
             print(f"error: {text}" if status else text, file=sys.stderr)
             # Also to the lost one: if it is process 0 and still alive, only it can notify the others, which would blame this one.
-            self._broadcast({"lost": {"reason": reason, "status": status, "is_hanging": is_hanging, "name": name}})
+            lost = {"reason": reason, "status": status, "is_hanging": is_hanging, "name": name, "number": number}
+            self._broadcast({"lost": lost})
             _exit(status)
 
     def _broadcast(self, message: dict) -> None:

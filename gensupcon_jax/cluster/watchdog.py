@@ -1,23 +1,39 @@
-"""The watchdog: ends the process if a step takes too long, after printing the stacks of all threads."""
+"""The watchdog: ends the process if a part of its work takes too long, after printing the stacks of all threads."""
 
 import faulthandler
 import sys
 import threading
 import time
+from typing import NamedTuple
 
 from gensupcon_jax.cluster import processes
 
 _GRACE_SECONDS = 10.0
+_PAUSED = ("", 0.0, float("inf"))
+
+
+class Limits(NamedTuple):
+    """The seconds that each kind of work may take, 0: any time.
+
+    evaluation: one during training, or all of the final one.  saving: what training waits for at a save, and at the last one.
+    """
+
+    step: float = 0.0
+    evaluation: float = 0.0
+    saving: float = 0.0
+    report: float = 0.0
 
 
 class Watchdog:
-    """`watch` restarts the timer with a description of the work, `pause` stops it; seconds 0: disabled."""
+    """`watch` restarts the timer with the kind of the work and its description, `pause` stops it."""
 
-    def __init__(self, seconds: float):
-        self._seconds, self._what, self._deadline = seconds, "", float("inf")
+    def __init__(self, limits: Limits):
+        self._limits, self._watched = limits, _PAUSED
         self._closed = threading.Event()
-        if seconds:
-            threading.Thread(target=self._monitor, daemon=True).start()
+        used = [seconds for seconds in limits if seconds]
+        if used:
+            self._interval = min(min(used) / 4, 1.0)
+            threading.Thread(target=self._monitor, daemon=True, name="watchdog").start()
 
     def __enter__(self) -> "Watchdog":
         return self
@@ -27,23 +43,27 @@ class Watchdog:
         self.pause()
         self._closed.set()
 
-    def watch(self, what: str) -> None:
-        """Restart the timer for the work that `what` describes."""
-        if self._seconds:
-            self._what, self._deadline = what, time.monotonic() + self._seconds
-            # A timer in C, for a hang that holds the GIL, where the thread below could not run.
-            faulthandler.dump_traceback_later(self._seconds + _GRACE_SECONDS, exit=True, file=sys.__stderr__ or 2)
+    def watch(self, kind: str, what: str) -> None:
+        """Restart the timer for the work that `what` describes, of one of the kinds in `Limits`."""
+        seconds = getattr(self._limits, kind)
+        if not seconds:
+            self.pause()
+            return
+        self._watched = (what, seconds, time.monotonic() + seconds)
+        # A timer in C, for a hang that holds the GIL, where the thread below could not run.
+        faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True, file=sys.__stderr__ or 2)
 
     def pause(self) -> None:
         """Stop the timer: the next work may take any time."""
-        self._deadline = float("inf")
-        if self._seconds:
+        self._watched = _PAUSED
+        if any(self._limits):
             faulthandler.cancel_dump_traceback_later()
 
     def _monitor(self) -> None:
-        while not self._closed.wait(min(self._seconds / 4, 1.0)):
-            if time.monotonic() > self._deadline:
-                hangs = f"{self._what} has taken more than {self._seconds:g} seconds"
+        while not self._closed.wait(self._interval):
+            what, seconds, deadline = self._watched
+            if time.monotonic() > deadline:
+                hangs = f"{what} has taken more than {seconds:g} seconds"
                 print(f"{hangs}; stacks of all threads:", file=sys.__stderr__, flush=True)
                 faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
                 message = f"error: {hangs}; start the same command again; it resumes from the newest checkpoint"

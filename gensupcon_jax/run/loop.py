@@ -28,7 +28,7 @@ _STEPS_IN_FLIGHT = 2
 
 
 class Supervision(NamedTuple):
-    """What can end a run early: a signal, or a step that takes too long."""
+    """What can end a run early: a signal, or work that takes too long."""
 
     stop_request: StopRequest
     watchdog: Watchdog
@@ -69,7 +69,7 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
         stop_request, watchdog = supervision
         stops = False
         with stop_request.deferred():
-            watchdog.watch(f"step {loop.step + 1}")
+            watchdog.watch("step", f"step {loop.step + 1}")
             batches = opened.enter_context(Prefetched(run.batches(loop.step, run.lengths.total_steps)))
             for step, batch in enumerate(batches, start=loop.step + 1):
                 if loop.has_diverged():
@@ -82,18 +82,20 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
                 if due.logs:
                     loop.log.add_training(step, loop.metrics, batches.waited_seconds)
                 if due.evaluates:
-                    watchdog.pause()
+                    watchdog.watch("evaluation", f"the evaluation after step {step}")
                     is_best = loop.evaluate()
                 if any(due):
+                    watchdog.watch("saving", f"saving step {step}")
                     loop.log.write(step, force=due.evaluates)
                 if due.saves or (due.evaluates and is_best):
                     loop.save()
-                watchdog.watch(f"step {step + 1}")
+                watchdog.watch("step", f"step {step + 1}")
                 if stops:
                     break
             watchdog.pause()
             if loop.diverged:
                 loop.refuse_divergence()
+            watchdog.watch("saving", f"the last save, of step {loop.step},")
             loop.finish()
             _leave_if_asked(run, stop_request, loop.step, stops)
     return Trained(loop.state, loop.record)

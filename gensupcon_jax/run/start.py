@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from gensupcon_jax import disk, paths
 from gensupcon_jax.cluster import cpu_flags, detection, processes
 from gensupcon_jax.cluster.stopping import stop_requests
+from gensupcon_jax.cluster.watchdog import Limits
 from gensupcon_jax.errors import RunStopped, StoppedBetween, UserError
 from gensupcon_jax.run import compiled, config_check, recipes
 from gensupcon_jax.store import lock, workdir
@@ -75,13 +76,23 @@ def _train(options: argparse.Namespace, command: str) -> None:
             options.config,
             folder,
             writers=writers,
-            launch=Launch(command, options.watchdog_seconds, holds_workdir=True),
+            launch=Launch(command, limits_of(options), holds_workdir=True),
         )
     from gensupcon_jax.run.summary import summary
 
     if processes.is_first():
         print(summary(results, folder))
     processes.finish()
+
+
+def limits_of(options: argparse.Namespace) -> Limits:
+    """The seconds that each part of the run may take."""
+    return Limits(
+        step=options.watchdog_seconds,
+        evaluation=options.watchdog_evaluation_seconds,
+        saving=options.watchdog_saving_seconds,
+        report=options.watchdog_report_seconds,
+    )
 
 
 def with_choices(options: argparse.Namespace, folder: paths.Path) -> ConfigDict:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from gensupcon_jax import report
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.cluster.stopping import stop_requests
-from gensupcon_jax.cluster.watchdog import Watchdog
+from gensupcon_jax.cluster.watchdog import Limits, Watchdog
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.evaluation.choices import ON_VALIDATION
 from gensupcon_jax.evaluation.features import extract
@@ -45,13 +45,13 @@ from gensupcon_jax.weights import teachers
 
 
 class Launch(NamedTuple):
-    """How a run was started: the command line, for the report, and the seconds that a step may take (0: any).
+    """How a run was started: the command line, for the report, and the seconds that its parts may take.
 
     holds_workdir: this process has locked the workdir already.
     """
 
     command: str = ""
-    watchdog_seconds: float = 0.0
+    limits: Limits = Limits()
     holds_workdir: bool = False
 
 
@@ -84,7 +84,7 @@ def train_and_evaluate(
     """
     folder = as_path(workdir_path)
     alone = contextlib.nullcontext() if launch.holds_workdir else lock.held(folder, launch.command)
-    with stop_requests() as stop_request, alone, Watchdog(launch.watchdog_seconds) as watchdog:
+    with stop_requests() as stop_request, alone, Watchdog(launch.limits) as watchdog:
         started = time.monotonic()
         run = build_run(config, folder, dataset, devices=devices, teacher_fn=teacher_fn, writers=writers)
         workdir.check(*_claim_of(run), extensions=run.lengths.extensions)
@@ -100,8 +100,11 @@ def train_and_evaluate(
         record = new_record(run.config, run.fingerprints(), history)
         before = time.monotonic() - started
         trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog))
-        end_fn = _evaluate_and_report if run.dataset.has_labels else _report_without_labels
-        return end_fn(run, trained, pictured, chance_loss, before, launch.command)
+        watchdog.watch("evaluation", "the final evaluation")
+        evaluate_fn = _evaluate if run.dataset.has_labels else _pictures_alone
+        page, results = evaluate_fn(run, trained, pictured, chance_loss, before)
+        watchdog.watch("report", "writing the report")
+        return _write_end(run, page | {"command": launch.command, "chance_loss": chance_loss}, results)
 
 
 def _check_teacher(run: Run) -> None:
@@ -153,10 +156,10 @@ def _claim(run: Run, command: str) -> list[Start]:
     return [Start(**start) for start in processes.share(history)]
 
 
-def _evaluate_and_report(
-    run: Run, trained: loop.Trained, pictured: PicturedBatch, chance_loss: float, before: float, command: str
-) -> dict[str, Any]:
-    """Evaluate the last and the best step, write the report, and write results.json last: where it exists, the run is complete.
+def _evaluate(
+    run: Run, trained: loop.Trained, pictured: PicturedBatch, chance_loss: float, before: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Evaluate the last and the best step, and keep what predicts; the fields of the report, on process 0, and the results.
 
     before: seconds that passed before training.
     """
@@ -175,24 +178,26 @@ def _evaluate_and_report(
         evaluations = [evaluation] if best is None or best is evaluation else [evaluation, best]
         keep_predictors(run.folder, evaluations)
         keep_predictions(run.folder, run.dataset, evaluations)
-        page |= {"test_embeddings": test_embeddings, "command": command, "results": results, "chance_loss": chance_loss}
-        report.write_report(run.folder / workdir.REPORT, report.ReportData(**page))
-        workdir.write_json(run.folder / workdir.RESULTS, results)
-    return processes.share(results)
+    return page | {"test_embeddings": test_embeddings}, results
 
 
-def _report_without_labels(
-    run: Run, trained: loop.Trained, pictured: PicturedBatch, chance_loss: float, before: float, command: str
-) -> dict[str, Any]:
-    """The end of a run on images without a label, of which there is nothing to evaluate: the report, then results.json."""
+def _pictures_alone(
+    run: Run, trained: loop.Trained, pictured: PicturedBatch, chance_loss: float, before: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same of a run on images without a label, of which there is nothing to evaluate."""
     started = time.monotonic()
     page = _report_of_training(run, trained.state, pictured) if processes.is_first() else {}
     seconds = trained_seconds(run.folder, run.lengths.total_steps)
     results = {"best": None} | _facts(run, trained) | {"chance_loss": chance_loss, "train_seconds": seconds}
     results["seconds"] = before + seconds + time.monotonic() - started
+    return page, results
+
+
+def _write_end(run: Run, page: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Write the report, and results.json last: where it exists, the run is complete; returns the results of process 0."""
     if processes.is_first():
-        page |= {"command": command, "results": results, "chance_loss": chance_loss}
-        report.write_report(run.folder / workdir.REPORT, report.ReportData(**page))
+        workdir.check_is_there(run.folder)
+        report.write_report(run.folder / workdir.REPORT, report.ReportData(**page, results=results))
         workdir.write_json(run.folder / workdir.RESULTS, results)
     return processes.share(results)
 

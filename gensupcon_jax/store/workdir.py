@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from gensupcon_jax import paths
-from gensupcon_jax.disk import not_written
+from gensupcon_jax.disk import not_written, writing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extension import Extension
 from gensupcon_jax.paths import Path
@@ -84,6 +84,12 @@ def claim(workdir: Path, config: dict, dataset: dict, **settings: Any) -> change
     for name, content in found.files.items():
         write_json(workdir / name, content)
     return found.start
+
+
+def check_is_there(workdir: Path) -> None:
+    """NotWritten if the folder has gone while the run went on: what is written would be in a new one, without the rest."""
+    with writing(workdir / CONFIG):
+        (workdir / CONFIG).stat()
 
 
 def read_history(workdir: Path) -> list[changes.Start]:

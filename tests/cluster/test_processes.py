@@ -3,20 +3,25 @@
 import concurrent.futures
 import contextlib
 import re
+import shutil
 import signal
 import socket
 import time
 
+import numpy as np
 import pytest
 
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.store import checkpoint
+from tests import QUICK_COMPILES
 from tests.cluster import lost
 from tests.forking import Forked
 from tests.killing import outcome
 from tests.running import (
     ended,
+    fields,
+    flip_a_bit,
     free_port,
     results_of,
     rows_of,
@@ -101,9 +106,12 @@ def test_two_processes_that_are_stopped_and_killed_resume_to_the_same_result(uni
     assert status == 75
     assert "process 0 stops because process 1 (127.0.0.1) has stopped: it was killed" in said
 
+    *_, before, newest = checkpoint.saved_steps(folder / "checkpoints")
+    flip_a_bit(folder / "checkpoints" / str(newest))
     outcomes = ended(start_as_slurm_tasks(folder, LONG, num=2, devices=2))
     assert [status for status, _, _ in outcomes] == [0, 0], outcomes
-    assert "resumes at step" in outcomes[0][2]
+    assert f"the checkpoint of step {newest} in {folder / 'checkpoints'} is damaged" in outcomes[0][2]
+    assert f"resumes at step {before} of 30" in outcomes[0][2]
     assert outcome(folder) == outcome(uninterrupted[0])  # rows, results and the last state, bit for bit
 
 
@@ -205,7 +213,8 @@ def run_children(how, victim, num=3):
     began = time.monotonic()
     if how == "freeze":
         wait_for(lambda: all(child.returncode is not None for child in children if child is not children[victim]))
-        children[victim].kill()
+        assert children[victim].returncode is None
+        children[victim].send_signal(signal.SIGCONT)
     outcomes = ended(children, timeout=60)
     assert time.monotonic() - began < 60
     return outcomes
@@ -222,6 +231,7 @@ def test_processes_that_all_finish_exit_with_0():
     [
         ("kill", "it was killed, or its machine was lost", 75, 0),
         ("kill", "it was killed, or its machine was lost", 75, 1),
+        ("freeze", "it sent no heartbeat for 6 seconds", 75, 0),
         ("freeze", "it sent no heartbeat for 6 seconds", 75, 1),
         ("raise", "it raised OSError: the disk of this machine is gone", 75, 1),
         ("mistake", "seed is -1", 1, 0),
@@ -240,6 +250,12 @@ def test_the_others_stop_and_name_the_lost_process(how, reason, status, victim):
     if how == "raise":
         assert outcomes[victim][0] == 75
         assert "in read_the_next_batch" in outcomes[victim][2]  # its own traceback
+    if how == "freeze":  # in a collective; it ends too as soon as it goes on
+        assert outcomes[victim][0] == 75, outcomes[victim]
+        taken = (
+            f"process {victim} stops because the others took it for lost: it sent no heartbeat for 6 seconds; start all"
+        )
+        assert taken in outcomes[victim][2]
 
 
 @pytest.mark.slow
@@ -249,3 +265,50 @@ def test_a_hanging_process_is_ended_by_the_watchdog_with_the_stacks_of_all():
     assert "in read_the_next_batch" in second[2]  # where it hangs
     assert "in gather" in first[2]  # where the other process waits
     assert "step 7 has taken more than 5 seconds" in first[2] + second[2]
+
+
+# Other work than steps. Its limits are those of the flags.
+
+
+@pytest.mark.slow
+def test_a_hanging_evaluation_is_ended_with_the_stacks_of_all(tmp_path):
+    """Process 1 hangs in the evaluation during training; process 0 waits for it."""
+    address = f"--coordinator_address=127.0.0.1:{free_port()}"
+    changes = {"steps": 4, "evaluate.every_steps": 2}
+    arguments = ["--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", *fields(changes), address]
+    arguments += ["--num_processes=2", "--watchdog_evaluation_seconds=8"]
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {QUICK_COMPILES}"}
+    both = [
+        Forked(lost.train_and_hang, [*arguments, f"--process_id={own}"], where, environment=flags)
+        for own, where in enumerate(("gensupcon_jax.run.loop:not_there", "gensupcon_jax.run.loop:validate"))
+    ]
+    first, second = ended(both)
+    assert (first[0], second[0]) == (75, 75), (first, second)
+    assert "the evaluation after step 2 has taken more than 8 seconds" in first[2] + second[2]
+    assert "in hang_for_ever" in second[2]  # where it hangs
+    assert "in evaluate" in first[2]  # where the other waits
+    assert "resumes from the newest checkpoint" in first[2] + second[2]
+
+
+@pytest.mark.slow
+def test_two_processes_agree_on_a_checkpoint_that_only_one_of_them_finds_damaged(tmp_path):
+    folders = [tmp_path / "seen by 0" / "checkpoints", tmp_path / "seen by 1" / "checkpoints"]
+    saves = checkpoint.Checkpoints(folders[0], keep=3)
+    kernels = {step: np.random.default_rng(step).normal(size=4096).astype(np.float32) for step in (1, 2, 3)}
+    for step, kernel in kernels.items():
+        saves.save(step, {"params": {"kernel": kernel}}, {})
+    saves.close()
+    shutil.copytree(folders[0], folders[1])
+    flip_a_bit(folders[1] / "3")
+    address = f"127.0.0.1:{free_port()}"
+    children = [
+        Forked(lost.restore, address, own, str(folder), environment={"XLA_FLAGS": ""})
+        for own, folder in enumerate(folders)
+    ]
+    first, second = ended(children, timeout=60)
+    expected = (0, f"2 {float(kernels[2][7])}\n")
+    assert (first[:2], second[:2]) == (expected, expected), (first, second)
+    assert f"the checkpoint of step 3 in {folders[0]} is damaged" in first[2]
+    assert "that of step 2 is used instead" in first[2]
+    assert checkpoint.saved_steps(folders[0]) == [1, 2]
+    assert (folders[0].parent / checkpoint.DAMAGED / "3").is_dir()  # moved aside for both, whoever found it
