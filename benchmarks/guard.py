@@ -22,7 +22,7 @@ def build(config, dataset, mesh, *, is_guarded: bool):
     data = DataShape.of(dataset.description())
     real = train_step._guarded
     if not is_guarded:
-        train_step._guarded = lambda state, candidate, updates, metrics, max_skipped_steps: (candidate, metrics)
+        train_step._guarded = lambda state, candidate, updates, metrics, *rules: (candidate, metrics)
     try:
         parts = assemble.build_parts(config, data, assemble.lengths(config, 4), mesh)
         state = sharding.place(jax.jit(parts.initial_state_fn)(jax.random.key(0)), sharding.replicated(mesh))

@@ -651,9 +651,22 @@ FIELDS: dict[str, Field] = {
     "optimizer.max_skipped_steps": Field(
         0,
         integer(0),
-        "number of steps with values that are not finite to skip before the run stops",
+        "number of steps with values that are not finite, or of spikes, to skip before the run stops",
         "steps",
         may_change=FREE,
+    ),
+    "optimizer.spike_deviations": Field(
+        0.0,
+        number(0),
+        "a step whose loss or gradient norm is more than so many standard deviations above the mean of spike_window steps is "
+        "skipped; 0: no spike is looked for",
+        "deviations",
+    ),
+    "optimizer.spike_window": Field(
+        100,
+        integer(2),
+        "number of accepted steps that a spike is measured by; the first so many steps are none",
+        "steps",
     ),
     "optimizer.exclude_bias_and_norm": Field(
         False,

@@ -10,6 +10,10 @@ from gensupcon_jax.errors import UserError
 # A module has `main(arguments, program)`, and does not import jax before it has parsed them.
 _MODULES = {
     "train": ("gensupcon_jax.main", "train an encoder with a recipe, evaluate it, write a report"),
+    "replay": (
+        "gensupcon_jax.run.replay_command",
+        "a step that went wrong again, with the place of its first bad value",
+    ),
     "plan": ("gensupcon_jax.plan.command", "memory, speed and cost of a recipe on hardware that is not here"),
     "prepare": ("gensupcon_jax.prepare.command", "prepare and check a data set, write a contact sheet"),
     "embed": ("gensupcon_jax.inference.embed", "write the features of images to a file"),

@@ -49,7 +49,7 @@ def test_the_command_lists_its_commands_and_its_version(capfd):
     assert told(capfd, "--version") == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["train", "plan", "prepare", "compare", "export", "weights"])
+@pytest.mark.parametrize("command", ["train", "plan", "prepare", "compare", "export", "weights", "replay"])
 def test_every_command_lists_what_it_takes(capfd, command):
     status, printed, said = told(capfd, command, "--help")
     assert (status, said) == (0, "")
@@ -75,6 +75,7 @@ def test_every_command_lists_what_it_takes(capfd, command):
         "prepare": ("RECIPE", "--workdir FOLDER", "--file_format FORMAT", "--source FOLDER", "--output FILE"),
         "export": ("SOURCE", "--output X", "--format FORMAT", "--step STEP", "--head", "--license NAME", "--overwrite"),
         "weights": ("export", "show"),
+        "replay": ("WORKDIR", "--step N", "--dtype TYPE", "--device KIND", "--devices N", "status 0", "3: every value"),
     }[command]
     assert [part for part in listed if part not in printed] == []
 
@@ -168,6 +169,7 @@ def test_a_mistake_is_said_before_anything_heavy_is_imported():
         ["predict", "docs", "x", "--step=newest"], ["neighbors", "docs", "x"], ["neighbors", "docs", "x", "--in=y.npz"],
         ["export", "--output=x.onnx"], ["export", "docs", "--output=x", "--format=torch"], ["weights", "show"],
         ["compare"], ["compare", "runs", "--output=docs"], ["compare", "runs", "--outptu=x"],
+        ["replay"], ["replay", "nowhere"], ["replay", "docs", "--dtype=float16"], ["replay", "docs", "--device=gpu"],
     ]  # fmt: skip
     programs = [f"from gensupcon_jax.__main__ import main; main({arguments!r})" for arguments in mistakes]
     allowed = {"absl", "ml_collections"}  # they read the recipe

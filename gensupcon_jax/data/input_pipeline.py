@@ -125,8 +125,7 @@ def train_batches(
     crops: of encoded images; images in memory are cropped on the device. Batches are a function of (seed, step) only: they
     depend neither on the first step nor on the number of hosts and devices.
     """
-    classes = None if order.sampling == "uniform" else split.classes
-    orders = EpochOrders(seed=seed, num_examples=split.num_images, batch_size=batch_size, order=order, classes=classes)
+    orders = orders_of(split, seed, batch_size, order)
     share = local_rows(batch_size, sharding)
     if isinstance(split, EncodedSplit):
         if crops is None:
@@ -143,6 +142,12 @@ def train_batches(
     for indices, images, *local_images in local:
         arrays = (images, split.labels_of(indices), *local_images)
         yield Batch(*(_place(array, sharding, batch_size) for array in arrays))
+
+
+def orders_of(split: AnySplit, seed: int, batch_size: int, order: Order = _EVERY_IMAGE_ONCE) -> EpochOrders:
+    """Which images of the split each step has."""
+    classes = None if order.sampling == "uniform" else split.classes
+    return EpochOrders(seed=seed, num_examples=split.num_images, batch_size=batch_size, order=order, classes=classes)
 
 
 def plan_batch(split: EncodedSplit, indices: np.ndarray, crops: HostCrops, place: tuple) -> crop_boxes.CropPlan:

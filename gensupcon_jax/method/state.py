@@ -11,13 +11,24 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from gensupcon_jax.cluster.sharding import QUEUE, REPLICATED
 
-_FIELDS = ("step", "params", "opt_state", "batch_stats", "ema_params", "ema_batch_stats", "queue", "skipped_steps")
+_FIELDS = (
+    "step",
+    "params",
+    "opt_state",
+    "batch_stats",
+    "ema_params",
+    "ema_batch_stats",
+    "queue",
+    "skipped_steps",
+    "spikes",
+)
 
 
 class TrainState(flax.training.train_state.TrainState):
     """Flax's step, parameters and optimizer state, BatchNorm's running statistics, and the momentum encoder with its queue.
 
-    `skipped_steps`: the number of steps skipped because of values that are not finite.
+    `skipped_steps`: the number of steps that were skipped.  `spikes`: what tells a spike, see `spikes.py`; None where none are
+    looked for.
 
     `apply_fn` is None: an Objective has the functions. The types of `step` and `params` are wider than Flax's, as trees of
     specs, shapes and numpy arrays have this form too.
@@ -31,6 +42,7 @@ class TrainState(flax.training.train_state.TrainState):
     ema_params: Any = None
     ema_batch_stats: Any = None
     queue: Any = None
+    spikes: Any = None
 
 
 def create_state(variables: dict, tx: optax.GradientTransformation) -> TrainState:

@@ -14,6 +14,7 @@ from gensupcon_jax.cluster.sharding import BATCH, DATA_AXIS, REPLICATED, make_re
 from gensupcon_jax.data.shapes import Batch
 from gensupcon_jax.instances import unlabeled_places
 from gensupcon_jax.method.objectives import MixedBatch, Objective
+from gensupcon_jax.method.spikes import SpikeRule
 from gensupcon_jax.method.state import TrainState, partition_specs
 from gensupcon_jax.views.augment import per_image_keys
 
@@ -101,12 +102,14 @@ def build_train_step_fn(
     mesh: Mesh | AbstractMesh,
     max_skipped_steps: int = 0,
     average_fn: Callable | None = None,
+    spike_rule: SpikeRule | None = None,
 ) -> Callable:
     """train_step_fn(state, frozen, batch, seed_key) -> (state, metrics), jitted, with the state donated.
 
     state, frozen and seed_key are replicated, the batch and the state's queue are sharded; metrics are scalars.
     A step in which the loss, a gradient, the update or BatchNorm's statistics are not finite is skipped: it changes only
-    `step` and `skipped_steps`. After more than max_skipped_steps of them no step changes anything, not even `step`:
+    `step` and `skipped_steps`; so is one that `spike_rule` finds to be a spike, which is counted apart as well. After more than
+    max_skipped_steps of them no step changes anything, not even `step`:
     metrics["diverged"] is 1, and the state stays the last good one however late this is noticed.
     average_fn: (state before, state after) -> fields of a moving average, see `averages.Average`; None: there is none.
     """
@@ -131,7 +134,7 @@ def build_train_step_fn(
             if average_fn is not None:
                 candidate = candidate.replace(**average_fn(state, candidate))
             metrics = make_replicated(aux.metrics) | {"gradient_norm": optax.global_norm(gradients)}
-            return _guarded(state, candidate, updates, metrics, max_skipped_steps)
+            return _guarded(state, candidate, updates, metrics, max_skipped_steps, spike_rule)
 
     def sharded(state, frozen, batch, seed_key):
         state_specs = partition_specs(state)
@@ -146,17 +149,32 @@ def build_train_step_fn(
 
 
 def _guarded(
-    state: TrainState, candidate: TrainState, updates: Any, metrics: dict[str, Float[Array, ""]], max_skipped_steps: int
+    state: TrainState,
+    candidate: TrainState,
+    updates: Any,
+    metrics: dict[str, Float[Array, ""]],
+    max_skipped_steps: int,
+    spike_rule: SpikeRule | None = None,
 ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-    """The candidate if everything in its step is finite, else the old state; and the metrics."""
+    """The candidate if everything in its step is finite and it is no spike, else the old state; and the metrics."""
     update_norm = optax.global_norm(updates)
     statistics = sum(map(jnp.sum, jax.tree.leaves(candidate.batch_stats)), jnp.zeros(()))
-    is_finite = jnp.isfinite(metrics["loss"] + metrics["gradient_norm"] + update_norm + statistics)
+    is_accepted = jnp.isfinite(metrics["loss"] + metrics["gradient_norm"] + update_norm + statistics)
     had_diverged = state.skipped_steps > max_skipped_steps
-    skipped_steps = state.skipped_steps + jnp.where(is_finite | had_diverged, 0, 1)
+    is_spike = None
+    if spike_rule is not None:
+        with jax.named_scope("spikes"):
+            is_spike = spike_rule.is_spike(state.spikes, metrics) & is_accepted
+            is_accepted &= ~is_spike
+            candidate = candidate.replace(spikes=spike_rule.accepted(state.spikes, metrics))
+    skipped_steps = state.skipped_steps + jnp.where(is_accepted | had_diverged, 0, 1)
     has_diverged = skipped_steps > max_skipped_steps
-    kept = jax.tree.map(lambda new, old: jnp.where(is_finite & ~had_diverged, new, old), candidate, state)
+    kept = jax.tree.map(lambda new, old: jnp.where(is_accepted & ~had_diverged, new, old), candidate, state)
     kept = kept.replace(step=jnp.where(has_diverged, state.step, candidate.step), skipped_steps=skipped_steps)
+    if is_spike is not None:
+        num_spikes = state.spikes["num_spikes"] + jnp.where(is_spike & ~had_diverged, 1, 0)
+        kept = kept.replace(spikes=kept.spikes | {"num_spikes": num_spikes})
+        metrics |= {"spikes": num_spikes.astype(jnp.float32)}
     return kept, metrics | {
         "update_ratio": update_norm / jnp.maximum(optax.global_norm(state.params), 1e-12),
         "skipped_steps": skipped_steps.astype(jnp.float32),

@@ -29,6 +29,11 @@ MEANINGS = {
         "share of the images of the last batch, or of the decisions on their labels",
     ),
     "train/gradient_norm": ("gradient norm", ""),
+    "train/skipped_steps": ("skipped steps", "values that were not finite, and spikes; the step changed nothing"),
+    "train/spikes": (
+        "spikes",
+        "steps that were skipped as their loss or gradient was far above that of the steps before",
+    ),
 }
 
 

@@ -22,6 +22,7 @@ from gensupcon_jax.method.averages import Average, with_average
 from gensupcon_jax.method.extended import extended
 from gensupcon_jax.method.network import Microbatches
 from gensupcon_jax.method.prototypes import Prototypes
+from gensupcon_jax.method.spikes import SpikeRule
 from gensupcon_jax.method.state import TrainState, create_state
 from gensupcon_jax.method.train_step import build_train_step_fn, build_view_fn
 from gensupcon_jax.models import ENCODER_FIELDS, Classifier, HeadedEncoder, build_model
@@ -171,15 +172,17 @@ def build_parts(
     """The functions of a run."""
     objective, average = _averaged(config, build_objective(config, data, durations, teacher), durations)
     settings = {name: value for name, value in config.optimizer.items() if not name.startswith("warmup_")}
-    max_skipped_steps = settings.pop("max_skipped_steps")
-    settings = {name: value for name, value in settings.items() if name not in _OF_THE_RATE}
+    max_skipped_steps, rule = settings.pop("max_skipped_steps"), spike_rule(config)
+    settings = {
+        name: value for name, value in settings.items() if name not in _OF_THE_RATE and not name.startswith("spike_")
+    }
     schedule = _rate(config, durations)
     tx = optimizer.build_optimizer(schedule, **settings)
     average_fn = average and average.updated
 
     def sized(size: int, steps: range) -> SizedParts:
         view_fn = _view_fn(config, data, size)
-        step_fn = build_train_step_fn(objective, view_fn, mesh, max_skipped_steps, average_fn)
+        step_fn = build_train_step_fn(objective, view_fn, mesh, max_skipped_steps, average_fn, rule)
         return SizedParts(size, steps, view_fn, step_fn)
 
     def predict(state, frozen, images):
@@ -188,7 +191,8 @@ def build_parts(
 
     def initial_state(key):
         sample = jnp.zeros((1, data.image_size, data.image_size, data.num_channels))
-        return create_state(objective.init(key, sample), tx)
+        fields = objective.init(key, sample)
+        return create_state(fields if rule is None else fields | {"spikes": rule.empty()}, tx)
 
     return Parts(
         objective=objective,
@@ -217,6 +221,12 @@ def _rate(config: ConfigDict, durations: Lengths) -> optax.Schedule:
         total_steps=durations.planned_steps,
     )
     return extended(first, durations.extensions, again)
+
+
+def spike_rule(config: ConfigDict) -> SpikeRule | None:
+    """What is a spike, None where none is looked for."""
+    fields = config.optimizer
+    return SpikeRule(fields.spike_deviations, fields.spike_window) if fields.spike_deviations else None
 
 
 def _view_fn(config: ConfigDict, data: DataShape, size: int) -> Callable:

@@ -304,6 +304,16 @@ def _use_labels(config: ConfigDict) -> list[str]:
     return []
 
 
+def _spikes(config: ConfigDict) -> list[str]:
+    fields = config.optimizer
+    if not fields.spike_deviations or fields.max_skipped_steps:
+        return []
+    return [
+        f"optimizer.spike_deviations is {fields.spike_deviations!r}, but optimizer.max_skipped_steps is 0, so that the first "
+        "spike would end the run; allowed: optimizer.max_skipped_steps from 1, or optimizer.spike_deviations=0"
+    ]
+
+
 # The fields of each combination, and the function that returns its problems.
 COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], ...] = (
     (("objective", "augment.num_views"), _views),
@@ -323,6 +333,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
     (("objective", "microbatches"), _microbatches),
     (("model.mean", "model.std"), _normalization),
     (("model.weights", "model.weights_step", "teacher.kind", "teacher.weights_step"), _steps_of_sources),
+    (("optimizer.spike_deviations", "optimizer.max_skipped_steps"), _spikes),
     (("optimizer.name", "optimizer.momentum", "optimizer.second_momentum"), _averages),
 )
 

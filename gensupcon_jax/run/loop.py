@@ -12,7 +12,7 @@ from gensupcon_jax.cluster.watchdog import Watchdog
 from gensupcon_jax.data.input_pipeline import Prefetched
 from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.method.state import TrainState, abstract, saved_fields
-from gensupcon_jax.run import assemble, divergence
+from gensupcon_jax.run import diverged, divergence
 from gensupcon_jax.run.assemble import Lengths
 from gensupcon_jax.run.log import TrainingLog
 from gensupcon_jax.run.record import best_so_far, changed_versions, resumed_record
@@ -119,6 +119,9 @@ class _Loop:
         if restored is not None:
             self.step, self.state = restored.step, self.state.replace(**restored.fields)
             self.record = resumed_record(record, restored.record, run.folder)
+        self._num_skipped, self._num_spikes = int(self.state.skipped_steps), _num_spikes(self.state)
+        # Where steps may be skipped, each is waited for, as the state before it is only there until the next one.
+        self._most_in_flight = 1 if run.config.optimizer.max_skipped_steps else _STEPS_IN_FLIGHT
         warnings = [] if restored is None else changed_versions(record, restored.record)
         self.log = TrainingLog(run, advisor, self.step)
         if not tensorboard_writer.is_available():
@@ -132,8 +135,11 @@ class _Loop:
 
     def has_diverged(self) -> bool:
         """Whether the oldest step in flight diverged; waits for it when too many are in flight."""
-        if len(self._in_flight) == _STEPS_IN_FLIGHT and float(self._in_flight.popleft()["diverged"]):
-            self.diverged = True
+        if len(self._in_flight) == self._most_in_flight:
+            metrics = self._in_flight.popleft()
+            self.diverged = self.diverged or bool(metrics["diverged"])
+            if self._most_in_flight == 1:
+                self._keep_if_skipped(metrics)
         return self.diverged
 
     def take_step(self, batch: Any) -> None:
@@ -154,6 +160,7 @@ class _Loop:
         """Wait for the metrics of this step, as numbers; False if it diverged."""
         self.metrics = {name: float(value) for name, value in jax.device_get(self.metrics).items()}
         self.diverged = bool(self.metrics.pop("diverged"))
+        self._keep_if_skipped(self.metrics)
         return not self.diverged
 
     def evaluate(self) -> bool:
@@ -180,23 +187,57 @@ class _Loop:
         self.log.close()
 
     def refuse_divergence(self) -> NoReturn:
-        """Save the last good state, which the step has kept, and raise a UserError that explains the divergence."""
+        """Save the last good state, keep the step, and raise a UserError that explains the divergence, also on a full disk."""
         self.log.close_progress()
-        # The count is that before the step, so that a restart tries the step again.
-        state = self.state.replace(skipped_steps=self.state.skipped_steps - 1)
-        good_step = int(state.step)
-        self.log.flush()
-        self._checkpoints.save(good_step, saved_fields(state), self.record)
-        (batch,) = self.run.batches(good_step, good_step + 1)
         run = self.run
-        objective = assemble.build_objective(run.config, run.data, run.lengths, run.teacher, unrolled=True)
-        found = divergence.first_bad_value(
-            objective, run.parts.at(good_step).view_fn, run.mesh, state, run.frozen, batch, self._seed_key
+        # The counts are those before the step, so that a restart tries the step again.
+        why, state = self._before_skip(has_diverged=True)
+        good_step, not_saved = int(state.step), ""
+        try:
+            self.log.flush()
+            self._checkpoints.save(good_step, saved_fields(state), self.record)
+        except UserError as error:
+            not_saved = str(error)
+        not_kept = diverged.keep_step(run, state, why)
+        (batch,) = run.batches(good_step, good_step + 1)
+        step = divergence.step_of(
+            run.config, run.data, run.lengths, run.teacher, run.parts.at(good_step).view_fn, run.mesh
         )
-        self._checkpoints.close()
-        raise UserError(
-            divergence.message(found, good_step, int(state.skipped_steps), self.run.config.objective, self.run.folder)
+        looked = divergence.look_inside(step, state, run.frozen, batch, self._seed_key)
+        try:
+            self._checkpoints.close()
+        except UserError as error:
+            not_saved = not_saved or str(error)
+        words = (
+            divergence.spike_in_words(looked, state) if why == diverged.SPIKE else divergence.bad_in_words(looked.bad)
         )
+        found = divergence.message(why, words, state, run.config.objective)
+        raise UserError(f"{found} {divergence.where_it_is(good_step, run.folder, not_saved, not_kept)}")
+
+    def _before_skip(self, *, has_diverged: bool) -> tuple[str, TrainState]:
+        """Why the last step was skipped, and the state before it."""
+        num_spikes = _num_spikes(self.state)
+        why = diverged.SPIKE if num_spikes > self._num_spikes else diverged.NOT_FINITE
+        earlier, self._num_spikes = self._num_spikes, num_spikes
+        return why, diverged.state_before(self.state, earlier, has_diverged=has_diverged)
+
+    def _keep_if_skipped(self, metrics: dict[str, Any]) -> None:
+        """Keep the step whose metrics these are if it was skipped; the state is still the one after it."""
+        num_skipped = int(metrics["skipped_steps"])
+        if num_skipped == self._num_skipped or self.diverged:
+            return
+        self._num_skipped = num_skipped
+        why, state = self._before_skip(has_diverged=False)
+        not_kept = diverged.keep_step(self.run, state, why)
+        kept = not_kept or f"gensupcon replay {self.run.folder} --step {self.step} says more"
+        allowed = self.run.config.optimizer.max_skipped_steps
+        self.log.note(
+            f"step {self.step} was skipped ({why}; {num_skipped} of at most {allowed}, optimizer.max_skipped_steps): {kept}"
+        )
+
+
+def _num_spikes(state: TrainState) -> int:
+    return int(state.spikes["num_spikes"]) if state.spikes else 0
 
 
 def _leave_if_asked(run: Run, stop_request: StopRequest, step: int, stops: bool) -> None:

@@ -129,11 +129,20 @@ class Run:
             batch_size=self.config.batch_size,
             steps=steps,
             sharding=placement or sharding.batch_sharding(self.mesh),
-            order=input_pipeline.Order(self.config.dataset.remainder, self.config.dataset.sampling),
+            order=self._order(),
             crops=input_pipeline.HostCrops(
                 augment.num_views, scale, tuple(augment.crop_ratio), local_crops(self.config, size)
             ),
         )
+
+    def indices(self, step: int) -> np.ndarray:
+        """The numbers of the training images in the step after `step` of them."""
+        return input_pipeline.orders_of(
+            self.dataset.train, self.config.seed, self.config.batch_size, self._order()
+        ).indices(step)
+
+    def _order(self) -> input_pipeline.Order:
+        return input_pipeline.Order(self.config.dataset.remainder, self.config.dataset.sampling)
 
     def initial_state(self) -> TrainState:
         """The state before the first step: drawn from the seed, or with the given weights."""
@@ -279,7 +288,7 @@ def build_run(
     if said := label_similarity_of(config.loss.label_similarity, data.num_classes)[1]:
         say(said)
     check_labels(config, dataset)
-    teacher = _teacher(config, of_data, teacher_fn)
+    teacher = teacher_of(config, of_data, teacher_fn)
     given = initial.read_weights(source, assemble.encoder_of(config, data), data)
     parts = assemble.build_parts(config, data, lengths, mesh, teacher)
     frozen = assemble.frozen_variables(config, teacher, lambda: given and given.backbone_variables())
@@ -350,7 +359,8 @@ def read_dataset(config: ConfigDict, folder: Path, given: datasets.Dataset | Non
     return dataset
 
 
-def _teacher(config: ConfigDict, description: dict, function: Callable | None) -> teachers.Teacher | None:
+def teacher_of(config: ConfigDict, description: dict, function: Callable | None) -> teachers.Teacher | None:
+    """The teacher that the config names, None without one; description: of the data."""
     fields = {name: value for name, value in config.teacher.items() if name not in _TRAINING_ONLY}
     if config.teacher.kind != "none" and tuple(description["class_names"]) == (NO_CLASS,):
         raise UserError(

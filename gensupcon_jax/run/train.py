@@ -221,6 +221,7 @@ def _facts(run: Run, trained: loop.Trained) -> dict[str, Any]:
         "num_devices": run.mesh.size,
         "best_step": (trained.record["best"] or {}).get("step"),
         "skipped_steps": int(trained.state.skipped_steps),
+        "spikes": int(trained.state.spikes["num_spikes"]) if trained.state.spikes else 0,
         "versions": trained.record["versions"],
     }
 

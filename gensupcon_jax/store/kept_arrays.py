@@ -21,7 +21,7 @@ def write_kept(path: Path, kind: str, arrays: Arrays) -> Path | None:
 
     kind: what they are, with the version of the format ("linear probe 1"); a reader asks for it. Names may contain "/".
     """
-    content = _content(kind, arrays)
+    content = kept_content(kind, arrays)
     earlier = path.read_bytes() if path.exists() else None
     if earlier == content:
         return None
@@ -57,7 +57,8 @@ def _unusable(path: Path, kind: str, problem: str) -> str:
     return f"{path} is not the {kind!r} that a run has kept ({problem}); put back the file of the run, or remove it"
 
 
-def _content(kind: str, arrays: Arrays) -> bytes:
+def kept_content(kind: str, arrays: Arrays) -> bytes:
+    """The bytes of the file."""
     stream = io.BytesIO()
     seal = {_KIND: np.array(kind), _FINGERPRINT: np.array(fingerprint(_parts(kind, arrays)))}
     named: dict[str, Any] = arrays | seal

@@ -1,0 +1,199 @@
+"""A step that went wrong is kept, and computed again on other devices and in another data type."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.paths import Path
+from gensupcon_jax.run import diverged, replay, train
+from gensupcon_jax.store.checkpoint import read_newest, saved_steps
+from tests.running import told
+from tests.tiny import tiny_config, tiny_dataset
+
+DATA = tiny_dataset()
+
+
+def diverging(folder, *, num_devices=2, **changes):
+    """The error of a run whose rate is far too high, and its workdir."""
+    changes = {"optimizer.learning_rate": 1e18, "optimizer.warmup_epochs": 0.0, "evaluate.every_epochs": 0.0} | changes
+    with pytest.raises(UserError) as error:
+        train.train_and_evaluate(tiny_config(**changes), folder, DATA, devices=jax.devices()[:num_devices])
+    return str(error.value)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "bad"
+    message = diverging(folder)
+    assert message.endswith(f"gensupcon replay {folder} computes step 2 again and says where its first bad value is")
+    return folder
+
+
+def test_the_step_is_kept_with_its_batch_key_and_state(workdir):
+    kept = diverged.read_kept_step(workdir)
+    assert (kept.step, kept.about["why"], kept.names) == (2, "not finite", [])
+    saved = read_newest(workdir / "checkpoints", ("params", "batch_stats", "opt_state"))
+    assert saved.step == 1
+    leaves = jax.tree_util.tree_leaves_with_path(saved.fields)
+    for path, leaf in leaves:
+        assert np.array_equal(kept.state[jax.tree_util.keystr(path, simple=True, separator="/")], leaf)
+    assert np.array_equal(kept.batch.images, DATA.train.images[kept.indices])
+    assert len(set(kept.indices.tolist())) == 32
+    seeds = jax.random.split(jax.random.key(tiny_config().seed))
+    assert np.array_equal(kept.seed_key, jax.random.key_data(seeds[1]))
+    assert [path.name for path in (workdir / "diverged").iterdir()] == ["step_00000002.npz"]
+
+
+@pytest.mark.parametrize("num_devices", [pytest.param(1, marks=pytest.mark.slow), 4])
+def test_it_is_computed_again_on_another_number_of_devices(workdir, num_devices):
+    replayed = replay.replay(workdir, num_devices=num_devices)
+    assert (replayed.num_devices, list(replayed.found), replayed.is_bad) == (num_devices, ["float32"], True)
+    bad = replayed.found["float32"].bad
+    said = replay.replay_in_words(replayed)
+    assert (
+        f"step 2, which was kept as not finite, in float32 on {num_devices} x cpu (the run: float32 on 2 x cpu)" in said
+    )
+    assert f"{bad.kind} {bad.name} at {list(bad.index)}" in said
+    assert said.endswith(
+        "in float32 the step is not finite: the cause is the data, the rate or the temperature, not the data type"
+    )
+    assert (workdir / "results.json").exists() is False
+
+
+def test_the_command_says_where_and_ends_with_status_0(workdir, capfd):
+    status, printed, said = told(capfd, "replay", workdir, "--devices", "1")
+    assert status == 0 and said == ""
+    assert "is not finite" in printed or "not finite" in printed.splitlines()[0]
+
+
+def fails(capfd, *arguments):
+    status, printed, said = told(capfd, "replay", *arguments)
+    assert (status, printed, said.count("\n")) == (1, "", 1)
+    return said
+
+
+def test_what_cannot_be_replayed_is_one_line(workdir, tmp_path, capfd):
+    (tmp_path / "empty").mkdir()
+    assert "has kept no step that went wrong (no diverged/step_*.npz)" in fails(capfd, tmp_path / "empty")
+    assert "is not a folder; allowed: the --workdir of a run" in fails(capfd, tmp_path / "nothing")
+    assert f"--step is 7, and {workdir} has not kept it; allowed: 2" in fails(capfd, workdir, "--step", "7")
+    assert "--devices is 9; allowed: 1 to 8, the devices of this machine" in fails(capfd, workdir, "--devices", "9")
+    assert "batch_size is 32, not divisible by 3 devices" in fails(capfd, workdir, "--devices", "3")
+
+
+def copied(workdir, folder, change):
+    """A workdir whose kept step has other content."""
+    (folder / "diverged").mkdir(parents=True)
+    name = "step_00000002.npz"
+    (folder / "diverged" / name).write_bytes(change((workdir / "diverged" / name).read_bytes()))
+    return folder
+
+
+def test_a_damaged_file_is_one_line(workdir, tmp_path, capfd):
+    for number, place in enumerate((0.3, 0.5, 0.7)):
+
+        def flipped(content, place=place):
+            content = bytearray(content)
+            content[int(len(content) * place)] ^= 1
+            return bytes(content)
+
+        folder = copied(workdir, tmp_path / str(number), flipped)
+        assert "is not the 'step that went wrong 1' that a run has kept" in fails(capfd, folder)
+    folder = copied(workdir, tmp_path / "short", lambda content: content[: len(content) // 2])
+    assert "put back the file of the run, or remove it" in fails(capfd, folder)
+
+
+def rewritten(workdir, folder, change):
+    """A workdir whose kept step says something else about itself, as one of another version or of larger images would."""
+    path = workdir / "diverged" / "step_00000002.npz"
+    arrays = diverged.read_kept(path, diverged.KIND)
+    about = json.loads(arrays["about"].tobytes())
+    change(about, arrays)
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    return copied(workdir, folder, lambda _: diverged.kept_content(diverged.KIND, arrays))
+
+
+def test_a_step_of_another_version_is_one_line(workdir, tmp_path, capfd):
+    def unknown_field(about, arrays):
+        about["config"]["loss"]["margin"] = 1.0
+
+    said = fails(capfd, rewritten(workdir, tmp_path / "field", unknown_field))
+    assert "whose config this version does not take (loss.margin is not a field of the config" in said
+
+    def another_layer(about, arrays):
+        arrays["state/params/head/more"] = np.zeros(3, np.float32)
+
+    said = fails(capfd, rewritten(workdir, tmp_path / "layer", another_layer))
+    assert "params/head/more is ((3,), 'float32'), expected nothing (1 arrays in total)" in said
+
+
+def without_images(about, arrays):
+    for name in [name for name in arrays if name.startswith("batch/")]:
+        del arrays[name]
+
+
+def test_without_its_images_they_are_read_from_the_data_if_these_are_the_same(workdir, tmp_path, capfd):
+    folder = rewritten(workdir, tmp_path / "large", without_images)
+    said = fails(capfd, folder)
+    assert "the images of step 2 take more than 64 MiB and were not kept, and its data cannot be read: " in said
+    with pytest.raises(UserError, match="and arrays now has other data: its fingerprint is "):
+        replay.replay(folder, dataset=tiny_dataset(seed=1))
+    here, there = (replay.replay(each, num_devices=1, dataset=DATA).found["float32"] for each in (folder, workdir))
+    assert str(here.bad) == str(there.bad)  # the values are NaN
+
+
+def test_what_is_finite_here_has_a_status_of_its_own(workdir, tmp_path, capfd):
+    def good_parameters(about, arrays):
+        for name in [name for name in arrays if name.startswith("state/params")]:
+            arrays[name] = np.ones_like(arrays[name]) * 0.01
+        for name in [name for name in arrays if name.startswith("state/opt_state")]:
+            arrays[name] = np.zeros_like(arrays[name])
+        about["config"]["optimizer"]["learning_rate"] = 0.1
+
+    status, printed, _ = told(capfd, "replay", rewritten(workdir, tmp_path / "good", good_parameters), "--devices", "1")
+    assert status == 3
+    assert printed.endswith("every value is finite here\n")
+
+
+def test_a_value_beyond_bfloat16_but_not_float32_is_told_apart(workdir, tmp_path):
+    # In bfloat16 3.4e38 is rounded to infinity, in float32 it is the largest number.
+    first, second = (divergence_of(value) for value in (np.inf, None))
+    replayed = replay.Replayed(diverged.read_kept_step(workdir), {"bfloat16": first, "float32": second}, 1, "cpu", [])
+    said = replay.replay_in_words(replayed)
+    assert "output backbone/stem/conv at [3, 0] (4 x 2 on a device: 8 values) of device 0: inf" in said
+    assert f"images of the batch: 3 (training image {diverged.read_kept_step(workdir).indices[3]})" in said
+    assert said.endswith(
+        "in float32 every value is finite: the cause is the data type, bfloat16; set model.dtype to float32"
+    )
+
+
+def divergence_of(value):
+    bad = value and replay.Bad("output", "backbone/stem/conv", (4, 2), 0, (3, 0), value, 1, (3,))
+    return replay.divergence.Looked(bad, 1.0, 2.0)
+
+
+def test_a_full_disk_loses_neither_the_message_nor_the_checkpoint(tmp_path, monkeypatch):
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(diverged, "write_whole", full)
+    message = diverging(tmp_path)
+    assert message.startswith("step 2 is not finite: ")
+    assert message.endswith(f"step 2 could not be kept in {tmp_path / 'diverged'} (No space left on device)")
+    assert saved_steps(tmp_path / "checkpoints") == [1]
+    assert diverged.kept_steps(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_skipped_steps_are_kept_up_to_the_bound(tmp_path):
+    message = diverging(tmp_path, num_devices=1, **{"optimizer.max_skipped_steps": 3, "log_steps": 6})
+    assert message.startswith("step 5 is not finite: ")
+    assert "; 3 such steps were skipped before it" in message
+    assert diverged.kept_steps(tmp_path) == [3, 4, 5]  # step 2 was the first
+    kept = diverged.read_kept_step(tmp_path, 4)
+    assert (int(kept.state["step"]), int(kept.state["skipped_steps"])) == (3, 2)
+    again = replay.replay(tmp_path, step=4, num_devices=1)
+    assert again.is_bad
