@@ -29,14 +29,14 @@ class KeptStep(NamedTuple):
     """A step that went wrong.
 
     step: its number, from 1.  about: config, description of the data, lengths, versions, why it was kept.  state: array by name.
-    batch: its images and labels; None where they were too large.  indices: the numbers of its images in the training split.
+    batch: the fields of `shapes.Batch`; None where they were too large.  indices: of its images in the training split.
     names: of these images, where they are files; else empty.  seed_key: the data of the key that all draws of a step follow from.
     """
 
     step: int
     about: dict[str, Any]
     state: Arrays
-    batch: Batch | None
+    batch: Arrays | None
     indices: np.ndarray
     names: list[str]
     seed_key: np.ndarray
@@ -91,12 +91,12 @@ def read_kept_step(run_folder: Path, step: int | None = None) -> KeptStep:
     arrays = read_kept(_path(run_folder / workdir.DIVERGED, step), KIND)
     assert arrays is not None  # it is listed
     about = json.loads(arrays["about"].tobytes())
-    batch = [arrays.get(f"batch/{name}") for name in Batch._fields]
+    batch = {name: arrays[f"batch/{name}"] for name in Batch._fields if f"batch/{name}" in arrays}
     return KeptStep(
         step=step,
         about=about,
         state={name.removeprefix("state/"): array for name, array in arrays.items() if name.startswith("state/")},
-        batch=None if batch[0] is None else Batch(*(None if part is None else np.asarray(part) for part in batch)),
+        batch=batch or None,
         indices=arrays["indices"],
         names=about["names"],
         seed_key=arrays["seed_key"],

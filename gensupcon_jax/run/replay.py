@@ -138,7 +138,7 @@ def _with_statistics_of_the_run(kept: KeptStep, config: ConfigDict, num_devices:
 def _placed_batch(kept: KeptStep, config: ConfigDict, mesh: Mesh, folder: Path, dataset: Dataset | None) -> Batch:
     placed = sharding.batch_sharding(mesh)
     if kept.batch is not None:
-        return jax.device_put(kept.batch, placed)
+        return Batch(**jax.device_put(kept.batch, placed))
     limit = diverged.MOST_IMAGE_BYTES >> 20
     why = f"the images of step {kept.step} take more than {limit} MiB and were not kept"
     try:

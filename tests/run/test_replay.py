@@ -40,7 +40,7 @@ def test_the_step_is_kept_with_its_batch_key_and_state(workdir):
     leaves = jax.tree_util.tree_leaves_with_path(saved.fields)
     for path, leaf in leaves:
         assert np.array_equal(kept.state[jax.tree_util.keystr(path, simple=True, separator="/")], leaf)
-    assert np.array_equal(kept.batch.images, DATA.train.images[kept.indices])
+    assert np.array_equal(kept.batch["images"], DATA.train.images[kept.indices])
     assert len(set(kept.indices.tolist())) == 32
     seeds = jax.random.split(jax.random.key(tiny_config().seed))
     assert np.array_equal(kept.seed_key, jax.random.key_data(seeds[1]))
