@@ -79,7 +79,7 @@ class MetricsFile:
             self._rewrite()
             return
         with writing(self._path):
-            if not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+            if not os.path.samestat(os.fstat(self._file.fileno()), paths.LocalPath(self._path).stat()):
                 raise FileNotFoundError(errno.ENOENT, "another file has taken its place", self._path)
 
     def close(self) -> None:
