@@ -47,12 +47,13 @@ from gensupcon_jax.weights import teachers
 class Launch(NamedTuple):
     """How a run was started: the command line, for the report, and the seconds that its parts may take.
 
-    holds_workdir: this process has locked the workdir already.
+    holds_workdir: this process has locked the workdir already.  writes_report: False for many short runs in one process.
     """
 
     command: str = ""
     limits: Limits = Limits()
     holds_workdir: bool = False
+    writes_report: bool = True
 
 
 _BY_PYTHON = Launch()
@@ -102,9 +103,10 @@ def train_and_evaluate(
         trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog))
         watchdog.watch("evaluation", "the final evaluation")
         evaluate_fn = _evaluate if run.dataset.has_labels else _pictures_alone
-        page, results = evaluate_fn(run, trained, pictured, chance_loss, before)
+        page, results = evaluate_fn(run, trained, pictured if launch.writes_report else None, chance_loss, before)
         watchdog.watch("report", "writing the report")
-        return _write_end(run, page | {"command": launch.command, "chance_loss": chance_loss}, results)
+        page |= {"command": launch.command, "chance_loss": chance_loss}
+        return _write_end(run, page if launch.writes_report else None, results)
 
 
 def _check_teacher(run: Run) -> None:
@@ -157,17 +159,20 @@ def _claim(run: Run, command: str) -> list[Start]:
 
 
 def _evaluate(
-    run: Run, trained: loop.Trained, pictured: PicturedBatch, chance_loss: float, before: float
+    run: Run, trained: loop.Trained, pictured: PicturedBatch | None, chance_loss: float, before: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Evaluate the last and the best step, and keep what predicts; the fields of the report, on process 0, and the results.
 
-    before: seconds that passed before training.
+    pictured: None: there will be no report.  before: seconds that passed before training.
     """
     started = time.monotonic()
     evaluation = evaluate_last(run, trained.state)
     predict_fn, settings = run.predict_fn(trained.state), run.evaluation_settings()
-    test_embeddings = extract(lambda images: embeddings_of(predict_fn(images)), run.dataset.test, **settings.extraction)
-    page = _report_data(run, trained.state, evaluation, pictured) if processes.is_first() else {}
+    page: dict[str, Any] = {}
+    if pictured is not None:
+        images = run.dataset.test
+        page["test_embeddings"] = extract(lambda batch: embeddings_of(predict_fn(batch)), images, **settings.extraction)
+        page |= _report_data(run, trained.state, evaluation, pictured) if processes.is_first() else {}
     evaluation = evaluation._replace(features={})  # those of the best step are as large
     best = evaluate_best(run, trained, evaluation)  # after all that needs the trained network, whose memory it takes
     seconds = trained_seconds(run.folder, run.lengths.total_steps)
@@ -178,26 +183,30 @@ def _evaluate(
         evaluations = [evaluation] if best is None or best is evaluation else [evaluation, best]
         keep_predictors(run.folder, evaluations)
         keep_predictions(run.folder, run.dataset, evaluations)
-    return page | {"test_embeddings": test_embeddings}, results
+    return page, results
 
 
 def _pictures_alone(
-    run: Run, trained: loop.Trained, pictured: PicturedBatch, chance_loss: float, before: float
+    run: Run, trained: loop.Trained, pictured: PicturedBatch | None, chance_loss: float, before: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same of a run on images without a label, of which there is nothing to evaluate."""
     started = time.monotonic()
-    page = _report_of_training(run, trained.state, pictured) if processes.is_first() else {}
+    page = _report_of_training(run, trained.state, pictured) if pictured and processes.is_first() else {}
     seconds = trained_seconds(run.folder, run.lengths.total_steps)
     results = {"best": None} | _facts(run, trained) | {"chance_loss": chance_loss, "train_seconds": seconds}
     results["seconds"] = before + seconds + time.monotonic() - started
     return page, results
 
 
-def _write_end(run: Run, page: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
-    """Write the report, and results.json last: where it exists, the run is complete; returns the results of process 0."""
+def _write_end(run: Run, page: dict[str, Any] | None, results: dict[str, Any]) -> dict[str, Any]:
+    """Write the report of these fields, if there are any, and results.json last: where it exists, the run is complete.
+
+    Returns the results of process 0.
+    """
     if processes.is_first():
         workdir.check_is_there(run.folder)
-        report.write_report(run.folder / workdir.REPORT, report.ReportData(**page, results=results))
+        if page is not None:
+            report.write_report(run.folder / workdir.REPORT, report.ReportData(**page, results=results))
         workdir.write_json(run.folder / workdir.RESULTS, results)
     return processes.share(results)
 

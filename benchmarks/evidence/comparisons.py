@@ -1,0 +1,57 @@
+"""Which of two methods is better: differences paired over seeds and test images, with bootstrap intervals."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_DRAWS = 4_000
+
+
+class Difference(NamedTuple):
+    """First minus second, its 95 % interval, and over how many seeds and images it was taken (0: of no images)."""
+
+    value: float
+    low: float
+    high: float
+    num_seeds: int
+    num_images: int = 0
+
+    def is_shown(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+def difference_of_images(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> Difference:
+    """The difference of two accuracies in points, from booleans [image] of each seed.
+
+    Seeds and test images are drawn again with replacement, the same images for every seed and both methods.
+    """
+    pairs = 100.0 * (np.stack(first).astype(float) - np.stack(second).astype(float))
+    num_seeds, num_images = pairs.shape
+    draws = np.random.default_rng(0)
+    means = np.empty(_DRAWS)
+    for number in range(_DRAWS):
+        seeds = draws.integers(0, num_seeds, num_seeds)
+        counts = np.bincount(draws.integers(0, num_images, num_images), minlength=num_images)
+        means[number] = (pairs[seeds].mean(0) @ counts) / num_images
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Difference(float(pairs.mean()), float(low), float(high), num_seeds, num_images)
+
+
+def difference_of_numbers(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """The mean difference of two numbers per seed; seeds are drawn again with replacement."""
+    pairs = np.asarray(first, float) - np.asarray(second, float)
+    draws = np.random.default_rng(0).integers(0, len(pairs), (_DRAWS, len(pairs)))
+    low, high = np.quantile(pairs[draws].mean(1), [0.025, 0.975])
+    return Difference(float(pairs.mean()), float(low), float(high), len(pairs))
+
+
+def sentence(first: str, second: str, measured: str, difference: Difference, *, lower_is_better: bool = False) -> str:
+    """What a difference says, in words whose truth follows from the interval."""
+    value, low, high = difference.value, difference.low, difference.high
+    numbers = f"{value:+.2f} [{low:+.2f}, {high:+.2f}], {difference.num_seeds} seed{'s' * (difference.num_seeds > 1)}"
+    if not difference.is_shown():
+        return f"no difference is shown between {first} and {second} in {measured} ({numbers})"
+    better, worse = (first, second) if (value < 0) == lower_is_better else (second, first)
+    return f"{better} is better than {worse} in {measured} ({first} minus {second}: {numbers})"
