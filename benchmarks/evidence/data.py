@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gensupcon_jax.data.datasets import Dataset
@@ -23,6 +25,16 @@ def labeled_subset(dataset: Dataset, num: int | None, seed: int) -> Dataset:
     if num is None:
         return dataset
     return dataclasses.replace(dataset, train=dataset.train.subset(drawn_per_class(dataset.train.classes, num, seed)))
+
+
+def all_labeled(dataset: Dataset, num: int | None, seed: int) -> Dataset:
+    """All training images with their labels."""
+    return dataset
+
+
+def thousand_per_class(dataset: Dataset, num: int | None, seed: int) -> Dataset:
+    """1,000 training images of each class, drawn by the seed."""
+    return labeled_subset(dataset, 1_000 * dataset.num_classes, seed)
 
 
 def others_unlabeled(dataset: Dataset, num: int | None, seed: int) -> Dataset:
@@ -51,5 +63,22 @@ def first_8_classes(dataset: Dataset, num: int | None, seed: int) -> Dataset:
 
 # name of `data` in a plan -> (data set, number of labeled training images, seed) -> the data set of the run
 PREPARATIONS: dict[str, Callable[[Dataset, int | None, int], Dataset]] = {
-    each.__name__: each for each in (labeled_subset, others_unlabeled, shuffled_labels, first_8_classes)
+    each.__name__: each
+    for each in (
+        labeled_subset,
+        all_labeled,
+        thousand_per_class,
+        others_unlabeled,
+        shuffled_labels,
+        first_8_classes,
+    )
 }
+
+
+def uniform(images: jax.Array) -> jax.Array:
+    """Logits of a teacher that knows nothing: all 10 classes alike."""
+    return jnp.zeros((images.shape[0], 10))
+
+
+# name of `teacher_function` in a plan -> normalized images to logits
+TEACHERS: dict[str, Callable[[jax.Array], jax.Array]] = {"uniform": uniform}

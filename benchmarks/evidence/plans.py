@@ -16,7 +16,8 @@ class Method(NamedTuple):
     """A row of the table: a variant of the recipe with changed fields.
 
     teacher: the method whose network teaches this one, trained for `teacher_epochs` on the same images.
-    data: a name in the table `data.PREPARATIONS`.  rates: learning rates tried.  budgets: in place of those of the plan.
+    teacher_function: a name in the table `data.TEACHERS`.  data: a name in the table `data.PREPARATIONS`.
+    rates: learning rates tried.  budgets: in place of those of the plan.
     """
 
     title: str
@@ -25,6 +26,7 @@ class Method(NamedTuple):
     rates: tuple[float, ...] = (0.2,)
     teacher: str | None = None
     teacher_epochs: float | None = None
+    teacher_function: str | None = None
     data: str = "labeled_subset"
     budgets: tuple[float, ...] | None = None
 
@@ -79,13 +81,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def read_plan(name: str, folder: Path = FOLDER) -> Plan:
+def read_plan(name: str) -> Plan:
     """A plan by its name; UserError for an unknown name, method or field of the file."""
-    path = folder / f"{name}.toml"
+    path = FOLDER / f"{name}.toml"
     if not path.is_file():
-        raise UserError(
-            f"there is no plan {name!r}; allowed: {', '.join(sorted(each.stem for each in folder.glob('*.toml')))}"
-        )
+        raise UserError(f"there is no plan {name!r}; allowed: {', '.join(names())}")
     content = path.read_bytes()
     found = tomllib.loads(content.decode())
     methods = {key: _made(Method, value, f"{path.name}, method {key}") for key, value in found.pop("methods").items()}

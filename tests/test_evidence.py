@@ -1,0 +1,203 @@
+"""Evidence: plans, the order of runs, what an interval says, and that the committed page is made from the committed lines."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.evidence import __main__ as command
+from benchmarks.evidence import data, further, lines, page, plans, runs, schedule
+from benchmarks.evidence.comparisons import Difference, difference_of_images, difference_of_numbers, sentence
+from benchmarks.evidence.plans import Wanted
+from gensupcon_jax.configs import fields
+from gensupcon_jax.data.datasets import from_arrays
+from gensupcon_jax.errors import UserError
+
+TINY = """
+title = "Tiny"
+question = "Which?"
+recipe = "digits"
+images = 40
+budgets = [2, 4]
+seeds = [0, 1]
+
+[fields]
+batch_size = 40
+"model.width" = 8
+
+[measures]
+linear_top1 = "linear probe"
+
+[methods.teacher]
+title = "the teacher"
+fields = { objective = "cross_entropy", "augment.num_views" = 1, "mix.kind" = "none" }
+rates = [0.1, 0.2]
+
+[methods.student]
+title = "the student"
+fields = { "teacher.allow_poor" = true, "mix.kind" = "none" }
+teacher = "teacher"
+teacher_epochs = 2
+
+[[comparisons]]
+first = "student"
+second = "teacher"
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    monkeypatch.setattr(plans, "FOLDER", tmp_path)
+    return plans.read_plan("tiny")
+
+
+def line(wanted, score, correct=None, validation=None):
+    found = {
+        "plan": "p",
+        **wanted._asdict(),
+        "scores": {"linear_top1": score},
+        "seconds": {"training": 1.0, "all": 3.0},
+    }
+    found["scores"]["linear_validation_top1"] = score if validation is None else validation
+    correct = {} if correct is None else {"linear_top1": lines.packed(np.asarray(correct, bool))}
+    return found | {"correct": correct, "num_test": 8}
+
+
+@pytest.mark.parametrize("name", plans.names())
+def test_every_plan_is_readable_and_names_fields_and_recipes_that_exist(name):
+    plan = plans.read_plan(name)
+    for method in plan.methods.values():
+        assert set(plan.fields) | set(method.fields) <= set(fields.FIELDS)
+        assert method.data in data.PREPARATIONS
+    for method in plan.methods:
+        runs.config_of(plan, Wanted(method, plan.budgets[0], 0, 0.1), None)
+    assert {each.measure for each in plan.comparisons} <= set(plan.measures)
+
+
+def test_an_unknown_method_or_key_of_a_plan_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "FOLDER", tmp_path)
+    (tmp_path / "bad.toml").write_text(TINY.replace('second = "teacher"', 'second = "pupil"'))
+    with pytest.raises(UserError, match="names the method 'pupil'; allowed: teacher, student"):
+        plans.read_plan("bad")
+    (tmp_path / "bad.toml").write_text(TINY.replace("seeds =", "seed ="))
+    with pytest.raises(UserError, match=r"bad.toml: unknown \['seed'\], missing \['seeds'\]"):
+        plans.read_plan("bad")
+    with pytest.raises(UserError, match="there is no plan 'good'; allowed: bad"):
+        plans.read_plan("good")
+
+
+def test_rates_come_first_and_the_best_on_validation_is_chosen(tiny):
+    tries = [Wanted("teacher", 2, 0, 0.1), Wanted("teacher", 2, 0, 0.2)]
+    assert [run for run in schedule.missing(tiny, {}) if run.method == "teacher"] == tries
+    found = {tries[0]: line(tries[0], 90.0, validation=50.0), tries[1]: line(tries[1], 10.0, validation=60.0)}
+    assert schedule.chosen_rate(tiny, "teacher", {tries[0]: found[tries[0]]}) is None
+    assert schedule.chosen_rate(tiny, "teacher", found) == 0.2  # not the better one on test images
+    left = [run for run in schedule.missing(tiny, found) if run.method == "teacher"]
+    assert left == [Wanted("teacher", 2, 1, 0.2), Wanted("teacher", 4, 0, 0.2), Wanted("teacher", 4, 1, 0.2)]
+    assert schedule.teacher_of(tiny, Wanted("student", 4, 1, 0.2), found) == Wanted("teacher", 2, 1, 0.2)
+    assert schedule.teacher_of(tiny, Wanted("student", 4, 1, 0.2), {}) is None
+
+
+def test_correct_answers_are_packed_without_loss():
+    correct = np.random.default_rng(0).random(1001) < 0.8
+    assert (lines.unpacked(lines.packed(correct), 1001) == correct).all()
+
+
+def test_the_difference_of_equal_runs_is_0_and_of_a_better_one_excludes_it():
+    same = [np.array([True, False] * 50)] * 3
+    assert difference_of_images(same, same)[:3] == (0.0, 0.0, 0.0)
+    better = [np.ones(100, bool)] * 3
+    found = difference_of_images(better, same)
+    assert found.value == 50.0 and 35 < found.low < 45 and 55 < found.high < 65 and found.is_shown()
+    assert difference_of_numbers([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])[:1] == (2.0,)
+
+
+def test_a_sentence_says_what_the_interval_says():
+    assert (
+        sentence("A", "B", "k-NN", Difference(1.0, 0.5, 1.5, 3))
+        == "A is better than B in k-NN (A minus B: +1.00 [+0.50, +1.50], 3 seeds)"
+    )
+    assert sentence("A", "B", "k-NN", Difference(-1.0, -1.5, -0.5, 1)).startswith("B is better than A in k-NN")
+    assert sentence("A", "B", "error", Difference(-1.0, -1.5, -0.5, 3), lower_is_better=True).startswith(
+        "A is better than B"
+    )
+    assert sentence("A", "B", "k-NN", Difference(1.0, -0.1, 2.0, 3)).startswith(
+        "no difference is shown between A and B"
+    )
+
+
+def test_images_are_drawn_evenly_by_the_seed():
+    classes = np.repeat(np.arange(4), 25)
+    first, second = data.drawn_per_class(classes, 10, 0), data.drawn_per_class(classes, 10, 1)
+    assert np.bincount(classes[first]).tolist() == [3, 3, 2, 2]
+    assert first.tolist() == data.drawn_per_class(classes, 10, 0).tolist() != second.tolist()
+
+
+def test_placebos_and_unlabeled_images():
+    images = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 1), np.uint8)
+    dataset = from_arrays(images, np.arange(200) % 4)
+    shuffled, subset = data.shuffled_labels(dataset, 40, 0), data.labeled_subset(dataset, 40, 0)
+    assert (shuffled.train.images == subset.train.images).all()
+    assert np.bincount(shuffled.train.classes).tolist() == np.bincount(subset.train.classes).tolist()
+    assert (shuffled.train.classes != subset.train.classes).sum() > 20
+    assert data.others_unlabeled(dataset, 40, 0).train.is_labeled.sum() == 40
+
+
+def test_measures_of_distance_and_of_corruption():
+    assert further.auroc_of_unseen(np.eye(4)[:2], np.eye(4), np.array([False, False, True, True])) == 100.0
+    images = np.full((3, 8, 8, 1), 100, np.uint8)
+    assert (further.corrupted("contrast", images) == 100).all() and (further.corrupted("blur", images) == 100).all()
+    assert (further.corrupted("occlusion", images) == 0).sum() == 3 * 16
+    assert 20 < further.corrupted("noise", images).std() < 50
+
+
+def test_the_page_has_means_intervals_and_what_is_missing(tiny):
+    tries = [Wanted("teacher", 2, 0, 0.1), Wanted("teacher", 2, 0, 0.2)]
+    more = [Wanted("teacher", 2, 1, 0.2), Wanted("student", 2, 0, 0.2), Wanted("student", 2, 1, 0.2)]
+    half, all_right = [True, False] * 4, [True] * 8
+    found = [
+        line(tries[0], 1.0),
+        *(line(run, 50.0, half) for run in (tries[1], more[0])),
+        *(line(run, 100.0, all_right) for run in more[1:]),
+    ]
+    text = page.page_of([page.Table(tiny, found)])
+    assert "| the teacher | 2 | 50.00 ± 0.00 | 2 | 0.2 (0.1, 0.2) |" in text
+    assert (
+        "- 2 epochs: the student is better than the teacher in linear probe (the student minus the teacher: +50.00 ["
+        in text
+    )
+    assert "5 runs in 0 minutes of one core each; 4 of the planned runs are missing" in text
+
+
+def test_the_committed_page_is_made_from_the_committed_lines():
+    tables = [page.Table(plan, lines.read_lines(plan.name)) for plan in map(plans.read_plan, plans.names())]
+    assert page.page_of(tables) == Path("docs/evidence.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_plan_is_run_once_and_goes_on_where_it_stopped(tiny, tmp_path, capsys):
+    options = argparse.Namespace(
+        plan="tiny", lines=tmp_path / "lines", workdir=tmp_path / "runs", folder=None, minutes=10.0, only=None
+    )
+    progress = schedule.Progress(tiny, options)
+    done = []
+    while found := progress.next_run():
+        wanted, teacher = found
+        path = teacher and plans.workdir_of(tiny, teacher, options.workdir)
+        if wanted not in progress.lines:
+            result = runs.line_of(tiny, wanted, path, None, options.workdir)
+            lines.append_line("tiny", result, options.lines)
+            progress.lines[wanted] = result
+            done.append(wanted)
+    assert len(done) == len(set(done)) == 9  # 1 further rate, and 2 methods x 2 budgets x 2 seeds
+    written = [json.loads(each) for each in (tmp_path / "lines" / "tiny.jsonl").read_text().splitlines()]
+    assert [lines.wanted_of(each) for each in written] == done
+    right = lines.unpacked(written[0]["correct"]["linear_top1"], written[0]["num_test"])
+    assert 100 * right.mean() == pytest.approx(written[0]["scores"]["linear_top1"], abs=1e-3)
+    assert schedule.Progress(tiny, options).next_run() is None
+    assert not list(options.workdir.rglob("report.html"))
+    assert command.status(argparse.Namespace(lines=options.lines)) == 0
+    assert "tiny            9 runs done,    0 missing" in capsys.readouterr().out
