@@ -4,8 +4,8 @@ import importlib
 import sys
 from collections.abc import Callable
 
-from gensupcon_jax import __version__, command_line
-from gensupcon_jax.errors import UserError
+from gensupcon_jax import __version__, command_line, signals
+from gensupcon_jax.errors import StoppedBetween, UserError
 
 # A module has `main(arguments, program)`, and does not import jax before it has parsed them.
 _MODULES = {
@@ -38,7 +38,9 @@ COMMANDS = {name: command_line.Command(_lazy(module), help) for name, (module, h
 
 def main(arguments: list[str] | None = None, program: str = "gensupcon") -> None:
     """Run the command of the arguments (None: sys.argv); each error is printed in one line, with status 1."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        signals.own_process()  # before anything else is imported
+        arguments = sys.argv[1:]
     command_line.print_any_text()
     description = "Generalized supervised contrastive learning in JAX."
     try:
@@ -46,8 +48,13 @@ def main(arguments: list[str] | None = None, program: str = "gensupcon") -> None
             command_line.run_named(COMMANDS, arguments, program, description, version=__version__)
         finally:
             sys.stdout.flush()  # a pipe that is closed is noticed here at the latest
+        signals.finished()
     except (UserError, KeyboardInterrupt, OSError) as error:
         command_line.end(error)
+    except StoppedBetween as error:
+        if signals.owner() is None:
+            raise
+        signals.stopped(error)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
-from gensupcon_jax import disk
+from gensupcon_jax import disk, signals
 from gensupcon_jax.errors import UserError
 
 _SIGPIPE_STATUS = 141  # of a program that the closing of a pipe ends, as shells report it
@@ -251,6 +251,7 @@ def end(error: UserError | KeyboardInterrupt | OSError) -> NoReturn:
 
     An OSError is one line too where the system gives a reason, such as a disk that is full; another one is raised again.
     """
+    signals.finished()
     if isinstance(error, OSError):
         if error.errno is None:
             raise error

@@ -1,10 +1,12 @@
 """Training from the command line: gensupcon train digits, or train photos/; or python -m gensupcon_jax.main --config digits."""
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
 
-from gensupcon_jax import command_line
-from gensupcon_jax.errors import UserError
+from gensupcon_jax import command_line, signals
+from gensupcon_jax.errors import StoppedBetween, UserError
 from gensupcon_jax.extras import quiet_tensorflow
 
 PROGRAM = "python -m gensupcon_jax.main"
@@ -20,6 +22,7 @@ _WATCHED = {
 
 def main(arguments: list[str], program: str = PROGRAM) -> None:
     """Train and evaluate the encoder of a recipe or for a folder of photos; UserError for a wrong argument."""
+    signals.promise(signals.RESUMES, stopped_status(arguments))
     quiet_tensorflow()
     options = parse(arguments, program)
     # Imported here: wrong arguments are reported before jax is imported, wrong values before the data are.
@@ -29,6 +32,12 @@ def main(arguments: list[str], program: str = PROGRAM) -> None:
     from gensupcon_jax.run import start
 
     start.start_training(options, [*program.split(), *arguments])
+
+
+def stopped_status(arguments: Sequence[str]) -> int:
+    """The status of --stopped_status, before the arguments are read, which takes a moment; 0 where it is not there."""
+    found = re.search(r"(?:^|\0)-+stopped[-_]status[=\0](\d{1,3})(?:\0|$)", "\0".join(arguments))
+    return int(found[1]) if found else 0
 
 
 def parse(arguments: list[str], program: str = PROGRAM) -> argparse.Namespace:
@@ -112,12 +121,16 @@ def build_parser(program: str) -> command_line.Parser:
 
 def run() -> None:
     """Entry point of `python -m gensupcon_jax.main`: an error is printed in one line, status 1."""
+    signals.own_process()
     command_line.print_any_text()
     try:
         main(sys.argv[1:])
         sys.stdout.flush()
+        signals.finished()
     except (UserError, KeyboardInterrupt, OSError) as error:
         command_line.end(error)
+    except StoppedBetween as error:
+        signals.stopped(error)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from gensupcon_jax import text
+from gensupcon_jax import signals, text
 from gensupcon_jax.cluster.detection import Member
 from gensupcon_jax.errors import UserError
 
@@ -112,6 +112,7 @@ def leave(status: int, message: str, *, reason: str, at_once: bool = False) -> N
     status: 0 after a stop request, 1 for a user error (a restart does not help), else LOST; the others exit with it too.
     at_once: without waiting for threads, such as those of a download.
     """
+    signals.finished()
     if is_waited_for():
         _group.leave(status, message, {"reason": reason, "status": status})
     print(message, file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from jax.experimental import multihost_utils
 
+from gensupcon_jax import signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import StoppedBetween
 
@@ -38,13 +39,19 @@ class StopRequest:
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """A context in which a signal is only recorded; outside of it, where nothing is unsaved, it ends the run at once."""
-        self._is_deferred = True
+        self._defer(True)
         try:
             yield
         finally:
-            self._is_deferred = False
+            self._defer(False)
             if processes.group().num_processes > 1 and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, self.remember)  # there are no more steps for jax to agree on
+
+    def _defer(self, is_deferred: bool) -> None:
+        self._is_deferred = is_deferred
+        owner = signals.owner()
+        if owner is not None and threading.current_thread() is threading.main_thread():
+            owner.remember_fn = self.remember if is_deferred else None
 
     def remember(self, number: int, frame: object) -> None:
         """The handler of both signals."""
@@ -52,16 +59,19 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
         if not self._is_deferred:
-            raise StoppedBetween(f"{self.signal_name}: nothing is lost; the same command resumes")
+            raise StoppedBetween(f"{self.signal_name}: {signals.RESUMES}")
         if processes.group().num_processes > 1:
             os.kill(os.getpid(), signal.SIGTERM)  # jax notifies the other processes
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """A context in which signals become stop requests; without effect outside of the main thread, as in Python."""
+    """A context in which signals become stop requests; without effect outside of the main thread, as in Python.
+
+    Where a command owns the process, its handlers stay: they ask the request only while it defers.
+    """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or signals.owner() is not None:
         yield request
         return
     # With several processes jax has its own handler of SIGTERM, which a Python handler would replace permanently.

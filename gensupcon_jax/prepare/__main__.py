@@ -4,4 +4,5 @@ import sys
 
 from gensupcon_jax.__main__ import main
 
-main(["prepare", *sys.argv[1:]])
+sys.argv.insert(1, "prepare")
+main()

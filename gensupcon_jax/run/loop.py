@@ -67,14 +67,16 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
     with contextlib.ExitStack() as opened:
         loop = _Loop(run, record, chance_loss, opened)
         stop_request, watchdog = supervision
-        stops = False
-        with stop_request.deferred():
+        stops, begin = False, loop.step
+        with contextlib.ExitStack() as saving:
             watchdog.watch("step", f"step {loop.step + 1}")
             batches = opened.enter_context(Prefetched(run.batches(loop.step, run.lengths.total_steps)))
             for step, batch in enumerate(batches, start=loop.step + 1):
                 if loop.has_diverged():
                     break
                 loop.take_step(batch)
+                if step == begin + 1:  # nothing was unsaved until here: a signal ends the run also while XLA compiles
+                    saving.enter_context(stop_request.deferred())
                 stops = stop_request.is_due()  # read once: a signal that arrives later waits for the next step
                 due = due_after(step, run.lengths, run.config.log_steps, stops=stops)
                 if any(due) and not loop.fetch_metrics():
@@ -96,6 +98,7 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
             if loop.diverged:
                 loop.refuse_divergence()
             watchdog.watch("saving", f"the last save, of step {loop.step},")
+            saving.enter_context(stop_request.deferred())  # of a run without steps too
             loop.finish()
             _leave_if_asked(run, stop_request, loop.step, stops)
     return Trained(loop.state, loop.record)

@@ -2,6 +2,7 @@
 
 import argparse
 import faulthandler
+import functools
 import os
 import shlex
 import sys
@@ -12,7 +13,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from gensupcon_jax import disk, paths
+from gensupcon_jax import disk, paths, signals
 from gensupcon_jax.cluster import cpu_flags, detection, processes
 from gensupcon_jax.cluster.stopping import stop_requests
 from gensupcon_jax.cluster.watchdog import Limits
@@ -46,8 +47,7 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
             )
         raise
     except KeyboardInterrupt:
-        message = "\ninterrupted; the same command resumes from the newest checkpoint, if there is one"
-        processes.leave(1, message, reason="it was interrupted", at_once=True)
+        processes.leave(1, f"\n{signals.INTERRUPTED}", reason="it was interrupted", at_once=True)
     except Exception as error:
         line = disk.line_of(error)
         if line is None:
@@ -63,6 +63,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
     keep_compiled_programs(folder)
     compiled.say_failures_once()
     join_processes(options)
+    signals.end_by(functools.partial(processes.leave, reason="it was asked to stop", at_once=True))
     with stop_requests(), lock.held(folder, command):  # from here on data are read
         options.config = with_choices(options, folder)
         config_check.check_devices(options.config, jax.device_count())  # before the rest of the program is imported
@@ -83,6 +84,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
     if processes.is_first():
         print(summary(results, folder))
     processes.finish()
+    signals.finished()
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gensupcon_jax import disk
+from gensupcon_jax import disk, signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, absolute
@@ -97,7 +97,7 @@ class Checkpoints:
         for the others, which may hang: there the pending save is abandoned.
         """
         if "_manager" in vars(self) and processes.group().num_processes == 1:
-            with self._writing(None):
+            with self._writing(None), signals.unbroken():
                 self._manager.wait_until_finished()
 
     @functools.cached_property

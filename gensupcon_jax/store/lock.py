@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from gensupcon_jax import paths
+from gensupcon_jax import paths, signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
@@ -67,17 +67,18 @@ def held(folder: Path, command: str = "") -> Iterator[None]:
         yield
         return
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(folder, _this_process(command))
-    except paths.failures() as error:
-        raise workdir.cannot_be_written(folder, error) from error
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            with signals.uninterrupted():  # until its file is removed in any case
+                folder.mkdir(parents=True, exist_ok=True)
+                if not paths.is_remote(folder):
+                    held.callback(_remove_if_empty, made)
+                lock = _acquire(folder, _this_process(command))
+                held.callback(lock.release)
+                held.enter_context(signals.cleanup(lock.release))
+        except paths.failures() as error:
+            raise workdir.cannot_be_written(folder, error) from error
         yield
-    finally:
-        lock.release()
-        if not paths.is_remote(folder):
-            _remove_if_empty(made)
 
 
 class _KernelLock:

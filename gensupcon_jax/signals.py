@@ -1,0 +1,267 @@
+"""SIGINT and SIGTERM from a command's first instruction on: the process ends in one line, also from within compiled code.
+
+Python runs a handler in the main thread only, and only between two of its own instructions: not while XLA compiles. What a
+handler raises inside an import may pass through C++ that is being initialized, which ends the process by a fault. Therefore a
+second thread, which the signal wakes through a pipe, asks the main thread until it is where an exception is safe, and ends the
+process where it does not come there in time. Standard library only: commands install it before they import anything else.
+"""
+
+import _thread
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+from gensupcon_jax.errors import StoppedBetween
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+AGAIN = "nothing is lost; the same command starts again"
+RESUMES = "nothing is lost; the same command resumes"
+INTERRUPTED = "interrupted; the same command resumes from the newest checkpoint, if there is one"
+_GRACE_SECONDS = 1.2  # for the main thread to come to where it can raise
+_CLOSING_SECONDS = 8.0  # for it to close its files, and to end the threads that use them
+_ASK_SECONDS = 0.05
+_FLUSH_SECONDS = 0.5  # for standard output, which nobody may read
+
+
+class Process:
+    """A process that a command owns: what a stop says and with which status it ends, and how far it has come.
+
+    sentence: follows the name of the signal.  status: None: 128 and the number of the signal, as that of a command without a
+    result.  remember_fn: takes the place of ending at once, as long as there is something to save.  end_fn: called with the
+    status and the line in place of ending this process alone.  cleanups: called before an end that the main thread does not
+    reach.  num_unbroken, num_uninterrupted: depth of these contexts, below.
+    """
+
+    def __init__(self):
+        self.sentence, self.status = AGAIN, None
+        self.remember_fn: Callable[[int, FrameType | None], None] | None = None
+        self.end_fn: Callable[[int, str], Any] | None = None
+        self.cleanups: list[Callable[[], Any]] = []
+        self.is_over = self.is_remembered = False
+        self._unwinds_since: float | None = None
+        self._first: tuple[int, float] | None = None  # the number of the first signal, and when it came
+        self._insists = False  # another SIGINT came after it
+        self._loses_steps = False  # it ended training before the step was saved
+        self.num_unbroken = self.num_uninterrupted = 0
+        self._num_signals = 0
+        self._echoes = dict.fromkeys(STOPS, 0)  # asked by ourselves
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The handler, in the main thread."""
+        if self.is_over:
+            return
+        if self.remember_fn is not None and not (self.is_remembered and number == signal.SIGINT):
+            self.remember_fn(number, frame)
+            self.is_remembered = True
+        elif self._unwinds_since is None and not self.num_uninterrupted and not _is_importing(frame):
+            self.unwinds()
+            if self.remember_fn is not None:
+                self._loses_steps = True
+                self.remember_fn(number, frame)  # raises: the second SIGINT saves nothing more
+            raise StoppedBetween(self.line(number))
+
+    def unwinds(self) -> None:
+        """From now on an exception of ours closes what is open; what others raise meanwhile is of no interest."""
+        self._unwinds_since = time.monotonic()
+        sys.unraisablehook = self._lost_exception
+        threading.excepthook = lambda _: None
+
+    def _lost_exception(self, lost: Any) -> None:
+        if isinstance(lost.exc_value, (StoppedBetween, KeyboardInterrupt)):
+            self._unwinds_since = None  # it was raised where Python drops exceptions: ask again
+
+    def line(self, number: int) -> str:
+        """What is said about a stop by this signal."""
+        return f"{signal.Signals(number).name}: {self.sentence}"
+
+    def status_of(self, number: int) -> int:
+        """The exit status after this signal."""
+        return 128 + number if self.status is None else self.status
+
+    @property
+    def first_number(self) -> int:
+        """The first signal; SIGTERM where there was none."""
+        return self._first[0] if self._first else signal.SIGTERM
+
+    def watch(self, pipe: int) -> None:
+        """The thread that the signals wake."""
+        while True:
+            is_read, _, _ = select.select([pipe], [], [], _ASK_SECONDS if self._first else None)
+            for number in os.read(pipe, 64) if is_read else b"":
+                self._receive(number)
+            if self._first and not self.is_over:
+                self._enforce()
+
+    def _receive(self, number: int) -> None:
+        if number not in STOPS:
+            return
+        if self._echoes[signal.Signals(number)]:
+            self._echoes[signal.Signals(number)] -= 1
+            return
+        self._num_signals += 1
+        if self._first is None:
+            self._first = number, time.monotonic()
+        elif number == signal.SIGINT:
+            self._insists = True
+            self._first = self._first[0], max(self._first[1], time.monotonic())
+
+    def _enforce(self) -> None:
+        """End the process where the main thread does not."""
+        assert self._first is not None
+        if self.is_remembered and not self._insists:
+            return  # it saves, and ends by itself
+        number, since = self._first
+        saves_first = self.remember_fn is not None and not self._insists
+        if self._unwinds_since is not None:
+            is_late = time.monotonic() > self._unwinds_since + _CLOSING_SECONDS and not self.num_unbroken
+            if is_late or self._num_signals > 2:
+                self._end(number)
+        elif time.monotonic() > since + _GRACE_SECONDS and not saves_first:
+            self._end(number)
+        else:
+            asked = signal.SIGINT if self._insists else signal.Signals(number)
+            self._echoes[asked] += 1
+            _thread.interrupt_main(asked)
+
+    def _end(self, number: int) -> NoReturn:
+        for cleanup in reversed(self.cleanups):
+            with contextlib.suppress(Exception):  # the process ends in any case, and the line below is all that is said
+                cleanup()
+        status, line = self.status_of(number), self.line(number)
+        if self._loses_steps or self.remember_fn is not None:
+            status, line = 1, INTERRUPTED
+        if self.end_fn is not None:
+            self.end_fn(status, line)
+        end_process(status, line)
+
+
+_process: Process | None = None
+
+
+def owner() -> Process | None:
+    """The process, where a command owns it; None in a notebook or in a program of others, whose handlers stay."""
+    return _process
+
+
+def own_process() -> None:
+    """Take over SIGINT and SIGTERM for a command; called in the main thread, before anything else is imported."""
+    global _process
+    if _process is not None or threading.current_thread() is not threading.main_thread():
+        return
+    _process = Process()
+    pipe, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    for number in STOPS:
+        signal.signal(number, _process.handle)
+    threading.Thread(target=_process.watch, args=(pipe,), daemon=True, name="signals").start()
+
+
+def promise(sentence: str, status: int | None = None) -> None:
+    """What a stop says from now on, and with which status it ends; without effect where no command owns the process."""
+    if _process is not None:
+        _process.sentence, _process.status = sentence, status
+
+
+def end_by(end_fn: Callable[[int, str], Any]) -> None:
+    """How the process ends where the main thread cannot: the function gets the status and the line."""
+    if _process is not None:
+        _process.end_fn = end_fn
+
+
+def finished() -> None:
+    """How the process ends is certain: signals change nothing any more, also while Python takes itself down."""
+    if _process is not None:
+        _process.is_over = True
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPS:
+                signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def cleanup(cleanup_fn: Callable[[], Any]) -> Iterator[None]:
+    """A context in which the function is also called before an end that the main thread does not reach."""
+    if _process is None:
+        yield
+        return
+    _process.cleanups.append(cleanup_fn)
+    try:
+        yield
+    finally:
+        _process.cleanups.remove(cleanup_fn)
+
+
+@contextlib.contextmanager
+def unbroken() -> Iterator[None]:
+    """A context whose end is waited for when the main thread closes its files: a checkpoint is being written."""
+    process = _process or Process()
+    process.num_unbroken += 1
+    try:
+        yield
+    finally:
+        process.num_unbroken -= 1
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A context of an instant in which no exception of a signal is raised."""
+    process = _process or Process()
+    process.num_uninterrupted += 1
+    try:
+        yield
+    finally:
+        process.num_uninterrupted -= 1
+
+
+def stopped(error: StoppedBetween) -> NoReturn:
+    """End the process after the exception of `Process.handle` has closed all files."""
+    assert _process is not None
+    end_process(_process.status_of(_process.first_number), str(error))
+
+
+def end_process(status: int, line: str) -> NoReturn:
+    """End the process in one line on standard error.
+
+    Hard: every file of ours is closed. Python's own end would wait for the threads of a download or of a decoder, and would
+    take down C++ libraries while their threads still run, which is a fault from time to time.
+    """
+    flushing = threading.Thread(target=_flush, daemon=True)  # a thread: standard output may be a pipe that is full
+    flushing.start()
+    flushing.join(_FLUSH_SECONDS)
+    # Not through sys.stderr, whose lock the main thread may hold. A progress bar on a terminal has no end of line.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{chr(10) if os.isatty(2) else ''}{line}\n".encode(errors="backslashreplace"))
+    os._exit(status)
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _disown_child() -> None:
+    """A forked child has no such thread, and shares the pipe: it gets the handlers of a new process."""
+    global _process
+    if _process is not None:
+        _process = None
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_disown_child)
