@@ -6,7 +6,6 @@ second thread, which the signal wakes through a pipe, asks the main thread until
 process where it does not come there in time. Standard library only: commands install it before they import anything else.
 """
 
-import _thread
 import contextlib
 import os
 import select
@@ -24,6 +23,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 AGAIN = "nothing is lost; the same command starts again"
 RESUMES = "nothing is lost; the same command resumes"
 INTERRUPTED = "interrupted; the same command resumes from the newest checkpoint, if there is one"
+_ASK = signal.SIGURG  # of no meaning here: it asks the main thread again, and is not counted
 _GRACE_SECONDS = 1.2  # for the main thread to come to where it can raise
 _CLOSING_SECONDS = 8.0  # for it to close its files, and to end the threads that use them
 _ASK_SECONDS = 0.05
@@ -45,30 +45,38 @@ class Process:
         self.end_fn: Callable[[int, str], Any] | None = None
         self.cleanups: list[Callable[[], Any]] = []
         self.is_over = self.is_remembered = False
+        self.number = signal.SIGTERM.value  # the one that is said
         self._unwinds_since: float | None = None
         self._first: tuple[int, float] | None = None  # the number of the first signal, and when it came
         self._insists = False  # another SIGINT came after it
         self._loses_steps = False  # it ended training before the step was saved
         self.num_unbroken = self.num_uninterrupted = 0
         self._num_signals = 0
-        self._echoes = dict.fromkeys(STOPS, 0)  # asked by ourselves
+        self._asked = signal.SIGTERM.value  # the signal that the main thread is to handle now
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler, in the main thread."""
         if self.is_over:
             return
         if self.remember_fn is not None and not (self.is_remembered and number == signal.SIGINT):
-            self.remember_fn(number, frame)
+            if not self.is_remembered:
+                self.remember_fn(number, frame)
             self.is_remembered = True
         elif self._unwinds_since is None and not self.num_uninterrupted and not _is_importing(frame):
-            self.unwinds()
+            self.unwinds(number)
             if self.remember_fn is not None:
                 self._loses_steps = True
                 self.remember_fn(number, frame)  # raises: the second SIGINT saves nothing more
             raise StoppedBetween(self.line(number))
 
-    def unwinds(self) -> None:
+    def handle_again(self, _: int, frame: FrameType | None) -> None:
+        """The handler of what the thread below sends."""
+        if self._insists or not self.is_remembered:  # else the signal itself has been handled meanwhile
+            self.handle(self._asked, frame)
+
+    def unwinds(self, number: int) -> None:
         """From now on an exception of ours closes what is open; what others raise meanwhile is of no interest."""
+        self.number = number
         self._unwinds_since = time.monotonic()
         sys.unraisablehook = self._lost_exception
         threading.excepthook = lambda _: None
@@ -85,26 +93,17 @@ class Process:
         """The exit status after this signal."""
         return 128 + number if self.status is None else self.status
 
-    @property
-    def first_number(self) -> int:
-        """The first signal; SIGTERM where there was none."""
-        return self._first[0] if self._first else signal.SIGTERM
-
     def watch(self, pipe: int) -> None:
         """The thread that the signals wake."""
         while True:
             is_read, _, _ = select.select([pipe], [], [], _ASK_SECONDS if self._first else None)
-            for number in os.read(pipe, 64) if is_read else b"":
+            numbers = [number for number in os.read(pipe, 64) if number in STOPS] if is_read else []
+            for number in numbers:
                 self._receive(number)
-            if self._first and not self.is_over:
+            if self._first and not self.is_over and (numbers or not is_read):
                 self._enforce()
 
     def _receive(self, number: int) -> None:
-        if number not in STOPS:
-            return
-        if self._echoes[signal.Signals(number)]:
-            self._echoes[signal.Signals(number)] -= 1
-            return
         self._num_signals += 1
         if self._first is None:
             self._first = number, time.monotonic()
@@ -126,9 +125,10 @@ class Process:
         elif time.monotonic() > since + _GRACE_SECONDS and not saves_first:
             self._end(number)
         else:
-            asked = signal.SIGINT if self._insists else signal.Signals(number)
-            self._echoes[asked] += 1
-            _thread.interrupt_main(asked)
+            self._asked = signal.SIGINT.value if self._insists else number
+            signal.pthread_kill(
+                threading.main_thread().ident or 0, _ASK
+            )  # also ends a call that waits, such as a sleep
 
     def _end(self, number: int) -> NoReturn:
         for cleanup in reversed(self.cleanups):
@@ -161,6 +161,7 @@ def own_process() -> None:
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     for number in STOPS:
         signal.signal(number, _process.handle)
+    signal.signal(_ASK, _process.handle_again)
     threading.Thread(target=_process.watch, args=(pipe,), daemon=True, name="signals").start()
 
 
@@ -223,7 +224,7 @@ def uninterrupted() -> Iterator[None]:
 def stopped(error: StoppedBetween) -> NoReturn:
     """End the process after the exception of `Process.handle` has closed all files."""
     assert _process is not None
-    end_process(_process.status_of(_process.first_number), str(error))
+    end_process(_process.status_of(_process.number), str(error))
 
 
 def end_process(status: int, line: str) -> NoReturn:
@@ -254,14 +255,27 @@ def _is_importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _disown_child() -> None:
-    """A forked child has no such thread, and shares the pipe: it gets the handlers of a new process."""
+def _before_fork() -> None:
+    # A signal for the child must not come to it while it still has our handler and our pipe: the parent would end.
+    if _process is not None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+
+
+def _after_fork_in_parent() -> None:
+    if _process is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def _after_fork_in_child() -> None:
+    """The thread does not exist here: the handlers are those of a new process."""
     global _process
     if _process is not None:
         _process = None
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(_ASK, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
-os.register_at_fork(after_in_child=_disown_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -1,0 +1,236 @@
+"""A command owns SIGINT and SIGTERM: small processes of the standard library, stopped where it is difficult."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from gensupcon_jax import main, signals
+from tests import ROOT
+
+STOPS = [signal.SIGINT, signal.SIGTERM]
+# The middle of a command: it says "ready" where the signal is to come, and what happens to it afterwards.
+PROGRAM = """
+import hashlib, os, signal, sys, threading, time
+from gensupcon_jax import signals
+from gensupcon_jax.errors import StoppedBetween
+def ready(): print("ready", flush=True)
+def compute(iterations):  # in C, without Python's lock, as XLA compiles: no handler runs
+    hashlib.pbkdf2_hmac("sha256", b"", b"", iterations)
+signals.own_process()
+try:
+{body}
+except StoppedBetween as error:
+    print("closed", flush=True)
+    signals.stopped(error)
+"""
+
+
+def started(body, *, cwd=ROOT):
+    """A process that has said "ready"."""
+    program = PROGRAM.format(body=textwrap.indent(textwrap.dedent(body), "    "))
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def stopped(process, *numbers, between=0.3):
+    """(status, stdout, stderr) after these signals."""
+    for index, number in enumerate(numbers):
+        time.sleep(between if index else 0.05)
+        process.send_signal(number)
+    printed, said = process.communicate(timeout=60)
+    return process.returncode, printed, said
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_closes_the_files_and_ends_in_one_line(number):
+    process = started("""
+        try:
+            ready(); time.sleep(60)
+        finally:
+            print("file closed")
+    """)
+    line = f"{number.name}: nothing is lost; the same command starts again\n"
+    assert stopped(process, number) == (128 + number, "file closed\nclosed\n", line)
+
+
+def test_what_is_promised_is_said_with_its_status():
+    process = started('signals.promise("all is well", 85); ready(); time.sleep(60)')
+    assert stopped(process, signal.SIGTERM) == (85, "closed\n", "SIGTERM: all is well\n")
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_main_thread_that_computes_in_c_is_not_waited_for(number):
+    process = started("""
+        with signals.cleanup(lambda: print("cleaned up")):
+            ready(); compute(10**9)
+    """)
+    status, printed, said = stopped(process, number)
+    assert (status, printed) == (128 + number, "cleaned up\n")
+    assert said == f"{number.name}: {signals.AGAIN}\n"
+
+
+def test_nothing_is_raised_inside_an_import_but_right_after_it(tmp_path):
+    # As C++ that is set up by an import: what is raised here is lost.
+    (tmp_path / "quick.py").write_text(
+        "import time\ntry:\n    print('ready', flush=True)\n    end = time.monotonic() + 0.5\n"
+        "    while time.monotonic() < end: pass\nexcept BaseException as error:\n    print('raised', flush=True)\n"
+    )
+    process = started("import quick; time.sleep(60)", cwd=tmp_path)
+    status, printed, said = stopped(process, signal.SIGINT)
+    assert (status, printed) == (130, "closed\n")
+    assert said == f"SIGINT: {signals.AGAIN}\n"
+
+
+def test_an_import_that_takes_long_is_not_waited_for(tmp_path):
+    (tmp_path / "long.py").write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    process = started("import long", cwd=tmp_path)
+    assert stopped(process, signal.SIGTERM) == (143, "", f"SIGTERM: {signals.AGAIN}\n")
+
+
+def test_an_exception_that_python_drops_is_raised_again():
+    process = started("""
+        class Deleted:
+            def __del__(self):
+                ready(); time.sleep(0.5)
+        deleted = Deleted()
+        del deleted
+        time.sleep(60)
+    """)
+    assert stopped(process, signal.SIGTERM) == (143, "closed\n", f"SIGTERM: {signals.AGAIN}\n")
+
+
+def test_a_library_that_swallows_the_exception_does_not_swallow_the_end():
+    process = started("""
+        try:
+            ready(); time.sleep(60)
+        except BaseException:
+            time.sleep(60)
+    """)
+    began = time.monotonic()
+    assert stopped(process, signal.SIGINT) == (130, "", f"SIGINT: {signals.AGAIN}\n")
+    assert time.monotonic() - began < 30
+
+
+def test_two_signals_in_a_row_raise_once():
+    process = started("""
+        try:
+            ready(); time.sleep(60)
+        finally:
+            time.sleep(0.5); print("file closed")
+    """)
+    status, printed, said = stopped(process, signal.SIGINT, signal.SIGINT, between=0.1)
+    assert (status, printed, said) == (130, "file closed\nclosed\n", f"SIGINT: {signals.AGAIN}\n")
+
+
+def test_the_third_signal_waits_for_nothing():
+    process = started("""
+        try:
+            ready(); time.sleep(60)
+        finally:
+            with signals.unbroken():
+                time.sleep(60)
+    """)
+    assert stopped(process, *[signal.SIGINT] * 3) == (130, "", f"SIGINT: {signals.AGAIN}\n")
+
+
+REMEMBERS = """
+    def remember(number, frame):
+        if remembered and number == signal.SIGINT: raise KeyboardInterrupt
+        remembered.append(number)
+    remembered = []
+    signals.owner().remember_fn = remember
+"""
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
+def test_what_is_to_be_saved_is_saved_also_after_a_long_computation(numbers):
+    process = started(
+        REMEMBERS
+        + "    ready(); compute(8 * 10**6); print(*remembered); signals.finished(); print('saved'); sys.exit(0)"
+    )
+    assert stopped(process, *numbers) == (0, f"{numbers[0].value}\nsaved\n", "")
+
+
+def test_a_second_sigint_saves_nothing_more():
+    in_python = started(
+        REMEMBERS
+        + "    ready()\n    try: time.sleep(60)\n    except KeyboardInterrupt: print('interrupted'); sys.exit(1)"
+    )
+    assert stopped(in_python, signal.SIGTERM, signal.SIGINT) == (1, "interrupted\n", "")
+    in_c = started(REMEMBERS + "    ready(); compute(10**9)")
+    assert stopped(in_c, signal.SIGINT, signal.SIGINT) == (1, "", f"{signals.INTERRUPTED}\n")
+
+
+def test_an_instant_is_not_interrupted():
+    process = started("""
+        with signals.uninterrupted():
+            ready()
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end: pass
+            print("made")
+        time.sleep(60)
+    """)
+    assert stopped(process, signal.SIGTERM) == (143, "made\nclosed\n", f"SIGTERM: {signals.AGAIN}\n")
+
+
+def test_after_the_end_signals_change_nothing():
+    process = started("signals.finished(); ready(); time.sleep(1); print('done'); sys.exit(3)")
+    assert stopped(process, *STOPS) == (3, "done\n", "")
+
+
+def test_a_child_has_the_handlers_of_a_new_process():
+    process = started("""
+        ready()
+        child = os.fork()
+        if child == 0:
+            time.sleep(60); os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), signals.owner() is not None)
+        signals.finished()
+    """)
+    printed, said = process.communicate(timeout=60)
+    assert (process.returncode, printed, said) == (0, "-15 True\n", "")
+
+
+def test_standard_output_that_nobody_reads_is_not_waited_for():
+    process = started("""
+        def fill():
+            while True: os.write(1, b"x" * 65536)
+        threading.Thread(target=fill, daemon=True).start()
+        sys.stdout.write("y" * 4096)
+        ready_now = time.sleep(0.5)
+    """.replace("def fill", "ready()\n        def fill").replace("ready_now = time.sleep(0.5)", "time.sleep(60)"))  # fmt: skip
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+
+
+def test_a_program_of_others_keeps_its_handlers():
+    assert signals.owner() is None
+    before = [signal.getsignal(number) for number in STOPS]
+    with signals.cleanup(lambda: None), signals.unbroken(), signals.uninterrupted():
+        signals.promise("nothing")
+        signals.finished()
+    assert [signal.getsignal(number) for number in STOPS] == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["digits"], 0),
+        (["digits", "--stopped_status=85"], 85),
+        (["digits", "--stopped-status", "7", "--wandb"], 7),
+        (["digits", "--stopped_status", "none"], 0),
+    ],
+)
+def test_the_status_of_a_stop_is_known_before_the_arguments_are_read(arguments, status):
+    assert main.stopped_status(arguments) == status
