@@ -34,15 +34,13 @@ class Process:
     """A process that a command owns: what a stop says and with which status it ends, and how far it has come.
 
     sentence: follows the name of the signal.  status: None: 128 and the number of the signal, as that of a command without a
-    result.  remember_fn: takes the place of ending at once, as long as there is something to save.  end_fn: called with the
-    status and the line in place of ending this process alone.  cleanups: called before an end that the main thread does not
+    result.  remember_fn: takes the place of ending at once, as long as there is something to save.  cleanups: called before an end that the main thread does not
     reach.  num_unbroken, num_uninterrupted: depth of these contexts, below.
     """
 
     def __init__(self):
         self.sentence, self.status = AGAIN, None
         self.remember_fn: Callable[[int, FrameType | None], None] | None = None
-        self.end_fn: Callable[[int, str], Any] | None = None
         self.cleanups: list[Callable[[], Any]] = []
         self.is_over = self.is_remembered = False
         self.number = signal.SIGTERM.value  # the one that is said
@@ -137,8 +135,6 @@ class Process:
         status, line = self.status_of(number), self.line(number)
         if self._loses_steps or self.remember_fn is not None:
             status, line = 1, INTERRUPTED
-        if self.end_fn is not None:
-            self.end_fn(status, line)
         end_process(status, line)
 
 
@@ -171,12 +167,6 @@ def promise(sentence: str, status: int | None = None) -> None:
         _process.sentence, _process.status = sentence, status
 
 
-def end_by(end_fn: Callable[[int, str], Any]) -> None:
-    """How the process ends where the main thread cannot: the function gets the status and the line."""
-    if _process is not None:
-        _process.end_fn = end_fn
-
-
 def finished() -> None:
     """How the process ends is certain: signals change nothing any more, also while Python takes itself down."""
     if _process is not None:
@@ -184,6 +174,16 @@ def finished() -> None:
         if threading.current_thread() is threading.main_thread():
             for number in STOPS:
                 signal.signal(number, signal.SIG_IGN)
+
+
+def release_process() -> None:
+    """Leave SIGINT as Python has it, and SIGTERM to jax, which has taken it over to let several processes agree."""
+    global _process
+    if _process is not None:
+        _process.is_over = True
+        _process = None
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

@@ -45,8 +45,7 @@ class StopRequest:
         finally:
             self._defer(False)
             if processes.group().num_processes > 1 and threading.current_thread() is threading.main_thread():
-                owner = signals.owner()  # there are no more steps for jax to agree on
-                signal.signal(signal.SIGTERM, self.remember if owner is None else owner.handle)
+                signal.signal(signal.SIGTERM, self.remember)  # there are no more steps for jax to agree on
 
     def _defer(self, is_deferred: bool) -> None:
         self._is_deferred = is_deferred

@@ -69,6 +69,8 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
         stop_request, watchdog = supervision
         stops, begin = False, loop.step
         with contextlib.ExitStack() as saving:
+            if processes.group().num_processes > 1:  # all of them agree on the step
+                saving.enter_context(stop_request.deferred())
             watchdog.watch("step", f"step {loop.step + 1}")
             batches = opened.enter_context(Prefetched(run.batches(loop.step, run.lengths.total_steps)))
             for step, batch in enumerate(batches, start=loop.step + 1):

@@ -2,7 +2,6 @@
 
 import argparse
 import faulthandler
-import functools
 import os
 import shlex
 import sys
@@ -63,7 +62,8 @@ def _train(options: argparse.Namespace, command: str) -> None:
     keep_compiled_programs(folder)
     compiled.say_failures_once()
     join_processes(options)
-    signals.end_by(functools.partial(processes.leave, reason="it was asked to stop", at_once=True))
+    if processes.group().num_processes > 1:
+        signals.release_process()
     with stop_requests(), lock.held(folder, command):  # from here on data are read
         options.config = with_choices(options, folder)
         config_check.check_devices(options.config, jax.device_count())  # before the rest of the program is imported
