@@ -34,7 +34,8 @@ class Process:
     """A process that a command owns: what a stop says and with which status it ends, and how far it has come.
 
     sentence: follows the name of the signal.  status: None: 128 and the number of the signal, as that of a command without a
-    result.  remember_fn: takes the place of ending at once, as long as there is something to save.  cleanups: called before an end that the main thread does not
+    result.  remember_fn: takes the place of ending at once, as long as there is something to save.
+    cleanups: called before an end that the main thread does not
     reach.  num_unbroken, num_uninterrupted: depth of these contexts, below.
     """
 
