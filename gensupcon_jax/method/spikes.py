@@ -24,7 +24,7 @@ class SpikeRule(NamedTuple):
     def is_spike(self, window: dict[str, Any], metrics: dict[str, Any]) -> Bool[Array, ""]:
         """Whether the step with these metrics is one; a value that is not finite is none."""
         is_full = window["num_accepted"] >= self.window
-        heights = jnp.stack([height(window[name], jnp.asarray(metrics[name])) for name in WATCHED])
+        heights = jnp.stack([height(jnp.asarray(window[name]), jnp.asarray(metrics[name])) for name in WATCHED])
         return is_full & jnp.any(heights > self.deviations)
 
     def accepted(self, window: dict[str, Array], metrics: dict[str, Array]) -> dict[str, Array]:

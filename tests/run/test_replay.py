@@ -197,3 +197,28 @@ def test_skipped_steps_are_kept_up_to_the_bound(tmp_path):
     assert (int(kept.state["step"]), int(kept.state["skipped_steps"])) == (3, 2)
     again = replay.replay(tmp_path, step=4, num_devices=1)
     assert again.is_bad
+
+
+@pytest.mark.slow
+def test_a_spike_is_kept_noted_and_replayed_and_one_too_many_ends_the_run(tmp_path, capfd):
+    # So small a number of deviations that every step above the mean of the two before it is a spike.
+    changes = {"optimizer.spike_deviations": 0.001, "optimizer.spike_window": 2, "optimizer.max_skipped_steps": 2}
+    changes |= {"optimizer.learning_rate": 0.1, "steps": 40, "log_steps": 1}
+    message = diverging(tmp_path, num_devices=1, **changes)
+    *skipped, last = diverged.kept_steps(tmp_path)
+    assert message.startswith(
+        f"step {last} is a spike, and 2 steps were skipped before it, as many as optimizer.max_skipped_steps allows: loss "
+    )
+    assert (
+        "deviations above the mean" in message
+        and "of the last 2 accepted steps (optimizer.spike_deviations)" in message
+    )
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    counts = {row["step"]: row["train/spikes"] for row in rows if "train/spikes" in row}
+    assert [counts[step] for step in skipped] == [1, 2] and max(counts.values()) == 2
+    said = [sentence for row in rows for sentence in row.get("advice", ())]
+    assert sum(f"step {skipped[0]} was skipped (spike; 1 of at most 2" in sentence for sentence in said) == 1
+    status, printed, _ = told(capfd, "replay", tmp_path, "--step", skipped[0], "--devices", "1")
+    assert status == 0
+    assert "which was kept as spike" in printed and "of the last 2 accepted steps" in printed
+    assert saved_steps(tmp_path / "checkpoints")[-1] == last - 1
