@@ -314,6 +314,7 @@ _TRIED = {
     "prepare/conversion.py": "a conversion on a full disk",
     "prepare/smaller_copy.py": "a copy on a full disk",
     "run/compiled.py": "removes only",
+    "run/diverged.py": "run/test_replay.py: a full disk at divergence",
     "store/checkpoint.py": "checkpoints",
     "store/lock.py": "run.lock",
     "store/metrics.py": "metrics.jsonl",
