@@ -1,4 +1,4 @@
-"""The benchmark of the step runs like main: the real step of a config, at the requested sizes."""
+"""The benchmark of the step runs like main: the real step of a config, at the requested sizes; that of layers finds them all."""
 
 import re
 import sys
@@ -6,7 +6,7 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import step
+from benchmarks import layers, step
 from gensupcon_jax.cluster import cpu_flags
 
 TINY = ("model.name=resnet_small", "model.width=4", "batch_size=16")
@@ -30,3 +30,25 @@ def test_the_step_of_a_recipe_is_timed(monkeypatch, capsys, recipe):
 def test_a_loss_that_is_not_finite_is_not_reported():
     with pytest.raises(SystemExit, match="the loss is nan: the timed steps are not training"):
         step.seconds_of_steps(lambda state, *_: (state, {"loss": jnp.nan}), None, None, None, num_steps=1)
+
+
+def test_the_layers_of_a_network_are_found_each_once_with_their_work():
+    found = layers.distinct(["resnet_small", "vit_tiny_patch4"], [8])
+    names = [layer.name for layer in found]
+    assert len(names) == len(set(names))
+    by_name = dict(zip(names, found, strict=True))
+    flops, num_bytes = layers.work(by_name["Conv 3x3 2x2 64 of 8x8x32"], 5)
+    assert flops == 5 * 2 * (4 * 4 * 64) * (3 * 3 * 32)
+    assert num_bytes == 4 * (5 * 8 * 8 * 32 + 5 * 4 * 4 * 64 + 3 * 3 * 32 * 64)
+    flops, _ = layers.work(by_name["Attention 3 of 5x192"], 2)  # 2 x 2 patches and the class token
+    assert flops == 2 * (2 * 5 * 192 * (3 * 192 + 192) + 2 * 2 * 5 * 5 * 192)
+    assert layers.layers_of("vit_tiny_patch16", 8) == []
+
+
+def test_only_layers_far_below_the_rates_of_the_machine_are_printed(monkeypatch):
+    monkeypatch.setattr(layers, "_MOST_IMAGES", 32)
+    some = [layer for layer in layers.layers_of("resnet_small", 8) if layer.name == "Dense 64 of 4x4x32"]
+    slow_machine, fast_machine = layers.Rates(1e3, 1e3), layers.Rates(1e18, 1e18)
+    assert list(layers.rows(some, slow_machine, least_share=0.1)) == []
+    (row,) = layers.rows(some, fast_machine, least_share=0.1)
+    assert re.match(r"\| Dense 64 of 4x4x32 \| resnet_small, 8 px \| 32 \| [\d.]+ \| \d+ \| 0 % \|", row)

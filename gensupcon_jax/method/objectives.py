@@ -522,7 +522,7 @@ def contrastive_chance_loss(
         return _with_probabilities(views, None) | {"embeddings": jnp.zeros((*views.labels.shape[:2], 1))} | logits
 
     @jax.jit  # 0.3 s; 3 to 8 s as one small program for each operation
-    def mean_loss(batch: MixedBatch) -> Array:
+    def mean_loss(batch: MixedBatch) -> Any:
         of_keys = {name: rows if symmetric else rows[:, 1:] for name, rows in _with_probabilities(batch, None).items()}
         num_keys = of_keys["labels"].shape[0] * of_keys["labels"].shape[1]
         values = values_of(batch) | {"keys": jnp.zeros((*of_keys["labels"].shape[:2], 1))}

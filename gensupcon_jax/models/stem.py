@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gensupcon_jax.models.max_pool import max_pool
+
 MOMENTUM = 0.9  # 1 - momentum of PyTorch (0.1).
 EPSILON = 1e-5
 
@@ -44,8 +46,7 @@ class NormalizedMaxima(nn.Module):
             if not self.is_initializing():
                 running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * (mean * sign)
                 running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * var
-        padding: Any = ((1, 1), (1, 1))  # flax declares a name only
-        maxima = nn.max_pool(inputs, (3, 3), strides=(self.stride, self.stride), padding=padding)
+        maxima = max_pool(inputs, stride=self.stride)
         normalized = (maxima - mean) * (jax.lax.rsqrt(var + EPSILON) * (scale * sign)) + bias
         return nn.relu(normalized.astype(self.dtype))
 
