@@ -1,12 +1,13 @@
 """Rules for the values of fields: each describes itself in words, checks a value, and lists values around its bounds."""
 
 import dataclasses
-import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Number = float | int
 NAN, INF = float("nan"), float("inf")
+_LARGEST = sys.float_info.max
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +142,8 @@ def optional(rule: Rule) -> Rule:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number; True and False are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a finite number, not larger than a float can be; True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
 def _is_text(value: Any) -> bool:

@@ -1,6 +1,5 @@
 """The runs that are compared, as their workdirs hold them; read without jax."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,11 @@ from jaxtyping import Bool
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.kept_predictions import KeptPredictions, read_predictions
-from gensupcon_jax.paths import Path, as_path, failures
+from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.score_names import PREDICTOR_NAMES, SCORE_NAMES, ScoreName, score_name_of
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.metrics import read_metrics
-from gensupcon_jax.text import flatten, reason
+from gensupcon_jax.text import flatten
 
 # Predictors by their names in results.json and predictions.npz; the first that two runs share is the one of their sentence.
 PREDICTORS = PREDICTOR_NAMES
@@ -120,17 +119,10 @@ def _problem(path: Path) -> str | None:
 
 
 def _read(path: Path, name: str) -> ComparedRun:
-    config, dataset = (_object(path / file) for file in (workdir.CONFIG, workdir.DATASET))
+    config, dataset = (
+        workdir.read_json(path / file, "restore it, or leave this run out")
+        for file in (workdir.CONFIG, workdir.DATASET)
+    )
     results = workdir.read_results(path)
     kept = read_predictions(path) if results is not None else None
     return ComparedRun(name, path, flatten(config), dataset, read_metrics(path), results, kept)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (*failures(), ValueError) as error:
-        raise UserError(f"{path} cannot be read ({reason(error)}); restore it, or leave this run out") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not the {path.name} of a run; restore it, or leave this run out")
-    return found

@@ -1,6 +1,5 @@
 """Arrays of images and labels in an .npz file: which of its arrays are which, and labels that are names."""
 
-import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ from etils import epath
 from gensupcon_jax.data.list_labels import in_order
 from gensupcon_jax.data.list_tables import quoted
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.numpy_files import load_arrays
 from gensupcon_jax.paths import failures
 from gensupcon_jax.text import listed, one_line
 
@@ -62,10 +62,10 @@ def _load(file: epath.Path) -> dict[str, np.ndarray]:
         raise UserError(f"{file} {what}; allowed with dataset.name arrays:<file>: an .npz file")
     try:
         with file.open("rb") as opened:
-            found = np.load(opened, allow_pickle=False)
+            found = load_arrays(opened)
             if not isinstance(found, np.ndarray):
-                return dict(found)
-    except (*failures(), ValueError, zipfile.BadZipFile, EOFError, KeyError, TypeError, MemoryError) as error:
+                return found
+    except (*failures(), ValueError) as error:
         raise UserError(f"{file} cannot be read as .npz ({one_line(error)[:120]}); {_ALLOWED}") from error
     raise UserError(f"{file} holds a single array, as an .npy does; allowed: an .npz. {_ALLOWED}")
 

@@ -182,7 +182,7 @@ def _read_parquet(path: epath.Path) -> Table:
         table = parquet.read_table(pa.BufferReader(path.read_bytes()))
         found = {name: _parquet_cells(table.column(name)) for name in dict.fromkeys(table.column_names) if name}
     except (*failures(), pa.ArrowException, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as Parquet ({one_line(error)[:120]})") from error
+        raise UserError(f"{path} cannot be read as Parquet ({visible(one_line(error)[:120])})") from error
     columns = {name: cells for name, cells in found.items() if cells is not None}
     others = [name for name, cells in found.items() if cells is None]
     how = f"Parquet, whose columns {listed(others)} hold neither text nor numbers" if others else "Parquet"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gensupcon_jax.fingerprints import fingerprint
+from gensupcon_jax.json_files import parsed
 from gensupcon_jax.paths import LocalPath, Path, whole_file
 
 _MARK = b"gensupcon_jax arrays 1\n"
@@ -58,7 +59,7 @@ def read_mapped(path: Path) -> MappedArrays:
     if mark != _MARK or found != fingerprint([content[_BODY:].data]).encode():
         raise DamagedArrays("its fingerprint does not match its content")
     length = int(content[_BODY : _header_start()].tobytes())
-    described = json.loads(content[_header_start() : _header_start() + length].tobytes())
+    described = parsed(content[_header_start() : _header_start() + length].tobytes())
     data = content[_data_start(length) :]
     arrays = {name: _view(data, **entry) for name, entry in described["arrays"].items()}
     return MappedArrays(arrays, described["facts"])

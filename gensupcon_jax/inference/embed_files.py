@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.inference.command_flags import names_file
+from gensupcon_jax.numpy_files import load_arrays
 from gensupcon_jax.paths import LocalPath, Path, failures, whole_file
 from gensupcon_jax.text import one_line
 
@@ -121,12 +122,12 @@ def read_features(path: Path) -> FeatureTable:
         opened = io.BytesIO(path.read_bytes())
         if not zipfile.is_zipfile(opened):
             raise UserError(f"{path} cannot be read (it is damaged, or no .npz); {allowed}")
-        with np.load(opened, allow_pickle=False) as file:
-            about = About(*(str(file[name]) for name in About._fields))
-            names, features = file["name"], file["features"]
+        found: Any = load_arrays(opened)
+        about = About(*(str(found[name]) for name in About._fields))
+        names, features = found["name"], found["features"]
     except KeyError as error:
         raise UserError(f"{path} has no array {one_line(error.args[0]).split()[0]}; {allowed}") from error
-    except (*failures(), ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (*failures(), ValueError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); {allowed}") from error
     if names.ndim != 1 or features.ndim != 2 or len(names) != len(features) or not features.size:
         raise UserError(

@@ -1,11 +1,13 @@
 """OutputParts of an unfinished output, in a folder beside it: a stopped command resumes from them."""
 
 import json
-import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.json_files import TEXT, read_object
+from gensupcon_jax.numpy_files import load_arrays
 from gensupcon_jax.paths import LocalPath, failures, make_folder, whole_file, write_whole
 
 _ABOUT = "about.json"
@@ -36,10 +38,11 @@ class OutputParts(NamedTuple):
     def read(self, start: int) -> dict[str, np.ndarray] | None:
         """The arrays of the part that begins with this image; None if it was not completed, or is damaged."""
         try:
-            with np.load(self._path(start), allow_pickle=False) as file:
-                return dict(file)
-        except (*failures(), ValueError, EOFError, zipfile.BadZipFile):
+            with self._path(start).open("rb") as file:
+                found = load_arrays(file)
+        except (*failures(), ValueError):
             return None
+        return found if isinstance(found, dict) else None
 
     def write(self, start: int, arrays: dict[str, np.ndarray]) -> None:
         """Write a part atomically."""
@@ -62,6 +65,6 @@ class OutputParts(NamedTuple):
 
     def _found_fingerprint(self) -> str | None:
         try:
-            return json.loads((self.folder / _ABOUT).read_text())["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+            return read_object(self.folder / _ABOUT, "", {"fingerprint": TEXT}).get("fingerprint")
+        except UserError:
+            return None  # parts of another program, or damaged: they are made anew

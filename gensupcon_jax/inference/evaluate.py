@@ -1,6 +1,5 @@
 """The command: gensupcon evaluate runs/photos --dataset.name=folder:flowers."""
 
-import json
 from argparse import SUPPRESS, Namespace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import quiet_tensorflow
 from gensupcon_jax.inference.command_flags import add_encoder, add_output, check_source, checked_output_if_given
 from gensupcon_jax.paths import LocalPath, as_path
+from gensupcon_jax.store import workdir
 
 if TYPE_CHECKING:
     from gensupcon_jax.data.datasets import Dataset
@@ -76,10 +76,9 @@ def _saved_config(source: str) -> dict[str, Any]:
     ).exists():  # for example a folder of timm's, which has a config.json of another kind
         return {}
     try:
-        found = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+        return workdir.read_json(folder / workdir.CONFIG)
+    except UserError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _check_fields(options: Namespace) -> None:

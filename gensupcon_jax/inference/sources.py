@@ -186,11 +186,11 @@ def _architecture(named: Named, naming: str, path: Path, description: Descriptio
 
 def _shapes(backbone: Any, named: Named, parts: Sequence[str], image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """The variables that the file must fill, as shapes."""
-    images = jnp.zeros((1, *image_shape))
-    own = jax.eval_shape(lambda: backbone.init(jax.random.key(0), images, train=False))
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    own = jax.eval_shape(lambda images: backbone.init(jax.random.key(0), images, train=False), images)
     shapes = {name: {"backbone": own[name]} if name in own else {} for name in COLLECTIONS}
     if "classifier" in parts:
-        features = jax.eval_shape(lambda variables: backbone.apply(variables, images, train=False), own)
+        features = jax.eval_shape(lambda variables, images: backbone.apply(variables, images, train=False), own, images)
         classifier = Classifier(next(len(named[name]) for name in _CLASSIFIER_BIASES if name in named))
         shapes["params"]["classifier"] = jax.eval_shape(
             lambda: classifier.init(jax.random.key(0), jnp.zeros(features.shape))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.json_files import read_object
 from gensupcon_jax.paths import write_whole
 from gensupcon_jax.run import recipes
 
@@ -99,8 +100,8 @@ def _check_replaceable(path: Path) -> None:
         raise UserError(f"--json is {str(path)!r}, which is not writable; give another file")
     if path.exists():
         try:
-            is_plan = _MARK in json.loads(path.read_text())
-        except (OSError, ValueError, TypeError):
+            is_plan = _MARK in read_object(path, "")
+        except UserError:
             is_plan = False
         if not is_plan:
             raise UserError(f"{path} exists and is not a plan; give another file with --json")

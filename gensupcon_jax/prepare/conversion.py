@@ -14,6 +14,7 @@ from gensupcon_jax.data.listing import with_progress
 from gensupcon_jax.data.tfds_sets import tfds_reasons
 from gensupcon_jax.disk import writing
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.json_files import TEXTS, read_object
 from gensupcon_jax.paths import as_path, write_whole
 
 FORMATS = ("array_record", "tfrecord")
@@ -129,7 +130,7 @@ def _convert_one(shard: Shard, old_format: str, file_format: str, progress: Iter
 
 def _write_info(path: epath.Path, old_format: str, file_format: str) -> None:
     """Rewrite dataset_info.json with the new format to read, and the old one as TFDS's alternative."""
-    info = json.loads(path.read_text())
+    info = read_object(path, "prepare the data set again", {"alternativeFileFormats": TEXTS})
     others = {*info.get("alternativeFileFormats", []), old_format} - {file_format}
     content = json.dumps(info | {"fileFormat": file_format, "alternativeFileFormats": sorted(others)}, indent=2)
     write_whole(as_path(os.fspath(path)), content.encode())

@@ -20,6 +20,7 @@ from gensupcon_jax.data.encoded_sets import Reading, is_labeled
 from gensupcon_jax.data.listing import Listing, progress_bar
 from gensupcon_jax.disk import writing
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.json_files import read_object
 from gensupcon_jax.paths import failures, make_folder, whole_file
 from gensupcon_jax.prepare.smaller_images import Smaller, smaller_image
 from gensupcon_jax.text import counted, listed, reason, visible
@@ -247,7 +248,8 @@ def _begin(folder: Path, original: Original, splits: dict[str, Listing], smaller
         with whole_file(path) as unfinished:
             unfinished.write_text(json.dumps(wanted, indent=2))
         return
-    found = json.loads(path.read_text()) if path.exists() else {}
+    remedy = f"remove {folder.parent}, which is an unfinished copy, or choose another folder with --into"
+    found = read_object(path, remedy) if path.exists() else {}
     differing = [field for field, value in wanted.items() if found.get(field) != value]
     if differing:
         raise UserError(

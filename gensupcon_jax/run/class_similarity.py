@@ -5,7 +5,9 @@ from jaxtyping import Float
 
 from gensupcon_jax import configs
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.paths import Path, as_path
+from gensupcon_jax.json_files import brief
+from gensupcon_jax.numpy_files import load_arrays
+from gensupcon_jax.paths import Path, as_path, failures
 from gensupcon_jax.similarities import Similarity, of_classes
 from gensupcon_jax.text import reason
 
@@ -102,14 +104,15 @@ def _find(file: str) -> Path:
 def _read(path: Path) -> np.ndarray:
     try:
         if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False), np.float64)
-        rows = [line.split(",") for line in path.read_text().splitlines() if line.strip()]
+            with path.open("rb") as file:
+                return np.asarray(load_arrays(file), np.float64)
+        rows = [line.split(",") for line in path.read_bytes().decode().splitlines() if line.strip()]
         if all(len(row) == 2 for row in rows) and len(rows) != 2:
             groups = np.array([group.strip() for _, group in rows])
             return _OF_GROUP * np.eye(len(rows)) + _OF_GROUP * (groups[:, None] == groups)
         return np.array([[float(entry) for entry in row] for row in rows])
-    except (OSError, ValueError, EOFError) as error:
+    except (*failures(), ValueError, TypeError) as error:
         raise UserError(
-            f"{_FIELD}: {path} cannot be read ({reason(error)}); allowed: .npy, or .csv with a row of numbers per class, or with "
-            "the columns class and group"
+            f"{_FIELD}: {path} cannot be read ({brief(reason(error))}); allowed: .npy, or .csv with a row of numbers per "
+            "class, or with the columns class and group"
         ) from error

@@ -1,6 +1,5 @@
 """A run on a folder or a list of photos before its first step: what its choices depend on, applied, and their table."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -135,7 +134,7 @@ def _of_workdir(source: str) -> StartingWeights:
     run = read_run(source, need="backbone")
     size = run.description["image_shape"][0]
     fields = {name: run.config.model[name] for name in _MODEL_FIELDS if name in run.config.model}
-    if fields["stem"] == "auto":
+    if fields.get("stem") == "auto":
         fields["stem"] = choose_stem(size)
     return StartingWeights(source, fields, size)
 
@@ -154,9 +153,9 @@ def _of_begun_run(made: list[Choice], photos: Photos, folder: paths.Path) -> lis
     The check of the workdir then says which data have changed, and not which choices follow from that.
     """
     try:
-        config, data = (json.loads((folder / name).read_text()) for name in (workdir.CONFIG, workdir.DATASET))
+        config, data = (workdir.read_json(folder / name) for name in (workdir.CONFIG, workdir.DATASET))
         num_images = sum(data[f"num_{split}"] for split in ("train", *photos.lacks))
-    except (*paths.failures(), ValueError, TypeError, KeyError):
+    except (UserError, KeyError):
         return made  # no run has begun, or the check of the workdir says that a file is damaged
     saved = flatten(config)
     if num_images == photos.num_images:

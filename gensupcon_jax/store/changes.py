@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from gensupcon_jax.configs.fields import FIELDS, FIXED, FREE, LONGER, SAME_CONTENT
 from gensupcon_jax.extension import Extension
-from gensupcon_jax.text import flatten
+from gensupcon_jax.json_files import brief
+from gensupcon_jax.text import flatten, listed
 
 ABSENT = "absent"  # in place of a value that is not there
+_MOST_SHOWN = 12  # differences in a message
 NAME = "name"  # of the data in dataset.json: it may hold a path
 
 # Dotted name -> (value there, value now).
@@ -59,8 +61,9 @@ def training_of(config: Mapping[str, Any], *, with_length: bool = True) -> dict[
 
 
 def there_and_now(found: Differences) -> str:
-    """The differences for a message: seed (0 there, 1 now)."""
-    return ", ".join(f"{name} ({there!r} there, {now!r} now)" for name, (there, now) in found.items())
+    """The differences for a message: seed (0 there, 1 now); the first few of many."""
+    pairs = [f"{name} ({brief(there)} there, {brief(now)} now)" for name, (there, now) in found.items()]
+    return listed(pairs, _MOST_SHOWN)
 
 
 def notes_on_changes(start: Start) -> list[str]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
-from gensupcon_jax.paths import Path, write_whole
+from gensupcon_jax.numpy_files import load_arrays
+from gensupcon_jax.paths import Path, failures, write_whole
 from gensupcon_jax.text import reason
 
 Arrays = dict[str, np.ndarray]
@@ -41,10 +42,9 @@ def read_kept(path: Path, kind: str) -> Arrays | None:
         content = io.BytesIO(path.read_bytes())
         if not zipfile.is_zipfile(content):  # NumPy would take it for a pickle
             raise ValueError("it is damaged, or no .npz")
-        with np.load(content, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays: Any = load_arrays(content)
         found, sealed = (str(arrays.pop(name)) for name in (_KIND, _FINGERPRINT))
-    except Exception as error:  # of many kinds, from zipfile and numpy, by what is damaged
+    except (*failures(), ValueError, KeyError) as error:
         raise UserError(_unusable(path, kind, f"it cannot be read: {reason(error)}")) from error
     if found != kind:
         raise UserError(_unusable(path, kind, f"it holds {found!r}"))

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from gensupcon_jax import paths, signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.json_files import parsed
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store import workdir
 from gensupcon_jax.text import one_line, visible
@@ -299,7 +300,7 @@ def _read_when_written(path: Path) -> bytes:
 
 def _parsed(content: bytes) -> Holder | None:
     try:
-        return Holder(**json.loads(content))
+        return Holder(**parsed(content))
     except (ValueError, TypeError):  # empty, or half written
         return None
 

@@ -8,13 +8,17 @@ import time
 from typing import Any
 
 from gensupcon_jax import paths
+from gensupcon_jax.configs.rules import optional
 from gensupcon_jax.disk import writing
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.json_files import COUNT, NUMBER, TEXTS, check_fields, parsed
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store.workdir import METRICS
 
 ADVICE = "advice"  # the name in a row of the sentences that the run said at its step
 _REWRITE_SECONDS = 60.0
+_VALUE = optional(NUMBER)  # a value that was not finite is null
+_RULES = {"step": COUNT, ADVICE: TEXTS}
 
 
 def read_metrics(workdir: Path) -> list[dict]:
@@ -26,7 +30,7 @@ def read_metrics(workdir: Path) -> list[dict]:
     if not path.exists():
         return []
     try:
-        lines = path.read_text().split("\n")
+        lines = path.read_bytes().decode().split("\n")
     except (*paths.failures(), ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); move it away, or choose another --workdir") from error
     finished = lines[:-1]  # the part after the last newline is incomplete
@@ -36,11 +40,12 @@ def read_metrics(workdir: Path) -> list[dict]:
 def _row(line: str, where: str) -> dict:
     remedy = "remove this line, or choose another --workdir"
     try:
-        row = json.loads(line)
+        row = parsed(line)
     except ValueError as error:
         raise UserError(f"{where}, cannot be read ({error}); {remedy}") from error
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+    if not isinstance(row, dict) or not COUNT.allows(row.get("step")):
         raise UserError(f"{where}, is not a row of metrics with a step; {remedy}")
+    check_fields(row, dict.fromkeys(row, _VALUE) | _RULES, (), where=f"{where},", remedy=remedy)
     return row
 
 

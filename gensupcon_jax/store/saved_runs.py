@@ -1,6 +1,5 @@
 """Reading of saved runs: the config, the description of the data, and the network of a checkpoint of a workdir."""
 
-import json
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,10 +14,11 @@ from gensupcon_jax.store.averaged import AVERAGED_FIELDS, averaged_fields
 COLLECTIONS = ("params", "batch_stats")
 NEEDS = ("backbone", "classifier")
 STEPS = ("last", "best")  # or a number
+# Without which nothing can be read.
 _ENTRIES = {
-    workdir.CONFIG: (dict, "model"),
-    workdir.DATASET: (list, "image_shape"),
-}  # without which nothing can be read
+    workdir.CONFIG: {"model": dict},
+    workdir.DATASET: {"image_shape": list, "mean": list, "std": list, "class_names": list},
+}
 MOST_WORKDIRS = 4  # a longer chain of probes is a cycle
 
 
@@ -148,13 +148,10 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
         raise UserError(f"{folder} is not a folder; allowed: the --workdir of a run")
     if not (folder / name).is_file():
         raise UserError(f"{folder} contains no {name}: it is not the workdir of a run; allowed: the --workdir of a run")
-    try:
-        found = json.loads((folder / name).read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / name} cannot be read ({error}); choose another workdir") from error
-    kind, entry = _ENTRIES[name]
-    if not isinstance(found, dict) or not isinstance(found.get(entry), kind):
-        raise UserError(f"{folder / name} is not that of a run: it has no {entry}; choose another workdir")
+    found = workdir.read_json(folder / name, "choose another workdir")
+    for entry, kind in _ENTRIES[name].items():
+        if not isinstance(found.get(entry), kind):
+            raise UserError(f"{folder / name} is not that of a run: it has no {entry}; choose another workdir")
     return found
 
 

@@ -5,12 +5,12 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from gensupcon_jax import paths
+from gensupcon_jax import json_files, paths
 from gensupcon_jax.disk import not_written, writing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extension import Extension
 from gensupcon_jax.paths import Path
-from gensupcon_jax.store import changes
+from gensupcon_jax.store import changes, file_rules
 
 CONFIG = "config.json"
 HISTORY = "config_history.json"  # of the changes of config.json
@@ -97,11 +97,8 @@ def read_history(workdir: Path) -> list[changes.Start]:
     """The starts that changed something in config.json, oldest first; UserError for a damaged file."""
     if not (workdir / HISTORY).exists() or not (workdir / CONFIG).exists():
         return []
-    try:
-        found = [changes.Start(**entry) for entry in read_json(workdir / HISTORY)["starts"]]
-        return changes.that_were_written(found, read_json(workdir / CONFIG))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{workdir / HISTORY} cannot be read (it is not a history of changes); {_REMEDY}") from error
+    starts = [changes.Start(**entry) for entry in read_json(workdir / HISTORY)["starts"]]
+    return changes.that_were_written(starts, read_json(workdir / CONFIG))
 
 
 def read_config(workdir: Path) -> dict[str, Any] | None:
@@ -154,14 +151,19 @@ def _refuse(workdir: Path, found: changes.Differences, what: str) -> None:
         )
 
 
+_CHECKS = {
+    CONFIG: file_rules.check_saved_config,
+    DATASET: file_rules.check_data,
+    RESULTS: file_rules.check_results,
+    HISTORY: file_rules.check_history,
+}
+
+
 def read_json(path: Path, remedy: str = _REMEDY) -> dict[str, Any]:
-    """The JSON object in a file; UserError with the remedy if it is damaged."""
-    try:
-        found = json.loads(path.read_text())
-    except (*paths.failures(), ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} cannot be read (it contains {type(found).__name__}, not a JSON object); {remedy}")
+    """The JSON object in a file; UserError with the remedy if it is damaged, also where a field has a value that none has."""
+    found = json_files.read_object(path, remedy)
+    if path.name in _CHECKS:
+        _CHECKS[path.name](found, where=path, remedy=remedy)
     return found
 
 

@@ -12,8 +12,9 @@ import jax.export
 
 from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.json_files import brief, read_object
 from gensupcon_jax.paths import Path, as_path
-from gensupcon_jax.text import reason
+from gensupcon_jax.text import reason, visible
 from gensupcon_jax.weights.description import Description, from_json
 from gensupcon_jax.weights.files import refuse_existing, write_new
 
@@ -73,15 +74,15 @@ def read_artifact(path: str | Path) -> Artifact:
         )
     try:
         content = path.read_bytes()
-        values = json.loads(beside.read_bytes())
-    except (ValueError, *paths.failures()) as error:
-        raise UserError(f"{beside} cannot be read ({reason(error)}); copy both files again") from error
-    if not isinstance(values, dict) or "sha256" not in values:
+    except paths.failures() as error:
+        raise UserError(f"{path} cannot be read ({reason(error)}); copy both files again") from error
+    values = read_object(beside, "copy both files again")
+    if "sha256" not in values:
         raise UserError(f"{beside} is not the JSON of an exported artifact; copy both files again")
     if values.get("version") != _VERSION:
         raise UserError(
-            f"{beside} is of version {values.get('version')}, this program reads version {_VERSION}; install the version "
-            f"that wrote it ({values.get('made_by', 'unknown')}), or export the run again"
+            f"{beside} is of version {brief(values.get('version'))}, this program reads version {_VERSION}; install the version "
+            f"that wrote it ({visible(values.get('made_by', 'unknown'))[:100]}), or export the run again"
         )
     if hashlib.sha256(content).hexdigest() != values["sha256"]:
         raise UserError(

@@ -9,8 +9,10 @@ import numpy as np
 import safetensors
 
 from gensupcon_jax import __version__, paths
+from gensupcon_jax.configs.rules import FLAG, integer, optional
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
+from gensupcon_jax.json_files import COUNT, OF_IMAGES, SIDE, TEXT, check_channels, check_fields, parsed
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.store.saved_runs import SavedRun, run_backbone
 from gensupcon_jax.weights.files import SAFETENSORS
@@ -110,17 +112,28 @@ def description_of_file(path: str | Path) -> Description | None:
 def from_json(values: Mapping[str, Any], *, where: str | Path) -> Description:
     """The description with these fields; UserError if one is missing that every export has, or is no description's."""
     needed = ("architecture", "image_shape", "mean", "std", "class_names", "step", "made_by")
-    missing = [name for name in needed if name not in values]
-    if missing:
-        raise UserError(f"{where} does not say {', '.join(missing)}; export the run again")
+    check_fields(values, _RULES, needed, where=where, remedy=_REMEDY)
+    check_channels(values, where=where, remedy=_REMEDY)
     found: dict[str, Any] = {name: values.get(name) for name in Description._fields if name != "network"}
-    for name in ("image_shape", "mean", "std", "class_names"):
-        if not isinstance(found[name], list):
-            raise UserError(f"{where}: {name} is {found[name]!r}; allowed: a list; export the run again")
-        found[name] = tuple(found[name])
+    found |= {name: tuple(found[name]) for name in ("image_shape", "mean", "std", "class_names")}
     return Description(network={name: values[name] for name in NETWORK_FIELDS if name in values}, **found)
 
 
+_REMEDY = "export the run again"
+_RULES = OF_IMAGES | {
+    "architecture": TEXT,
+    "stem": optional(TEXT),
+    "width": optional(integer(1, 65_536)),
+    "patch_size": optional(SIDE),
+    "pool": optional(TEXT),
+    "blur_pool": optional(FLAG),
+    "num_features": optional(integer(1, 2**31)),
+    "interpolation": optional(TEXT),
+    "step": COUNT,
+    "fingerprint": optional(TEXT),
+    "made_by": TEXT,
+    "run_fingerprint": optional(TEXT),
+}
 _TEXTS = ("architecture", "stem", "pool", "interpolation", "fingerprint", "made_by", "run_fingerprint", "label_kind")
 
 
@@ -129,6 +142,6 @@ def _parsed(name: str, text: str) -> Any:
     if name in _TEXTS or name not in (*Description._fields, *NETWORK_FIELDS):
         return text
     try:
-        return json.loads(text)
+        return parsed(text)
     except ValueError:
         return text

@@ -110,10 +110,10 @@ def timm_network(name: str, backbone: nn.Module, image_shape: tuple[int, ...]) -
 def results_of_step(folder: Path, step: int) -> dict[str, float]:
     """The measures of this step in results.json, in percent and others; none where the run did not measure it."""
     try:
-        found = json.loads((folder / workdir.RESULTS).read_text())
-    except (OSError, ValueError):
+        found = workdir.read_json(folder / workdir.RESULTS)
+    except UserError:
         return {}
-    if not isinstance(found, dict) or step not in (found.get("steps"), found.get("best_step")):
+    if step not in (found.get("steps"), found.get("best_step")):
         return {}
     values = found if step == found.get("steps") else found.get("best") or {}
     return {

@@ -1,13 +1,28 @@
 """timm's config.json beside a file of weights, as in a folder of the hub: what it says of the images."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from gensupcon_jax.errors import UserError
-from gensupcon_jax.paths import Path, failures
+from gensupcon_jax.configs.rules import Rule, optional
+from gensupcon_jax.json_files import OF_IMAGES, SIDE, TEXTS, check_fields, read_object
+from gensupcon_jax.paths import Path
 
 HUB_CONFIG = "config.json"
+_REMEDY = "repair or remove it"
+_RULES = {
+    "mean": optional(OF_IMAGES["mean"]),
+    "std": optional(OF_IMAGES["std"]),
+    "crop_pct": optional(OF_IMAGES["center_share"]),
+    "input_size": optional(
+        Rule(
+            "channels, height and width, such as [3, 224, 224]",
+            lambda value: isinstance(value, list) and len(value) == 3 and all(map(SIDE.allows, value)),
+            ([3, 224, 224],),
+            ([224, 224], "224", [3, 10**6, 10**6]),
+        )
+    ),
+    "label_names": optional(TEXTS),
+}
 
 
 def hub_config(path: Path) -> Mapping[str, Any]:
@@ -18,9 +33,10 @@ def hub_config(path: Path) -> Mapping[str, Any]:
     file = path.parent / HUB_CONFIG
     if not file.is_file():
         return {}
-    try:
-        content = json.loads(file.read_text())
-    except (*failures(), ValueError) as error:
-        raise UserError(f"{file} beside the weights cannot be read ({error}); repair or remove it") from error
-    own = content.get("pretrained_cfg") if isinstance(content, dict) else None
-    return {**own, "label_names": content.get("label_names") or own.get("label_names")} if isinstance(own, dict) else {}
+    content = read_object(file, _REMEDY)
+    own = content.get("pretrained_cfg")
+    if not isinstance(own, dict):
+        return {}
+    found = {**own, "label_names": content.get("label_names") or own.get("label_names")}
+    check_fields(found, _RULES, (), where=file, remedy=_REMEDY)
+    return found

@@ -78,7 +78,6 @@ def test_a_damaged_file_is_named(tmp_path):
     (folder / "config.json").write_text('{"seed": ')
     assert refusal(folder, other).startswith(f"{folder / 'config.json'} cannot be read (Expecting value")
     (folder / "config.json").write_text("[1]")
-    assert (
-        refusal(folder, other)
-        == f"{folder / 'config.json'} is not the config.json of a run; restore it, or leave this run out"
+    assert refusal(folder, other) == (
+        f"{folder / 'config.json'} cannot be read (it contains list, not a JSON object); restore it, or leave this run out"
     )

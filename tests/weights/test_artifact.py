@@ -120,13 +120,13 @@ def test_a_truncated_an_empty_and_a_missing_file(tmp_path):
     [
         (None, "x.stablehlo.json is missing: it has the checksum"),
         ("{", "x.stablehlo.json cannot be read"),
-        ("[]", "is not the JSON of an exported artifact"),
+        ("[]", "it contains list, not a JSON object"),
         ("\udcff", "x.stablehlo.json cannot be read"),
         (
             {"version": 2},
             "is of version 2, this program reads version 1; install the version that wrote it (gensupcon_jax 9.9)",
         ),
-        ({"mean": 0.5}, "mean is 0.5; allowed: a list"),
+        ({"mean": 0.5}, "mean is 0.5; allowed: 1 or 3 numbers"),
         ({"architecture": None}, "does not say architecture"),
     ],
 )
