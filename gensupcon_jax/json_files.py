@@ -85,7 +85,7 @@ COUNT = integer(0, 10**12)
 SIDE = integer(1, _MOST_PIXELS)
 
 # What is said of images, of a data set as of an exported encoder.
-OF_IMAGES: Rules = {
+OF_IMAGES: dict[str, Rule] = {
     "image_shape": Rule(
         f"height and width, the same and up to {_MOST_PIXELS}, and 1 or 3 channels",
         _is_image_shape,

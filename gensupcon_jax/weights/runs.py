@@ -36,7 +36,7 @@ def _check_shapes(run: SavedRun, variables: Mapping[str, Any], shapes: Mapping[s
     """UserError where the network of the checkpoint is not the one that config.json and dataset.json describe."""
     for name, tree in shapes.items():
         found, wanted = (
-            {"/".join(place): leaf.shape for place, leaf in flatten_dict(dict(part)).items()}
+            {"/".join(place): leaf.shape for place, leaf in _leaves(part).items()}
             for part in (variables[name].get("backbone", {}), tree)
         )
         differing = [leaf for leaf in sorted(found | wanted) if found.get(leaf) != wanted.get(leaf)]
@@ -47,6 +47,10 @@ def _check_shapes(run: SavedRun, variables: Mapping[str, Any], shapes: Mapping[s
                 f"{found.get(leaf)}, expected {wanted.get(leaf)} ({len(differing)} arrays differ); restore these files, or "
                 "choose another workdir"
             )
+
+
+def _leaves(tree: Mapping[str, Any]) -> dict[Any, Any]:
+    return flatten_dict(dict(tree))
 
 
 @contextlib.contextmanager
