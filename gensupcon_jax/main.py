@@ -61,6 +61,7 @@ def parse(arguments: list[str], program: str = PROGRAM) -> argparse.Namespace:
 def build_parser(program: str) -> command_line.Parser:
     """The parser of the command line of training."""
     from gensupcon_jax.run import recipes
+    from gensupcon_jax.run.profiled_steps import wanted_steps
 
     parser = command_line.Parser(
         program, "Train an encoder with a recipe, evaluate its frozen features, and write a report."
@@ -76,24 +77,15 @@ def build_parser(program: str) -> command_line.Parser:
         metavar="FILE|WORKDIR",
         help="weights to start from, as --config.model.weights: the architecture is then that of the weights",
     )
-    several = parser.add_argument_group("several processes as one run")
-    several.add_argument(
-        "--coordinator_address", metavar="HOST:PORT", help="address of process 0; the same for every process"
-    )
-    several.add_argument("--num_processes", metavar="N", type=command_line.whole_number(1), help="number of processes")
-    several.add_argument(
-        "--process_id", metavar="N", type=command_line.whole_number(0), help="index of this process, from 0"
-    )
-    command_line.add_switch(several, "distributed", "take all three from the cluster: TPU pod, SLURM, GKE, Open MPI")
-    several.add_argument(
-        "--join_timeout",
-        metavar="SECONDS",
-        type=command_line.number_from(1),
-        default=50.0,
-        help="time to wait for all processes (default: %(default)g)",
-    )
+    _add_flags_of_several(parser)
     ending = parser.add_argument_group("logging and end of the run")
     command_line.add_switch(ending, "wandb", "also log to Weights & Biases, where the package wandb is installed")
+    ending.add_argument(
+        "--profile",
+        metavar="STEPS",
+        type=wanted_steps,
+        help="write a profile of these steps into the workdir: 5 for five steps, 20:25 for the steps 20 to 25",
+    )
     ending.add_argument(
         "--stopped_status",
         metavar="N",
@@ -117,6 +109,25 @@ def build_parser(program: str) -> command_line.Parser:
         help="of the log of absl: -1 warnings, 0 information, 1 debugging (default: %(default)d)",
     )
     return parser
+
+
+def _add_flags_of_several(parser: command_line.Parser) -> None:
+    several = parser.add_argument_group("several processes as one run")
+    several.add_argument(
+        "--coordinator_address", metavar="HOST:PORT", help="address of process 0; the same for every process"
+    )
+    several.add_argument("--num_processes", metavar="N", type=command_line.whole_number(1), help="number of processes")
+    several.add_argument(
+        "--process_id", metavar="N", type=command_line.whole_number(0), help="index of this process, from 0"
+    )
+    command_line.add_switch(several, "distributed", "take all three from the cluster: TPU pod, SLURM, GKE, Open MPI")
+    several.add_argument(
+        "--join_timeout",
+        metavar="SECONDS",
+        type=command_line.number_from(1),
+        default=50.0,
+        help="time to wait for all processes (default: %(default)g)",
+    )
 
 
 def run() -> None:

@@ -34,6 +34,8 @@ _VARYING = (
     "train/input_wait",
     "train/stall_seconds",
     "train/process_memory",
+    "train/slowest_process",
+    "train/slowest_process_seconds",
 )
 
 
@@ -148,4 +150,4 @@ def rows_of(folder):
 def results_of(folder):
     """results.json without the measured times."""
     results = json.loads((folder / "results.json").read_text())
-    return {name: value for name, value in results.items() if not name.endswith("seconds")}
+    return {name: value for name, value in results.items() if name != "time" and not name.endswith("seconds")}

@@ -124,7 +124,8 @@ def build_train_step_fn(
         # (check_vma) sums the gradients: a psum here would count them twice.
         (_, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         with jax.named_scope("update"):
-            updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
+            with jax.named_scope("optimizer"):
+                updates, opt_state = state.tx.update(gradients, state.opt_state, state.params)
             candidate = state.replace(
                 step=state.step + 1,
                 params=optax.apply_updates(state.params, updates),
@@ -134,7 +135,8 @@ def build_train_step_fn(
             if average_fn is not None:
                 candidate = candidate.replace(**average_fn(state, candidate))
             metrics = make_replicated(aux.metrics) | {"gradient_norm": optax.global_norm(gradients)}
-            return _guarded(state, candidate, updates, metrics, max_skipped_steps, spike_rule)
+            with jax.named_scope("guard"):
+                return _guarded(state, candidate, updates, metrics, max_skipped_steps, spike_rule)
 
     def sharded(state, frozen, batch, seed_key):
         state_specs = partition_specs(state)

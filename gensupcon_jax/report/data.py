@@ -1,6 +1,6 @@
 """The data of a report, and the names of its classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,8 @@ class ReportData:
     dataset: str = ""
     # results.json: linear_top1, knn_top1, raw_pixel_knn_top1 [percent of the test split], num_test, seed, seconds, ...
     results: dict[str, Any] = field(default_factory=dict)
+    # The account of the run's wall time until now (`time` of results.json), asked last; None: that of the results.
+    account_fn: Callable[[], dict[str, Any]] | None = None
     # Rows of metrics.jsonl: "step", then names; the curves are .../loss, .../top1 [percent] and train/learning_rate.
     metrics: Sequence[dict[str, Any]] = ()
     # Loss of uninformative embeddings, in the unit of train/loss, and the share of it that perfect separation removes.

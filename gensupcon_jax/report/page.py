@@ -24,6 +24,7 @@ from gensupcon_jax.report.sheet import sheet_section
 from gensupcon_jax.report.similarity import similarity_section
 from gensupcon_jax.report.suspicious_page import SUSPICIOUS_FILE, suspicious_section, suspicious_table
 from gensupcon_jax.report.values import clean, duration, printable, shown, whole
+from gensupcon_jax.report.wall_time import wall_time_section
 from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.text import flatten
 
@@ -42,6 +43,7 @@ _TITLES = (
     ("duplicates", "Are images in two splits?", "Duplicates"),
     ("sheet", "Are the inputs correct?", "Inputs"),
     ("machine", "Was the machine used well?", "Machine"),
+    ("wall_time", "Where did the time go?", "Time"),
     ("details", "All results and config fields", "Details"),
 )
 
@@ -137,6 +139,7 @@ def _sections(data: ReportData) -> dict[str, dict[str, Any] | str]:
         "duplicates": duplicates_section(data, found.duplicates if found else None),
         "sheet": sheet_section(data),
         "machine": machine_section(data),
+        "wall_time": wall_time_section(data),  # last: it counts the time of the others
     }
 
 

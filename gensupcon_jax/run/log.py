@@ -84,9 +84,17 @@ class TrainingLog:
         """Count one more step."""
         self._progress.advance()
 
-    def add_training(self, step: int, metrics: dict[str, float], waited_seconds: float) -> None:
-        """Add the metrics of a step, its learning rate and speed, and print advice on them."""
+    def add_training(
+        self, step: int, metrics: dict[str, float], waited_seconds: float, slowest: tuple[int, float] | None = None
+    ) -> None:
+        """Add the metrics of a step, its learning rate and speed, and print advice on them.
+
+        slowest: of several processes, the one whose devices had no step for the most seconds since the last row.
+        """
         row = {f"train/{name}": value for name, value in metrics.items()}
+        if slowest is not None:
+            row |= {"train/slowest_process": slowest[0], "train/slowest_process_seconds": slowest[1]}
+            self._notes["slowest"] = f"process {slowest[0]}, late by {slowest[1]:.2f} s"
         row |= self.timer.lap(step, self._run.config.batch_size, waited_seconds) | memory_in_use()
         estimate = self._estimator.sentence(step, self.timer.lap_seconds)
         if estimate is not None:

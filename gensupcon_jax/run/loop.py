@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import time
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -13,10 +14,13 @@ from gensupcon_jax.data.input_pipeline import Prefetched
 from gensupcon_jax.errors import RunStopped, UserError
 from gensupcon_jax.method.state import TrainState, abstract, saved_fields
 from gensupcon_jax.run import diverged, divergence
+from gensupcon_jax.run.account import Account
 from gensupcon_jax.run.assemble import Lengths
 from gensupcon_jax.run.log import TrainingLog
+from gensupcon_jax.run.profiling import Profiler
 from gensupcon_jax.run.record import best_so_far, changed_versions, resumed_record
 from gensupcon_jax.run.run import Run, say
+from gensupcon_jax.run.step_clock import StepClock
 from gensupcon_jax.run.validation import validate
 from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.slow import said_if_slow
@@ -28,10 +32,15 @@ _STEPS_IN_FLIGHT = 2
 
 
 class Supervision(NamedTuple):
-    """What can end a run early: a signal, or work that takes too long."""
+    """What can end a run early: a signal, or work that takes too long; and what watches where its time goes.
+
+    profile: the steps to profile.
+    """
 
     stop_request: StopRequest
     watchdog: Watchdog
+    account: Account
+    profile: range = range(0)
 
 
 class Due(NamedTuple):
@@ -65,15 +74,15 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
     Raises RunStopped if a signal ended it earlier, and UserError if it diverged; the state is saved in both cases.
     """
     with contextlib.ExitStack() as opened:
-        loop = _Loop(run, record, chance_loss, opened)
-        stop_request, watchdog = supervision
+        loop = _Loop(run, record, chance_loss, supervision, opened)
+        stop_request, watchdog = supervision.stop_request, supervision.watchdog
         stops, begin = False, loop.step
-        with contextlib.ExitStack() as saving:
+        with contextlib.ExitStack() as saving, supervision.account.phase("step"):
             if processes.group().num_processes > 1:  # all of them agree on the step
                 saving.enter_context(stop_request.deferred())
             watchdog.watch("step", f"step {loop.step + 1}")
             batches = opened.enter_context(Prefetched(run.batches(loop.step, run.lengths.total_steps)))
-            for step, batch in enumerate(batches, start=loop.step + 1):
+            for step, batch in enumerate(loop.clock.waiting(batches), start=loop.step + 1):
                 if loop.has_diverged():
                     break
                 loop.take_step(batch)
@@ -84,7 +93,7 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
                 if any(due) and not loop.fetch_metrics():
                     break
                 if due.logs:
-                    loop.log.add_training(step, loop.metrics, batches.waited_seconds)
+                    loop.log.add_training(step, loop.metrics, batches.waited_seconds, loop.clock.slowest_process())
                 if due.evaluates:
                     watchdog.watch("evaluation", f"the evaluation after step {step}")
                     is_best = loop.evaluate()
@@ -93,6 +102,8 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
                     loop.log.write(step, force=due.evaluates)
                 if due.saves or (due.evaluates and is_best):
                     loop.save()
+                if any(due):
+                    supervision.account.reach(step)
                 watchdog.watch("step", f"step {step + 1}")
                 if stops:
                     break
@@ -109,8 +120,16 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
 class _Loop:
     """What changes while a run trains: the state, its record, and the metrics of the steps in flight."""
 
-    def __init__(self, run: Run, record: dict[str, Any], chance_loss: float, opened: contextlib.ExitStack):
+    def __init__(
+        self,
+        run: Run,
+        record: dict[str, Any],
+        chance_loss: float,
+        supervision: Supervision,
+        opened: contextlib.ExitStack,
+    ):
         self.run, self.record = run, record
+        account = supervision.account
         with said_if_slow("compiling the initial state", say):
             self.state = run.initial_state()
         self.step, self.diverged = 0, False
@@ -120,7 +139,8 @@ class _Loop:
         advisor = run.advisor(self.state, chance_loss)
         self._checkpoints = Checkpoints(run.folder / workdir.CHECKPOINTS, keep=run.config.checkpoint.keep)
         opened.callback(self._checkpoints.settle)
-        restored = self._checkpoints.restore_newest(abstract(saved_fields(self.state)))
+        with account.phase("save"):
+            restored = self._checkpoints.restore_newest(abstract(saved_fields(self.state)))
         if restored is not None:
             self.step, self.state = restored.step, self.state.replace(**restored.fields)
             self.record = resumed_record(record, restored.record, run.folder)
@@ -129,6 +149,9 @@ class _Loop:
         self._most_in_flight = 1 if run.config.optimizer.max_skipped_steps else _STEPS_IN_FLIGHT
         warnings = [] if restored is None else changed_versions(record, restored.record)
         self.log = TrainingLog(run, advisor, self.step)
+        account.begin_training(self.step)
+        self.clock = opened.enter_context(StepClock(account))
+        self._profiler = opened.enter_context(Profiler(supervision.profile, run.folder, self.log.say))
         if not tensorboard_writer.is_available():
             self.log.say(tensorboard_writer.LEFT_OUT)
         for warning in warnings:
@@ -152,13 +175,19 @@ class _Loop:
         sized = self.run.parts.at(self.step)
         if self.step == sized.steps.start > 0:
             self.log.say(f"from step {self.step + 1} on views have {sized.size} x {sized.size} pixels")
-        with contextlib.ExitStack() as compiling:
-            if not self.metrics or self.step == sized.steps.start:
+        is_compiled = not self.metrics or self.step == sized.steps.start
+        began = time.monotonic()
+        with contextlib.ExitStack() as compiling, self._profiler.step(self.step + 1):
+            if is_compiled:
                 kept = "compiling the training step, which is kept for the next start"
                 compiling.enter_context(said_if_slow(kept, self.log.say))
             self.state, self.metrics = sized.train_step_fn(self.state, self.run.frozen, batch, self._seed_key)
         self._in_flight.append(self.metrics)
         self.step += 1
+        self.clock.sent(self.metrics, began, is_timed=not is_compiled)
+        if self._profiler.is_last(self.step):
+            with self.clock.paused("other"):
+                self._profiler.finish(self.metrics)
         self.log.advance()
 
     def fetch_metrics(self) -> bool:
@@ -170,7 +199,7 @@ class _Loop:
 
     def evaluate(self) -> bool:
         """Evaluate the state on the validation split; returns whether it is the best so far."""
-        with self.log.timer.paused():
+        with self.log.timer.paused(), self.clock.paused("evaluation"):
             # All processes use the scores of process 0: they decide which checkpoint is kept.
             row, notes = processes.share([*validate(self.run, self.state)])
         self.log.add_validation(row, notes)
@@ -181,14 +210,16 @@ class _Loop:
     def save(self) -> None:
         """Start to save the state; training waits for a part of it."""
         self.log.flush()
-        self.log.timer.stall_seconds += self._checkpoints.save(self.step, saved_fields(self.state), self.record)
+        with self.clock.paused("save"):
+            self.log.timer.stall_seconds += self._checkpoints.save(self.step, saved_fields(self.state), self.record)
 
     def finish(self) -> None:
         """Wait until everything is on disk."""
         if self.run.lengths.total_steps == 0:
             # An evaluated encoder can be exported, probed or used as a teacher.
             self._checkpoints.save(0, saved_fields(self.state), self.record)
-        self._checkpoints.close()
+        with self.clock.paused("save"):
+            self._checkpoints.close()
         self.log.close()
 
     def refuse_divergence(self) -> NoReturn:

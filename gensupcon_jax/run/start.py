@@ -18,6 +18,7 @@ from gensupcon_jax.cluster.stopping import stop_requests
 from gensupcon_jax.cluster.watchdog import Limits
 from gensupcon_jax.errors import RunStopped, StoppedBetween, UserError
 from gensupcon_jax.run import compiled, config_check, recipes
+from gensupcon_jax.run.account import Account, process_began
 from gensupcon_jax.store import lock, workdir
 
 
@@ -57,15 +58,18 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
 def _train(options: argparse.Namespace, command: str) -> None:
     faulthandler.enable(sys.__stderr__ or 2)
     log_with(options.verbosity)
+    account = Account(process_began())
     folder = paths.as_path(options.workdir)
     cpu_flags.set_for_this_machine(os.environ)
     keep_compiled_programs(folder)
     compiled.say_failures_once()
-    join_processes(options)
+    with account.phase("other"):
+        join_processes(options)
     if processes.group().num_processes > 1:
         signals.release_process()
     with stop_requests(), lock.held(folder, command):  # from here on data are read
-        options.config = with_choices(options, folder)
+        with account.phase("data"):
+            options.config = with_choices(options, folder)
         config_check.check_devices(options.config, jax.device_count())  # before the rest of the program is imported
         from gensupcon_jax.run.train import (  # a process that cannot join reports it before this is imported
             Launch,
@@ -77,7 +81,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
             options.config,
             folder,
             writers=writers,
-            launch=Launch(command, limits_of(options), holds_workdir=True),
+            launch=Launch(command, limits_of(options), True, account=account, profile=options.profile),
         )
     from gensupcon_jax.run.summary import summary
 

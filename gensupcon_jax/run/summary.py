@@ -4,6 +4,8 @@ from typing import Any
 
 from gensupcon_jax.evaluation.choices import BY_DEFAULT
 from gensupcon_jax.paths import Path
+from gensupcon_jax.phases import PHASES
+from gensupcon_jax.report.values import duration
 from gensupcon_jax.score_names import score_name_of
 from gensupcon_jax.store import workdir
 from gensupcon_jax.text import aligned
@@ -27,7 +29,7 @@ def summary(results: dict[str, Any], folder: Path) -> str:
         for name, text in _PREDICTORS.items()
         if f"{name}_{score.key}" in results
     ]
-    where = [f"results: {folder / workdir.RESULTS}", f"report:  {folder / workdir.REPORT}"]
+    where = [*_time(results.get("time")), f"results: {folder / workdir.RESULTS}", f"report:  {folder / workdir.REPORT}"]
     if not rows:
         return "\n".join([f"trained on {results['num_train']} images of {results['dataset']} without labels", *where])
     if len(columns) > 1:
@@ -40,6 +42,15 @@ def summary(results: dict[str, Any], folder: Path) -> str:
             *where,
         ]
     )
+
+
+def _time(account: dict[str, Any] | None) -> list[str]:
+    """A line on where the time went: the three longest phases; none for results of before there was an account."""
+    if account is None:
+        return []
+    longest = sorted(account["seconds"], key=account["seconds"].__getitem__, reverse=True)[:3]
+    parts = ", ".join(f"{PHASES[phase]} {100 * account['seconds'][phase] / account['wall']:.0f} %" for phase in longest)
+    return [f"time:    {duration(account['wall'])}: {parts}"]
 
 
 def _not_chosen(source: str) -> str:

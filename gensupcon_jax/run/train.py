@@ -1,7 +1,6 @@
 """Train and evaluate a config's encoder: build the run, train it, evaluate it, write its results and its report."""
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from gensupcon_jax.evaluation.final import Evaluation, numbers_of
 from gensupcon_jax.method.state import TrainState
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.run import assemble, longer, loop
+from gensupcon_jax.run.account import Account
 from gensupcon_jax.run.final_steps import evaluate_best, evaluate_last, numbers_of_best
 from gensupcon_jax.run.kept import keep_predictions, keep_predictors
 from gensupcon_jax.run.label_sets import LabelSets
@@ -33,6 +33,7 @@ from gensupcon_jax.run.pictures import (
     pictured_batch,
     sets_of,
 )
+from gensupcon_jax.run.profiled_steps import Wanted, steps_of
 from gensupcon_jax.run.record import new_record
 from gensupcon_jax.run.run import Run, build_run, say
 from gensupcon_jax.slow import said_if_slow
@@ -48,12 +49,15 @@ class Launch(NamedTuple):
     """How a run was started: the command line, for the report, and the seconds that its parts may take.
 
     holds_workdir: this process has locked the workdir already.  writes_report: False for many short runs in one process.
+    account: of this process's time; None: it begins with the call.  profile: the steps to profile.
     """
 
     command: str = ""
     limits: Limits = Limits()
     holds_workdir: bool = False
     writes_report: bool = True
+    account: Account | None = None
+    profile: Wanted | None = None
 
 
 _BY_PYTHON = Launch()
@@ -85,28 +89,39 @@ def train_and_evaluate(
     """
     folder = as_path(workdir_path)
     alone = contextlib.nullcontext() if launch.holds_workdir else lock.held(folder, launch.command)
-    with stop_requests() as stop_request, alone, Watchdog(launch.limits) as watchdog:
-        started = time.monotonic()
-        run = build_run(config, folder, dataset, devices=devices, teacher_fn=teacher_fn, writers=writers)
-        workdir.check(*_claim_of(run), extensions=run.lengths.extensions)
-        # Process 0 decides for all: the others may see a shared folder with a delay.
-        finished = processes.share(_results(run) if processes.is_first() else None)
-        if finished is not None:
-            return finished
-        _check_teacher(run)  # before the workdir is claimed: its message recommends another config
-        history = _claim(run, launch.command)
-        with said_if_slow("compiling the views of an image, and the chance-level loss", say):
-            pictured = pictured_batch(run)
-            chance_loss = assemble.chance_loss(run.config, pictured.mixed, run.class_shares())
-        record = new_record(run.config, run.fingerprints(), history)
-        before = time.monotonic() - started
-        trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog))
+    account = launch.account or Account()
+    with stop_requests() as stop_request, alone, Watchdog(launch.limits) as watchdog, account:
+        with account.phase("data"):
+            run = build_run(config, folder, dataset, devices=devices, teacher_fn=teacher_fn, writers=writers)
+            workdir.check(*_claim_of(run), extensions=run.lengths.extensions)
+            # Process 0 decides for all: the others may see a shared folder with a delay.
+            finished = processes.share(_results(run) if processes.is_first() else None)
+            profile = _profiled_steps(run, launch.profile)
+            if finished is not None:
+                return finished
+            _check_teacher(run)  # before the workdir is claimed: its message recommends another config
+            history = _claim(run, launch.command)
+            account.keep_in(folder)
+            with said_if_slow("compiling the views of an image, and the chance-level loss", say):
+                pictured = pictured_batch(run)
+                chance_loss = assemble.chance_loss(run.config, pictured.mixed, run.class_shares())
+            record = new_record(run.config, run.fingerprints(), history)
+        trained = loop.train(run, record, chance_loss, loop.Supervision(stop_request, watchdog, account, profile))
         watchdog.watch("evaluation", "the final evaluation")
         evaluate_fn = _evaluate if run.dataset.has_labels else _pictures_alone
-        page, results = evaluate_fn(run, trained, pictured if launch.writes_report else None, chance_loss, before)
+        page, results = evaluate_fn(run, trained, pictured if launch.writes_report else None, account)
         watchdog.watch("report", "writing the report")
         page |= {"command": launch.command, "chance_loss": chance_loss}
-        return _write_end(run, page if launch.writes_report else None, results)
+        page = page if launch.writes_report else None
+        return _write_end(run, page, results | {"chance_loss": chance_loss}, account)
+
+
+def _profiled_steps(run: Run, wanted: Wanted | None) -> range:
+    """The steps to profile; UserError if this start does not take them."""
+    if wanted is None:
+        return range(0)
+    newest = max(saved_steps(run.folder / workdir.CHECKPOINTS), default=0) if processes.is_first() else None
+    return steps_of(wanted, processes.share(newest), run.lengths.total_steps, run.folder)
 
 
 def _check_teacher(run: Run) -> None:
@@ -159,54 +174,57 @@ def _claim(run: Run, command: str) -> list[Start]:
 
 
 def _evaluate(
-    run: Run, trained: loop.Trained, pictured: PicturedBatch | None, chance_loss: float, before: float
+    run: Run, trained: loop.Trained, pictured: PicturedBatch | None, account: Account
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Evaluate the last and the best step, and keep what predicts; the fields of the report, on process 0, and the results.
 
-    pictured: None: there will be no report.  before: seconds that passed before training.
+    pictured: None: there will be no report.
     """
-    started = time.monotonic()
-    evaluation = evaluate_last(run, trained.state)
-    predict_fn, settings = run.predict_fn(trained.state), run.evaluation_settings()
-    page: dict[str, Any] = {}
-    if pictured is not None:
-        images = run.dataset.test
-        page["test_embeddings"] = extract(lambda batch: embeddings_of(predict_fn(batch)), images, **settings.extraction)
-        page |= _report_data(run, trained.state, evaluation, pictured) if processes.is_first() else {}
-    evaluation = evaluation._replace(features={})  # those of the best step are as large
-    best = evaluate_best(run, trained, evaluation)  # after all that needs the trained network, whose memory it takes
-    seconds = trained_seconds(run.folder, run.lengths.total_steps)
-    results = numbers_of(evaluation) | {"best": numbers_of_best(best)} | _facts(run, trained)
-    results |= {"chance_loss": chance_loss, "train_seconds": seconds}
-    results["seconds"] = before + seconds + time.monotonic() - started
-    if processes.is_first():
-        evaluations = [evaluation] if best is None or best is evaluation else [evaluation, best]
-        keep_predictors(run.folder, evaluations)
-        keep_predictions(run.folder, run.dataset, evaluations)
-    return page, results
+    with account.phase("final_evaluation"):
+        evaluation = evaluate_last(run, trained.state)
+        predict_fn, settings = run.predict_fn(trained.state), run.evaluation_settings()
+        page: dict[str, Any] = {}
+        if pictured is not None:
+            images = run.dataset.test
+            page["test_embeddings"] = extract(
+                lambda batch: embeddings_of(predict_fn(batch)), images, **settings.extraction
+            )
+            with account.phase("report"):
+                page |= _report_data(run, trained.state, evaluation, pictured) if processes.is_first() else {}
+        evaluation = evaluation._replace(features={})  # those of the best step are as large
+        # After all that needs the trained network, whose memory it takes.
+        best = evaluate_best(run, trained, evaluation)
+        if processes.is_first():
+            evaluations = [evaluation] if best is None or best is evaluation else [evaluation, best]
+            keep_predictors(run.folder, evaluations)
+            keep_predictions(run.folder, run.dataset, evaluations)
+    return page, numbers_of(evaluation) | {"best": numbers_of_best(best)} | _facts(run, trained)
 
 
 def _pictures_alone(
-    run: Run, trained: loop.Trained, pictured: PicturedBatch | None, chance_loss: float, before: float
+    run: Run, trained: loop.Trained, pictured: PicturedBatch | None, account: Account
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same of a run on images without a label, of which there is nothing to evaluate."""
-    started = time.monotonic()
-    page = _report_of_training(run, trained.state, pictured) if pictured and processes.is_first() else {}
-    seconds = trained_seconds(run.folder, run.lengths.total_steps)
-    results = {"best": None} | _facts(run, trained) | {"chance_loss": chance_loss, "train_seconds": seconds}
-    results["seconds"] = before + seconds + time.monotonic() - started
-    return page, results
+    with account.phase("report"):
+        page = _report_of_training(run, trained.state, pictured) if pictured and processes.is_first() else {}
+    return page, {"best": None} | _facts(run, trained)
 
 
-def _write_end(run: Run, page: dict[str, Any] | None, results: dict[str, Any]) -> dict[str, Any]:
+def _write_end(run: Run, page: dict[str, Any] | None, results: dict[str, Any], account: Account) -> dict[str, Any]:
     """Write the report of these fields, if there are any, and results.json last: where it exists, the run is complete.
 
     Returns the results of process 0.
     """
+    results["train_seconds"] = trained_seconds(run.folder, run.lengths.total_steps)
+    results["seconds"] = account.total()["wall"]
     if processes.is_first():
         workdir.check_is_there(run.folder)
         if page is not None:
-            report.write_report(run.folder / workdir.REPORT, report.ReportData(**page, results=results))
+            with account.phase("report"):
+                data = report.ReportData(**page, results=results, account_fn=account.total)
+                report.write_report(run.folder / workdir.REPORT, data)
+        results["time"] = account.total()
+        results["seconds"] = results["time"]["wall"]
         workdir.write_json(run.folder / workdir.RESULTS, results)
     return processes.share(results)
 

@@ -19,7 +19,7 @@ from gensupcon_jax.report.scores import wilson_interval
 from gensupcon_jax.report.sheet import SHEET_IMAGES, SHEET_PIXELS, label_shares
 from gensupcon_jax.report.similarity import HEAT_MAP_ANCHORS, class_order, similarity_correlation, sorted_batch
 from gensupcon_jax.run.advice import Advisor
-from tests.report.pages import Page, example, page_of
+from tests.report.pages import ACCOUNT, Page, example, page_of
 
 # NumPy warns about wrong pictures: a mean of an empty array.
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -202,6 +202,7 @@ PIECES = {
     "duplicates": ["splits", "findings"],
     "sheet": ["view_images"],
     "machine": ["metrics"],
+    "wall_time": ["account_fn"],
 }
 TOGETHER = {
     "curves": 2,
@@ -235,10 +236,31 @@ def test_missing_pieces_are_reported(section):
 
 def test_empty_report_is_a_page():
     page = page_of(ReportData(title="nothing"))
-    assert page.text.count("Not shown.") == 11
+    assert page.text.count("Not shown.") == 12
     assert page.text.count("not measured") == 3
     assert page.section_text("checks").count("unknown") == 7
     assert page.pictures == []
+
+
+def test_the_time_is_one_bar_and_a_row_for_each_phase_that_took_any():
+    page = page_of(part(example(), "wall_time"))
+    text = page.section_text("wall_time")
+    assert "60 % of 1 min 40 s were training steps, in 2 starts." in text
+    assert "12.3 ms in the median, 20 ms or less in 95 of 100, 1.5 s at most" in text
+    assert "training steps 60 s 60.0 %" in text and "tracing and compiling 25 s 25.0 %" in text
+    assert "waiting for images" not in text
+    assert "Process" not in text
+    html = render_report(part(example(), "wall_time"))
+    bar = html[html.index('class="phases"') : html.index("</svg>")]
+    assert re.findall(r'class="(p\d+)" x="([\d.]+)" y="0" width="([\d.]+)"', bar) == [
+        ("p2", "0.0", "269.0"), ("p4", "270.0", "647.0"), ("p7", "918.0", "107.0"), ("p9", "1026.0", "53.0")
+    ]  # fmt: skip
+
+
+def test_the_slowest_of_several_processes_is_named():
+    account = ACCOUNT | {"idle_seconds": [1.0, 12.0, 3.0], "slowest_process": 1}
+    text = page_of(ReportData(title="x", results={"time": account})).section_text("wall_time")
+    assert "Process 1 was the slowest: its devices had no step for 12 s, those of any other for 3.0 s at most." in text
 
 
 def test_nan_is_reported():

@@ -56,6 +56,7 @@ def test_a_run_writes_all_its_files(finished):
         "suspicious_labels.csv", "near_duplicates.csv",
         "predictions.npz",
         "probe.npz",
+        "time.json",
     }  # fmt: skip
 
 
@@ -81,6 +82,17 @@ def test_results_hold_all_final_numbers(finished):
     assert (results["seed"], results["steps"], results["num_test"], results["device"]) == (0, 6, 32, "cpu")
     assert results["versions"]["jax"] == jax.__version__
     assert results["seconds"] >= results["train_seconds"] > 0
+
+
+def test_the_time_of_a_run_adds_up(finished):
+    folder, results = finished
+    account = results["time"]
+    assert account["wall"] == results["seconds"] == pytest.approx(sum(account["seconds"].values()))
+    for phase in ("data", "compile", "step", "evaluation", "save", "final_evaluation", "report"):
+        assert account["seconds"][phase] > 0
+    assert account["goodput"] == pytest.approx(100 * account["seconds"]["step"] / account["wall"])
+    page = (folder / "report.html").read_text()
+    assert "Where did the time go?" in page and "tracing and compiling" in page
 
 
 def test_the_report_shows_the_run(finished):
@@ -112,7 +124,7 @@ def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, 
     monkeypatch.setattr(input_pipeline, "train_batches", real)
     results = train.train_and_evaluate(tiny_config(), tmp_path, tiny_dataset(), devices=DEVICE)
     assert without_speed(rows_of(tmp_path)) == without_speed(rows_of(finished[0]))
-    same = [key for key in results if not key.endswith("seconds")]
+    same = [key for key in results if key != "time" and not key.endswith("seconds")]
     assert {key: results[key] for key in same} == {key: finished[1][key] for key in same}
 
 
