@@ -40,7 +40,8 @@ class Process:
     """
 
     def __init__(self):
-        self.sentence, self.status = AGAIN, None
+        self.sentence = AGAIN
+        self.status: int | None = None
         self.remember_fn: Callable[[int, FrameType | None], None] | None = None
         self.cleanups: list[Callable[[], Any]] = []
         self.is_over = self.is_remembered = False
