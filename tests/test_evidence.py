@@ -72,6 +72,8 @@ def test_every_plan_is_readable_and_names_fields_and_recipes_that_exist(name):
     for method in plan.methods.values():
         assert set(plan.fields) | set(method.fields) <= set(fields.FIELDS)
         assert method.data in data.PREPARATIONS
+        assert method.teacher_function in (None, *data.TEACHERS)
+        assert (method.fields.get("teacher.kind") == "callable") == (method.teacher_function is not None)
     for method in plan.methods:
         runs.config_of(plan, Wanted(method, plan.budgets[0], 0, 0.1), None)
     assert {each.measure for each in plan.comparisons} <= set(plan.measures)
@@ -144,6 +146,22 @@ def test_placebos_and_unlabeled_images():
     assert np.bincount(shuffled.train.classes).tolist() == np.bincount(subset.train.classes).tolist()
     assert (shuffled.train.classes != subset.train.classes).sum() > 20
     assert data.others_unlabeled(dataset, 40, 0).train.is_labeled.sum() == 40
+
+
+def test_the_teacher_without_knowledge_teaches_its_run(tmp_path, monkeypatch):
+    def caught(config, *_, teacher_fn, **__):
+        found.append((config.teacher.kind, teacher_fn))
+        raise InterruptedError
+
+    found = []
+    monkeypatch.setattr(runs, "train_and_evaluate", caught)
+    monkeypatch.setattr(runs, "dataset_of", lambda *_: None)
+    plan = plans.read_plan("placebos")
+    for method in ("uniform_teacher", "genscl"):
+        with pytest.raises(InterruptedError):
+            runs.line_of(plan, Wanted(method, 50, 0, 0.5), None, None, tmp_path)
+    assert found == [("callable", data.uniform), ("none", None)]
+    assert (data.uniform(np.ones((3, 8, 8, 1))) == 0).all()
 
 
 def test_measures_of_distance_and_of_corruption():

@@ -2,6 +2,7 @@
 
 import argparse
 import multiprocessing
+import os
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
@@ -17,8 +18,9 @@ def run(options: argparse.Namespace) -> int:
     progress = Progress(plan, options)
     context = multiprocessing.get_context("spawn")
     cores = context.Queue() if options.jobs > 1 else None
-    for core in range(options.jobs) if cores else ():
-        cores.put(core)
+    usable = sorted(os.sched_getaffinity(0))
+    for number in range(options.jobs) if cores else ():
+        cores.put(usable[number % len(usable)])
     with ProcessPoolExecutor(options.jobs, context, begin, (cores,)) as pool:
         while True:
             while len(progress.running) < options.jobs and (found := progress.next_run()):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from benchmarks.evidence import further, plans
-from benchmarks.evidence.data import PREPARATIONS
+from benchmarks.evidence.data import PREPARATIONS, TEACHERS
 from benchmarks.evidence.lines import packed
 from benchmarks.evidence.plans import Plan, Wanted
 from gensupcon_jax.data import datasets, memory_cache
@@ -54,6 +54,7 @@ def fingerprint_of(plan: Plan, wanted: Wanted) -> str:
     content["dataset"].pop("folder")
     method = plan.methods[wanted.method]
     described = [content, method.data, plan.images, method.teacher, method.teacher_epochs]
+    described += [method.teacher_function] if method.teacher_function else []
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -74,7 +75,14 @@ def line_of(plan: Plan, wanted: Wanted, teacher: Path | None, folder: str | None
     started = time.monotonic()
     workdir = plans.workdir_of(plan, wanted, root)
     dataset = dataset_of(plan, wanted, folder, root)
-    results = train_and_evaluate(config_of(plan, wanted, teacher), workdir, dataset, launch=Launch(writes_report=False))
+    function = plan.methods[wanted.method].teacher_function
+    results = train_and_evaluate(
+        config_of(plan, wanted, teacher),
+        workdir,
+        dataset,
+        teacher_fn=TEACHERS[function] if function else None,
+        launch=Launch(writes_report=False),
+    )
     scores = {name: results[name] for name in plan.measures if name in results}
     scores |= {
         name: value for name, value in results.items() if name.endswith("_validation_top1") and value is not None
