@@ -145,6 +145,7 @@ class _Loop:
             self.step, self.state = restored.step, self.state.replace(**restored.fields)
             self.record = resumed_record(record, restored.record, run.folder)
         self._num_skipped, self._num_spikes = int(self.state.skipped_steps), _num_spikes(self.state)
+        _check_num_skipped(self._num_skipped, run.config.optimizer.max_skipped_steps)
         # Where steps may be skipped, each is waited for, as the state before it is only there until the next one.
         self._most_in_flight = 1 if run.config.optimizer.max_skipped_steps else _STEPS_IN_FLIGHT
         warnings = [] if restored is None else changed_versions(record, restored.record)
@@ -269,6 +270,15 @@ class _Loop:
         allowed = self.run.config.optimizer.max_skipped_steps
         self.log.note(
             f"step {self.step} was skipped ({why}; {num_skipped} of at most {allowed}, optimizer.max_skipped_steps): {kept}"
+        )
+
+
+def _check_num_skipped(num_skipped: int, allowed: int) -> None:
+    """UserError where a resumed run has skipped more steps than it now may: its next step would be taken for a bad one."""
+    if num_skipped > allowed:
+        raise UserError(
+            f"optimizer.max_skipped_steps is {allowed}, and this run has already skipped {num_skipped} steps; allowed: "
+            f"{num_skipped} or more"
         )
 
 

@@ -1,5 +1,6 @@
 """Computes a step that went wrong again, on the devices that are here and in another data type, and says where it is bad."""
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from gensupcon_jax.cluster import sharding
+from gensupcon_jax.configs.fields import FIELDS, LONGER, SAME_CONTENT
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.shapes import Batch, DataShape
 from gensupcon_jax.errors import UserError
@@ -24,6 +26,8 @@ from gensupcon_jax.run.config_check import check_config, check_devices
 from gensupcon_jax.run.diverged import KeptStep
 from gensupcon_jax.run.record import changed_versions, new_record
 from gensupcon_jax.run.run import build_run, teacher_of
+from gensupcon_jax.store import workdir
+from gensupcon_jax.text import flatten
 from gensupcon_jax.weights import initial
 from gensupcon_jax.weights.teachers import Teacher
 
@@ -69,7 +73,7 @@ def replay(
     Raises UserError where there is no such step, or where its data, teacher or weights are not found or are others.
     """
     kept = diverged.read_kept_step(as_path(folder), step)
-    config = _config_of(kept)
+    config = _config_of(kept, as_path(folder))
     if dtype is not None:
         config.model.dtype = dtype
     devices = jax.devices()[: _num_devices(config, num_devices)]
@@ -85,9 +89,14 @@ def replay(
     return Replayed(kept, found, mesh.size, mesh.devices.flat[0].device_kind, notes)
 
 
-def _config_of(kept: KeptStep) -> ConfigDict:
-    config = ConfigDict(kept.about["config"])
-    config = ConfigDict(jax.tree.map(lambda value: value, config.to_dict()))
+def _config_of(kept: KeptStep, folder: Path) -> ConfigDict:
+    """The config of the step; paths and length are those that the run has now, as they may have changed since then."""
+    values = copy.deepcopy(kept.about["config"])
+    for name, value in flatten(workdir.read_config(folder) or {}).items():
+        group, _, field = name.rpartition(".")
+        if name in FIELDS and FIELDS[name].may_change in (SAME_CONTENT, LONGER):
+            (values[group] if group else values)[field] = value
+    config = ConfigDict(values)
     for group in [config, *(value for value in config.values() if isinstance(value, ConfigDict))]:
         for name, value in group.items():
             if isinstance(value, list):  # JSON has no tuples

@@ -6,6 +6,7 @@ import sys
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.extras import quiet_tensorflow
+from gensupcon_jax.text import reason
 
 NOT_REPRODUCED = 3  # the status where every value is finite here
 _DTYPES = ("float32", "bfloat16")
@@ -31,11 +32,26 @@ def main(arguments: list[str], program: str) -> None:
     cpu_flags.set_for_this_machine(os.environ)
     from gensupcon_jax.run import replay
 
+    if options.device is not None:
+        _check_device(options.device)
     replayed = replay.replay(folder, step=options.step, dtype=options.dtype, num_devices=options.devices)
     print(replay.replay_in_words(replayed))
     if not replayed.is_bad:
         sys.stdout.flush()
         sys.exit(NOT_REPRODUCED)
+
+
+def _check_device(kind: str) -> None:
+    """UserError where jax finds no such device."""
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # of several kinds, one of them without a word
+        why = f" ({reason(error)})" if str(error) else ""
+        raise UserError(
+            f"--device is {kind}, which jax does not find here{why}; allowed: cpu, or a device for which it is installed"
+        ) from error
 
 
 def build_parser(program: str) -> command_line.Parser:

@@ -1,6 +1,8 @@
 """A step that went wrong is kept, and computed again on other devices and in another data type."""
 
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -145,6 +147,29 @@ def test_without_its_images_they_are_read_from_the_data_if_these_are_the_same(wo
     assert str(here.bad) == str(there.bad)  # the values are NaN
 
 
+def test_after_the_run_has_moved_its_data_and_become_longer_they_are_still_read(workdir, tmp_path):
+    def of_a_moved_data_set(about, arrays):
+        without_images(about, arrays)
+        about["config"]["dataset"]["folder"] = str(tmp_path / "gone")
+
+    folder = rewritten(workdir, tmp_path / "moved", of_a_moved_data_set)
+    config = json.loads((workdir / "config.json").read_text())
+    config["steps"], config["optimizer"]["extension"] = 60, "constant"
+    (folder / "config.json").write_text(json.dumps(config))
+    kept = diverged.read_kept_step(folder)
+    assert replay._config_of(kept, folder).dataset.folder is None
+    assert kept.about["config"]["steps"] == 6
+    assert replay.replay(folder, num_devices=1, dataset=DATA).is_bad
+
+
+def test_a_device_that_is_not_here_is_one_line(workdir):
+    command = [sys.executable, "-m", "gensupcon_jax", "replay", str(workdir), "--device", "rocm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: --device is rocm, which jax does not find here")
+    assert "Traceback" not in done.stderr
+
+
 def test_what_is_finite_here_has_a_status_of_its_own(workdir, tmp_path, capfd):
     def good_parameters(about, arrays):
         for name in [name for name in arrays if name.startswith("state/params")]:
@@ -197,6 +222,8 @@ def test_skipped_steps_are_kept_up_to_the_bound(tmp_path):
     assert (int(kept.state["step"]), int(kept.state["skipped_steps"])) == (3, 2)
     again = replay.replay(tmp_path, step=4, num_devices=1)
     assert again.is_bad
+    message = diverging(tmp_path, num_devices=1, **{"optimizer.max_skipped_steps": 2, "log_steps": 6})
+    assert message == ("optimizer.max_skipped_steps is 2, and this run has already skipped 3 steps; allowed: 3 or more")
 
 
 @pytest.mark.slow
