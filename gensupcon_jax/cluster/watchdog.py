@@ -9,6 +9,7 @@ from typing import NamedTuple
 from gensupcon_jax.cluster import processes
 
 _GRACE_SECONDS = 10.0
+_LONGEST_SECONDS = 1e9  # 30 years; the timer in C refuses some larger numbers, and the thread takes any
 _PAUSED = ("", 0.0, float("inf"))
 
 
@@ -51,7 +52,8 @@ class Watchdog:
             return
         self._watched = (what, seconds, time.monotonic() + seconds)
         # A timer in C, for a hang that holds the GIL, where the thread below could not run.
-        faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True, file=sys.__stderr__ or 2)
+        longest = min(seconds + _GRACE_SECONDS, _LONGEST_SECONDS)
+        faulthandler.dump_traceback_later(longest, exit=True, file=sys.__stderr__ or 2)
 
     def pause(self) -> None:
         """Stop the timer: the next work may take any time."""

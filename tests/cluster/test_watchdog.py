@@ -60,8 +60,14 @@ def test_each_kind_of_work_has_its_own_limit_and_is_named(monkeypatch, capfd, ki
     assert "test_each_kind_of_work_has_its_own_limit_and_is_named" in said  # where the main thread is
 
 
+def test_a_limit_of_ages_is_allowed():
+    with Watchdog(Limits(step=1e12)) as watched:
+        watched.watch("step", "step 1")
+
+
 def test_no_limit_is_any_time(monkeypatch):
     monkeypatch.setattr(watchdog.faulthandler, "dump_traceback_later", None)  # not even a timer
+    before = watchdog.threading.enumerate()  # that of another test may be about to end
     with Watchdog(Limits()) as watched:
         watched.watch("evaluation", "the final evaluation")
-        assert not [each for each in watchdog.threading.enumerate() if each.name == "watchdog"]
+        assert not [each for each in watchdog.threading.enumerate() if each.name == "watchdog" and each not in before]
