@@ -75,7 +75,8 @@ class _LocalWriter:
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event, self._summary, self._scalar_pb = event_pb2.Event, summary_pb2.Summary, scalar_pb
+        messages: tuple[Any, Any] = event_pb2, summary_pb2  # protobuf makes their classes when they are imported
+        self._event, self._summary, self._scalar_pb = messages[0].Event, messages[1].Summary, scalar_pb
         folder.mkdir(parents=True, exist_ok=True)
         # Readers order the files of a folder by the time in the name.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{next(self._numbers)}"
