@@ -309,9 +309,22 @@ def _label_values(setup: _Contrastive, frozen, batch: MixedBatch) -> dict[str, F
     """The labels, the part of images without one, and the teacher's predictions, which take the place of that part."""
     if not setup.teacher:
         return _with_probabilities(batch, None)
+    return _with_probabilities(batch, _probabilities(setup.teacher, frozen, batch).reshape(batch.labels.shape))
+
+
+def _probabilities(teacher: TeacherLabels, frozen, batch: MixedBatch) -> Float[Array, "image class"]:
+    """The teacher's predictions for all views."""
     with jax.named_scope("teacher"):
-        probabilities = setup.teacher.probabilities_fn(frozen["teacher"], _join(batch.images))
-    return _with_probabilities(batch, probabilities.reshape(batch.labels.shape))
+        return teacher.probabilities_fn(frozen["teacher"], _join(batch.images))
+
+
+def _with_teacher(
+    of_labels: Float[Array, ""], of_teacher: Float[Array, ""], teacher: TeacherLabels, metrics: dict[str, Array]
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The loss of labels and of predictions, or of the latter alone where their weight is inf; and the metrics with both."""
+    metrics = metrics | {"label_loss": of_labels, "teacher_loss": of_teacher}
+    weight = teacher.weight
+    return (of_teacher if math.isinf(weight) else of_labels + weight * of_teacher), metrics
 
 
 def _with_probabilities(
@@ -404,9 +417,7 @@ def _compared(
     if setup.teacher:
         with jax.named_scope("loss"):
             of_teacher = _loss_of(pairs, "probabilities", terms_fn, setup.loss_settings).mean()
-        metrics |= {"label_loss": value, "teacher_loss": of_teacher}
-        weight = setup.teacher.weight
-        value = of_teacher if math.isinf(weight) else value + weight * of_teacher
+        value, metrics = _with_teacher(value, of_teacher, setup.teacher, metrics)
     metrics["loss"] = value
     if setup.diagnose_fn is not None:
         with jax.named_scope("diagnostics"):
@@ -430,14 +441,17 @@ def cross_entropy(
     *,
     label_smoothing: float | int = 0.0,
     label_kind: str = "class",
+    teacher: TeacherLabels | None = None,
     microbatches: Microbatches = WHOLE,
     axis_name: str | None = DATA_AXIS,
 ) -> Objective:
     """Cross-entropy of a classifier on backbone features with (mixed) label distributions, for teachers and the baseline.
 
     model: a `HeadedEncoder`, of which only the backbone is used. Every view counts as an image.  label_kind: "several" is
-    the binary cross-entropy of each label.
+    the binary cross-entropy of each label.  teacher: its predictions for the same views are labels too, as in the
+    contrastive loss: distillation (Hinton et al., arXiv 1503.02531), with one temperature, the teacher's.
     """
+    loss_fn = classifier_loss_fn(label_kind)
 
     def init(rng: jax.Array, images: Float[Array, "batch height width channel"]) -> dict:
         variables = model.init(rng, images, method="features")
@@ -458,8 +472,12 @@ def cross_entropy(
         logits = _apply(classifier, {"params": params["classifier"]}, features)
         labels = _join(batch.labels)
         given = None if batch.instances is None else labels
-        value, accuracy = classifier_loss_fn(label_kind)(logits, labels, label_smoothing, axis_name, given)
-        return value, Aux({"batch_stats": batch_stats}, {"loss": value, "classifier_accuracy": accuracy})
+        value, accuracy = loss_fn(logits, labels, label_smoothing, axis_name, given)
+        metrics = {"classifier_accuracy": accuracy}
+        if teacher is not None:
+            of_teacher, _ = loss_fn(logits, _probabilities(teacher, frozen, batch), 0.0, axis_name)
+            value, metrics = _with_teacher(value, of_teacher, teacher, metrics)
+        return value, Aux({"batch_stats": batch_stats}, {"loss": value, **metrics})
 
     def predict(state: TrainState, frozen, images: Float[Array, "batch height width channel"]) -> Prediction:
         features = _apply(model, variables_of(state), images, method="features")

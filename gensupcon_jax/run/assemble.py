@@ -283,7 +283,10 @@ def build_objective(
         "label_kind": config.dataset.label_kind,
     }
     if config.objective == "cross_entropy":
-        return objectives.cross_entropy(model, classifier, **of_classifier, microbatches=microbatches)
+        of_teacher = _teacher_labels(config, data, teacher)
+        return objectives.cross_entropy(
+            model, classifier, **of_classifier, teacher=of_teacher, microbatches=microbatches
+        )
     if config.objective == "linear_probe":
         return objectives.linear_probe(model, classifier, **of_classifier)
     loss = _loss_fields(config, data.num_classes)

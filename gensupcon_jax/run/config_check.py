@@ -183,7 +183,7 @@ def _contrasts(config: ConfigDict) -> list[str]:
 
 def _teacher(config: ConfigDict) -> list[str]:
     problems, kind = [], config.teacher.kind
-    if kind != "none" and config.objective != "contrastive":
+    if kind != "none" and config.objective == "linear_probe":
         problems.append(f"teacher.kind is {kind!r}; allowed with objective {config.objective}: none")
     if kind in ("workdir", "stablehlo", "weights") and config.teacher.path is None:
         problems.append(f"teacher.path is None; allowed with teacher.kind {kind}: the path of the teacher")

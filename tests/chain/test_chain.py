@@ -194,8 +194,8 @@ def test_a_classifier_at_chance_has_the_loss_of_equal_classes(teacher):
         ({"model.weights": "nowhere"}, "nowhere"),
         ({"augment.num_views": 1}, "augment.num_views is 1; allowed with objective contrastive: 2 or more"),
         (
-            {**CLASSIFIED, "teacher.kind": "callable"},
-            "teacher.kind is 'callable'; allowed with objective cross_entropy: none",
+            {"objective": "linear_probe", "augment.num_views": 1, "teacher.kind": "callable"},
+            "teacher.kind is 'callable'; allowed with objective linear_probe: none",
         ),
         (
             {"loss.mode": "momentum", "momentum_encoder.queue_size": 100},
