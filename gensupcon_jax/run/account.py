@@ -147,14 +147,14 @@ class Account:
         before, self._phase, self._since = self._phase, phase, now
         return before
 
-    def _heard(self, event: str, seconds: float, **_: Any) -> None:
+    def _heard(self, event: str, duration_secs: float, **details: str | int) -> None:
         """jax says at its end how long a part of a compilation took; a part may contain others, said before."""
         if not event.startswith(_COMPILING) or threading.get_ident() != self._thread:
             return
         now = time.monotonic()
-        seconds = min(max(seconds, 0.0), now - self._began)  # by a clock that may be set
+        seconds = min(max(duration_secs, 0.0), now - self._began)  # by a clock that may be set
         while self._compiled and self._compiled[-1][0] >= now - seconds:
-            _, inner, phase = self._compiled.pop()
+            inner, phase = self._compiled.pop()[1:]
             self.move("compile", phase, inner)
         self._compiled.append((now - seconds, seconds, self._phase))
         self.move(self._phase, "compile", seconds)
