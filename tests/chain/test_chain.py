@@ -194,7 +194,7 @@ def test_a_classifier_at_chance_has_the_loss_of_equal_classes(teacher):
         ({"model.weights": "nowhere"}, "nowhere"),
         ({"augment.num_views": 1}, "augment.num_views is 1; allowed with objective contrastive: 2 or more"),
         (
-            {"objective": "linear_probe", "augment.num_views": 1, "teacher.kind": "callable"},
+            {"objective": "linear_probe", "augment.num_views": 1, "model.weights": "x", "teacher.kind": "callable"},
             "teacher.kind is 'callable'; allowed with objective linear_probe: none",
         ),
         (
