@@ -8,6 +8,7 @@ from jaxtyping import Float, Shaped
 
 from gensupcon_jax.data.datasets import Dataset
 from gensupcon_jax.data.input_pipeline import padded_batches
+from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.choices import Choices
 from gensupcon_jax.evaluation.features import Features, dataset_features, pixel_features
 from gensupcon_jax.evaluation.kept_neighbors import KeptNeighbors, fits
@@ -112,6 +113,7 @@ def evaluate_network(
     """
     splits = ("train", "validation", "test")
     features = dataset_features(lambda images: predict_fn(images).features, dataset, splits, **settings.extraction)
+    _check_finite(features, step)
     on_validation, on_test = (
         measured(settings.measures, features[split]) if split in features else {} for split in ("validation", "test")
     )
@@ -134,6 +136,17 @@ def evaluate_network(
         features=features,
         label_kind=settings.label_kind,
     )
+
+
+def _check_finite(features: dict[str, Features], step: int) -> None:
+    """UserError for a network whose features overflow, as after a last step that no further one has tried."""
+    for split, each in features.items():
+        num_bad = int((~np.isfinite(each.values)).any(axis=1).sum())
+        if num_bad:
+            raise UserError(
+                f"the features of {num_bad} of {len(each.values)} {split} images are not finite after step {step}: its "
+                "parameters are too large; train again with a lower optimizer.learning_rate in another --workdir"
+            )
 
 
 def reevaluate_classifier(

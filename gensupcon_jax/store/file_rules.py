@@ -79,9 +79,9 @@ def _are_pairs(value: Any) -> bool:
 
 
 def _is_extension(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 3 and all(map(COUNT.allows, value[:2])) and isinstance(value[2], str)
-    )
+    if not isinstance(value, list) or len(value) != 3 or not all(map(COUNT.allows, value[:2])):
+        return False
+    return 0 < value[0] < value[1] and isinstance(value[2], str) and _OF_CONFIG["optimizer.extension"].allows(value[2])
 
 
 _OF_START = {
@@ -90,7 +90,12 @@ _OF_START = {
     "command": TEXT,
     "fields": Rule("fields with a value before and after", _are_pairs, ({}, {"a": [1, 2]}), ([], {"a": 1}, {"a": [1]})),
     "extension": optional(
-        Rule("first step, last step, and how", _is_extension, ([4, 8, "constant"],), ([], [4, 8], [4, 8, 1]))
+        Rule(
+            "first step, last step, and how",
+            _is_extension,
+            ([4, 8, "constant"],),
+            ([], [4, 8], [4, 8, 1], [4, 8, "other"], [8, 4, "constant"], [0, 4, "constant"]),
+        )
     ),
 }
 _SCORES = tuple(f"_{score.key}" for score in SCORE_NAMES.values())

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gensupcon_jax import paths
+from gensupcon_jax.configs.rules import is_number
 from gensupcon_jax.disk import writing
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.json_files import COUNT
 from gensupcon_jax.paths import Path
 from gensupcon_jax.phases import PHASES
 from gensupcon_jax.text import reason
 
 TIME = "time.json"
 _BIN = math.log(1.01)  # a bin of the histogram of step times is 1 % wide
+_MOST_BIN = 10_000  # far beyond every step
 
 
 def read_starts(workdir: Path) -> list[dict[str, Any]]:
@@ -23,12 +26,24 @@ def read_starts(workdir: Path) -> list[dict[str, Any]]:
         return []
     try:
         starts = json.loads(path.read_text())["starts"]
-        summed(starts)
+        for start in starts:
+            _check(start)
     except (*paths.failures(), ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read ({reason(error)}); remove it: it says only how long earlier starts took"
         ) from error
     return starts
+
+
+def _check(start: Mapping[str, Any]) -> None:
+    """ValueError or another error for what `write_starts` does not get."""
+    numbers = (*(start["seconds"][phase] for phase in PHASES), *start["step_bins"].values(), start["slowest_step"])
+    steps = [step for step in (start["first_step"], start["last_step"]) if step is not None]
+    are_known = start["seconds"].keys() == PHASES.keys() and all(
+        abs(int(each)) < _MOST_BIN for each in start["step_bins"]
+    )
+    if not are_known or not all(map(is_number, numbers)) or not all(map(COUNT.allows, steps)):
+        raise ValueError("it is not an account of starts")
 
 
 def write_starts(workdir: Path, starts: Sequence[Mapping[str, Any]]) -> None:

@@ -157,3 +157,16 @@ def test_a_damaged_history_is_an_error(tmp_path, content):
     said = refusal(tmp_path, config_of(log_steps=9))
     assert said.startswith(f"{tmp_path / 'config_history.json'} cannot be read (")
     assert said.endswith("; restore it from a copy, or choose another --workdir")
+
+
+@pytest.mark.parametrize(
+    "extension", [[8, 4, "constant"], [0, 4, "constant"], [4, 8, "other"], [4, 8], [4, 8, None], 7]
+)
+def test_a_history_with_an_extension_that_none_makes_is_an_error(tmp_path, extension):
+    claim(tmp_path, config_of(), DATA)
+    claim(tmp_path, config_of(log_steps=3), DATA)
+    path = tmp_path / "config_history.json"
+    history = json.loads(path.read_text())
+    history["starts"][0]["extension"] = extension
+    path.write_text(json.dumps(history))
+    assert "config_history.json: extension is " in refusal(tmp_path, config_of(log_steps=9))

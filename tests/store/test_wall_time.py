@@ -75,3 +75,23 @@ def test_a_file_that_is_not_ours_is_one_line(tmp_path, content):
     with pytest.raises(UserError, match=r"time\.json cannot be read .*remove it") as raised:
         read_starts(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"step_bins": {"a": 1}},
+        {"step_bins": {"100000": 1}},  # more than a number can hold
+        {"step_bins": {"5": "x"}},
+        {"slowest_step": "x"},
+        {"slowest_step": None},
+        {"first_step": "q"},
+        {"last_step": -1},
+        {"seconds": dict.fromkeys(PHASES, 0.0) | {"data": None}},
+        {"seconds": dict.fromkeys(PHASES, 0.0) | {"rest": 1.0}},
+    ],
+)
+def test_a_value_that_no_start_has_is_one_line(tmp_path, damage):
+    write_starts(tmp_path, [start(0, 3, {step_bin(0.1): 2}, 0.1) | damage])
+    with pytest.raises(UserError, match=r"time\.json cannot be read .*remove it"):
+        read_starts(tmp_path)
