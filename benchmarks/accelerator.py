@@ -843,7 +843,8 @@ def run_part(name: str, options: Options, until: float) -> bool:
             values = task.measure_fn()
         except Exception as error:  # whatever it is, the tasks after it are measured, and the status says so
             traceback.print_exc()
-            values, all_well = {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"}, False
+            said = str(error).strip().splitlines() or [""]  # an assertion says nothing
+            values, all_well = {"failed": f"{type(error).__name__}: {said[0][:200]}"}, False
         all_well = all_well and values.get("passed") is not False
         longest = max(longest, time.monotonic() - started)
         append(options.output, line | values)

@@ -46,16 +46,21 @@ def test_all_of_it_in_small_without_tensorflow(tmp_path):
 
 
 def test_a_task_that_fails_does_not_stop_those_after_it(tmp_path, monkeypatch, capsys):
+    def silent():
+        raise AssertionError
+
     def tasks(options):
         yield Task("first", lambda: {"seconds": 0.5})
         yield Task("broken", lambda: 1 / 0)
+        yield Task("silent", silent)
         yield Task("last", lambda: accelerator.verdict(1e-6, 1e-5))
 
     monkeypatch.setitem(accelerator.PARTS, "card", Part(1.0, tasks))
     assert accelerator.run_part("card", options(tmp_path), time.time() + 60) is False
     found = lines(tmp_path)
-    assert [line["what"] for line in found] == ["first", "broken", "last"]
+    assert [line["what"] for line in found] == ["first", "broken", "silent", "last"]
     assert found[1]["failed"] == "ZeroDivisionError: division by zero"
+    assert found[2]["failed"] == "AssertionError: "
     assert "last: difference 1e-06, allowed 1e-05, passed yes" in capsys.readouterr().out
 
 
