@@ -37,13 +37,16 @@ def wanted_steps(text: str) -> Wanted:
 
 
 def steps_of(wanted: Wanted, done: int, total: int, folder: Path) -> range:
-    """The steps that will be profiled; UserError if this start does not take them.
+    """The steps that will be profiled; UserError for steps that the run does not have.
 
-    done, total: steps that the newest checkpoint has, and of the whole run.
+    done, total: steps that the newest checkpoint has, and of the whole run. Those that are done are left out, as the same
+    command resumes a run; so is a number of them that is more than the rest of a run that resumes.
     """
     first = done + 1 + _FIRST_STEPS if wanted.first is None else wanted.first
     last = first + wanted.num - 1
-    if first <= done or last > total:
+    if wanted.first is None and done and last > total:
+        return range(0)
+    if last > total:
         asked = f"{wanted.num}" if wanted.first is None else f"{first}:{last}"
         begins = f"the first {_FIRST_STEPS} of a start are left out, and " if wanted.first is None else ""
         raise UserError(
@@ -53,4 +56,4 @@ def steps_of(wanted: Wanted, done: int, total: int, folder: Path) -> range:
         )
     if paths.is_remote(folder):
         raise UserError(f"--profile writes to local folders only, and the workdir is {folder}; leave it out")
-    return range(first, last + 1)
+    return range(max(first, done + 1), last + 1)

@@ -68,7 +68,8 @@ def replay(
 ) -> Replayed:
     """Compute a kept step of a workdir again, and where it is not finite in another type than float32, in float32 as well.
 
-    step: None: the newest.  dtype: None: that of the run.  num_devices: None: as many as the batch can be divided among.
+    step: None: the newest.  dtype: None: that of the run.  num_devices: None: those of the run, or as
+    many as there are and the batch can be divided among.
     dataset: of arrays, where the images of the step were too large to be kept.  teacher_fn: of `teacher.kind` callable.
     Raises UserError where there is no such step, or where its data, teacher or weights are not found or are others.
     """
@@ -76,7 +77,7 @@ def replay(
     config = _config_of(kept, as_path(folder))
     if dtype is not None:
         config.model.dtype = dtype
-    devices = jax.devices()[: _num_devices(config, num_devices)]
+    devices = jax.devices()[: _num_devices(kept, config, num_devices)]
     config, notes = _with_statistics_of_the_run(kept, config, len(devices))
     mesh = sharding.make_mesh(devices)
     batch = _placed_batch(kept, config, mesh, as_path(folder), dataset)
@@ -111,15 +112,15 @@ def _config_of(kept: KeptStep, folder: Path) -> ConfigDict:
     return config
 
 
-def _num_devices(config: ConfigDict, asked: int | None) -> int:
-    """As many devices as there are and as the batch can be divided among."""
+def _num_devices(kept: KeptStep, config: ConfigDict, asked: int | None) -> int:
+    """As many devices as the run had; where there are fewer, as many as the batch can be divided among."""
     there = jax.device_count()
     if asked is not None:
         if asked > there:
             raise UserError(f"--devices is {asked}; allowed: 1 to {there}, the devices of this machine")
         check_devices(config, asked)
         return asked
-    for number in range(there, 1, -1):
+    for number in range(min(there, kept.about["num_devices"]), 1, -1):
         try:
             check_devices(config, number)
         except UserError:
@@ -141,6 +142,11 @@ def _with_statistics_of_the_run(kept: KeptStep, config: ConfigDict, num_devices:
             f"the run had {had} devices: BatchNorm's statistics, which are per device, are of other images here"
         ]
     config.microbatches = parts
+    if config.loss.mode == "momentum" and had > 1:
+        return config, [
+            f"the run had {had} devices, which exchanged the images of keys: BatchNorm's statistics, which are per device, are "
+            "of other keys here"
+        ]
     return config, []
 
 

@@ -84,6 +84,6 @@ def build_parser(program: str) -> command_line.Parser:
         "--devices",
         metavar="N",
         type=command_line.whole_number(1),
-        help="number of devices (default: as many as there are and divide the batch)",
+        help="number of devices (default: as many as the run had, or as there are and divide the batch)",
     )
     return parser

@@ -117,11 +117,14 @@ def train_and_evaluate(
 
 
 def _profiled_steps(run: Run, wanted: Wanted | None) -> range:
-    """The steps to profile; UserError if this start does not take them."""
+    """The steps to profile, said if none are left; UserError if the run does not have them."""
     if wanted is None:
         return range(0)
     newest = max(saved_steps(run.folder / workdir.CHECKPOINTS), default=0) if processes.is_first() else None
-    return steps_of(wanted, processes.share(newest), run.lengths.total_steps, run.folder)
+    steps = steps_of(wanted, processes.share(newest), run.lengths.total_steps, run.folder)
+    if not steps:
+        run.say("no profile is written: this start takes none of the steps of --profile")
+    return steps
 
 
 def _check_teacher(run: Run) -> None:

@@ -40,20 +40,29 @@ def test_a_number_leaves_out_the_first_two_steps_of_the_start():
 @pytest.mark.parametrize(
     ("wanted", "done", "message"),
     [
-        (Wanted(20, 6), 20, "--profile is 20:25; allowed: this start takes the steps 21 to 100"),
         (Wanted(99, 3), 0, "--profile is 99:101; allowed: this start takes the steps 1 to 100"),
+        (Wanted(99, 3), 20, "--profile is 99:101; allowed: this start takes the steps 21 to 100"),
         (
-            Wanted(None, 9),
-            90,
-            "--profile is 9; allowed: the first 2 of a start are left out, and this start takes the steps 91 to 100",
+            Wanted(None, 99),
+            0,
+            "--profile is 99; allowed: the first 2 of a start are left out, and this start takes the steps 1 to 100",
         ),
-        (Wanted(5, 2), 100, "--profile is 5:6, but run has all its 100 steps; choose another --workdir"),
+        (Wanted(99, 3), 100, "--profile is 99:101, but run has all its 100 steps; choose another --workdir"),
     ],
 )
-def test_steps_that_this_start_does_not_take_are_one_line(wanted, done, message):
+def test_steps_that_the_run_does_not_have_are_one_line(wanted, done, message):
     with pytest.raises(UserError) as raised:
         steps_of(wanted, done, 100, Path("run"))
     assert str(raised.value) == message
+
+
+def test_the_same_command_resumes_without_the_steps_that_are_done():
+    folder = Path("run")
+    assert list(steps_of(Wanted(20, 6), 22, 100, folder)) == [23, 24, 25]
+    assert list(steps_of(Wanted(20, 6), 25, 100, folder)) == []
+    assert list(steps_of(Wanted(5, 2), 100, 100, folder)) == []
+    assert list(steps_of(Wanted(None, 9), 90, 100, folder)) == []
+    assert list(steps_of(Wanted(None, 9), 100, 100, folder)) == []
 
 
 def test_object_storage_is_refused():

@@ -162,6 +162,20 @@ def test_after_the_run_has_moved_its_data_and_become_longer_they_are_still_read(
     assert replay.replay(folder, num_devices=1, dataset=DATA).is_bad
 
 
+def test_it_takes_as_many_devices_as_the_run_had_and_says_what_differs_on_others(workdir):
+    kept = diverged.read_kept_step(workdir)
+    config = replay._config_of(kept, workdir)
+    assert jax.device_count() == 8
+    assert replay._num_devices(kept, config, None) == 2
+    config.model.batch_norm, of_keys = "local", replay._config_of(kept, workdir)
+    assert replay._with_statistics_of_the_run(kept, config, 2)[1] == []
+    alone, notes = replay._with_statistics_of_the_run(kept, config, 1)
+    assert (alone.microbatches, notes) == (2, [])
+    of_keys.model.batch_norm, of_keys.loss.mode = "local", "momentum"
+    (note,) = replay._with_statistics_of_the_run(kept, of_keys, 1)[1]
+    assert note.startswith("the run had 2 devices, which exchanged the images of keys: ")
+
+
 def test_a_device_that_is_not_here_is_one_line(workdir):
     command = [sys.executable, "-m", "gensupcon_jax", "replay", str(workdir), "--device", "rocm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
