@@ -903,6 +903,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def problem_of(given: argparse.Namespace) -> str:
+    """What is wrong with the paths, which would be noticed after minutes; empty if nothing."""
+    if given.arrays and not Path(given.arrays).is_file():
+        return f"--arrays is {given.arrays}, which is not a file; allowed: an .npz that --write-arrays has written"
+    if given.write_arrays and Path(given.write_arrays).suffix != ".npz":
+        return f"--write-arrays is {given.write_arrays}; allowed: a name that ends in .npz"
+    return ""
+
+
 def options_of(given: argparse.Namespace) -> Options:
     """The arguments, with what is not given."""
     output = given.output or Path("runs/accelerator_tiny" if given.tiny else "runs/accelerator")
@@ -924,9 +933,16 @@ def words_of(options: Options) -> list[str]:
 def main() -> None:
     """Run the parts, write the table; status 1 where something failed or a check was not passed."""
     given = build_parser().parse_args()
+    if problem := problem_of(given):
+        sys.exit(f"error: {problem}")
     options = options_of(given)
     if given.write_arrays:
-        write_arrays(given.write_arrays, given.folder)
+        from gensupcon_jax.errors import UserError
+
+        try:
+            write_arrays(given.write_arrays, given.folder)
+        except UserError as error:
+            sys.exit(f"error: {error}")
         return
     if given.part:
         if given.part != "torch":

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import accelerator
 from benchmarks.accelerator import Options, Part, Task
+from gensupcon_jax.data import datasets
+from gensupcon_jax.errors import UserError
 from tests import REFERENCE
 from tests.test_slices import without_tensorflow
 
@@ -179,3 +181,23 @@ def test_every_recipe_of_the_steps_is_a_config_that_can_be():
     for recipe, variant, fields in accelerator.FULL.steps:
         config = with_fields(importlib.import_module(f"configs.{recipe}").get_config(variant), fields)
         check_planned(config, data_sizes(config.dataset.name), num_devices=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--arrays", "nothing.npz"], "--arrays is nothing.npz, which is not a file"),
+        (["--write-arrays", "images"], "--write-arrays is images; allowed: a name that ends in .npz"),
+        (["--write-arrays", "images.npz", "--folder", "nowhere"], "tfds:fashion_mnist"),
+    ],
+)
+def test_wrong_paths_are_one_line_before_anything_is_measured(tmp_path, monkeypatch, arguments, said):
+    def unprepared(name, **_):
+        raise UserError(f"{name} is not prepared")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load", unprepared)
+    monkeypatch.setattr("sys.argv", ["accelerator", *arguments])
+    with pytest.raises(SystemExit, match=f"^error: {said}"):
+        accelerator.main()
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,8 @@ def max_pool(
 ) -> Float[Array, "batch new_height new_width channel"]:
     """The largest of each 3x3 window, every stride-th row and column, padded by 1 on every side.
 
-    The gradient goes to the first of equal values. Values and gradients are those of `flax.linen.max_pool`.
+    The gradient goes to the first of equal values. Values and gradients are those of `flax.linen.max_pool`, gradients where no
+    value is NaN.
 
     >>> max_pool(jnp.arange(9.0).reshape(1, 3, 3, 1), stride=2).ravel().tolist()
     [4.0, 5.0, 7.0, 8.0]
