@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from gensupcon_jax import paths
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.disk import writing
 from gensupcon_jax.paths import Path
@@ -59,8 +60,7 @@ class Profiler:
     def _open(self) -> None:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # each call in Python would slow the steps, and fill the profile
-        with writing(self._folder, what=f"the profile in {self._folder}"):
-            self._folder.mkdir(parents=True, exist_ok=True)
+        paths.make_folder(self._folder)
         jax.profiler.start_trace(str(self._folder), profiler_options=options)
         self._is_open = True
 

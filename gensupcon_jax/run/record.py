@@ -59,7 +59,7 @@ def resumed_record(record: dict[str, Any], saved: dict[str, Any], folder: Path) 
 
 def _extensions_in(record: dict[str, Any]) -> tuple[Extension, ...]:
     """By which the run of a record became longer."""
-    return changes.extensions_of([changes.Start(**start) for start in record["history"]])
+    return changes.extensions_of([changes.Start(**start) for start in record.get("history", ())])
 
 
 def changed_versions(record: dict[str, Any], saved: dict[str, Any]) -> list[str]:

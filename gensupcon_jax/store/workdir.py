@@ -146,8 +146,10 @@ def _differences(workdir: Path, name: str, wanted: dict) -> changes.Differences:
 def _refuse(workdir: Path, found: changes.Differences, what: str) -> None:
     if found:
         listed = changes.there_and_now(found)
+        is_of_another_version = any(there == changes.ABSENT for there, _ in found.values())
+        same = "the version of this program that began it" if is_of_another_version else "the same settings"
         raise UserError(
-            f"workdir {workdir} contains a run with different {what}: {listed}; choose another --workdir, or the same settings"
+            f"workdir {workdir} contains a run with different {what}: {listed}; choose another --workdir, or {same}"
         )
 
 

@@ -8,6 +8,7 @@ from etils import epath
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run.profiled_steps import Wanted, steps_of, wanted_steps
+from gensupcon_jax.run.profiling import Profiler
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,10 @@ def test_the_same_command_resumes_without_the_steps_that_are_done():
 def test_object_storage_is_refused():
     with pytest.raises(UserError, match=r"local folders only, and the workdir is gs://bucket/run; leave it out"):
         steps_of(Wanted(3, 2), 0, 100, epath.Path("gs://bucket/run"))
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "profile").write_text("")
+    profiler = Profiler(range(1, 2), tmp_path, print)
+    with pytest.raises(UserError, match=r"profile cannot be written \(File exists\)"), profiler, profiler.step(1):
+        raise AssertionError

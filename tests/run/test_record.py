@@ -23,6 +23,13 @@ def test_a_checkpoint_with_other_free_fields_is_resumed(tmp_path):
         resumed_record(record_of(), record_of(seed=9) | {"step": 3, "best": None}, tmp_path)
 
 
+def test_a_checkpoint_of_before_there_was_a_history_is_one_line(tmp_path):
+    then = record_of() | {"step": 3, "best": None}
+    del then["history"], then["config"]["optimizer"]["extension"]
+    with pytest.raises(UserError, match="different config"):
+        resumed_record(record_of(), then, tmp_path)
+
+
 @pytest.mark.parametrize(("step", "is_resumed"), [(4, True), (6, True), (7, False)])
 def test_a_checkpoint_of_the_shorter_run_is_resumed_up_to_its_end(tmp_path, step, is_resumed):
     longer = record_of(Extension(6, 9, "constant"), steps=9, **{"optimizer.extension": "constant"})

@@ -68,7 +68,11 @@ def test_it_is_computed_again_on_another_number_of_devices(workdir, num_devices)
 def test_the_command_says_where_and_ends_with_status_0(workdir, capfd):
     status, printed, said = told(capfd, "replay", workdir, "--devices", "1")
     assert status == 0 and said == ""
-    assert "is not finite" in printed or "not finite" in printed.splitlines()[0]
+    first, loss, found, place, *_ = printed.splitlines()
+    assert first.startswith("step 2, which was kept as not finite, in float32 on 1 x cpu")
+    assert loss == "loss nan, norm of the gradient nan"
+    assert found.startswith("the first module whose output is not finite is ")
+    assert place.startswith(f"output {found.rpartition(' ')[2]} at [")
 
 
 def fails(capfd, *arguments):

@@ -91,6 +91,18 @@ def test_everything_else_is_refused_and_nothing_is_written(tmp_path, name):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_run_of_an_earlier_version_is_refused_with_what_helps(tmp_path):
+    claim(tmp_path, config_of(), DATA)
+    earlier = saved(tmp_path)
+    del earlier["optimizer"]["spike_window"]
+    (tmp_path / "config.json").write_text(json.dumps(earlier))
+    assert refusal(tmp_path, config_of()).endswith(
+        "different config fields: optimizer.spike_window ('absent' there, 100 now); choose another --workdir, or the version of "
+        "this program that began it"
+    )
+    assert refusal(tmp_path, config_of(seed=1) | {"optimizer": earlier["optimizer"]}).endswith(", or the same settings")
+
+
 @pytest.mark.parametrize("name", SAME_CONTENT)
 def test_a_path_whose_content_is_another_is_refused(tmp_path, name):
     claim(tmp_path, config_of(), DATA)

@@ -22,7 +22,7 @@ from gensupcon_jax.inference.embed_parts import OutputParts
 from gensupcon_jax.inference.images import ImageFiles
 from gensupcon_jax.prepare import fashion_mnist
 from gensupcon_jax.report import page
-from gensupcon_jax.store import checkpoint, kept_arrays, lock, metrics, workdir
+from gensupcon_jax.store import checkpoint, kept_arrays, lock, metrics, wall_time, workdir
 from gensupcon_jax.store.checkpoint import Checkpoints
 from gensupcon_jax.store.tensorboard_writer import EventWriter
 from gensupcon_jax.weights import files
@@ -82,6 +82,7 @@ WRITERS = {
     "TensorBoard events": events,
     "checkpoints": checkpoints,
     "probe, neighbors, predictions": lambda folder: kept_arrays.write_kept(folder / "probe.npz", "probe 1", ARRAYS),
+    "time.json": lambda folder: wall_time.write_starts(folder, []),
     "results.json": lambda folder: workdir.write_json(folder / "results.json", {"steps": 6}),
     "report, contact sheet, gallery, comparison": lambda folder: page.write_page(folder / "report.html", "<p>"),
     "tables, plan": lambda folder: paths.write_whole(folder / "suspicious.csv", b"image\n"),
