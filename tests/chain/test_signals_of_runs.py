@@ -135,6 +135,7 @@ import os, signal, sys, threading, time
 import gensupcon_jax as gsc
 from gensupcon_jax import signals
 from gensupcon_jax.configs import digits
+from gensupcon_jax.run import train  # an interrupt inside an import is Python's own
 before = signal.getsignal(signal.SIGINT)
 threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGINT]).start()
 try:

@@ -98,7 +98,7 @@ def test_two_processes_that_are_stopped_and_killed_resume_to_the_same_result(uni
     assert checkpoint.saved_steps(folder / "checkpoints")[-1] == int(steps[0]) < 30
 
     both = start_several(folder, LONG, num=2, devices=2)
-    wait_for_rows(folder, int(steps[0]) + 3)
+    wait_for(lambda: len(checkpoint.saved_steps(folder / "checkpoints")) > 1)  # the newest is damaged below
     both[1].kill()
     began = time.monotonic()
     (status, _, said), _ = ended(both)

@@ -174,7 +174,7 @@ def test_timms_config_beside_a_file_says_its_mean_and_std(color_file, tmp_path):
     assert (run.data.mean.tolist(), run.data.std.tolist()) == (pytest.approx([0.5, 0.4, 0.3]), [0.5, 0.25, 0.5])
     assert run.description()["normalization"] == f"those that {tmp_path / 'config.json'} says"
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"model.weights: .*config.json beside the weights cannot be read"):
+    with pytest.raises(UserError, match=r"model.weights: .*config.json cannot be read .*; repair or remove it"):
         built(tmp_path / "run", tiny_dataset(channels=3), **{"model.weights": str(path)})
 
 
