@@ -103,6 +103,15 @@ def test_rates_come_first_and_the_best_on_validation_is_chosen(tiny):
     assert schedule.teacher_of(tiny, Wanted("student", 4, 1, 0.2), {}) is None
 
 
+def test_runs_whose_rate_is_not_chosen_yet_are_planned_too(tiny):
+    assert len(schedule.planned(tiny, {})) == 9  # 1 further rate, and 2 methods x 2 budgets x 2 seeds
+    tries = plans.rate_tries(tiny, "teacher")
+    found = {tries[0]: line(tries[0], 90.0)}
+    assert "; 8 of the planned runs are missing" in page.page_of([page.Table(tiny, found.values())])
+    found |= {tries[1]: line(tries[1], 95.0)}
+    assert len(set(schedule.planned(tiny, found)) - set(found)) == 7
+
+
 def test_correct_answers_are_packed_without_loss():
     correct = np.random.default_rng(0).random(1001) < 0.8
     assert (lines.unpacked(lines.packed(correct), 1001) == correct).all()

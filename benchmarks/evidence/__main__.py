@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.evidence import plans
 from benchmarks.evidence.lines import finished, read_lines
-from benchmarks.evidence.schedule import Progress, chosen_rate, missing, seconds_of
+from benchmarks.evidence.schedule import Progress, missing, planned, seconds_of
 from benchmarks.evidence.workers import begin, work
 
 
@@ -42,10 +42,7 @@ def status(options: argparse.Namespace) -> int:
     for name in plans.names():
         plan = plans.read_plan(name)
         lines = finished(read_lines(name, options.lines))
-        rates = {method: chosen_rate(plan, method, lines) or plan.methods[method].rates[0] for method in plan.methods}
-        wanted = [run for method in plan.methods for run in plans.runs_with(plan, method, rates[method])]
-        wanted += [run for method in plan.methods for run in plans.rate_tries(plan, method)]
-        left = [run for run in dict.fromkeys(wanted) if run not in lines]
+        left = [run for run in planned(plan, lines) if run not in lines]
         minutes = sum(seconds_of(plan, run, lines) for run in left) / 60
         said = f"about {minutes:.0f} minutes of one process" if lines else "time unknown before a first run"
         print(f"{name:<12} {len(lines):>4} runs done, {len(left):>4} missing, {said}: {plan.title}")

@@ -10,7 +10,7 @@ from benchmarks.evidence.comparisons import Difference, difference_of_images, di
 from benchmarks.evidence.further import LOWER_IS_BETTER
 from benchmarks.evidence.lines import finished, read_lines, unpacked
 from benchmarks.evidence.plans import Comparison, Plan, Wanted
-from benchmarks.evidence.schedule import chosen_rate
+from benchmarks.evidence.schedule import chosen_rate, planned
 
 PAGE = Path("docs/evidence.md")
 PICTURES = Path("docs/pictures")
@@ -158,13 +158,10 @@ def _answer(table: Table, comparison: Comparison, budget: float) -> str | None:
 
 def _state(table: Table) -> str:
     plan, lines = table.plan, table.lines
-    wanted = {run for name, rate in table.rates.items() if rate for run in plans.runs_with(plan, name, rate)}
-    wanted |= {run for name in plan.methods for run in plans.rate_tries(plan, name)}
-    unknown = [name for name, rate in table.rates.items() if rate is None]
     minutes = sum(line["seconds"]["all"] for line in lines.values()) / 60
     text = f"Plan `{plan.name}` ({plan.fingerprint}): {len(lines)} runs in {minutes:.0f} minutes of one core each"
-    left = len(wanted - set(lines))
-    text += f"; {left} of the planned runs are missing" if left or unknown else "; complete"
+    left = len(set(planned(plan, lines)) - set(lines))
+    text += f"; {left} of the planned runs are missing" if left else "; complete"
     stale = {line["plan"] for line in lines.values()} - {plan.fingerprint}
     return text + (
         f". Some runs are of an earlier version of the plan ({', '.join(sorted(stale))}).\n" if stale else ".\n"

@@ -27,6 +27,15 @@ def validation_score(line: dict[str, Any]) -> float:
     return next(scores[name] for name in names if name in scores)
 
 
+def planned(plan: Plan, lines: dict[Wanted, dict[str, Any]]) -> list[Wanted]:
+    """All runs of a plan; those of a method whose rate is not chosen yet are with the first of its rates."""
+    found: list[Wanted] = []
+    for method in plan.methods:
+        rate = chosen_rate(plan, method, lines) or plan.methods[method].rates[0]
+        found += plans.rate_tries(plan, method) + plans.runs_with(plan, method, rate)
+    return list(dict.fromkeys(found))
+
+
 def missing(plan: Plan, lines: dict[Wanted, dict[str, Any]]) -> list[Wanted]:
     """The runs that can be begun now, the most useful first: tries of learning rates, then all others."""
     found: list[Wanted] = []
