@@ -177,14 +177,17 @@ def test_evaluate_pads_no_batch_beyond_the_images(encoder):
     fields = SimpleNamespace(neighbors=(1,), knn_temperature=0.1, probe_penalties=(0.1,))
     options = Namespace(config=SimpleNamespace(evaluate=fields), batch_size=10**9)
     settings = evaluate._settings(encoder, dataset, options)
-    assert dataset.train.num_images <= settings.extraction["batch_size"] < dataset.train.num_images + 8
+    assert dataset.train.num_images == 96
+    assert (
+        96 <= settings.extraction["batch_size"] < 2 * 16 * 8
+    )  # the billion is halved until a half would be below 16 per device
 
 
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
-        ("config.json", "[1]", "config.json is not that of a run: it has no model"),
-        ("config.json", '{"model": 3}', "config.json is not that of a run: it has no model"),
+        ("config.json", "[1]", "config.json cannot be read (it contains list, not a JSON object)"),
+        ("config.json", '{"model": 3}', "config.json: model is 3; allowed: an object with its fields"),
         ("dataset.json", "{}", "dataset.json is not that of a run: it has no image_shape"),
         ("dataset.json", "no JSON", "dataset.json cannot be read"),
     ],

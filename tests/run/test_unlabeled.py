@@ -136,7 +136,7 @@ def test_photos_without_labels_are_trained_embedded_and_found_again(tmp_path, ca
     assert "24 images and no class folders: no image has a label" in said.err
     assert "no training image has a label: there are no accuracies" in said.err
     assert " pixels (evaluated at the central 0.875), no labels, " in said.err
-    assert said.out.startswith(f"trained on 19 images of folder:{photos} without labels\nresults: ")
+    assert said.out.startswith(f"trained on 19 images of folder:{photos} without labels\ntime:    ")
     results = json.loads((folder / "results.json").read_text())
     assert results["num_train"] == 19 and results["num_validation"] == 0 and results["best"] is None
     assert not any(name.endswith("top1") for name in results)
