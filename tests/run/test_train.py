@@ -244,6 +244,9 @@ def test_at_most_two_steps_are_in_flight(tmp_path, monkeypatch):
                 waiting.remove(self)
             return 0.0
 
+        def __bool__(self):
+            return bool(float(self))
+
     real = train.assemble.build_parts
 
     def build_parts(*args, **kwargs):
