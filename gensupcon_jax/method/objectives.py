@@ -416,7 +416,7 @@ def _compared(
     metrics = {"valid_anchors": of_labels.valid.mean()}
     if setup.teacher:
         with jax.named_scope("loss"):
-            of_teacher = _loss_of(pairs, "probabilities", terms_fn, setup.loss_settings).mean()
+            of_teacher: Any = _loss_of(pairs, "probabilities", terms_fn, setup.loss_settings).mean()
         value, metrics = _with_teacher(value, of_teacher, setup.teacher, metrics)
     metrics["loss"] = value
     if setup.diagnose_fn is not None:

@@ -99,11 +99,12 @@ def test_two_processes_that_are_stopped_and_killed_resume_to_the_same_result(uni
 
     both = start_several(folder, LONG, num=2, devices=2)
     wait_for(lambda: len(checkpoint.saved_steps(folder / "checkpoints")) > 1)  # the newest is damaged below
+    wait_for_rows(folder, len(rows_of(folder)) + 2)  # not in the save itself
     both[1].kill()
     began = time.monotonic()
     (status, _, said), _ = ended(both)
     assert time.monotonic() - began < 60
-    assert status == 75
+    assert status == 75, said
     assert "process 0 stops because process 1 (127.0.0.1) has stopped: it was killed" in said
 
     *_, before, newest = checkpoint.saved_steps(folder / "checkpoints")

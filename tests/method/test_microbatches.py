@@ -123,5 +123,7 @@ def test_parts_that_do_not_divide_are_refused_before_anything_is_compiled(tmp_pa
 @pytest.mark.slow
 def test_a_run_in_parts_that_diverges_is_told_what_went_bad_first(tmp_path):
     config = tiny_config(microbatches=2, **{"optimizer.learning_rate": 1e12, "optimizer.warmup_epochs": 0.0})
-    with pytest.raises(UserError, match=r"step 2 is not finite: .* not finite is that of backbone/stage1_block1"):
+    with pytest.raises(
+        UserError, match=r"step 2 is not finite: .* not finite is that of the output of backbone/stage3_block1"
+    ):
         train.train_and_evaluate(config, tmp_path, tiny_dataset(), devices=jax.devices()[:1])
