@@ -201,6 +201,8 @@ def test_a_process_that_is_released_has_the_handler_of_python():
 
 def test_a_child_has_the_handlers_of_a_new_process():
     process = started("""
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of a fork beside threads
         ready()
         child = os.fork()
         if child == 0:
