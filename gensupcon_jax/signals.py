@@ -35,6 +35,7 @@ class Process:
 
     sentence: follows the name of the signal.  status: None: 128 and the number of the signal, as that of a command without a
     result.  remember_fn: takes the place of ending at once, as long as there is something to save.
+    save_fn: saves it in place of the main thread, which does something else that a signal ends; returns what is then said.
     cleanups: called before an end that the main thread does not
     reach.  num_unbroken, num_uninterrupted: depth of these contexts, below.
     """
@@ -43,6 +44,7 @@ class Process:
         self.sentence = AGAIN
         self.status: int | None = None
         self.remember_fn: Callable[[int, FrameType | None], None] | None = None
+        self.save_fn: Callable[[], str] | None = None
         self.cleanups: list[Callable[[], Any]] = []
         self.is_over = self.is_remembered = False
         self.number = signal.SIGTERM.value  # the one that is said
@@ -53,6 +55,9 @@ class Process:
         self.num_unbroken = self.num_uninterrupted = 0
         self._num_signals = 0
         self._asked = signal.SIGTERM.value  # the signal that the main thread is to handle now
+        self._hooks: tuple[Callable, Callable] | None = None  # of others, for lost exceptions
+        self._deciding = threading.Lock()  # which thread saves
+        self._is_saving_last = False  # a thread does, as the main thread has not come in time
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler, in the main thread."""
@@ -74,10 +79,30 @@ class Process:
         if self._insists or not self.is_remembered:  # else the signal itself has been handled meanwhile
             self.handle(self._asked, frame)
 
+    def abandons(self, save_fn: Callable[[], str]) -> None:
+        """Until `goes_on` the first signal raises at once, though there is something to save, which `save_fn` can do as well."""
+        self.save_fn = save_fn
+        self.remember_fn = None
+
+    def goes_on(self, remember_fn: Callable[[int, FrameType | None], None]) -> None:
+        """The main thread has what is to be saved in hand again, and a signal that has raised meanwhile is remembered."""
+        with self._deciding:
+            if not self._is_saving_last:
+                self.save_fn = None
+                self.is_remembered = self.is_remembered or self._unwinds_since is not None
+                self.remember_fn = remember_fn
+                self._unwinds_since = None
+                if self._hooks is not None:
+                    (sys.unraisablehook, threading.excepthook), self._hooks = self._hooks, None
+                return
+        while True:
+            time.sleep(1)  # until the other thread has saved and ends the process
+
     def unwinds(self, number: int) -> None:
         """From now on an exception of ours closes what is open; what others raise meanwhile is of no interest."""
         self.number = number
         self._unwinds_since = time.monotonic()
+        self._hooks = self._hooks or (sys.unraisablehook, threading.excepthook)
         sys.unraisablehook = self._lost_exception
         threading.excepthook = lambda _: None
 
@@ -114,6 +139,10 @@ class Process:
     def _enforce(self) -> None:
         """End the process where the main thread does not."""
         assert self._first is not None
+        if self._is_saving_last:
+            if self._num_signals > 2:
+                self._end(self._first[0])
+            return
         if self.is_remembered and not self._insists:
             return  # it saves, and ends by itself
         number, since = self._first
@@ -121,22 +150,44 @@ class Process:
         if self._unwinds_since is not None:
             is_late = time.monotonic() > self._unwinds_since + _CLOSING_SECONDS and not self.num_unbroken
             if is_late or self._num_signals > 2:
-                self._end(number)
+                self._save_and_end(number)
         elif time.monotonic() > since + _GRACE_SECONDS and not saves_first:
-            self._end(number)
+            self._save_and_end(number)
         else:
             self._asked = signal.SIGINT.value if self._insists else number
             signal.pthread_kill(
                 threading.main_thread().ident or 0, _ASK
             )  # also ends a call that waits, such as a sleep
 
+    def _save_and_end(self, number: int) -> None:
+        """End the process, where there is something to save after another thread has done it."""
+        with self._deciding:
+            save_fn = self.save_fn
+            if save_fn is None and self.remember_fn is not None and not self._insists:
+                return  # the main thread has come meanwhile, and saves
+            self._is_saving_last = save_fn is not None
+        if save_fn is None or self._num_signals > 2:
+            self._end(number)
+        threading.Thread(target=self._save_last, args=(number, save_fn), daemon=True, name="last save").start()
+
+    def _save_last(self, number: int, save_fn: Callable[[], str]) -> None:
+        try:
+            self.sentence = save_fn()
+            status, line = self.status_of(number), self.line(number)
+        except Exception as error:  # of the disk: what was not saved is said in place of the signal
+            status, line = 1, f"error: {error}"
+        self._end_with(status, line)
+
     def _end(self, number: int) -> NoReturn:
+        status, line = self.status_of(number), self.line(number)
+        if self._loses_steps or self._is_saving_last or self.remember_fn is not None:
+            status, line = 1, INTERRUPTED
+        self._end_with(status, line)
+
+    def _end_with(self, status: int, line: str) -> NoReturn:
         for cleanup in reversed(self.cleanups):
             with contextlib.suppress(Exception):  # the process ends in any case, and the line below is all that is said
                 cleanup()
-        status, line = self.status_of(number), self.line(number)
-        if self._loses_steps or self.remember_fn is not None:
-            status, line = 1, INTERRUPTED
         end_process(status, line)
 
 

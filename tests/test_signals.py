@@ -170,6 +170,71 @@ def test_a_second_sigint_saves_nothing_more():
     assert stopped(in_c, signal.SIGINT, signal.SIGINT) == (1, "", f"{signals.INTERRUPTED}\n")
 
 
+# Work that changes nothing, while there is something to save.
+ABANDONS = (
+    REMEMBERS
+    + """
+    begun = []
+    def save():
+        begun.append(1)
+        time.sleep({save_seconds})
+        print("saved by a thread", flush=True)
+        return "saved"
+    owner = signals.owner()
+    signals.promise("not said", 0)
+    try:
+        owner.abandons(save)
+        {work}
+    except StoppedBetween:
+        print("abandoned")
+    owner.goes_on(remember)
+    if owner.is_remembered: print("went on")
+"""
+)
+
+
+def abandons(work, *, save_seconds=0):
+    return started(ABANDONS.format(work=work, save_seconds=save_seconds) + "    signals.finished(); sys.exit(0)")
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_work_that_changes_nothing_is_ended_before_the_save(number):
+    process = abandons("ready(); time.sleep(60)")
+    assert stopped(process, number) == (0, "abandoned\nwent on\n", "")
+
+
+def test_after_such_work_a_signal_is_remembered():
+    body = ABANDONS.format(work="pass", save_seconds=0)
+    process = started(
+        body + "    ready(); time.sleep(1); print(*remembered, flush=True); signals.finished(); sys.exit(0)"
+    )
+    assert stopped(process, signal.SIGTERM) == (0, "15\n", "")
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_where_such_work_computes_in_c_another_thread_saves(number):
+    process = abandons("ready(); compute(10**9)")
+    assert stopped(process, number) == (0, "saved by a thread\n", f"{number.name}: saved\n")
+
+
+def test_a_main_thread_that_comes_while_the_other_one_saves_waits_for_the_end():
+    process = abandons(
+        "ready(); signals.owner().num_uninterrupted += 1\n        while not begun: time.sleep(0.01)", save_seconds=1
+    )
+    assert stopped(process, signal.SIGTERM) == (0, "saved by a thread\n", "SIGTERM: saved\n")
+
+
+def test_what_another_thread_cannot_save_is_said():
+    process = abandons("ready(); compute(10**9)", save_seconds="1 / 0")
+    assert stopped(process, signal.SIGTERM) == (1, "", "error: division by zero\n")
+
+
+def test_the_third_signal_does_not_wait_for_the_other_thread():
+    process = abandons("ready(); compute(10**9)", save_seconds=60)
+    status, printed, said = stopped(process, *[signal.SIGTERM] * 3, between=1)
+    assert (status, printed, said) == (1, "", f"{signals.INTERRUPTED}\n")
+
+
 def test_an_instant_is_not_interrupted():
     process = started("""
         with signals.uninterrupted():

@@ -4,13 +4,16 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from jax.experimental import multihost_utils
 
 from gensupcon_jax import signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import StoppedBetween
+
+Value = TypeVar("Value")
 
 
 class StopRequest:
@@ -20,7 +23,7 @@ class StopRequest:
     """
 
     signal_name: str | None = None
-    _is_deferred = False
+    _is_deferred = _is_abandonable = False
     _num_asked = 0
 
     def is_due(self) -> bool:
@@ -47,6 +50,41 @@ class StopRequest:
             if processes.group().num_processes > 1 and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, self.remember)  # there are no more steps for jax to agree on
 
+    def abandonable(self, work_fn: Callable[[], Value], save_fn: Callable[[], str]) -> Value | None:
+        """The value of a function that changes nothing; None where a signal ended it, or came before it.
+
+        Of a single process, while signals are deferred; of several the function is finished, so that all of them do the same.
+        save_fn: called in place of all that follows, in another thread, where the function computes in C for too long; saves
+        what there is to save, and returns the sentence that says so.
+        """
+        is_main = threading.current_thread() is threading.main_thread()
+        if processes.group().num_processes > 1 or not self._is_deferred or not is_main:
+            return work_fn()
+        try:
+            try:
+                self._abandons(save_fn)
+                return work_fn() if self.signal_name is None else None
+            finally:
+                self._goes_on()
+        except StoppedBetween:
+            self._goes_on()
+            return None
+
+    def _abandons(self, save_fn: Callable[[], str]) -> None:
+        owner = signals.owner()
+        if owner is not None:
+            owner.abandons(save_fn)
+        else:
+            self._is_abandonable = True
+
+    def _goes_on(self) -> None:
+        owner = signals.owner()
+        self._is_abandonable = False
+        if owner is not None:
+            owner.goes_on(self.remember)
+            if owner.is_remembered and self.signal_name is None:
+                self.signal_name = signal.Signals(owner.number).name
+
     def _defer(self, is_deferred: bool) -> None:
         self._is_deferred = is_deferred
         owner = signals.owner()
@@ -58,7 +96,8 @@ class StopRequest:
         if self.signal_name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
-        if not self._is_deferred:
+        if self._is_abandonable or not self._is_deferred:
+            self._is_abandonable = False
             raise StoppedBetween(f"{self.signal_name}: {signals.RESUMES}")
         if processes.group().num_processes > 1:
             os.kill(os.getpid(), signal.SIGTERM)  # jax notifies the other processes

@@ -53,22 +53,27 @@ class StepTimer:
 
 
 class TrainingLog:
-    """Collects the values of a step, writes them as one row, and shows some of them; on process 0 only."""
+    """Collects the values of a step, writes them as one row, and shows some of them; on process 0 only.
 
-    def __init__(self, run: Run, advisor: Advisor, start_step: int):
+    row: of the step, as far as it is known; given for the step at which a run resumes, where it is to be completed.
+    """
+
+    def __init__(self, run: Run, advisor: Advisor, start_step: int, row: dict[str, Any] | None = None):
         self._run, self._advisor = run, advisor
-        self._row: dict[str, Any] = {}
+        self.row: dict[str, Any] = dict(row or {})
         self._notes: dict[str, str] = {}
-        self._writer = _writer(run, start_step) if processes.is_first() else None
+        last_row = start_step if row is None else start_step - 1
+        self._writer = _writer(run, last_row) if processes.is_first() else None
         self._progress = Progress(
             start_step=start_step,
             end_step=run.lengths.total_steps,
             batch_size=run.config.batch_size,
             is_shown=processes.is_first(),
         )
-        for row in read_metrics(run.folder):
-            advisor.sentences(row["step"], row)  # reported by an earlier start
-        self.timer = StepTimer(start_step, trained_seconds(run.folder, start_step))
+        for earlier in [*read_metrics(run.folder), {"step": start_step} | self.row]:
+            advisor.sentences(earlier["step"], earlier)  # reported by an earlier start
+        seconds = self.row.get("train/seconds") or trained_seconds(run.folder, start_step)
+        self.timer = StepTimer(start_step, seconds)
         self._estimator = Estimator(run.amounts_left, start_step)
 
     def say(self, text: str) -> None:
@@ -78,7 +83,7 @@ class TrainingLog:
     def note(self, sentence: str) -> None:
         """Print a sentence, and keep it in the row of this step, where the report finds it."""
         self._progress.say(sentence)
-        self._row.setdefault(ADVICE, []).append(sentence)
+        self.row.setdefault(ADVICE, []).append(sentence)
 
     def advance(self) -> None:
         """Count one more step."""
@@ -106,21 +111,21 @@ class TrainingLog:
         self._notes["loss"] = f"{row['train/loss']:.4f}"
         if "train/contrastive_accuracy" in row:
             self._notes["accuracy"] = f"{100 * row['train/contrastive_accuracy']:.0f} %"
-        self._row |= row
+        self.row |= row
         for sentence in self._advisor.sentences(step, row):
             self.note(sentence)
 
     def add_validation(self, row: dict[str, Any], notes: dict[str, str]) -> None:
         """Add the scores on the validation split."""
-        self._row |= row
+        self.row |= row
         self._notes |= notes
 
     def write(self, step: int, *, force: bool) -> None:
         """Write the row of this step; force: also show it, however recent the last line is."""
         if self._writer:
-            self._writer.write(step, self._row)
+            self._writer.write(step, self.row)
         self._progress.show(step, force=force, **self._notes)
-        self._row, self._notes = {}, {}
+        self.row, self._notes = {}, {}
 
     def flush(self) -> None:
         """Make sure that all rows so far are on disk."""

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import time
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,7 +22,7 @@ from gensupcon_jax.run.profiling import Profiler
 from gensupcon_jax.run.record import best_so_far, changed_versions, resumed_record
 from gensupcon_jax.run.run import Run, say
 from gensupcon_jax.run.step_clock import StepClock
-from gensupcon_jax.run.validation import validate
+from gensupcon_jax.run.validation import is_validated, validate
 from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.slow import said_if_slow
 from gensupcon_jax.store import tensorboard_writer, workdir
@@ -29,6 +30,7 @@ from gensupcon_jax.store.checkpoint import Checkpoints
 
 # More than 32 unawaited steps with collectives hang on several CPU devices; 2 keep an accelerator busy.
 _STEPS_IN_FLIGHT = 2
+_UNEVALUATED = "unevaluated"  # in a checkpoint's record: the row of its step, as far as it goes without the evaluation
 
 
 class Supervision(NamedTuple):
@@ -80,6 +82,9 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
         with contextlib.ExitStack() as saving, supervision.account.phase("step"):
             if processes.group().num_processes > 1:  # all of them agree on the step
                 saving.enter_context(stop_request.deferred())
+            if loop.is_unevaluated:
+                watchdog.watch("evaluation", f"the evaluation after step {loop.step}")
+                loop.evaluate_resumed(stop_request)
             watchdog.watch("step", f"step {loop.step + 1}")
             batches = opened.enter_context(Prefetched(run.batches(loop.step, run.lengths.total_steps)))
             for step, batch in enumerate(loop.clock.waiting(batches), start=loop.step + 1):
@@ -96,7 +101,12 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
                     loop.log.add_training(step, loop.metrics, batches.waited_seconds, loop.clock.slowest_process())
                 if due.evaluates:
                     watchdog.watch("evaluation", f"the evaluation after step {step}")
-                    is_best = loop.evaluate()
+                    is_best = loop.evaluate(stop_request)
+                    if is_best is None:  # a signal ended it
+                        watchdog.watch("saving", f"saving step {step}")
+                        loop.save_unevaluated()
+                        stops = True
+                        break
                 if any(due):
                     watchdog.watch("saving", f"saving step {step}")
                     loop.log.write(step, force=due.evaluates)
@@ -129,7 +139,7 @@ class _Loop:
         opened: contextlib.ExitStack,
     ):
         self.run, self.record = run, record
-        account = supervision.account
+        self._account = account = supervision.account
         with said_if_slow("compiling the initial state", say):
             self.state = run.initial_state()
         self.step, self.diverged = 0, False
@@ -149,7 +159,8 @@ class _Loop:
         # Where steps may be skipped, each is waited for, as the state before it is only there until the next one.
         self._most_in_flight = 1 if run.config.optimizer.max_skipped_steps else _STEPS_IN_FLIGHT
         warnings = [] if restored is None else changed_versions(record, restored.record)
-        self.log = TrainingLog(run, advisor, self.step)
+        self._saved_record = {} if restored is None else restored.record
+        self.log = TrainingLog(run, advisor, self.step, self._saved_record.get(_UNEVALUATED))
         account.begin_training(self.step)
         self.clock = opened.enter_context(StepClock(account))
         self._profiler = opened.enter_context(Profiler(supervision.profile, run.folder, self.log.say))
@@ -198,21 +209,56 @@ class _Loop:
         self._keep_if_skipped(self.metrics)
         return not self.diverged
 
-    def evaluate(self) -> bool:
-        """Evaluate the state on the validation split; returns whether it is the best so far."""
+    def evaluate(self, stop_request: StopRequest) -> bool | None:
+        """Evaluate the state on the validation split; returns whether it is the best so far, None where a signal ended it."""
+        validate_fn = functools.partial(validate, self.run, self.state)
         with self.log.timer.paused(), self.clock.paused("evaluation"):
+            if is_validated(self.run):
+                validation = stop_request.abandonable(validate_fn, self._save_last)
+                if validation is None:
+                    return None
+            else:
+                validation = validate_fn()
             # All processes use the scores of process 0: they decide which checkpoint is kept.
-            row, notes = processes.share([*validate(self.run, self.state)])
+            row, notes = processes.share([*validation])
         self.log.add_validation(row, notes)
         earlier = self.record["best"]
         self.record["best"] = best_so_far(earlier, row, self.step)
         return self.record["best"] is not earlier
 
+    @property
+    def is_unevaluated(self) -> bool:
+        """Whether the run resumes at a step that was saved without its evaluation, which a signal ended."""
+        return _UNEVALUATED in self._saved_record
+
+    def evaluate_resumed(self, stop_request: StopRequest) -> None:
+        """Evaluate that step, and write its row; until its record says so, each resumption does it again."""
+        self.evaluate(stop_request)
+        self.log.write(self.step, force=True)
+        self.log.flush()
+        del self._saved_record[_UNEVALUATED]
+        with self.clock.paused("save"):
+            self._checkpoints.replace_record(self.step, self._saved_record | {"best": self.record["best"]})
+
     def save(self) -> None:
         """Start to save the state; training waits for a part of it."""
+        self._save(self.record)
+
+    def save_unevaluated(self) -> None:
+        """Start to save the state, and its row, which the run writes when it resumes and has evaluated the state."""
+        self._save(self.record | {_UNEVALUATED: self.log.row})
+        self._account.reach(self.step)
+
+    def _save_last(self) -> str:
+        self.save_unevaluated()
+        self._checkpoints.close()
+        self._account.write()
+        return _saved(self.run, self.step)
+
+    def _save(self, record: dict[str, Any]) -> None:
         self.log.flush()
         with self.clock.paused("save"):
-            self.log.timer.stall_seconds += self._checkpoints.save(self.step, saved_fields(self.state), self.record)
+            self.log.timer.stall_seconds += self._checkpoints.save(self.step, saved_fields(self.state), record)
 
     def finish(self) -> None:
         """Wait until everything is on disk."""
@@ -290,10 +336,11 @@ def _leave_if_asked(run: Run, stop_request: StopRequest, step: int, stops: bool)
     # A signal that arrived after the last step ends the run too: nothing has been evaluated yet.
     if stops or (stop_request.signal_name and processes.group().num_processes == 1):
         processes.finish()  # all have saved
-        raise RunStopped(
-            f"{stop_request.signal_name}: saved step {step} of {run.lengths.total_steps}; "
-            "the same command resumes from there"
-        )
+        raise RunStopped(f"{stop_request.signal_name}: {_saved(run, step)}")
+
+
+def _saved(run: Run, step: int) -> str:
+    return f"saved step {step} of {run.lengths.total_steps}; the same command resumes from there"
 
 
 def opening(run: Run, state: TrainState, start_step: int, chance_loss: float) -> str:

@@ -16,10 +16,15 @@ class Validation(NamedTuple):
     notes: dict[str, str]
 
 
+def is_validated(run: Run) -> bool:
+    """Whether there is a validation split to evaluate on."""
+    return run.dataset.validation is not None and run.dataset.has_labels
+
+
 def validate(run: Run, state: TrainState) -> Validation:
     """The scores of this state, in percent; none where there is no validation split."""
     row, notes = {}, {}
-    if run.dataset.validation is None or not run.dataset.has_labels:
+    if not is_validated(run):
         return Validation(row, notes)
     settings, predict_fn = run.evaluation_settings(), run.predict_fn(state)
     scoring = SCORINGS[settings.label_kind]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gensupcon_jax import disk, signals
+from gensupcon_jax import disk, paths, signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, absolute
@@ -79,6 +79,13 @@ class Checkpoints:
                 items = {_STATE: ocp.args.StandardSave(fields), _RECORD: ocp.args.JsonSave(record)}
                 self._manager.save(step, args=ocp.args.Composite(**items))
         return time.monotonic() - started
+
+    def replace_record(self, step: int, record: dict) -> None:
+        """Replace the record of a saved step, whose arrays stay; `record`: the one that was restored, changed."""
+        self._best_step = (record.get("best") or {}).get("step")
+        if processes.is_first():
+            paths.write_whole(_record_of(self._folder, step), json.dumps(_sealed(record)).encode())
+        processes.share(None)  # a barrier until it is written
 
     def latest_step(self) -> int | None:
         """The newest saved step, None before the first."""

@@ -50,6 +50,28 @@ def test_the_second_sigint_stops_at_once():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_work_that_changes_nothing(number):
+    with stop_requests() as request, request.deferred():
+        assert request.abandonable(lambda: 7, str) == 7
+        assert not request.is_due()
+        assert request.abandonable(lambda: signal.raise_signal(number) or pytest.fail("it goes on"), str) is None
+        assert request.is_due()
+        assert request.signal_name == number.name
+        assert request.abandonable(lambda: pytest.fail("it begins"), str) is None
+        signal.raise_signal(signal.SIGTERM)  # is only recorded again
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_work_of_several_processes_is_finished(monkeypatch):
+    monkeypatch.setattr(processes, "group", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(stopping.os, "kill", lambda *_: None)
+    request = StopRequest()
+    with request.deferred():
+        assert request.abandonable(lambda: request.remember(signal.SIGINT, None) or 7, str) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_nothing_is_unsaved_ends_the_run_at_once(number):
     with pytest.raises(RunStopped, match="nothing is lost; the same command resumes"), stop_requests():
         os.kill(os.getpid(), number)
