@@ -13,6 +13,14 @@ from gensupcon_jax.errors import RunStopped
 from tests.running import ended, rows_of, start, wait_for_rows
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """Of several processes, of which a test here is one, SIGTERM keeps the handler until they end."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 def stopped_by(number, folder, num_rows):
     """The step that was saved, and what was said, of a run that got the signal when it had so many rows."""
     process = start(folder, {"steps": 200})
