@@ -19,7 +19,7 @@ _FULL = {
 # Of folders that were removed or unmounted, of network folders whose server has another state, of broken disks.
 LOST = {
     getattr(errno, name)
-    for name in ("ESTALE", "EIO", "ENODEV", "ENXIO", "ENOTCONN", "EREMOTEIO")
+    for name in ("ESTALE", "EIO", "ENODEV", "ENXIO", "ENOTCONN", "EREMOTEIO", "ETIMEDOUT", "EHOSTDOWN")
     if hasattr(errno, name)
 }
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -88,6 +88,17 @@ def number_of(error: BaseException | None) -> int | None:
         return error.errno
     text = str(error)
     return next((number for number, words in _KNOWN.items() if words in text), None)
+
+
+def refuse_lost(error: BaseException, path: object) -> None:
+    """UserError where the disk does not answer: nothing is known of the file, which must not be taken for damaged or missing.
+
+    except OSError as error:
+        refuse_lost(error, path)
+        raise UserError(f"{path} is damaged") from error
+    """
+    if number_of(error) in LOST - {errno.EIO}:  # that one may be a bad sector, in this file alone
+        raise UserError(f"{path} cannot be read ({reason_at(path, error)}); {remedy(error)}") from error
 
 
 def line_of(error: Exception) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gensupcon_jax.configs.rules import Number, Rule, choice, integer, is_number, optional
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, failures
 from gensupcon_jax.text import one_line, visible
@@ -34,6 +35,7 @@ def read_object(path: Path, remedy: str, rules: Rules | None = None, needed: Seq
     try:
         found = parsed(path.read_bytes())
     except (*failures(), ValueError) as error:
+        refuse_lost(error, path)
         raise UserError(f"{path} cannot be read ({visible(one_line(error))}); {remedy}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} cannot be read (it contains {type(found).__name__}, not a JSON object); {remedy}")

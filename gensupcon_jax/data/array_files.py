@@ -7,6 +7,7 @@ from etils import epath
 
 from gensupcon_jax.data.list_labels import in_order
 from gensupcon_jax.data.list_tables import quoted
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.numpy_files import load_arrays
 from gensupcon_jax.paths import failures
@@ -66,6 +67,7 @@ def _load(file: epath.Path) -> dict[str, np.ndarray]:
             if not isinstance(found, np.ndarray):
                 return found
     except (*failures(), ValueError) as error:
+        refuse_lost(error, file)
         raise UserError(f"{file} cannot be read as .npz ({one_line(error)[:120]}); {_ALLOWED}") from error
     raise UserError(f"{file} holds a single array, as an .npy does; allowed: an .npz. {_ALLOWED}")
 

@@ -18,6 +18,7 @@ from gensupcon_jax.data.headers import read_header
 from gensupcon_jax.data.image_formats import FORMATS, image_format_of
 from gensupcon_jax.data.shapes import LocalCrops
 from gensupcon_jax.data.splits import EncodedSplit
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import failures
 from gensupcon_jax.text import reason
@@ -139,6 +140,7 @@ def _cut_part(
             if list(pixels.shape[:2]) != sizes[row]:
                 raise _change(split, int(indices[row]), encoded)
         except (*failures(), ValueError, RuntimeError) as error:
+            refuse_lost(error, split.where(int(indices[row])))
             problems[int(indices[row])] = error
             continue
         first = 0

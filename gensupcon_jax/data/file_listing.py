@@ -13,6 +13,7 @@ from gensupcon_jax import paths
 from gensupcon_jax.data.cache import cached, size_and_time
 from gensupcon_jax.data.headers import HEADERS_VERSION, Header, read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, with_progress
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.text import reason
 
@@ -78,4 +79,5 @@ def _read_one(file: str) -> Header:
         with epath.Path(file).open("rb") as opened:
             return read_header(opened)
     except OSError as error:
+        refuse_lost(error, file)
         return Header(problem=f"the file cannot be read ({reason(error)})")

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from etils import epath
 
+from gensupcon_jax.disk import refuse_lost
+
 # Of a JPEG file cameras and browsers also write .jpe, .jfif, .pjpeg and .pjp.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".webp", ".bmp", ".gif")
 HIDDEN = "hidden"  # the name under which hidden files and folders are counted
@@ -51,7 +53,8 @@ def _is_folder(entry: os.DirEntry) -> bool:
     """Whether it is a folder; a link that leads to itself is a file, which cannot be read."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError as error:
+        refuse_lost(error, entry.path)
         return False
 
 

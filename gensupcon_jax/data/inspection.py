@@ -11,6 +11,7 @@ from gensupcon_jax.data.channels import channel_moments, statistics_of_moments
 from gensupcon_jax.data.decoding import decode_upright, read_encoded
 from gensupcon_jax.data.listing import with_progress
 from gensupcon_jax.data.splits import EncodedSplit
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.text import one_line
 
 
@@ -42,5 +43,6 @@ def _moments(split: EncodedSplit, index: int) -> np.ndarray | str:
     try:
         pixels = decode_upright(read_encoded(split, index), 1, split.num_channels)
     except (OSError, ValueError) as error:
+        refuse_lost(error, split.where(index))
         return one_line(error)
     return channel_moments(pixels)

@@ -9,6 +9,7 @@ from etils import epath
 from jaxtyping import Bool, Int
 
 from gensupcon_jax.data.list_tables import Table, quoted
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.text import counted, listed, visible
 
@@ -102,5 +103,6 @@ def _name_of(file: str, root: str, start: str) -> str:
 def _exists(file: str) -> bool:
     try:
         return Path(file).exists()
-    except (OSError, ValueError):  # a name that is too long
+    except (OSError, ValueError) as error:  # a name that is too long
+        refuse_lost(error, file)
         return False

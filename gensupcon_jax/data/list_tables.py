@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import failures
 from gensupcon_jax.text import listed, one_line, reason, visible
@@ -112,6 +113,7 @@ def _text_of(path: epath.Path) -> str:
     try:
         content = path.read_bytes()
     except failures() as error:
+        refuse_lost(error, path)
         raise UserError(f"{path} cannot be read ({reason(error)})") from error
     for start, what in _NOT_TEXT.items():
         if content.startswith(start):
@@ -182,6 +184,7 @@ def _read_parquet(path: epath.Path) -> Table:
         table = parquet.read_table(pa.BufferReader(path.read_bytes()))
         found = {name: _parquet_cells(table.column(name)) for name in dict.fromkeys(table.column_names) if name}
     except (*failures(), pa.ArrowException, ValueError, KeyError) as error:
+        refuse_lost(error, path)
         raise UserError(f"{path} cannot be read as Parquet ({visible(one_line(error)[:120])})") from error
     columns = {name: cells for name, cells in found.items() if cells is not None}
     others = [name for name, cells in found.items() if cells is None]

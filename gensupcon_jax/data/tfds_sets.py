@@ -18,7 +18,7 @@ from gensupcon_jax.data.headers import HEADERS_VERSION, read_header
 from gensupcon_jax.data.listing import Listing, headers_as_arrays, headers_from_arrays, progress_bar, with_progress
 from gensupcon_jax.data.tfds_labels import SeveralLabels, several_labels_of
 from gensupcon_jax.data.tfds_network import missing_downloads, unreachable
-from gensupcon_jax.disk import NotWritten, writing
+from gensupcon_jax.disk import NotWritten, refuse_lost, writing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.slow import said_if_slow
 from gensupcon_jax.text import one_line
@@ -238,6 +238,7 @@ def _record_reasons(name: str, split: str) -> Iterator[None]:
     try:
         yield
     except (*paths.failures(), ValueError, RuntimeError) as error:  # the last two are array_record's
+        refuse_lost(error, f"the split {split} of tfds:{name}")
         raise UserError(
             f"dataset.name is 'tfds:{name}', whose split {split} cannot be read ({one_line(error)[:300]}); "
             "prepare the data set again, or restore its files from a copy"

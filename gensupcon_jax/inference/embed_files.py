@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.inference.command_flags import names_file
 from gensupcon_jax.numpy_files import load_arrays
@@ -128,6 +129,7 @@ def read_features(path: Path) -> FeatureTable:
     except KeyError as error:
         raise UserError(f"{path} has no array {one_line(error.args[0]).split()[0]}; {allowed}") from error
     except (*failures(), ValueError) as error:
+        refuse_lost(error, path)
         raise UserError(f"{path} cannot be read ({one_line(error)}); {allowed}") from error
     if names.ndim != 1 or features.ndim != 2 or len(names) != len(features) or not features.size:
         raise UserError(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.json_files import TEXT, read_object
 from gensupcon_jax.numpy_files import load_arrays
@@ -40,7 +41,8 @@ class OutputParts(NamedTuple):
         try:
             with self._path(start).open("rb") as file:
                 found = load_arrays(file)
-        except (*failures(), ValueError):
+        except (*failures(), ValueError) as error:
+            refuse_lost(error, self._path(start))
             return None
         return found if isinstance(found, dict) else None
 

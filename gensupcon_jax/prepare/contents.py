@@ -19,6 +19,7 @@ from gensupcon_jax.data.image_formats import image_format_of
 from gensupcon_jax.data.listing import Listing, with_progress
 from gensupcon_jax.data.splits import NO_CLASS, AnySplit, EncodedSplit
 from gensupcon_jax.data.tfds_labels import several_labels_of
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.prepare.conversion import read_records
 from gensupcon_jax.text import one_line, reason
@@ -253,6 +254,7 @@ def _listed_split(split: str, source_name: str, listing: Listing, reading: Readi
         try:
             encoded = epath.Path(os.fsdecode(source)).read_bytes() if listing.are_paths else source
         except OSError as error:
+            refuse_lost(error, listing.where_fn(index))
             return 0, "", listing.problems[index] or f"the file cannot be read ({reason(error)})"
         problem = listing.problems[index] or _decoding_problem(encoded)
         return _fingerprint(encoded), image_format_of(encoded) or "other", problem

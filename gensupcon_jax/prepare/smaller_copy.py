@@ -18,7 +18,7 @@ from gensupcon_jax.data.datasets import list_settings, source_of
 from gensupcon_jax.data.decoding import read_image_file
 from gensupcon_jax.data.encoded_sets import Reading, is_labeled
 from gensupcon_jax.data.listing import Listing, progress_bar
-from gensupcon_jax.disk import writing
+from gensupcon_jax.disk import refuse_lost, writing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.json_files import read_object
 from gensupcon_jax.paths import failures, make_folder, whole_file
@@ -331,6 +331,7 @@ def _copied(listing: Listing, number: int, source: bytes, smaller: Smaller) -> t
         orientation, is_gray = int(listing.headers.orientations[number]), bool(listing.headers.gray[number])
         return len(encoded), smaller_image(encoded, (height, width), orientation, is_gray, smaller)
     except (*failures(), ValueError) as error:
+        refuse_lost(error, listing.where_fn(number))
         return reason(error)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gensupcon_jax import configs
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.json_files import brief
 from gensupcon_jax.numpy_files import load_arrays
@@ -112,6 +113,7 @@ def _read(path: Path) -> np.ndarray:
             return _OF_GROUP * np.eye(len(rows)) + _OF_GROUP * (groups[:, None] == groups)
         return np.array([[float(entry) for entry in row] for row in rows])
     except (*failures(), ValueError, TypeError) as error:
+        refuse_lost(error, path)
         raise UserError(
             f"{_FIELD}: {path} cannot be read ({brief(reason(error))}); allowed: .npy, or .csv with a row of numbers per "
             "class, or with the columns class and group"

@@ -1,7 +1,6 @@
 """Checkpoints of a run: written by orbax, verified by a fingerprint of the bits when restored."""
 
 import contextlib
-import errno
 import functools
 import hashlib
 import json
@@ -270,7 +269,7 @@ def _read(folder: Path, step: int, wanted: Any) -> Restored:
     except UserError:
         raise
     except Exception as error:  # of many kinds, from orbax and tensorstore
-        _refuse_lost_disk(error, path)
+        disk.refuse_lost(error, path)
         raise Damaged(reason_of(error)) from error
     tops = wanted.keys()
     saved_bits = {name: bits for name, bits in record["bits"].items() if name.split("/")[0] in tops}
@@ -285,17 +284,11 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
         seal = record.pop("seal")
     except Exception as error:
-        _refuse_lost_disk(error, path)
+        disk.refuse_lost(error, path)
         raise Damaged(f"its record cannot be read: {reason_of(error)}") from error
     if seal != _seal(record):
         raise Damaged("its record differs from the one that was saved")
     return record
-
-
-def _refuse_lost_disk(error: Exception, path: Path) -> None:
-    """UserError where the disk does not answer: nothing is known of the checkpoint, which must not be taken for damaged."""
-    if disk.number_of(error) in disk.LOST - {errno.EIO}:  # that one may be a bad sector, in this file alone
-        raise UserError(f"{path} cannot be read ({disk.reason_at(path, error)}); {disk.remedy(error)}") from error
 
 
 def _sealed(record: dict) -> dict:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.numpy_files import load_arrays
@@ -45,6 +46,7 @@ def read_kept(path: Path, kind: str) -> Arrays | None:
         arrays: Any = load_arrays(content)
         found, sealed = (str(arrays.pop(name)) for name in (_KIND, _FINGERPRINT))
     except (*failures(), ValueError, KeyError) as error:
+        refuse_lost(error, path)
         raise UserError(_unusable(path, kind, f"it cannot be read: {reason(error)}")) from error
     if found != kind:
         raise UserError(_unusable(path, kind, f"it holds {found!r}"))

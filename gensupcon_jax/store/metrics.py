@@ -9,7 +9,7 @@ from typing import Any
 
 from gensupcon_jax import paths
 from gensupcon_jax.configs.rules import optional
-from gensupcon_jax.disk import writing
+from gensupcon_jax.disk import refuse_lost, writing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.json_files import COUNT, NUMBER, TEXTS, check_fields, parsed
 from gensupcon_jax.paths import Path
@@ -32,6 +32,7 @@ def read_metrics(workdir: Path) -> list[dict]:
     try:
         lines = path.read_bytes().decode().split("\n")
     except (*paths.failures(), ValueError) as error:
+        refuse_lost(error, path)
         raise UserError(f"{path} cannot be read ({error}); move it away, or choose another --workdir") from error
     finished = lines[:-1]  # the part after the last newline is incomplete
     return [_row(line, f"{path}, line {number}") for number, line in enumerate(finished, start=1) if line]

@@ -7,7 +7,7 @@ from typing import Any
 
 from gensupcon_jax import paths
 from gensupcon_jax.configs.rules import is_number
-from gensupcon_jax.disk import writing
+from gensupcon_jax.disk import refuse_lost, writing
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.json_files import COUNT
 from gensupcon_jax.paths import Path
@@ -29,6 +29,7 @@ def read_starts(workdir: Path) -> list[dict[str, Any]]:
         for start in starts:
             _check(start)
     except (*paths.failures(), ValueError, TypeError, KeyError, AttributeError) as error:
+        refuse_lost(error, path)
         raise UserError(
             f"{path} cannot be read ({reason(error)}); remove it: it says only how long earlier starts took"
         ) from error

@@ -11,6 +11,7 @@ import jax
 import jax.export
 
 from gensupcon_jax import paths
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.json_files import brief, read_object
 from gensupcon_jax.paths import Path, as_path
@@ -75,6 +76,7 @@ def read_artifact(path: str | Path) -> Artifact:
     try:
         content = path.read_bytes()
     except paths.failures() as error:
+        refuse_lost(error, path)
         raise UserError(f"{path} cannot be read ({reason(error)}); copy both files again") from error
     values = read_object(beside, "copy both files again")
     if "sha256" not in values:

@@ -10,6 +10,7 @@ import safetensors
 
 from gensupcon_jax import __version__, paths
 from gensupcon_jax.configs.rules import FLAG, integer, optional
+from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
 from gensupcon_jax.json_files import COUNT, OF_IMAGES, SIDE, TEXT, check_channels, check_fields, parsed
@@ -103,6 +104,7 @@ def description_of_file(path: str | Path) -> Description | None:
         with paths.local_file(path) as local, safetensors.safe_open(local, framework="numpy") as tensors:
             metadata = tensors.metadata() or {}
     except (safetensors.SafetensorError, *paths.failures()) as error:
+        refuse_lost(error, path)
         raise UserError(f"{path} cannot be read ({error}); copy or convert it again") from error
     if not metadata.get("made_by", "").startswith("gensupcon_jax"):
         return None

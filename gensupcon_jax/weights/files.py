@@ -11,7 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from gensupcon_jax import paths
-from gensupcon_jax.disk import not_written
+from gensupcon_jax.disk import not_written, refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, as_path
 from gensupcon_jax.text import listed
@@ -75,6 +75,7 @@ def _read_safetensors(path: Path) -> Named:
                 _check_dtype(tensors.get_slice(name).get_dtype(), name, path)
             named = {name: np.asarray(tensors.get_tensor(name)) for name in names}
     except (safetensors.SafetensorError, *paths.failures()) as error:
+        refuse_lost(error, path)
         raise UserError(f"{path} cannot be read ({error}); copy or convert it again") from error
     return {name: _full_precision(value) for name, value in named.items()}
 
