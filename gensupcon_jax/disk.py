@@ -101,6 +101,11 @@ def refuse_lost(error: BaseException, path: object) -> None:
         raise UserError(f"{path} cannot be read ({reason_at(path, error)}); {remedy(error)}") from error
 
 
+def is_of_disk(error: BaseException) -> bool:
+    """Whether a disk that is full, read-only, lost or not the user's is the reason, whatever else happened."""
+    return number_of(error) in _KNOWN
+
+
 def line_of(error: Exception) -> str | None:
     """The line for an error that no part of the program has explained; None where it does not name a place on a disk.
 

@@ -20,6 +20,7 @@ import jax
 
 from gensupcon_jax import signals, text
 from gensupcon_jax.cluster.detection import Member
+from gensupcon_jax.cluster.relay import Relay
 from gensupcon_jax.errors import UserError
 
 LOST = 75  # exit status (EX_TEMPFAIL): another process was lost; restarting all of them resumes the run
@@ -83,17 +84,23 @@ def join(member: Member, *, timeout: float = 50.0) -> None:
         return
     deadline = time.monotonic() + timeout
     connect = _meet_as_first if member.process_id == 0 else _meet_as_other
-    connections = connect(member, host, port, deadline, timeout)
     # The connected sockets stay open on the coordinator's port; from now on jax's service listens there.
+    _group = Group(member, connect(member, host, port, deadline, timeout))
+    _start_jax(member, host, port)
+
+
+def _start_jax(member: Member, host: str, port: int) -> None:
+    relay = Relay(host, port) if member.process_id else None
     jax.distributed.initialize(
-        member.coordinator_address,
+        member.coordinator_address if relay is None else relay.address,
         member.num_processes,
         member.process_id,
         local_device_ids=member.local_device_ids,
         initialization_timeout=60,
         shutdown_timeout_seconds=60,
     )
-    _group = Group(member, connections)
+    if relay is not None:
+        relay.hide()
 
 
 def is_waited_for() -> bool:
@@ -125,9 +132,15 @@ def leave_after_crash(error: BaseException) -> NoReturn:
     """End this process after an unexpected exception; if a lost process is its cause, that one is reported."""
     if isinstance(_group, Alone):
         raise error
-    time.sleep(_BLAME_SECONDS)  # if another process was lost, the reading threads end this process
+    wait_for_blame()
     trace = "".join(traceback.format_exception(error)).rstrip()
     leave(LOST, trace, reason=f"it raised {type(error).__name__}: {text.reason(error)}")
+
+
+def wait_for_blame() -> None:
+    """Call it before an error is reported that a lost process may have caused: this process then ends here, and names it."""
+    if isinstance(_group, Group):
+        time.sleep(_BLAME_SECONDS)  # the reading threads end the process
 
 
 def abort(message: str, *, reason: str) -> NoReturn:

@@ -122,6 +122,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # raised by orbax's background thread: OSError, ValueError, XlaRuntimeError
+            if not disk.is_of_disk(error):  # such as that of a collective or a barrier without one of the processes
+                processes.wait_for_blame()
             kept = None
             with contextlib.suppress(
                 OSError

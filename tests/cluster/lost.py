@@ -13,6 +13,8 @@ from jax.experimental import multihost_utils
 from gensupcon_jax import main, paths
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.cluster.watchdog import Limits, Watchdog
+from gensupcon_jax.errors import UserError
+from gensupcon_jax.store import checkpoint
 from gensupcon_jax.store.checkpoint import Checkpoints
 
 JOINED = "joined\n"
@@ -23,6 +25,8 @@ def member(address: str, num: int, own: int, how: str, victim: int) -> None:
     processes._SILENCE_SECONDS = processes._EARLY_SECONDS = 6.0  # instead of 40 and 30
     if how == "early" and own == 1:
         processes._EARLY_SECONDS = 600.0  # it must learn from process 2, via 0, what happened
+    if how == "kill, heard of late":
+        learn_late()
     processes.join(processes.Member(address, num, own))
     print(JOINED, end="", flush=True)  # before the first gather: all have joined when the run is disturbed
     assert processes.group().gather({"own": own}) == [{"own": number} for number in range(num)]
@@ -40,6 +44,17 @@ def member(address: str, num: int, own: int, how: str, victim: int) -> None:
         processes.leave_after_crash(error)
 
 
+def learn_late() -> None:
+    """The thread that names a lost process is two seconds behind those of jax."""
+    name_lost = processes.Group._lost
+
+    def name_lost_late(*arguments, **settings):
+        time.sleep(2.0)
+        name_lost(*arguments, **settings)
+
+    processes.Group._lost = name_lost_late
+
+
 def meet_until_frozen(is_victim: bool) -> None:
     """Collectives of the devices without end; a thread of the victim stops its process inside of one."""
     assert multihost_utils.process_allgather(np.ones(8)).size >= 16  # compiled
@@ -47,6 +62,22 @@ def meet_until_frozen(is_victim: bool) -> None:
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGSTOP)).start()
     while True:
         multihost_utils.process_allgather(np.ones(8))
+
+
+def save(address: str, own: int, folder: str) -> None:
+    """One of two processes, of which process 1 is killed in the middle of a save; the other one hears of it late."""
+    learn_late()
+    processes.join(processes.Member(address, 2, own))
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    halves = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    rows = jax.make_array_from_callback((1 << 17,), halves, lambda index: np.ones(1 << 17, np.float32)[index])
+    assert checkpoint.fingerprints({"rows": rows})  # compiled, and the processes are connected
+    if own == 1:
+        checkpoint.fingerprints = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        Checkpoints(paths.as_path(folder), keep=3).save(1, {"params": {"rows": rows}}, {})
+    except UserError as error:
+        processes.leave(1, f"error: {error}", reason=str(error))
 
 
 def restore(address: str, own: int, folder: str) -> None:
@@ -77,7 +108,7 @@ def hang_for_ever(*_: object, **__: object) -> None:
 
 def read_the_next_batch(how: str) -> None:
     """What happens to the victim."""
-    if how == "kill":
+    if how.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "raise":
         raise OSError("the disk of this machine is gone")
