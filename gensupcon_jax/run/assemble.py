@@ -283,7 +283,7 @@ def build_objective(
         "label_kind": config.dataset.label_kind,
     }
     if config.objective == "cross_entropy":
-        of_teacher = _teacher_labels(config, data, teacher)
+        of_teacher = teacher_labels(config, data, teacher)
         return objectives.cross_entropy(
             model, classifier, **of_classifier, teacher=of_teacher, microbatches=microbatches
         )
@@ -297,7 +297,7 @@ def build_objective(
         num_classes=data.num_classes,
         num_places=_num_places(config, data),
         momentum=_momentum(config, durations),
-        teacher=_teacher_labels(config, data, teacher),
+        teacher=teacher_labels(config, data, teacher),
         classifier=classifier if config.classifier.beside or config.prototypes.use else None,
         **of_classifier,
         prototypes=_prototypes(config, data.class_shares),
@@ -424,9 +424,10 @@ def _prototypes(config: ConfigDict, class_shares: np.ndarray | None) -> Prototyp
     return Prototypes(fields.alpha, fields.beta, fields.label_smoothing, class_shares if fields.prior else None)
 
 
-def _teacher_labels(
+def teacher_labels(
     config: ConfigDict, data: DataShape, teacher: teachers.Teacher | None
 ) -> objectives.TeacherLabels | None:
+    """The teacher's part in the loss; None where it has none."""
     if teacher is None or config.teacher.weight == 0:
         return None
     fixed = teacher._replace(variables=None)  # the arrays are passed as the step's frozen argument

@@ -13,9 +13,9 @@ from gensupcon_jax.cluster.sharding import DATA_AXIS
 class Watched(NamedTuple):
     """An array of a step, known while the step is traced.
 
-    kind: "parameter", "images", "labels", "output", "loss", "output gradient", "gradient", "update", "statistics" or "norm".
-    shape: on one device.  call: of a module that is called several times, from 0.  is_whole: the output of a module that
-    consists of others, which is that of one of these.
+    kind: "parameter", "images", "labels", "predictions", "output", "loss", "output gradient", "gradient", "update",
+    "statistics" or "norm".  shape: on one device.  call: of a module that is called several times, from 0.  is_whole: the
+    output of a module that consists of others, which is that of one of these.
     """
 
     kind: str
@@ -76,7 +76,7 @@ class Layout(NamedTuple):
 
     def images(self, watched: Watched, rows: np.ndarray, num_calls: int) -> tuple[int, ...]:
         """The images that these rows [device, row] are of; none where they are not rows of images."""
-        if watched.kind not in ("images", "labels", "output", "output gradient") or not watched.shape:
+        if watched.kind not in ("images", "labels", "predictions", "output", "output gradient") or not watched.shape:
             return ()
         in_parts = watched.kind.startswith("output") and num_calls % self.num_parts == 0
         num_parts = self.num_parts if in_parts else 1

@@ -26,7 +26,8 @@ from gensupcon_jax.run.bad_values import Bad, Layout, Watched, bad_summary, firs
 class Step(NamedTuple):
     """What computes a step: an objective with unrolled microbatches, the views, and the devices.
 
-    num_parts: microbatches.  are_exchanged: the key encoder sees images of other devices.
+    num_parts: microbatches.  are_exchanged: the key encoder sees images of other devices.  predictions_fn(frozen["teacher"],
+    images) -> the teacher's predictions; None without a teacher.
     """
 
     objective: Objective
@@ -34,6 +35,7 @@ class Step(NamedTuple):
     mesh: Mesh
     num_parts: int = 1
     are_exchanged: bool = False
+    predictions_fn: Callable | None = None
 
 
 def step_of(
@@ -42,7 +44,9 @@ def step_of(
     """What computes the steps of a run."""
     objective = assemble.build_objective(config, data, lengths, teacher, unrolled=True)
     are_exchanged = config.loss.mode == "momentum" and config.model.batch_norm == "local" and mesh.size > 1
-    return Step(objective, view_fn, mesh, config.microbatches, are_exchanged)
+    of_teacher = None if config.objective == "linear_probe" else assemble.teacher_labels(config, data, teacher)
+    predictions_fn = None if of_teacher is None else of_teacher.probabilities_fn
+    return Step(objective, view_fn, mesh, config.microbatches, are_exchanged, predictions_fn)
 
 
 class Looked(NamedTuple):
@@ -100,6 +104,7 @@ def _arrays_of_step(
     arrays = [
         *_named("parameter", state.params),
         *_inputs(mixed),
+        *_predictions(step, frozen, mixed),
         *_of_calls("output", names, outputs),
         *_named("loss", {"the loss": loss}),
         *_backward(_of_calls("output gradient", names, output_gradients), _named("gradient", gradients)),
@@ -154,6 +159,13 @@ def _inputs(mixed: MixedBatch) -> Arrays:
     return images + [(Watched("labels", f"{size}labels", each.labels.shape), each.labels) for size, each in both]
 
 
+def _predictions(step: Step, frozen: Any, mixed: MixedBatch) -> Arrays:
+    if step.predictions_fn is None:
+        return []
+    found = step.predictions_fn(frozen["teacher"], mixed.images.reshape(-1, *mixed.images.shape[2:]))
+    return [(Watched("predictions", "the teacher's predictions", found.shape), found)]
+
+
 def _of_calls(kind: str, names: list[tuple[str, bool]], outputs: list[list[jax.Array]]) -> Arrays:
     calls: collections.Counter[str] = collections.Counter()
     arrays = []
@@ -191,6 +203,7 @@ def bad_in_words(bad: Bad | None) -> str:
         "parameter": f"the parameters {bad.name} were not finite before the step",
         "images": f"the {bad.name} given to the network are not finite",
         "labels": f"the {bad.name} given to the network are not finite",
+        "predictions": "the teacher's predictions are not finite",
         "output": f"the first module whose output is not finite is {bad.name}",
         "loss": "the output of every module is finite, the loss is not",
         "output gradient": f"the loss is finite, the first gradient that is not finite is that of the output of {bad.name}",
@@ -201,8 +214,10 @@ def bad_in_words(bad: Bad | None) -> str:
     }[bad.kind]
 
 
-def likely_causes(objective: str) -> str:
-    """The likely causes, as a sentence."""
+def likely_causes(objective: str, bad: Bad | None = None) -> str:
+    """The likely causes, as a sentence; bad: the first value that is not finite."""
+    if bad is not None and bad.kind == "predictions":
+        return "The cause is the teacher: its weights, or a function that divides by 0 or leaves its range"
     causes = ["optimizer.learning_rate is too high", "optimizer.warmup_epochs is too short"]
     if objective == "contrastive":
         causes[1:1] = [
@@ -217,19 +232,19 @@ def spike_in_words(looked: Looked, state: TrainState) -> str:
     return spikes.heights_in_words(state.spikes, {"loss": looked.loss, "gradient_norm": looked.gradient_norm})
 
 
-def message(why: str, found: str, state: TrainState, objective: str) -> str:
+def message(why: str, looked: Looked, state: TrainState, objective: str) -> str:
     """The error of a diverged run: what was found, and the likely causes.
 
-    why: "not finite" or "spike".  found: in words.  state: the one before the step.
+    why: "not finite" or "spike".  state: the one before the step.
     """
     num_skipped, step = int(state.skipped_steps), int(state.step) + 1
     if why == "spike":
         return (
             f"step {step} is a spike, and {num_skipped} steps were skipped before it, as many as optimizer.max_skipped_steps "
-            f"allows: {found} (optimizer.spike_deviations). {likely_causes(objective)}."
+            f"allows: {spike_in_words(looked, state)} (optimizer.spike_deviations). {likely_causes(objective)}."
         )
     skipped = f"; {num_skipped} such steps were skipped before it (optimizer.max_skipped_steps)" if num_skipped else ""
-    return f"step {step} is not finite: {found}{skipped}. {likely_causes(objective)}."
+    return f"step {step} is not finite: {bad_in_words(looked.bad)}{skipped}. {likely_causes(objective, looked.bad)}."
 
 
 def where_it_is(good_step: int, folder: Path, not_saved: str, not_kept: str) -> str:

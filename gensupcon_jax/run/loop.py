@@ -112,13 +112,12 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
                     loop.log.write(step, force=due.evaluates)
                 if due.saves or (due.evaluates and is_best):
                     loop.save()
-                if any(due):
-                    supervision.account.reach(step)
+                supervision.account.reach(step)
                 watchdog.watch("step", f"step {step + 1}")
                 if stops:
                     break
-            watchdog.pause()
             if loop.diverged:
+                watchdog.watch("saving", "keeping the step that went wrong")
                 loop.refuse_divergence()
             watchdog.watch("saving", f"the last save, of step {loop.step},")
             saving.enter_context(stop_request.deferred())  # of a run without steps too
@@ -193,6 +192,7 @@ class _Loop:
             if is_compiled:
                 kept = "compiling the training step, which is kept for the next start"
                 compiling.enter_context(said_if_slow(kept, self.log.say))
+                compiling.enter_context(self._account.phase("compile"))  # a kill may end it, which jax would not say
             self.state, self.metrics = sized.train_step_fn(self.state, self.run.frozen, batch, self._seed_key)
         self._in_flight.append(self.metrics)
         self.step += 1
@@ -291,10 +291,7 @@ class _Loop:
             self._checkpoints.close()
         except UserError as error:
             not_saved = not_saved or str(error)
-        words = (
-            divergence.spike_in_words(looked, state) if why == diverged.SPIKE else divergence.bad_in_words(looked.bad)
-        )
-        found = divergence.message(why, words, state, run.config.objective)
+        found = divergence.message(why, looked, state, run.config.objective)
         raise UserError(f"{found} {divergence.where_it_is(good_step, run.folder, not_saved, not_kept)}")
 
     def _before_skip(self, *, has_diverged: bool) -> tuple[str, TrainState]:

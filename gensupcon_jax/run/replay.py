@@ -279,14 +279,14 @@ def _image(kept: KeptStep, place: int) -> str:
 def _verdict(replayed: Replayed) -> str:
     """Whether the range of bfloat16 is the cause."""
     if len(replayed.found) == 1:
-        return (
-            "in float32 the step is not finite: the cause is the data, the rate or the temperature, not the data type"
-        )
+        return f"in float32 the step is not finite: {_cause(next(iter(replayed.found.values())).bad)}"
     dtype, other = replayed.found.keys()
     bad = replayed.found[other].bad
     if bad is None:
         return f"in {other} every value is finite: the cause is the data type, {dtype}; set model.dtype to {other}"
-    return (
-        f"in {other} it is not finite either ({divergence.bad_in_words(bad)}): the cause is the data, the rate or the "
-        "temperature, not the data type"
-    )
+    return f"in {other} it is not finite either ({divergence.bad_in_words(bad)}): {_cause(bad)}"
+
+
+def _cause(bad: Bad | None) -> str:
+    is_teacher = bad is not None and bad.kind == "predictions"
+    return f"the cause is {'the teacher' if is_teacher else 'the data, the rate or the temperature'}, not the data type"

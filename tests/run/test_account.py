@@ -1,6 +1,7 @@
 """The account of a start's wall time: every moment in one phase."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -9,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from gensupcon_jax.disk import NotWritten
 from gensupcon_jax.run import account as accounts
 from gensupcon_jax.run.account import Account, process_began
+from tests.running import wait_for
 
 
 class Clock:
@@ -107,6 +110,41 @@ def test_the_account_goes_on_after_a_kill(tmp_path, clock):
     total = resumed.total()
     assert (total["starts"], total["seconds"]["lost"], total["seconds"]["step"]) == (2, 2, 10)
     assert json.loads((tmp_path / "time.json").read_text())["starts"][1]["last_step"] == 10
+
+
+def test_a_thread_writes_the_account_so_that_a_kill_in_a_long_phase_loses_little(tmp_path, monkeypatch):
+    monkeypatch.setattr(accounts, "_WRITE_SECONDS", 0.05)
+
+    def written():
+        (start,) = json.loads((tmp_path / "time.json").read_text())["starts"]
+        return start
+
+    with Account() as account:
+        account.keep_in(tmp_path)
+        with account.phase("compile"):  # nothing of the program runs while XLA compiles
+            wait_for(lambda: written()["seconds"]["compile"] > 0.3)
+            kept = written()
+        account.begin_training(0)
+        account.reach(7)
+        wait_for(lambda: written()["last_step"] == 7)
+    assert 0.3 < kept["seconds"]["compile"] <= written()["seconds"]["compile"]
+    assert sum(written()["seconds"].values()) == pytest.approx(account.total()["wall"], abs=0.1)
+    assert not account._writer.is_alive()
+
+
+def test_an_account_that_cannot_be_written_ends_the_run_at_a_step_and_not_in_the_thread(tmp_path, monkeypatch):
+    monkeypatch.setattr(accounts, "_WRITE_SECONDS", 0.05)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    account = Account()
+    with pytest.raises(NotWritten, match=r"time.json cannot be written \(No such file or directory\)"), account:
+        account.keep_in(folder)
+        (folder / "time.json").unlink()
+        wait_for(lambda: (folder / "time.json").exists())  # by the thread
+        shutil.rmtree(folder)
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            account.reach(3)
 
 
 def test_a_process_began_when_the_system_says():

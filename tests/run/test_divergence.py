@@ -207,7 +207,7 @@ class TwoLayers(nn.Module):
         return nn.Dense(2, name="second")(hidden)
 
 
-def looked_at(loss_of_outputs, num_devices=2, labels=None):
+def looked_at(loss_of_outputs, num_devices=2, labels=None, predictions_fn=None, pixels=255):
     """A look inside a step of two layers, of 4 images with 2 views."""
     model, mesh = TwoLayers(), sharding.make_mesh(jax.devices()[:num_devices])
 
@@ -220,13 +220,14 @@ def looked_at(loss_of_outputs, num_devices=2, labels=None):
         views = jnp.stack([images, images], axis=1) / 255.0
         return MixedBatch(views, jnp.stack([labels, labels], axis=1))
 
-    images = np.full((4, 2, 2, 1), 255, np.uint8)
+    images = np.full((4, 2, 2, 1), pixels, np.uint8)
     params = model.init(jax.random.key(0), images / 255.0)["params"]
     state = sharding.place(create_state({"params": params}, optax.sgd(0.1)), sharding.replicated(mesh))
     batch = Batch(images, np.ones((4, 2), np.float32) if labels is None else labels)
     batch = jax.device_put(batch, sharding.batch_sharding(mesh))
-    step = divergence.Step(Objective(None, loss, None), view_fn, mesh)
-    return divergence.look_inside(step, state, {}, batch, jax.random.key(1))
+    step = divergence.Step(Objective(None, loss, None), view_fn, mesh, predictions_fn=predictions_fn)
+    frozen = sharding.place({"teacher": np.float32(2.0)}, sharding.replicated(mesh))
+    return divergence.look_inside(step, state, frozen, batch, jax.random.key(1))
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
@@ -248,3 +249,22 @@ def test_a_loss_without_a_bad_output_and_a_step_without_a_bad_value_are_told_apa
     looked = looked_at(lambda outputs, labels: 3.0 + 0.0 * outputs.mean(), 1)
     assert looked == (None, 3.0, 0.0)
     assert divergence.bad_in_words(looked.bad) == "every value is finite when the step is computed again"
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_a_teacher_whose_predictions_are_not_finite_is_named_with_the_images(num_devices):
+    def predictions_fn(weights, images):  # of image 3, which has rows 6 and 7, it has no logarithm
+        return jnp.log(images.mean((1, 2)) - 0.5) * weights * jnp.ones((1, 2))
+
+    pixels = np.array([255, 255, 255, 0]).reshape(4, 1, 1, 1)
+    looked = looked_at(
+        lambda outputs, labels: outputs.mean() / 0.0, num_devices, predictions_fn=predictions_fn, pixels=pixels
+    )
+    bad = looked.bad
+    assert (bad.kind, bad.count, bad.images) == ("predictions", 4, (3,))
+    assert (bad.device, bad.index) == ((0, (6, 0)) if num_devices == 1 else (1, (2, 0)))
+    said = divergence.message("not finite", looked, create_state({"params": {}}, optax.sgd(0.1)), "contrastive")
+    assert said == (
+        "step 1 is not finite: the teacher's predictions are not finite. The cause is the teacher: its weights, or a function "
+        "that divides by 0 or leaves its range."
+    )
