@@ -10,7 +10,15 @@ from gensupcon_jax.compare.curves import charts, group_look
 from gensupcon_jax.compare.fields import Difference, differences, num_equal_fields
 from gensupcon_jax.compare.groups import SeedGroup, grouped
 from gensupcon_jax.compare.images import ImagesOfOne, images_of_one
-from gensupcon_jax.compare.results import ResultTable, measure_table, notes, result_table, seed_table, spread_sentence
+from gensupcon_jax.compare.results import (
+    ResultTable,
+    measure_table,
+    notes,
+    result_table,
+    seed_table,
+    spread_sentence,
+    time_table,
+)
 from gensupcon_jax.compare.runs import PREDICTORS, ComparedRun
 from gensupcon_jax.evaluation.paired import Interval
 from gensupcon_jax.report.page import template
@@ -30,6 +38,7 @@ class RunsComparison:
     results: ResultTable
     seeds: ResultTable | None
     measures: ResultTable | None
+    times: ResultTable | None
     tests: Sequence[Comparison]
     images: Sequence[ImagesOfOne]
     notes: Sequence[str]
@@ -53,6 +62,7 @@ def compare(runs: Sequence[ComparedRun]) -> RunsComparison:
         results=result_table(runs),
         seeds=seed_table(groups),
         measures=measure_table(runs),
+        times=time_table(runs),
         tests=tests,
         images=images_of_one(main_comparisons(tests), runs),
         notes=notes(runs),
@@ -77,6 +87,7 @@ def render_comparison(found: RunsComparison, command: str) -> str:
         results=_cleaned(found.results),
         seeds=found.seeds and _cleaned(found.seeds),
         measures=found.measures and _cleaned(found.measures),
+        times=found.times and _cleaned(found.times),
         tests=[_test_row(comparison) for comparison in found.tests],
         images=found.images,
     )

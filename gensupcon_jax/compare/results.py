@@ -9,6 +9,7 @@ from gensupcon_jax.compare.groups import SeedGroup
 from gensupcon_jax.compare.runs import PREDICTORS, STEPS, TRAINED, ComparedRun
 from gensupcon_jax.evaluation.choices import BY_DEFAULT
 from gensupcon_jax.evaluation.paired import Spread
+from gensupcon_jax.report.values import duration
 from gensupcon_jax.score_names import SCORE_NAMES
 from gensupcon_jax.text import listed
 
@@ -89,6 +90,16 @@ def measure_table(runs: Sequence[ComparedRun]) -> ResultTable | None:
     return ResultTable(["run", *names], rows) if names else None
 
 
+def time_table(runs: Sequence[ComparedRun]) -> ResultTable | None:
+    """One row per run: the wall time of all its starts, and the percentage of it in training steps; None where none is known."""
+    accounts = [(run.results or {}).get("time") or {} for run in runs]
+    rows = [
+        [run.name, duration(each.get("wall")) or NOTHING, _goodput(each.get("goodput"))]
+        for run, each in zip(runs, accounts, strict=True)
+    ]
+    return ResultTable(["run", "time", "goodput"], rows) if any(accounts) else None
+
+
 def notes(runs: Sequence[ComparedRun]) -> list[str]:
     """A sentence for each thing that limits the comparison."""
     found = [note for run in runs if (note := _note(run))]
@@ -155,6 +166,10 @@ def _percent(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.4g}"
+
+
+def _goodput(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.1f} %"
 
 
 def _spread(found: Spread | None) -> str:

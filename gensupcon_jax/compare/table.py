@@ -13,7 +13,7 @@ def as_text(found: RunsComparison) -> str:
     parts = [_fields(found), _table(found.results)]
     if found.seeds:
         parts.append("mean and standard deviation over seeds\n" + _table(found.seeds))
-    parts += [_table(found.measures)] if found.measures else []
+    parts += [_table(each) for each in (found.measures, found.times) if each]
     parts += ["\n".join(found.notes), "\n".join(found.sentences)]
     return "\n\n".join(part for part in parts if part)
 

@@ -122,24 +122,29 @@ def _fitting_warmup(warmup_steps: int, total_steps: int) -> int:
     return warmup_steps if warmup_steps <= total_steps else math.ceil(_SHORT_WARMUP * total_steps)
 
 
-def shortened(config: ConfigDict, per_epoch: int) -> list[str]:
-    """A sentence on the durations of a config that are longer than its run, or none."""
-    asked, used = _asked(config, per_epoch), lengths(config, per_epoch)
-    total, found = asked.total_steps, []
-    if asked.warmup_steps > total > 0:
+def shortened(config: ConfigDict, per_epoch: int, extensions: tuple[Extension, ...] = ()) -> list[str]:
+    """A sentence on the durations of a config that are longer than its run, or than a part with its own rate, or none."""
+    asked, used = _asked(config, per_epoch), lengths(config, per_epoch, extensions)
+    total, planned, found = asked.total_steps, used.planned_steps, []
+    parts = [planned, *(each.end - each.start for each in extensions if each.how == "rewarm")]
+    if asked.warmup_steps > min(parts) > 0:
         field = _given(config.optimizer, "warmup_", "optimizer.warmup_")
-        found.append(f"the warm-up of {asked.warmup_steps} ({field}) is shortened to {used.warmup_steps}")
+        fitting = dict.fromkeys(_fitting_warmup(used.warmup_steps, part) for part in parts)
+        found.append(
+            f"the warm-up of {asked.warmup_steps} ({field}) is shortened to {', then '.join(map(str, fitting))}"
+        )
     every = (("evaluate.every_", asked.evaluate_steps), ("checkpoint.every_", asked.checkpoint_steps))
     rare = [_given(config[name.split(".")[0]], "every_", name) for name, steps in every if steps > total > 0]
     if rare:
         found.append(f"{' and '.join(rare)} {'are' if len(rare) > 1 else 'is'} longer, so only its end counts")
-    decays = [epoch for epoch in config.optimizer.decay_epochs if epoch * per_epoch >= total]
+    decays = [epoch for epoch in config.optimizer.decay_epochs if epoch * per_epoch >= max(parts)]
     if decays and config.optimizer.schedule == "step" and total > 0:
         listed = ", ".join(f"{epoch:g}" for epoch in decays)
         found.append(
             f"the rate is not lowered at the epochs {listed} (optimizer.decay_epochs), which it does not reach"
         )
-    return [f"this run has {total} steps: {'; '.join(found)}"] if found else []
+    first = f", {planned} before it was made longer" if extensions else ""
+    return [f"this run has {total} steps{first}: {'; '.join(found)}"] if found else []
 
 
 def _asked(config: ConfigDict, per_epoch: int) -> Lengths:

@@ -57,7 +57,7 @@ def _extensions(folder: Path, config: ConfigDict, total_steps: int, per_epoch: i
             f"{lengths}: a run cannot be made shorter; allowed: the same length, more for a run that is finished, or another "
             "--workdir"
         )
-    results = workdir.read_results(folder)
+    results = workdir.read_results(folder, with_report=False)
     if results is None or results.get("steps", before) != before:
         raise UserError(
             f"{lengths}: its learning rate is planned for {before}, and it is not finished; allowed: finish it with the same "

@@ -44,15 +44,20 @@ def resumed_record(record: dict[str, Any], saved: dict[str, Any], folder: Path) 
     """
     made, then = (_extensions_in(each) for each in (record, saved))
     is_longer = made[: len(then)] == then and all(each.start >= saved["step"] for each in made[len(then) :])
-    ours, theirs = (changes.training_of(each["config"], with_length=made == then) for each in (record, saved))
-    for differs, what in (
-        (ours != theirs or not is_longer, "config"),
-        (saved["fingerprints"] != record["fingerprints"], "teacher or weights"),
+    pair = record["config"], saved["config"]
+    are_same, are_alike = (
+        len({json.dumps(changes.training_of(each, with_length=with_length), sort_keys=True) for each in pair}) == 1
+        for with_length in (made == then, False)
+    )
+    for differs, what, file in (
+        (not are_alike, "config", workdir.CONFIG),
+        (not are_same or not is_longer, "length, or longer by other steps,", workdir.HISTORY),
+        (saved["fingerprints"] != record["fingerprints"], "teacher or weights", workdir.CONFIG),
     ):
         if differs:
             raise UserError(
                 f"the checkpoint of step {saved['step']} in {folder} was saved with a different {what} than that in "
-                f"{folder / workdir.CONFIG}; put that file back, or choose another --workdir"
+                f"{folder / file}; put that file back, or choose another --workdir"
             )
     return record | {"best": saved["best"]}
 

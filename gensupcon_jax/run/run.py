@@ -105,7 +105,7 @@ class Run:
             *([damaged] if self.dataset.damaged else []),
             *self.source_notes,
         ]
-        found += assemble.shortened(self.config, self.lengths.per_epoch)
+        found += assemble.shortened(self.config, self.lengths.per_epoch, self.lengths.extensions)
         return found + longer.notes_on_extensions(self.folder, self.lengths.extensions, self.lengths.per_epoch)
 
     def key(self, purpose: str) -> jax.Array:

@@ -108,12 +108,12 @@ def read_config(workdir: Path) -> dict[str, Any] | None:
     return read_json(workdir / CONFIG)
 
 
-def read_results(workdir: Path) -> dict[str, Any] | None:
+def read_results(workdir: Path, *, with_report: bool = True) -> dict[str, Any] | None:
     """The results.json of a finished run; None if it or the report is missing, as the run is not finished then.
 
-    Raises UserError if results.json is damaged.
+    with_report: False: the report may be missing, as many short runs write none.  Raises UserError if results.json is damaged.
     """
-    if not ((workdir / RESULTS).exists() and (workdir / REPORT).exists()):
+    if not (workdir / RESULTS).exists() or (with_report and not (workdir / REPORT).exists()):
         return None
     return read_json(
         workdir / RESULTS, "move it away to evaluate the trained encoder again, or choose another --workdir"

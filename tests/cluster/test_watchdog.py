@@ -60,9 +60,18 @@ def test_each_kind_of_work_has_its_own_limit_and_is_named(monkeypatch, capfd, ki
     assert "test_each_kind_of_work_has_its_own_limit_and_is_named" in said  # where the main thread is
 
 
-def test_a_limit_of_ages_is_allowed():
-    with Watchdog(Limits(step=1e12)) as watched:
+def test_a_limit_of_ages_is_allowed(monkeypatch):
+    real, timers = watchdog.faulthandler.dump_traceback_later, []
+    monkeypatch.setattr(
+        watchdog.faulthandler,
+        "dump_traceback_later",
+        lambda seconds, **settings: timers.append(seconds) or real(seconds, **settings),
+    )
+    monkeypatch.setattr(watchdog.processes, "abort", lambda *_, **__: timers.append("ended"))
+    with Watchdog(Limits(step=1e12, evaluation=0.01)) as watched:  # the second one: the thread looks often
         watched.watch("step", "step 1")
+        time.sleep(0.1)
+    assert timers == [1e9]  # what C allows, and nothing was ended
 
 
 def test_no_limit_is_any_time(monkeypatch):

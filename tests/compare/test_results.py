@@ -3,8 +3,10 @@
 import json
 
 from gensupcon_jax.compare.groups import grouped
-from gensupcon_jax.compare.results import measure_table, notes, result_table, seed_table
+from gensupcon_jax.compare.page import compare, render_comparison
+from gensupcon_jax.compare.results import measure_table, notes, result_table, seed_table, time_table
 from gensupcon_jax.compare.runs import read_runs
+from gensupcon_jax.compare.table import as_text
 from tests.compare.workdirs import TEST, make_run, write_json
 
 
@@ -44,6 +46,20 @@ def test_further_measures(tmp_path):
     results = json.loads((folders[0] / "results.json").read_text())
     write_json(folders[0] / "results.json", results | {"measures": {"recall_at_1": 0.98765}})
     assert measure_table(read_runs(folders)) == (["run", "recall_at_1"], [["a", "0.9877"], ["b", "-"]])
+
+
+def test_time_and_goodput_where_they_are_known(tmp_path):
+    folders = [make_run(tmp_path / "a"), make_run(tmp_path / "b"), make_run(tmp_path / "c", finished=False)]
+    assert time_table(read_runs(folders)) is None
+    results = json.loads((folders[0] / "results.json").read_text())
+    write_json(folders[0] / "results.json", results | {"time": {"wall": 5000.0, "goodput": 91.26}})
+    assert time_table(read_runs(folders)) == (
+        ["run", "time", "goodput"],
+        [["a", "1 h 23 min", "91.3 %"], ["b", "-", "-"], ["c", "-", "-"]],
+    )
+    page = compare(read_runs(folders))
+    assert "1 h 23 min" in as_text(page)
+    assert "91.3 %" in render_comparison(page, "gensupcon compare a b c")
 
 
 def test_unfinished_runs_old_runs_other_data_and_other_losses_are_said(tmp_path):

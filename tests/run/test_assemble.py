@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gensupcon_jax.configs import common, digits
+from gensupcon_jax.extension import Extension
 from gensupcon_jax.method.objectives import MixedBatch
 from gensupcon_jax.run import assemble
 
@@ -59,6 +60,19 @@ def test_a_short_run_shortens_its_warm_up_and_says_so(changes, warmup_steps, sen
     config = config_of(**changes)
     assert assemble.lengths(config, per_epoch=8).warmup_steps == warmup_steps
     assert assemble.shortened(config, per_epoch=8) == sentences
+
+
+def test_a_run_made_longer_has_the_warm_up_of_each_of_its_parts():
+    config = config_of(steps=200, **{"optimizer.schedule": "step"})
+    made = (Extension(40, 130, "constant"), Extension(130, 200, "rewarm"))
+    assert assemble.lengths(config, 8, made).warmup_steps == 4
+    assert assemble.shortened(config, 8, made) == [
+        "this run has 200 steps, 40 before it was made longer: the warm-up of 80 (optimizer.warmup_epochs 10) is shortened to 4; "
+        "the rate is not lowered at the epochs 60, 75, 90 (optimizer.decay_epochs), which it does not reach"
+    ]
+    made = (Extension(100, 140, "rewarm"),)
+    (sentence,) = assemble.shortened(config_of(steps=140), 8, made)
+    assert "the warm-up of 80 (optimizer.warmup_epochs 10) is shortened to 80, then 4" in sentence
 
 
 def test_epochs_alone_may_be_small_in_the_digits_recipe():

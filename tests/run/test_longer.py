@@ -217,6 +217,12 @@ def test_a_longer_run_goes_on_says_so_and_keeps_the_results_of_the_shorter_one(s
         trained(short, 4)
 
 
+def test_a_run_without_a_report_may_be_made_longer(short):
+    (short / "report.html").unlink()
+    run = build_run(config_of(6, "constant"), short, tiny_dataset(), devices=DEVICE)
+    assert run.lengths.extensions == (longer.Extension(4, 6, "constant"),)
+
+
 def test_the_data_go_on_in_the_order_of_a_run_that_was_always_so_long(short, tmp_path):
     whole = build_run(config_of(7), tmp_path / "other", tiny_dataset(), devices=DEVICE)
     run = build_run(config_of(7, "rewarm"), short, tiny_dataset(), devices=DEVICE)

@@ -202,7 +202,10 @@ def test_the_clock_of_another_machine_does_not_matter(tmp_path, quick, since):
     path.write_bytes(holder.content())
     os.utime(path, (4e9, 4e9))
     with lock.held(tmp_path):  # stands still, whatever its times say
-        pass
+        ours = json.loads(path.read_text())
+        assert ours["process_id"] == os.getpid()
+        assert ours["token"] != "its token"
+    assert not path.exists()
 
 
 def test_a_process_that_was_taken_for_ended_stops(tmp_path, quick, without_locks, monkeypatch):
