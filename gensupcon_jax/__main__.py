@@ -4,11 +4,11 @@ import importlib
 import sys
 from collections.abc import Callable
 
-from gensupcon_jax import __version__, command_line, signals
+from gensupcon_jax import __version__, signals
 from gensupcon_jax.errors import StoppedBetween, UserError
 
-# A module has `main(arguments, program)`, and does not import jax before it has parsed them.
-_MODULES = {
+# A module and a line of help. It has `main(arguments, program)`, and does not import jax before it has parsed them.
+COMMANDS = {
     "train": ("gensupcon_jax.main", "train an encoder with a recipe, evaluate it, write a report"),
     "replay": (
         "gensupcon_jax.run.replay_command",
@@ -33,19 +33,19 @@ def _lazy(module: str) -> Callable[[list[str], str], None]:
     return lambda arguments, program: importlib.import_module(module).main(arguments, program)
 
 
-COMMANDS = {name: command_line.Command(_lazy(module), help) for name, (module, help) in _MODULES.items()}
-
-
 def main(arguments: list[str] | None = None, program: str = "gensupcon") -> None:
     """Run the command of the arguments (None: sys.argv); each error is printed in one line, with status 1."""
     if arguments is None:
         signals.own_process()  # before anything else is imported
         arguments = sys.argv[1:]
+    from gensupcon_jax import command_line
+
+    commands = {name: command_line.Command(_lazy(module), help) for name, (module, help) in COMMANDS.items()}
     command_line.print_any_text()
     description = "Generalized supervised contrastive learning in JAX."
     try:
         try:
-            command_line.run_named(COMMANDS, arguments, program, description, version=__version__)
+            command_line.run_named(commands, arguments, program, description, version=__version__)
         finally:
             sys.stdout.flush()  # a pipe that is closed is noticed here at the latest
         signals.finished()

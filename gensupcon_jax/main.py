@@ -1,11 +1,16 @@
 """Training from the command line: gensupcon train digits, or train photos/; or python -m gensupcon_jax.main --config digits."""
 
+from gensupcon_jax import signals
+
+if __name__ == "__main__":
+    signals.own_process()  # before anything else is imported
+
 import argparse
 import re
 import sys
 from collections.abc import Sequence
 
-from gensupcon_jax import command_line, signals
+from gensupcon_jax import command_line
 from gensupcon_jax.errors import StoppedBetween, UserError
 from gensupcon_jax.extras import quiet_tensorflow
 

@@ -1,6 +1,7 @@
 """Local paths and paths on object storage (gs://bucket/folder), read and written the same way."""
 
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -13,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from gensupcon_jax import signals
 from gensupcon_jax.disk import NotWritten, writing
 from gensupcon_jax.errors import UserError
 
@@ -89,13 +91,14 @@ def whole_file(path: Path) -> Iterator[LocalPath]:
         return
     # The number of a process is not its own in a folder that several machines share.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.unfinished")
-    with writing(path):
+    remove_fn = functools.partial(unfinished.unlink, missing_ok=True)
+    with writing(path), signals.cleanup(remove_fn):
         try:
             yield unfinished
             unfinished.replace(path)
         finally:
             with contextlib.suppress(OSError):  # of a disk that is lost, for which the first error is the reason
-                unfinished.unlink(missing_ok=True)
+                remove_fn()
 
 
 def make_folder(path: Path) -> None:

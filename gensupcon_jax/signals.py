@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from gensupcon_jax.errors import StoppedBetween
@@ -25,8 +25,9 @@ RESUMES = "nothing is lost; the same command resumes"
 INTERRUPTED = "interrupted; the same command resumes from the newest checkpoint, if there is one"
 _ASK = signal.SIGURG  # of no meaning here: it asks the main thread again, and is not counted
 _GRACE_SECONDS = 1.2  # for the main thread to come to where it can raise
-_CLOSING_SECONDS = 8.0  # for it to close its files, and to end the threads that use them
+_CLOSING_SECONDS = 1.5  # for it to close its files; a thread that it waits for may import or compute for long
 _ASK_SECONDS = 0.05
+_EVENT_LOOPS = ("asyncio", "nest_asyncio")
 _FLUSH_SECONDS = 0.5  # for standard output, which nobody may read
 
 
@@ -67,7 +68,7 @@ class Process:
             if not self.is_remembered:
                 self.remember_fn(number, frame)
             self.is_remembered = True
-        elif self._unwinds_since is None and not self.num_uninterrupted and not _is_importing(frame):
+        elif self._unwinds_since is None and not self.num_uninterrupted and not _is_delicate(frame):
             self.unwinds(number)
             if self.remember_fn is not None:
                 self._loses_steps = True
@@ -199,6 +200,11 @@ def owner() -> Process | None:
     return _process
 
 
+def that_are_not_ignored() -> list[int]:
+    """SIGINT and SIGTERM, without one that the parent has this process ignore: a shell does so for `command &` in a script."""
+    return [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def own_process() -> None:
     """Take over SIGINT and SIGTERM for a command; called in the main thread, before anything else is imported."""
     global _process
@@ -208,7 +214,8 @@ def own_process() -> None:
     pipe, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-    for number in STOPS:
+    sys.excepthook = _uncaught  # while the command itself is imported, nothing handles the exception yet
+    for number in that_are_not_ignored():
         signal.signal(number, _process.handle)
     signal.signal(_ASK, _process.handle_again)
     threading.Thread(target=_process.watch, args=(pipe,), daemon=True, name="signals").start()
@@ -236,20 +243,22 @@ def release_process() -> None:
         _process.is_over = True
         _process = None
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.SIGINT in that_are_not_ignored():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
 def cleanup(cleanup_fn: Callable[[], Any]) -> Iterator[None]:
     """A context in which the function is also called before an end that the main thread does not reach."""
-    if _process is None:
+    process = _process  # a child, or a process that was released, has none when the context ends
+    if process is None:
         yield
         return
-    _process.cleanups.append(cleanup_fn)
+    process.cleanups.append(cleanup_fn)
     try:
         yield
     finally:
-        _process.cleanups.remove(cleanup_fn)
+        process.cleanups.remove(cleanup_fn)
 
 
 @contextlib.contextmanager
@@ -280,6 +289,12 @@ def stopped(error: StoppedBetween) -> NoReturn:
     end_process(_process.status_of(_process.number), str(error))
 
 
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, StoppedBetween) and _process is not None:
+        stopped(error)
+    sys.__excepthook__(kind, error, trace)
+
+
 def end_process(status: int, line: str) -> NoReturn:
     """End the process in one line on standard error.
 
@@ -300,9 +315,11 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def _is_delicate(frame: FrameType | None) -> bool:
+    """Whether it imports; or runs an event loop, which takes what is raised for a fault of its callback, and logs a traceback."""
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        name = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_filename.startswith("<frozen importlib") or name.partition(".")[0] in _EVENT_LOOPS:
             return True
         frame = frame.f_back
     return False
@@ -325,8 +342,9 @@ def _after_fork_in_child() -> None:
     if _process is not None:
         _process = None
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        for number in that_are_not_ignored():
+            signal.signal(number, handlers[signal.Signals(number)])
         signal.signal(_ASK, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 

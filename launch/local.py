@@ -133,12 +133,15 @@ def environment(options: argparse.Namespace, process_id: int) -> dict[str, str]:
 
 
 def receive_signals() -> list[int]:
-    """From now on, the signals that ask for the end; the loss of the terminal is SIGTERM, unless nohup was asked for."""
+    """From now on, the signals that ask for the end; the loss of the terminal is SIGTERM.
+
+    What the parent has this process ignore stays so: SIGHUP below nohup, SIGINT of `command &` in a script.
+    """
     received = []
-    signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda number, frame: received.append(signal.SIGTERM))
+    meanings = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGTERM}
+    for number, meant in meanings.items():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame, meant=meant: received.append(meant))
     return received
 
 

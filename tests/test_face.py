@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gensupcon_jax
-from gensupcon_jax import __main__, __version__
+from gensupcon_jax import __main__, __version__, signals
 from gensupcon_jax.weights.files import write_safetensors
 from tests import ROOT
 from tests.running import told
@@ -92,6 +92,7 @@ def test_every_command_lists_what_it_takes(capfd, command):
 )
 def test_every_module_that_was_a_command_still_is(capfd, monkeypatch, module, usage):
     monkeypatch.setattr(sys, "argv", [module, "--help"])
+    monkeypatch.setattr(signals, "own_process", lambda: None)  # this process is that of the tests
     try:
         runpy.run_module(module, run_name="__main__")
     except SystemExit as done:

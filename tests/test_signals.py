@@ -30,12 +30,12 @@ except StoppedBetween as error:
 """
 
 
-def started(body, *, cwd=ROOT):
+def started(body, *, cwd=ROOT, **settings):
     """A process that has said "ready"."""
     program = PROGRAM.format(body=textwrap.indent(textwrap.dedent(body), "    "))
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings,
     )  # fmt: skip
     assert process.stdout.readline() == "ready\n"
     return process
@@ -60,6 +60,30 @@ def test_a_signal_closes_the_files_and_ends_in_one_line(number):
     """)
     line = f"{number.name}: nothing is lost; the same command starts again\n"
     assert stopped(process, number) == (128 + number, "file closed\nclosed\n", line)
+
+
+def test_where_nothing_handles_the_exception_it_ends_in_one_line_too():
+    program = "from gensupcon_jax import signals; signals.own_process(); print('ready', flush=True); import time; time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    assert stopped(process, signal.SIGINT) == (130, "", f"SIGINT: {signals.AGAIN}\n")
+
+
+@pytest.mark.parametrize("module", ["gensupcon_jax.main", "gensupcon_jax.__main__"])
+def test_nothing_that_takes_long_is_imported_before_the_signals_are_owned(module):
+    program = f"""
+import runpy, sys
+from gensupcon_jax import signals
+def own_process():
+    print(*sorted({{"argparse", "difflib", "shutil", "jax"}} & set(sys.modules)))
+    sys.exit()
+signals.own_process = own_process
+runpy.run_module({module!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-S", "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("\n", "")
 
 
 def test_what_is_promised_is_said_with_its_status():
@@ -88,6 +112,53 @@ def test_nothing_is_raised_inside_an_import_but_right_after_it(tmp_path):
     status, printed, said = stopped(process, signal.SIGINT)
     assert (status, printed) == (130, "closed\n")
     assert said == f"SIGINT: {signals.AGAIN}\n"
+
+
+def test_an_event_loop_logs_no_traceback():
+    process = started("""
+        import asyncio
+        def callback():
+            ready()
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end: pass
+        async def main():
+            asyncio.get_running_loop().call_soon(callback)
+            await asyncio.sleep(1)
+        asyncio.run(main())
+        time.sleep(60)
+    """)
+    assert stopped(process, signal.SIGTERM) == (143, "closed\n", f"SIGTERM: {signals.AGAIN}\n")
+
+
+def test_a_file_that_is_half_written_is_removed(tmp_path):
+    process = started(f"""
+        from pathlib import Path
+        from gensupcon_jax import paths
+        with paths.whole_file(Path({str(tmp_path)!r}, "x.npz")) as unfinished:
+            unfinished.write_text("half")
+            ready(); compute(10**9)
+    """)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".unfinished"]
+    assert stopped(process, signal.SIGTERM) == (143, "", f"SIGTERM: {signals.AGAIN}\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ignored", STOPS)
+def test_what_the_parent_ignores_is_ignored(ignored):
+    # As a shell has it for `command &` in a script: Ctrl-C is for what is in the foreground.
+    (other,) = (number for number in STOPS if number != ignored)
+    body = f"""
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of a fork beside threads
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal({ignored.value}); os._exit(5)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+        ready(); time.sleep(60)
+    """
+    process = started(body, preexec_fn=lambda: signal.signal(ignored, signal.SIG_IGN))
+    line = f"{other.name}: {signals.AGAIN}\n"
+    assert stopped(process, ignored, other, between=1.5) == (128 + other, "closed\n", line)
 
 
 def test_an_import_that_takes_long_is_not_waited_for(tmp_path):

@@ -114,8 +114,9 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
         return
     # With several processes jax has its own handler of SIGTERM, which a Python handler would replace permanently.
-    numbers = (signal.SIGINT,) if processes.group().num_processes > 1 else (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.signal(number, request.remember) for number in numbers}
+    numbers = (signal.SIGINT,) if processes.group().num_processes > 1 else signals.STOPS
+    taken = [number for number in numbers if number in signals.that_are_not_ignored()]
+    previous = {number: signal.signal(number, request.remember) for number in taken}
     try:
         yield request
     finally:
