@@ -152,7 +152,11 @@ class Process:
             is_late = time.monotonic() > self._unwinds_since + _CLOSING_SECONDS and not self.num_unbroken
             if is_late or self._num_signals > 2:
                 self._save_and_end(number)
-        elif time.monotonic() > since + _GRACE_SECONDS and not saves_first:
+        elif (
+            time.monotonic() > since + _GRACE_SECONDS
+            and not saves_first
+            and (not self.num_unbroken or self._num_signals > 2)
+        ):
             self._save_and_end(number)
         else:
             self._asked = signal.SIGINT.value if self._insists else number
@@ -263,7 +267,7 @@ def cleanup(cleanup_fn: Callable[[], Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unbroken() -> Iterator[None]:
-    """A context whose end is waited for when the main thread closes its files: a checkpoint is being written."""
+    """A context whose end is waited for, until a third signal: a checkpoint is being written."""
     process = _process or Process()
     process.num_unbroken += 1
     try:

@@ -239,6 +239,12 @@ def test_a_second_sigint_saves_nothing_more():
     assert stopped(in_python, signal.SIGTERM, signal.SIGINT) == (1, "interrupted\n", "")
     in_c = started(REMEMBERS + "    ready(); compute(10**9)")
     assert stopped(in_c, signal.SIGINT, signal.SIGINT) == (1, "", f"{signals.INTERRUPTED}\n")
+    in_a_save = started(
+        REMEMBERS
+        + "    ready()\n    try:\n        with signals.unbroken(): compute(8 * 10**6)\n"
+        + "    except KeyboardInterrupt: print('written'); sys.exit(1)"
+    )
+    assert stopped(in_a_save, signal.SIGINT, signal.SIGINT) == (1, "written\n", "")
 
 
 # Work that changes nothing, while there is something to save.

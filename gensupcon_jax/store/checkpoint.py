@@ -72,7 +72,7 @@ class Checkpoints:
         """
         started = time.monotonic()
         self._best_step = (record.get("best") or {}).get("step")
-        with self._writing(step):
+        with self._writing(step), signals.unbroken():
             if step not in self._manager.all_steps():
                 record = _sealed(record | {"step": step, "arrays": _described(fields), "bits": fingerprints(fields)})
                 items = {_STATE: ocp.args.StandardSave(fields), _RECORD: ocp.args.JsonSave(record)}
@@ -92,7 +92,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait until everything is on disk; UserError if a background save failed."""
-        with self._writing(None):
+        with self._writing(None), signals.unbroken():
             self._manager.wait_until_finished()
             self._manager.close()
 
