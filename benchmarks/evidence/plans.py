@@ -41,7 +41,8 @@ class Comparison(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A plan; fingerprint: of its file. budgets: in epochs. rate_budget: at which the rates are tried, with the first seed.
+    """A plan; fingerprint: of its file. budgets: in epochs. rate_budget: at which the rates are tried, with the first
+    `num_rate_seeds` seeds.  networks_of: another plan that trains with the same settings, whose workdirs are used.
 
     images: labeled training images, drawn by the seed; None: all.  measures: names in results.json, or in the table
     `further.MEASURES`, with the words of the table.
@@ -61,6 +62,8 @@ class Plan(NamedTuple):
     methods: dict[str, Method]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...] = ()
+    num_rate_seeds: int = 1
+    networks_of: str | None = None
 
     def budgets_of(self, method: str) -> tuple[float, ...]:
         """The budgets of a method."""
@@ -136,7 +139,8 @@ def rate_tries(plan: Plan, method: str) -> list[Wanted]:
     rates = plan.methods[method].rates
     budgets = plan.budgets_of(method)
     budget = plan.rate_budget if plan.rate_budget in budgets else budgets[0]
-    return [Wanted(method, budget, plan.seeds[0], rate) for rate in rates] if len(rates) > 1 else []
+    pairs = itertools.product(plan.seeds[: plan.num_rate_seeds], rates)
+    return [Wanted(method, budget, seed, rate) for seed, rate in pairs] if len(rates) > 1 else []
 
 
 def runs_with(plan: Plan, method: str, rate: float) -> list[Wanted]:
@@ -153,4 +157,8 @@ def in_order(runs: Sequence[Wanted], plan: Plan) -> list[Wanted]:
 
 def workdir_of(plan: Plan, wanted: Wanted, root: Path) -> Path:
     """Where a run trains."""
-    return root / plan.name / f"{wanted.method}_{wanted.budget:g}_rate{wanted.rate:g}_seed{wanted.seed}"
+    return (
+        root
+        / (plan.networks_of or plan.name)
+        / f"{wanted.method}_{wanted.budget:g}_rate{wanted.rate:g}_seed{wanted.seed}"
+    )
