@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import data, further, lines, page, plans, runs, schedule
-from benchmarks.evidence.comparisons import Difference, difference_of_images, difference_of_numbers, sentence
+from benchmarks.evidence.comparisons import Difference, difference_of_images, difference_of_numbers, in_words, sentence
 from benchmarks.evidence.plans import Wanted
 from gensupcon_jax.configs import fields
 from gensupcon_jax.data.datasets import from_arrays
@@ -140,6 +140,67 @@ def test_a_sentence_says_what_the_interval_says():
     )
 
 
+def test_a_pair_of_methods_at_all_budgets_is_one_sentence():
+    found = [
+        (50, Difference(-1.0, -1.5, -0.5, 3)),
+        (150, Difference(0.2, -0.1, 0.5, 3)),
+        (450, Difference(2.0, 1.5, 2.5, 3)),
+        (1350, Difference(2.5, 1.5, 3.5, 3)),
+    ]
+    assert in_words("A", "B", found, lower_is_better=False) == (
+        "A is worse than B at 50 epochs (-1.00), not told apart from B at 150 epochs, "
+        "better than B at 450 epochs (+2.00) and 1350 epochs (+2.50)"
+    )
+    assert in_words("A", "B", found[:1], lower_is_better=True) == "A is better than B at 50 epochs (-1.00)"
+
+
+def test_the_page_begins_with_what_is_shown_and_what_is_not(tiny):
+    better, same = np.ones(8, bool), np.array([True, False] * 4)
+    tries = plans.rate_tries(tiny, "teacher")
+    runs = [*tries, *(Wanted("teacher", budget, seed, 0.1) for budget in (2, 4) for seed in (0, 1))]
+    students = [Wanted("student", budget, seed, 0.2) for budget in (2, 4) for seed in (0, 1)]
+    found = [line(run, 50.0, same, validation=1.0 - run.rate) for run in runs]
+    found += [line(run, 100.0, better if run.budget == 4 else same) for run in students]
+    text = page.page_of([page.Table(tiny, found)])
+    short = text[text.index("## In short") : text.index("## Tiny")]
+    assert short == (
+        "## In short\n\n**Tiny**\n\n- the student is not told apart from the teacher at 2 epochs, "
+        "better than the teacher at 4 epochs (+50.00), in linear probe.\n\n"
+    )
+    assert "| the student minus the teacher | +0.00 [+0.00, +0.00] n=2 | **+50.00 [" in text
+    equal = [line(Wanted(*run[:4]), 50.0, same, validation=1.0 - run.rate) for run in [*runs, *students]]
+    assert "- No difference is shown between the student and the teacher (linear probe)." in page.page_of(
+        [page.Table(tiny, equal)]
+    )
+
+
+def test_rates_are_chosen_by_the_mean_over_several_seeds(tiny):
+    plan = tiny._replace(num_rate_seeds=2)
+    tries = plans.rate_tries(plan, "teacher")
+    assert tries == [Wanted("teacher", 2, seed, rate) for seed in (0, 1) for rate in (0.1, 0.2)]
+    scores = dict(zip(tries, (60.0, 61.0, 70.0, 50.0), strict=True))
+    assert schedule.chosen_rate(plan, "teacher", {each: line(each, scores[each]) for each in tries[:3]}) is None
+    assert schedule.chosen_rate(plan, "teacher", {each: line(each, scores[each]) for each in tries}) == 0.1
+
+
+@pytest.mark.parametrize("name", plans.names())
+def test_networks_of_another_plan_are_trained_with_the_same_settings(name):
+    plan = plans.read_plan(name)
+    if plan.networks_of is None:
+        assert plans.workdir_of(plan, Wanted("m", 2, 0, 0.1), Path("r")) == Path(f"r/{name}/m_2_rate0.1_seed0")
+        return
+    other = plans.read_plan(plan.networks_of)
+    assert (plan.recipe, plan.images, plan.fields) == (other.recipe, other.images, other.fields)
+    for method in set(plan.methods) & set(other.methods):
+        mine, theirs = plan.methods[method], other.methods[method]
+        assert (mine.variant, mine.fields, mine.data, mine.teacher) == (
+            theirs.variant,
+            theirs.fields,
+            theirs.data,
+            theirs.teacher,
+        )
+
+
 def test_images_are_drawn_evenly_by_the_seed():
     classes = np.repeat(np.arange(4), 25)
     first, second = data.drawn_per_class(classes, 10, 0), data.drawn_per_class(classes, 10, 1)
@@ -192,15 +253,13 @@ def test_the_page_has_means_intervals_and_what_is_missing(tiny):
     ]
     text = page.page_of([page.Table(tiny, found)])
     assert "| the teacher | 2 | 50.00 ± 0.00 | 2 | 0.2 (0.1, 0.2) |" in text
-    assert (
-        "- 2 epochs: the student is better than the teacher in linear probe (the student minus the teacher: +50.00 ["
-        in text
-    )
+    assert "- the student is better than the teacher at 2 epochs (+50.00), in linear probe." in text
+    assert "| the student minus the teacher | **+50.00 [" in text
     assert "5 runs in 0 minutes of one core each; 4 of the planned runs are missing" in text
 
 
 def test_the_committed_page_is_made_from_the_committed_lines():
-    tables = [page.Table(plan, lines.read_lines(plan.name)) for plan in map(plans.read_plan, plans.names())]
+    tables = [page.Table(plan, lines.read_lines(plan.name)) for plan in page.in_order()]
     assert page.page_of(tables) == Path("docs/evidence.md").read_text()
 
 

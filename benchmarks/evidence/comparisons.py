@@ -47,6 +47,27 @@ def difference_of_numbers(first: Sequence[float], second: Sequence[float]) -> Di
     return Difference(float(pairs.mean()), float(low), float(high), len(pairs))
 
 
+def in_words(first: str, second: str, by_budget: Sequence[tuple[float, Difference]], *, lower_is_better: bool) -> str:
+    """One sentence on a pair of methods at all budgets, from which each `is_shown`: where which one is better, and by how much.
+
+    by_budget: (epochs, first minus second).
+    """
+    found: dict[str, list[str]] = {}
+    for budget, difference in by_budget:
+        at = f"{budget:g} epochs"
+        if not difference.is_shown():
+            found.setdefault("not told apart from", []).append(at)
+        else:
+            word = "better than" if (difference.value < 0) == lower_is_better else "worse than"
+            found.setdefault(word, []).append(f"{at} ({difference.value:+.2f})")
+    parts = [f"{word} {second} at {_listed(places)}" for word, places in found.items()]
+    return f"{first} is {', '.join(parts)}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
 def sentence(first: str, second: str, measured: str, difference: Difference, *, lower_is_better: bool = False) -> str:
     """What a difference says, in words whose truth follows from the interval."""
     value, low, high = difference.value, difference.low, difference.high
