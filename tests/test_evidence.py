@@ -164,7 +164,7 @@ def test_the_page_begins_with_what_is_shown_and_what_is_not(tiny):
     text = page.page_of([page.Table(tiny, found)])
     short = text[text.index("## In short") : text.index("## Tiny")]
     assert short == (
-        "## In short\n\n**Tiny**\n\n- the student is not told apart from the teacher at 2 epochs, "
+        "## In short\n\n**Tiny**\n\n- The student is not told apart from the teacher at 2 epochs, "
         "better than the teacher at 4 epochs (+50.00), in linear probe.\n\n"
     )
     assert "| the student minus the teacher | +0.00 [+0.00, +0.00] n=2 | **+50.00 [" in text
@@ -172,15 +172,6 @@ def test_the_page_begins_with_what_is_shown_and_what_is_not(tiny):
     assert "- No difference is shown between the student and the teacher (linear probe)." in page.page_of(
         [page.Table(tiny, equal)]
     )
-
-
-def test_rates_are_chosen_by_the_mean_over_several_seeds(tiny):
-    plan = tiny._replace(num_rate_seeds=2)
-    tries = plans.rate_tries(plan, "teacher")
-    assert tries == [Wanted("teacher", 2, seed, rate) for seed in (0, 1) for rate in (0.1, 0.2)]
-    scores = dict(zip(tries, (60.0, 61.0, 70.0, 50.0), strict=True))
-    assert schedule.chosen_rate(plan, "teacher", {each: line(each, scores[each]) for each in tries[:3]}) is None
-    assert schedule.chosen_rate(plan, "teacher", {each: line(each, scores[each]) for each in tries}) == 0.1
 
 
 @pytest.mark.parametrize("name", plans.names())
@@ -253,7 +244,7 @@ def test_the_page_has_means_intervals_and_what_is_missing(tiny):
     ]
     text = page.page_of([page.Table(tiny, found)])
     assert "| the teacher | 2 | 50.00 ± 0.00 | 2 | 0.2 (0.1, 0.2) |" in text
-    assert "- the student is better than the teacher at 2 epochs (+50.00), in linear probe." in text
+    assert "- The student is better than the teacher at 2 epochs (+50.00), in linear probe." in text
     assert "| the student minus the teacher | **+50.00 [" in text
     assert "5 runs in 0 minutes of one core each; 4 of the planned runs are missing" in text
 

@@ -31,7 +31,7 @@ and is committed before its runs; a run is a line of `docs/evidence/`; this page
 
 - A number is the mean over seeds, in percent of test images, ± the standard deviation of the sample.
 - A seed draws the labeled images too, the same for all methods.
-- The learning rate is the best of those tried, on validation images. Test images choose nothing.
+- The learning rate is the best of those tried, on validation images with the first seed. Test images choose nothing.
 - An interval holds 95 % of 4,000 bootstrap draws of seeds and test images, the same for both methods.
 - A difference is shown where its interval excludes 0. With three seeds an interval is about a fifth too narrow: read one that
   barely excludes 0 as an open question.
@@ -188,8 +188,10 @@ def _in_words(table: Table, comparison: Comparison) -> str:
     lower = comparison.measure in LOWER_IS_BETTER
     found = table.differences(comparison)
     if len(table.plan.budgets) == 1:
-        return sentence(*table.titles(comparison), measured, found[0][1], lower_is_better=lower)
-    return f"{in_words(*table.titles(comparison), found, lower_is_better=lower)}, in {measured}"
+        said = sentence(*table.titles(comparison), measured, found[0][1], lower_is_better=lower)
+    else:
+        said = f"{in_words(*table.titles(comparison), found, lower_is_better=lower)}, in {measured}"
+    return said[0].upper() + said[1:]
 
 
 def _answers(table: Table) -> str:

@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
 
 class Plan(NamedTuple):
     """A plan; fingerprint: of its file. budgets: in epochs. rate_budget: at which the rates are tried, with the first
-    `num_rate_seeds` seeds.  networks_of: another plan that trains with the same settings, whose workdirs are used.
+    seed.  networks_of: another plan that trains with the same settings, whose workdirs are used.
 
     images: labeled training images, drawn by the seed; None: all.  measures: names in results.json, or in the table
     `further.MEASURES`, with the words of the table.
@@ -62,7 +62,6 @@ class Plan(NamedTuple):
     methods: dict[str, Method]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...] = ()
-    num_rate_seeds: int = 1
     networks_of: str | None = None
 
     def budgets_of(self, method: str) -> tuple[float, ...]:
@@ -139,8 +138,7 @@ def rate_tries(plan: Plan, method: str) -> list[Wanted]:
     rates = plan.methods[method].rates
     budgets = plan.budgets_of(method)
     budget = plan.rate_budget if plan.rate_budget in budgets else budgets[0]
-    pairs = itertools.product(plan.seeds[: plan.num_rate_seeds], rates)
-    return [Wanted(method, budget, seed, rate) for seed, rate in pairs] if len(rates) > 1 else []
+    return [Wanted(method, budget, plan.seeds[0], rate) for rate in rates] if len(rates) > 1 else []
 
 
 def runs_with(plan: Plan, method: str, rate: float) -> list[Wanted]:

@@ -1,7 +1,6 @@
 """What is to be run next of a plan: rates first, teachers before their students, the most useful first, within the time."""
 
 import argparse
-import statistics
 import time
 from concurrent.futures import Future
 from typing import Any
@@ -12,16 +11,13 @@ from benchmarks.evidence.plans import Plan, Wanted
 
 
 def chosen_rate(plan: Plan, method: str, lines: dict[Wanted, dict[str, Any]]) -> float | None:
-    """The learning rate of a method: the best on validation data, on average over the tries; None while tries are missing."""
+    """The learning rate of a method: the best on validation data of those tried; None while tries are missing."""
     tries = plans.rate_tries(plan, method)
     if not tries:
         return plan.methods[method].rates[0]
     if any(each not in lines for each in tries):
         return None
-    scores = {rate: [] for rate in plan.methods[method].rates}
-    for each in tries:
-        scores[each.rate].append(validation_score(lines[each]))
-    return max(scores, key=lambda rate: statistics.mean(scores[rate]))
+    return max(tries, key=lambda each: validation_score(lines[each])).rate
 
 
 def validation_score(line: dict[str, Any]) -> float:
