@@ -32,7 +32,8 @@ and is committed before its runs; a run is a line of `docs/evidence/`; this page
 - A number is the mean over seeds, in percent of test images, ± the standard deviation of the sample.
 - A seed draws the labeled images too, the same for all methods.
 - The learning rate is the best of those tried, on validation images with the first seed. Test images choose nothing.
-- An interval holds 95 % of 4,000 bootstrap draws of seeds and test images, the same for both methods.
+- An interval of an accuracy holds 95 % of 4,000 bootstrap draws of seeds and test images, the same for both methods. Of a number
+  that is one per run (calibration, corrupted images, AUROC) it is Student's, over seeds.
 - A difference is shown where its interval excludes 0. With three seeds an interval is about a fifth too narrow: read one that
   barely excludes 0 as an open question.
 
