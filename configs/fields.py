@@ -545,6 +545,9 @@ FIELDS: dict[str, Field] = {
     "momentum_encoder.queue_size": Field(
         0, integer(0), "keys kept from earlier steps, a multiple of the batch; 0: only the keys of this batch", "keys"
     ),
+    "momentum_encoder.queue_labels": Field(
+        True, FLAG, "False: keys of the queue have no labels and only repel, whatever their class, as in MoCo"
+    ),
     # The teacher
     "teacher.kind": Field(
         "none",

@@ -79,6 +79,7 @@ class Momentum(NamedTuple):
     """The key encoder's moving average: its decay, and the schedule of the decay (MoCo; BYOL).
 
     momentum: 0..1.  schedule: `constant`, or `cosine` from `momentum` to 1 over total_steps.  queue_size, batch_size: keys.
+    queue_labels: False: keys of the queue have no labels and only repel, as in MoCo.
     symmetric: every view is a query once; otherwise only the first.  shuffle_devices: keys are encoded on other devices, among
     other images than their queries (MoCo's shuffling BatchNorm): with statistics per device a query recognizes its key by them.
     extensions: after total_steps of a run that became longer, as for the rate.
@@ -87,6 +88,7 @@ class Momentum(NamedTuple):
     momentum: float | int
     schedule: str = "constant"
     queue_size: int = 0
+    queue_labels: bool = True
     batch_size: int = 0
     symmetric: bool = False
     total_steps: int = 1
@@ -223,6 +225,10 @@ class _Contrastive(NamedTuple):
     @property
     def is_symmetric(self) -> bool:
         return self.momentum is not None and self.momentum.symmetric
+
+    @property
+    def has_queue_labels(self) -> bool:
+        return self.momentum is None or self.momentum.queue_labels
 
     def num_query_views(self, num_views: int) -> int:
         """The number of views for the trained network; the others are for the momentum encoder only."""
@@ -394,6 +400,8 @@ def _enqueued(setup: _Contrastive, state: TrainState, values: dict[str, Array]) 
     """The queue with this batch's keys; its contents are read before, so no query meets the keys of its own batch twice."""
     of_queries = ("embeddings", "center_logits")
     keys = {name: value[:, -setup.num_key_views :] for name, value in values.items() if name not in of_queries}
+    if not setup.has_queue_labels:
+        keys = {name: value if name == "keys" else jnp.zeros_like(value) for name, value in keys.items()}
     keys["embeddings"] = keys.pop("keys")
     with jax.named_scope("queue"):
         return enqueue(state.queue, keys, state.step)
@@ -524,13 +532,14 @@ def contrastive_chance_loss(
     denominator: str = "plain",
     prototypes: Prototypes | None = None,
     queue_size: int = 0,
+    queue_labels: bool = True,
     symmetric: bool = False,
     **settings,
 ) -> float:
     """The loss of a whole batch whose embeddings are all equal, that of a network that has learned nothing.
 
     batch: of which the images are not read, or the labels alone. The queue is assumed to hold keys with the labels of this batch,
-    repeated; embeddings and prototypes are orthogonal.
+    repeated, or with none where queue_labels is False; embeddings and prototypes are orthogonal.
     """
     settings = {name: value for name, value in settings.items() if name != "tile_size" or value is not None}
     terms_fn = functools.partial(_terms, filled=None, denominator=denominator, prototypes=prototypes, axis_name=None)
@@ -549,6 +558,7 @@ def contrastive_chance_loss(
         if queue_size:
             times = -(-queue_size // num_keys)
             queued = {name: jnp.tile(_join(rows), (times, 1))[:queue_size] for name, rows in of_keys.items()}
+            queued = queued if queue_labels else jax.tree.map(jnp.zeros_like, queued)
             queued["embeddings"] = jnp.zeros((queue_size, 1))
         pairs = _pairs(values, queued, mode=mode, symmetric=symmetric, local=local)
         return _loss_of(pairs, "labels", terms_fn, settings).mean()

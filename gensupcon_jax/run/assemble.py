@@ -365,6 +365,7 @@ def chance_loss(config: ConfigDict, batch: objectives.MixedBatch, class_shares: 
     return objectives.contrastive_chance_loss(
         batch,
         queue_size=config.momentum_encoder.queue_size if momentum else 0,
+        queue_labels=config.momentum_encoder.queue_labels,
         prototypes=_prototypes(config, np.asarray(class_shares)),
         **{**_loss_fields(config, batch.labels.shape[-1]), "symmetric": momentum and config.loss.symmetric},
     )

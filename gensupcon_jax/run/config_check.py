@@ -171,6 +171,16 @@ def _queue(config: ConfigDict) -> list[str]:
     return []
 
 
+def _queue_labels(config: ConfigDict) -> list[str]:
+    uses_queue = config.objective == "contrastive" and config.loss.mode == "momentum"
+    if config.momentum_encoder.queue_labels or not uses_queue or config.loss.denominator == "plain":
+        return []
+    return [
+        f"momentum_encoder.queue_labels is False; allowed with loss.denominator {config.loss.denominator}, which counts the "
+        "classes of all contrasts: True"
+    ]
+
+
 def _contrasts(config: ConfigDict) -> list[str]:
     has_queue = config.loss.mode == "momentum" and config.momentum_encoder.queue_size > 0
     if config.objective != "contrastive" or config.batch_size > 1 or has_queue:
@@ -323,6 +333,7 @@ COMBINATIONS: tuple[tuple[tuple[str, ...], Callable[[ConfigDict], list[str]]], .
         ("objective", "augment.num_views", "loss.mode", "loss.symmetric", "momentum_encoder.queue_size", "batch_size"),
         _queue,
     ),
+    (("objective", "loss.mode", "momentum_encoder.queue_labels", "loss.denominator"), _queue_labels),
     (("objective", "loss.mode", "momentum_encoder.queue_size", "batch_size"), _contrasts),
     (("objective", "teacher.kind", "teacher.path"), _teacher),
     (("prototypes.use", "objective", "classifier.beside", "teacher.kind", "teacher.weight"), _prototypes),

@@ -71,7 +71,7 @@ def run(objective, num_devices=1, num_steps=10):
     return jax.device_get(state), values
 
 
-def oracle(model, num_steps=10, *, momentum=0.9, slots=3, symmetric=False):
+def oracle(model, num_steps=10, *, momentum=0.9, slots=3, symmetric=False, queue_labels=True):
     """A naive oracle: an explicit list of keys, the dense definition of the loss, torch's SGD."""
     variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)), train=False)
     params, stats = variables["params"], variables["batch_stats"]
@@ -116,7 +116,7 @@ def oracle(model, num_steps=10, *, momentum=0.9, slots=3, symmetric=False):
         velocity = jax.tree.map(lambda v, g: SGD["momentum"] * v + g, velocity, gradients)
         params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
         for view in range(keys.shape[1]):
-            queue.append((keys[:, view], key_labels[:, view]))
+            queue.append((keys[:, view], key_labels[:, view] * queue_labels))
         queue = queue[len(queue) - min(len(queue), slots) :] if slots else []
     return params, average, stats, average_stats, queue, values
 
@@ -127,11 +127,14 @@ def assert_same(first, second, tolerance):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("symmetric", "slots"), [(False, 3), (True, 4), (False, 0)])
-def test_ten_steps_are_those_of_the_oracle(symmetric, slots):
-    model, objective = parts(symmetric=symmetric, queue_size=slots * BATCH_SIZE)
+@pytest.mark.parametrize(
+    ("symmetric", "slots", "queue_labels"), [(False, 3, True), (True, 4, True), (False, 0, True), (False, 3, False)]
+)
+def test_ten_steps_are_those_of_the_oracle(symmetric, slots, queue_labels):
+    model, objective = parts(symmetric=symmetric, queue_size=slots * BATCH_SIZE, queue_labels=queue_labels)
     state, values = run(objective)
-    params, average, stats, average_stats, queue, expected = oracle(model, slots=slots, symmetric=symmetric)
+    settings = {"slots": slots, "symmetric": symmetric, "queue_labels": queue_labels}
+    params, average, stats, average_stats, queue, expected = oracle(model, **settings)
     np.testing.assert_allclose(values, expected, rtol=1e-4)
     assert_same(state.params, params, 2e-4)
     assert_same(state.ema_params, average, 2e-4)
@@ -150,6 +153,15 @@ def test_the_first_batch_meets_no_queue_not_even_its_own():
         _, without = run(parts(symmetric=symmetric, queue_size=0)[1], num_steps=2)
         assert with_queue[0] == pytest.approx(without[0], rel=1e-6)
         assert abs(with_queue[1] - without[1]) > 1e-3
+
+
+def test_keys_of_an_unlabeled_queue_only_repel():
+    _, objective = parts(queue_labels=False)
+    state, values = run(objective, num_steps=3)
+    assert (state.queue["labels"] == 0).all() and (state.queue["filled"] == 1).all()
+    _, labeled = run(parts()[1], num_steps=3)
+    assert values[0] == pytest.approx(labeled[0], rel=1e-6)  # the queue is empty
+    assert abs(values[1] - labeled[1]) > 0.05
 
 
 @pytest.mark.slow

@@ -71,6 +71,20 @@ def test_one_image_has_nothing_to_be_compared_with(changes, is_refused):
     )
 
 
+def test_a_queue_without_labels_has_no_classes_to_balance():
+    config = common.get_config()
+    config.update_from_flattened_dict(
+        {"loss.mode": "momentum", "momentum_encoder.queue_labels": False, "loss.denominator": "balanced"}
+    )
+    (problem,) = [each for _, found in config_check.COMBINATIONS for each in found(config)]
+    assert problem == (
+        "momentum_encoder.queue_labels is False; allowed with loss.denominator balanced, which counts the classes of all "
+        "contrasts: True"
+    )
+    config.loss.denominator = "plain"
+    assert not [each for _, found in config_check.COMBINATIONS for each in found(config)]
+
+
 def test_bounds():
     bounds = [
         ("seed", 0, -1),
