@@ -49,6 +49,7 @@ class Process:
         self.cleanups: list[Callable[[], Any]] = []
         self.is_over = self.is_remembered = False
         self.number = signal.SIGTERM.value  # the one that is said
+        self.ending_status: int | None = None  # with which the process ends, known to cleanups
         self._unwinds_since: float | None = None
         self._first: tuple[int, float] | None = None  # the number of the first signal, and when it came
         self._insists = False  # another SIGINT came after it
@@ -190,6 +191,7 @@ class Process:
         self._end_with(status, line)
 
     def _end_with(self, status: int, line: str) -> NoReturn:
+        self.ending_status = status
         for cleanup in reversed(self.cleanups):
             with contextlib.suppress(Exception):  # the process ends in any case, and the line below is all that is said
                 cleanup()
@@ -238,17 +240,6 @@ def finished() -> None:
         if threading.current_thread() is threading.main_thread():
             for number in STOPS:
                 signal.signal(number, signal.SIG_IGN)
-
-
-def release_process() -> None:
-    """Leave SIGINT as Python has it, and SIGTERM to jax, which has taken it over to let several processes agree."""
-    global _process
-    if _process is not None:
-        _process.is_over = True
-        _process = None
-        signal.set_wakeup_fd(-1)
-        if signal.SIGINT in that_are_not_ignored():
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

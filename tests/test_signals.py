@@ -329,18 +329,6 @@ def test_after_the_end_signals_change_nothing():
     assert stopped(process, *STOPS) == (3, "done\n", "")
 
 
-def test_a_process_that_is_released_has_the_handler_of_python():
-    process = started("""
-        signals.release_process()
-        assert signals.owner() is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        try:
-            ready(); time.sleep(60)
-        except KeyboardInterrupt:
-            print("interrupted"); sys.exit(0)
-    """)
-    assert stopped(process, signal.SIGINT) == (0, "interrupted\n", "")
-
-
 def test_a_child_has_the_handlers_of_a_new_process():
     process = started("""
         import warnings

@@ -14,14 +14,16 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
 
 from gensupcon_jax import signals, text
+from gensupcon_jax.cluster.agreement import MESSAGE, Agreement
 from gensupcon_jax.cluster.detection import Member
 from gensupcon_jax.cluster.relay import Relay
-from gensupcon_jax.errors import UserError
+from gensupcon_jax.errors import RunStopped, StoppedBetween, UserError
 
 LOST = 75  # exit status (EX_TEMPFAIL): another process was lost; restarting all of them resumes the run
 _BEAT_SECONDS = 2.0
@@ -29,6 +31,8 @@ _SILENCE_SECONDS = 40.0  # without a heartbeat: frozen, or its machine is lost
 _EARLY_SECONDS = 30.0  # how long one process may have finished before the others
 _NOTICE_SECONDS = 50.0  # after this time a warning names the missing processes
 _TRY_SECONDS = 10.0  # per connection attempt, so that an address that drops packets does not use up all of the time
+_TELLING_SECONDS = 2.0  # of a process that a signal ends
+STOPPED, INTERRUPTED = "it was asked to stop", "it was interrupted"  # reasons
 _BLAME_SECONDS = 5.0  # how long a broken collective waits until the lost process is known
 
 
@@ -86,10 +90,15 @@ def join(member: Member, *, timeout: float = 50.0) -> None:
     connect = _meet_as_first if member.process_id == 0 else _meet_as_other
     # The connected sockets stay open on the coordinator's port; from now on jax's service listens there.
     _group = Group(member, connect(member, host, port, deadline, timeout))
+    owner = signals.owner()
+    if owner is not None:
+        owner.cleanups.insert(0, tell_of_end)  # the last one: what this process holds is free when the others end
     _start_jax(member, host, port)
 
 
 def _start_jax(member: Member, host: str, port: int) -> None:
+    # jax would take over SIGTERM, and agree on a step by its own count, which orbax moves on as well.
+    jax.config.update("jax_enable_preemption_service", False)
     relay = Relay(host, port) if member.process_id else None
     jax.distributed.initialize(
         member.coordinator_address if relay is None else relay.address,
@@ -128,6 +137,14 @@ def leave(status: int, message: str, *, reason: str, at_once: bool = False) -> N
     sys.exit(status)
 
 
+def tell_of_end() -> None:
+    """Tell the others that a signal ends this process, where the main thread does not come to do it."""
+    owner = signals.owner()
+    if is_waited_for() and owner is not None:
+        stopped = owner.ending_status not in (1, None)
+        _group.tell({"reason": STOPPED if stopped else INTERRUPTED, "status": owner.ending_status})
+
+
 def leave_after_crash(error: BaseException) -> NoReturn:
     """End this process after an unexpected exception; if a lost process is its cause, that one is reported."""
     if isinstance(_group, Alone):
@@ -161,6 +178,7 @@ class Group:
         self._finished: dict[int, float] = {}
         self._is_done = threading.Event()
         self._exit_lock = threading.Lock()
+        self.stop = Agreement(connections, self._send)
         for peer in connections:
             threading.Thread(target=self._read, args=(peer,), daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
@@ -199,6 +217,14 @@ class Group:
             self._broadcast({"left": why})
             _exit(status)
 
+    def tell(self, why: dict) -> None:
+        """Notify the others of the end of this process, which follows."""
+        self._exit_lock.acquire()  # for good: one line is said, of this end
+        self._is_done.set()
+        telling = threading.Thread(target=self._broadcast, args=({"left": why},), daemon=True)
+        telling.start()
+        telling.join(_TELLING_SECONDS)  # one that does not read is not waited for
+
     def _send(self, peer: int, message: dict) -> None:
         try:
             self._connections[peer].send(message)
@@ -224,6 +250,8 @@ class Group:
                 return self._lost(peer, "it was killed, or its machine was lost")
             if "value" in message:
                 self._values[peer].put(message["value"])
+            elif MESSAGE in message:
+                self.stop.receive(peer, *message[MESSAGE])
             elif "finished" in message:
                 self._finished[peer] = time.monotonic()
             elif "all_finished" in message:
@@ -315,6 +343,8 @@ class _Connection:
             return False
         except OSError:
             return True
+        finally:
+            self._socket.setblocking(True)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -329,10 +359,9 @@ def _host_and_port(address: str) -> tuple[str, int]:
 def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeout: float) -> dict[int, _Connection]:
     """Listen on the coordinator's port until every other process has connected."""
     connections: dict[int, _Connection] = {}
-    missing = set(range(1, member.num_processes))
     notice = deadline - timeout + _NOTICE_SECONDS
-    with _listening(member.coordinator_address, port) as listener:
-        while missing:
+    with _listening(member.coordinator_address, port) as listener, _refusing_at_a_stop(connections):
+        while missing := _not_there(connections, member.num_processes):
             if time.monotonic() > notice:
                 _warn_while_waiting(
                     f"process 0 at {member.coordinator_address}: {_missing(missing, _NOTICE_SECONDS)}", timeout
@@ -351,10 +380,7 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
             greeting = greeting if isinstance(greeting, dict) else {}
             who = greeting.get("process_id")
             connection = _Connection(accepted, f"process {who} ({peer_host.removeprefix('::ffff:')})")
-            if who in connections and connections[who].has_ended():
-                missing.add(who)  # it was restarted while others are still missing
             if who in missing and greeting.get("num_processes") == member.num_processes:
-                missing.remove(who)
                 connections[who] = connection
             else:
                 reason = f"process 0 waits for {sorted(missing)} of {member.num_processes} processes, found {greeting}"
@@ -365,6 +391,23 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
     for connection in connections.values():
         connection.send({"welcome": True})
     return connections
+
+
+def _not_there(connections: dict[int, _Connection], num_processes: int) -> set[int]:
+    """The processes that have not connected, or that have ended since; such a one may be started again."""
+    return {who for who in range(1, num_processes) if who not in connections or connections[who].has_ended()}
+
+
+@contextlib.contextmanager
+def _refusing_at_a_stop(connections: dict[int, _Connection]) -> Iterator[None]:
+    """A context in which a signal to process 0 is told to those that wait."""
+    try:
+        yield
+    except (RunStopped, KeyboardInterrupt):
+        for connection in connections.values():
+            with contextlib.suppress(OSError):
+                connection.send({"stopped": STOPPED})
+        raise
 
 
 def _warn_while_waiting(sentence: str, timeout: float) -> None:
@@ -423,6 +466,8 @@ def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeou
             _warn_while_waiting(unreachable(_NOTICE_SECONDS, reason), timeout)
             notice = deadline
         time.sleep(0.2)
+    if "stopped" in answer:
+        raise StoppedBetween(f"{who} stops because process 0 ({member.coordinator_address}) has stopped: {STOPPED}")
     if "refused" in answer:
         raise UserError(f"{who} was rejected by process 0 at {member.coordinator_address}: {answer['refused']}")
     return {0: connection}

@@ -1,13 +1,10 @@
 """Stop requests: SIGTERM and the first SIGINT take effect after the current step, the second SIGINT at once."""
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-
-from jax.experimental import multihost_utils
 
 from gensupcon_jax import signals
 from gensupcon_jax.cluster import processes
@@ -19,25 +16,32 @@ Value = TypeVar("Value")
 class StopRequest:
     """Whether a signal requested a stop, and which one.
 
-    With several processes jax handles SIGTERM, and all stop after the same step, whichever of them received it.
+    Several processes stop after the same step, whichever of them received it: one that stopped at its own signal, before the
+    others know of it, would wait for them in its save forever.
     """
 
     signal_name: str | None = None
     _is_deferred = _is_abandonable = False
-    _num_asked = 0
+    _is_told = False  # another process received it
 
     def is_due(self) -> bool:
         """Whether to stop after this step; every process calls it once per step."""
-        self._num_asked += 1
-        if processes.group().num_processes == 1:
+        group = processes.group()
+        if group.num_processes == 1:
             return self.signal_name is not None
-        # jax stops all processes at the count after the last one, 0 before the first. The step number of a resumed run would
-        # already be past that count after a signal during compilation, and the signal would be lost. A process that stopped at
-        # its own signal, before the others know of it, would wait for them in its save forever.
-        if not multihost_utils.reached_preemption_sync_point(self._num_asked):
-            return False
-        self.signal_name = self.signal_name or "SIGTERM"
-        return True
+        name = group.stop.reached()
+        self._learn(name)
+        return name is not None
+
+    def is_due_for_any(self) -> bool:
+        """Whether one of the processes has received a signal, now that there are no more steps; a collective call."""
+        names = [name for name in processes.group().gather(self.signal_name) if name]
+        self._learn(names[0] if names else None)
+        return bool(names)
+
+    def _learn(self, name: str | None) -> None:
+        if name is not None and self.signal_name is None:
+            self.signal_name, self._is_told = name, True
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -47,8 +51,8 @@ class StopRequest:
             yield
         finally:
             self._defer(False)
-            if processes.group().num_processes > 1 and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, self.remember)  # there are no more steps for jax to agree on
+        if self.signal_name is not None:  # it came after the last look, and everything has been saved
+            raise StoppedBetween(f"{self.signal_name}: {signals.RESUMES}")
 
     def abandonable(self, work_fn: Callable[[], Value], save_fn: Callable[[], str]) -> Value | None:
         """The value of a function that changes nothing; None where a signal ended it, or came before it.
@@ -93,14 +97,15 @@ class StopRequest:
 
     def remember(self, number: int, frame: object) -> None:
         """The handler of both signals."""
-        if self.signal_name is not None and number == signal.SIGINT:
+        if self.signal_name is not None and number == signal.SIGINT and not self._is_told:
             raise KeyboardInterrupt
+        self._is_told = False
         self.signal_name = signal.Signals(number).name
         if self._is_abandonable or not self._is_deferred:
             self._is_abandonable = False
             raise StoppedBetween(f"{self.signal_name}: {signals.RESUMES}")
         if processes.group().num_processes > 1:
-            os.kill(os.getpid(), signal.SIGTERM)  # jax notifies the other processes
+            processes.group().stop.ask(self.signal_name)
 
 
 @contextlib.contextmanager
@@ -113,10 +118,7 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread() or signals.owner() is not None:
         yield request
         return
-    # With several processes jax has its own handler of SIGTERM, which a Python handler would replace permanently.
-    numbers = (signal.SIGINT,) if processes.group().num_processes > 1 else signals.STOPS
-    taken = [number for number in numbers if number in signals.that_are_not_ignored()]
-    previous = {number: signal.signal(number, request.remember) for number in taken}
+    previous = {number: signal.signal(number, request.remember) for number in signals.that_are_not_ignored()}
     try:
         yield request
     finally:

@@ -80,8 +80,6 @@ def train(run: Run, record: dict[str, Any], chance_loss: float, supervision: Sup
         stop_request, watchdog = supervision.stop_request, supervision.watchdog
         stops, begin = False, loop.step
         with contextlib.ExitStack() as saving, supervision.account.phase("step"):
-            if processes.group().num_processes > 1:  # all of them agree on the step
-                saving.enter_context(stop_request.deferred())
             if loop.is_unevaluated:
                 watchdog.watch("evaluation", f"the evaluation after step {loop.step}")
                 loop.evaluate_resumed(stop_request)
@@ -331,7 +329,7 @@ def _num_spikes(state: TrainState) -> int:
 
 def _leave_if_asked(run: Run, stop_request: StopRequest, step: int, stops: bool) -> None:
     # A signal that arrived after the last step ends the run too: nothing has been evaluated yet.
-    if stops or (stop_request.signal_name and processes.group().num_processes == 1):
+    if stop_request.is_due_for_any() or stops:
         processes.finish()  # all have saved
         raise RunStopped(f"{stop_request.signal_name}: {_saved(run, step)}")
 

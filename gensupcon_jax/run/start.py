@@ -36,7 +36,7 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
         processes.leave(
             options.stopped_status,
             str(stopped),
-            reason="it was asked to stop",
+            reason=processes.STOPPED,
             at_once=isinstance(stopped, StoppedBetween),
         )
     except SystemExit as done:
@@ -47,7 +47,7 @@ def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
             )
         raise
     except KeyboardInterrupt:
-        processes.leave(1, f"\n{signals.INTERRUPTED}", reason="it was interrupted", at_once=True)
+        processes.leave(1, f"\n{signals.INTERRUPTED}", reason=processes.INTERRUPTED, at_once=True)
     except Exception as error:
         line = disk.line_of(error)
         if line is None:
@@ -65,8 +65,6 @@ def _train(options: argparse.Namespace, command: str) -> None:
     compiled.say_failures_once()
     with account.phase("other"):
         join_processes(options)
-    if processes.group().num_processes > 1:
-        signals.release_process()
     with stop_requests(), lock.held(folder, command):  # from here on data are read
         with account.phase("data"):
             options.config = with_choices(options, folder)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gensupcon_jax.cluster import processes, stopping
+from gensupcon_jax.cluster import processes
 from gensupcon_jax.cluster.stopping import StopRequest, stop_requests
 from gensupcon_jax.errors import RunStopped
 from tests.running import ended, rows_of, start, wait_for_rows
@@ -49,17 +49,21 @@ def test_a_signal_saves_and_the_same_command_resumes(tmp_path):
 
 
 def test_the_second_sigint_stops_at_once():
-    with stop_requests() as request, request.deferred():
+    with pytest.raises(KeyboardInterrupt), stop_requests() as request, request.deferred():
         os.kill(os.getpid(), signal.SIGINT)
         assert request.is_due()
         assert request.signal_name == "SIGINT"
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_that_nobody_has_looked_for_ends_the_run_when_everything_is_saved():
+    with pytest.raises(RunStopped, match="SIGTERM: nothing is lost"), stop_requests() as request, request.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_work_that_changes_nothing(number):
-    with stop_requests() as request, request.deferred():
+    with pytest.raises(RunStopped), stop_requests() as request, request.deferred():
         assert request.abandonable(lambda: 7, str) == 7
         assert not request.is_due()
         assert request.abandonable(lambda: signal.raise_signal(number) or pytest.fail("it goes on"), str) is None
@@ -72,10 +76,10 @@ def test_a_signal_ends_work_that_changes_nothing(number):
 
 
 def test_work_of_several_processes_is_finished(monkeypatch):
-    monkeypatch.setattr(processes, "group", lambda: SimpleNamespace(num_processes=2))
-    monkeypatch.setattr(stopping.os, "kill", lambda *_: None)
+    stop = SimpleNamespace(ask=lambda _: None)
+    monkeypatch.setattr(processes, "group", lambda: SimpleNamespace(num_processes=2, stop=stop))
     request = StopRequest()
-    with request.deferred():
+    with pytest.raises(RunStopped), request.deferred():
         assert request.abandonable(lambda: request.remember(signal.SIGINT, None) or 7, str) == 7
 
 
@@ -87,17 +91,25 @@ def test_a_signal_while_nothing_is_unsaved_ends_the_run_at_once(number):
 
 
 def test_one_of_several_processes_stops_at_its_own_signal_only_when_the_others_do(monkeypatch):
-    agreed = set()
-    monkeypatch.setattr(processes, "group", lambda: SimpleNamespace(num_processes=2))
-    monkeypatch.setattr(stopping.multihost_utils, "reached_preemption_sync_point", agreed.__contains__)
-    sent = []
-    monkeypatch.setattr(stopping.os, "kill", lambda process, number: sent.append(number))
+    asked, answers = [], iter([None, None, "SIGINT"])
+    stop = SimpleNamespace(reached=lambda: next(answers), ask=asked.append)
+    monkeypatch.setattr(processes, "group", lambda: SimpleNamespace(num_processes=2, stop=stop))
     request = StopRequest()
-    with request.deferred():
+    with pytest.raises(RunStopped), request.deferred():
         assert not request.is_due()
         request.remember(signal.SIGINT, None)
-        assert sent == [signal.SIGTERM]  # jax tells the others
+        assert asked == ["SIGINT"]
         assert not request.is_due()  # at this count they do not know of it yet
-        agreed.add(3)
         assert request.is_due()
         assert request.signal_name == "SIGINT"
+
+
+def test_an_own_sigint_after_that_of_another_process_is_the_first_one(monkeypatch):
+    stop = SimpleNamespace(reached=lambda: "SIGINT", ask=lambda _: None)
+    monkeypatch.setattr(processes, "group", lambda: SimpleNamespace(num_processes=2, stop=stop))
+    request = StopRequest()
+    with pytest.raises(RunStopped), request.deferred():
+        assert request.is_due()
+        request.remember(signal.SIGINT, None)  # Ctrl-C in a terminal goes to both, here a moment later
+        with pytest.raises(KeyboardInterrupt):
+            request.remember(signal.SIGINT, None)
