@@ -86,14 +86,24 @@ class _Bar(tqdm):
             delay=_SECONDS_BEFORE_A_BAR,
             miniters=1,
             unit=" images",
-            unit_scale=True,
             leave=False,
             ascii=self._is_log,
             **settings,
         )
 
-    def display(self, *arguments: Any, **settings: Any) -> Any:
-        """Show the bar; in a log, the next time is in 15 s."""
-        if self._is_log:
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        """Show the bar; a log gets a line of its own, the next one in 15 s, and nothing that would erase a line."""
+        if not self._is_log:
+            return bool(super().display(msg, pos))
+        elapsed = self.format_dict["elapsed"]
+        is_due = elapsed >= max(self.delay, self.last_print_t - self.start_t + self.mininterval)
+        if msg is None and is_due:  # tqdm.write shows every bar again, due or not
+            self.fp.write(f"{self}\n")
+            self.fp.flush()
             self.mininterval = _SECONDS_BETWEEN_LINES
-        return super().display(*arguments, **settings)
+        return False
+
+    def clear(self, nolock: bool = False) -> None:
+        """Make way for a line of text; in a log nothing is in its way."""
+        if not self._is_log:
+            super().clear(nolock)
