@@ -18,6 +18,7 @@ from gensupcon_jax import disk, paths, signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path, absolute
+from gensupcon_jax.store import event_loops
 from gensupcon_jax.text import reason
 
 DAMAGED = "checkpoints_damaged"  # folder beside the checkpoints, for damaged ones
@@ -108,6 +109,7 @@ class Checkpoints:
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
+        event_loops.wait_for_all_tasks()
         # Made at the first save, after damaged checkpoints have been moved, as it removes the rest of interrupted saves.
         options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
         return ocp.CheckpointManager(absolute(self._folder), options=options)
@@ -253,6 +255,7 @@ def _newest_good(folder: Path, wanted: Any, *, agree: Any) -> tuple[Restored | N
 def _read(folder: Path, step: int, wanted: Any) -> Restored:
     """One checkpoint, verified; `wanted`: an abstract tree, or the names of top-level fields."""
     record = _read_record(_record_of(folder, step))
+    event_loops.wait_for_all_tasks()
     # As a single process: a failure of one must not leave the others waiting in orbax's barriers.
     own = jax.process_index()
     options = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})

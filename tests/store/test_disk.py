@@ -35,7 +35,7 @@ def test_a_full_disk_ends_the_run_with_its_last_intact_checkpoint(small_disk):
     folder = small_disk / "run"
     ((status, _, said),) = ended([start(folder, CHANGES)])
     assert status == 1, said
-    # tensorstore's threads may also complain about a closed event loop, before or after it.
+    assert "Traceback" not in said
     (message,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert "start the same command again" in message
     kept = saved_steps(folder / "checkpoints")[-1]
