@@ -78,8 +78,8 @@ def main() -> None:
             write_images(folder, options.images)
         processes = {
             "embed": start(embed_all, str(folder), options.threads, Path(temporary) / "run"),
-            "training input, 2 crops": start(input_alone, str(folder), options.threads, 2),
-            "training input, 1 crop": start(input_alone, str(folder), options.threads, 1),
+            "training input, 2 crops": start(input_alone, f"folder:{folder}", None, options.threads, 2),
+            "training input, 1 crop": start(input_alone, f"folder:{folder}", None, options.threads, 1),
         }
         rounds = {name: [] for name in processes}
         for _ in range(ROUNDS):

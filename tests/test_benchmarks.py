@@ -1,6 +1,8 @@
-"""The benchmark of the step runs like main: the real step of a config, at the requested sizes; that of layers finds them all."""
+"""The benchmarks run: the real step of a config, at the requested sizes; that of layers finds them all; that of embed compares."""
 
+import json
 import re
+import subprocess
 import sys
 
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 
 from benchmarks import layers, step
 from gensupcon_jax.cluster import cpu_flags
+from tests import ROOT
 
 TINY = ("model.name=resnet_small", "model.width=4", "batch_size=16")
 
@@ -52,3 +55,12 @@ def test_only_layers_far_below_the_rates_of_the_machine_are_printed(monkeypatch)
     assert list(layers.rows(some, slow_machine, least_share=0.1)) == []
     (row,) = layers.rows(some, fast_machine, least_share=0.1)
     assert re.match(r"\| Dense 64 of 4x4x32 \| resnet_small, 8 px \| 32 \| [\d.]+ \| \d+ \| 0 % \|", row)
+
+
+@pytest.mark.slow
+def test_embedding_is_compared_with_the_training_input():
+    command = [sys.executable, "-m", "benchmarks.embed", "--images", "40"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = json.loads(said[said.index("{\n") :])
+    assert set(found["embed_against"]) == {"training input, 2 crops", "training input, 1 crop"}
+    assert all(rate > 0 for rate in found["images_per_second"].values())

@@ -1,5 +1,7 @@
-"""CPU flags are set only on CPUs, and only if the user has not set any."""
+"""CPU flags and the allocator are set only on CPUs, and only if the user has not set any."""
 
+import os
+import platform
 import subprocess
 import sys
 
@@ -47,6 +49,37 @@ def test_each_measured_version_of_jax_gets_its_flags(tmp_path, monkeypatch, vers
 def test_other_versions_of_jax_get_no_flags(tmp_path, monkeypatch, version):
     monkeypatch.setattr(cpu_flags.jax, "__version_info__", version)
     assert settings(tmp_path) == {}
+
+
+_LARGE_BUFFERS = """
+import ctypes, os, pathlib, resource, sys
+from gensupcon_jax.cluster import cpu_flags
+cpu_flags.set_for_this_machine(os.environ, pathlib.Path("/no/devices"))
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    buffer = libc.malloc(64 << 20)
+    ctypes.memset(buffer, 1, 64 << 20)
+    libc.free(buffer)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+@pytest.mark.parametrize(("variable", "times"), [({}, 1), ({"GLIBC_TUNABLES": ""}, 8)])
+def test_the_pages_of_a_large_buffer_are_cleared_once_unless_the_user_chose_an_allocator(variable, times):
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    found = subprocess.run(
+        [sys.executable, "-c", _LARGE_BUFFERS],
+        env=environ | variable,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pages = (64 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert (times - 0.5) * pages < int(found.stdout) < (times + 0.5) * pages
 
 
 _NOT_FINITE = """
