@@ -1,4 +1,4 @@
-"""The benchmarks run: the real step of a config, at the requested sizes; that of layers finds them all; that of embed compares."""
+"""The benchmarks run: the real step of a config, at the requested sizes; that of layers finds all; that of embed compares."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_only_layers_far_below_the_rates_of_the_machine_are_printed(monkeypatch)
 
 @pytest.mark.slow
 def test_embedding_is_compared_with_the_training_input():
-    command = [sys.executable, "-m", "benchmarks.embed", "--images", "40"]
+    command = [sys.executable, "-m", "benchmarks.embed", "--images", "100"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = json.loads(said[said.index("{\n") :])
     assert set(found["embed_against"]) == {"training input, 2 crops", "training input, 1 crop"}
