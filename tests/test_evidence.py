@@ -169,7 +169,7 @@ def test_the_page_begins_with_what_is_shown_and_what_is_not(tiny):
         "## In short\n\n**Tiny**\n\n- The student is not told apart from the teacher at 2 epochs, "
         "better than the teacher at 4 epochs (+50.00), in linear probe.\n\n"
     )
-    assert "| the student minus the teacher | +0.00 [+0.00, +0.00] n=2 | **+50.00 [" in text
+    assert "| the student minus the teacher | +0.00 [+0.00, +0.00] | **+50.00 [" in text
     equal = [line(Wanted(*run[:4]), 50.0, same, validation=1.0 - run.rate) for run in [*runs, *students]]
     assert "- No difference is shown between the student and the teacher (linear probe)." in page.page_of(
         [page.Table(tiny, equal)]

@@ -61,7 +61,9 @@ def main() -> int:
             command.add_argument("--folder", help="of prepared TFDS data sets; default: TFDS's own")
             command.add_argument("--workdir", type=Path, default=Path("runs/evidence"))
             command.add_argument("--minutes", type=float, default=60.0, help="no run is begun that does not fit")
-            command.add_argument("--jobs", type=int, default=2, help="processes, each on one core")
+            command.add_argument(
+                "--jobs", type=int, choices=range(1, 65), metavar="N", default=2, help="processes, each on one core"
+            )
             command.add_argument("--only", nargs="+", help="methods")
     options = parser.parse_args()
     if options.command == "page":

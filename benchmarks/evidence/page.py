@@ -19,7 +19,19 @@ from benchmarks.evidence.plans import Comparison, Plan, Wanted
 from benchmarks.evidence.schedule import chosen_rate, planned
 
 # The order of the page: what a reader asks first. Plans that are not listed follow.
-ORDER = ("budget", "digits", "beside", "unseen", "queue", "parts", "long_tail", "unlabeled", "placebos")
+ORDER = (
+    "budget",
+    "sharper",
+    "why",
+    "digits",
+    "beside",
+    "unseen",
+    "queue",
+    "parts",
+    "long_tail",
+    "unlabeled",
+    "placebos",
+)
 
 PAGE = Path("docs/evidence.md")
 PICTURES = Path("docs/pictures")
@@ -55,6 +67,7 @@ class Table:
         self.plan = plan
         self.lines = finished(line for line in lines if line["method"] in plan.methods)
         self.rates = {method: chosen_rate(plan, method, self.lines) for method in plan.methods}
+        self._found: dict[tuple[Comparison, float], Difference | None] = {}  # a bootstrap takes a second
 
     def of(self, method: str, budget: float) -> dict[int, dict[str, Any]]:
         """Seed -> line of a method at a budget, with its chosen rate; none before that is known."""
@@ -80,6 +93,11 @@ class Table:
 
     def difference(self, comparison: Comparison, budget: float) -> Difference | None:
         """First minus second over the seeds that both have; None where there is none."""
+        if (comparison, budget) not in self._found:
+            self._found[comparison, budget] = self._difference(comparison, budget)
+        return self._found[comparison, budget]
+
+    def _difference(self, comparison: Comparison, budget: float) -> Difference | None:
         first, second = (self.of(name, budget) for name in (comparison.first, comparison.second))
         seeds = sorted(set(first) & set(second))
         if not seeds:
@@ -213,20 +231,18 @@ def _differences(table: Table) -> str:
     for each in table.plan.comparisons:
         found = dict(table.differences(each))
         if found:
-            cells = [_cell(found.get(budget)) for budget in budgets]
+            cells = [_cell(found.get(budget), len(table.plan.seeds)) for budget in budgets]
             rows.append(f"| {' minus '.join(table.titles(each))} | {' | '.join(cells)} |")
     measures = {table.plan.measures[each.measure] for each in table.plan.comparisons}
-    return (
-        "\n".join(rows) + f"\n\nIn points of {', '.join(sorted(measures))}; bold where the interval excludes 0; "
-        "`n`: seeds.\n"
-    )
+    return "\n".join(rows) + f"\n\nIn points of {', '.join(sorted(measures))}; bold where the interval excludes 0.\n"
 
 
-def _cell(difference: Difference | None) -> str:
+def _cell(difference: Difference | None, num_seeds: int) -> str:
     if difference is None:
         return "-"
     text = f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}]"
-    return (f"**{text}**" if difference.is_shown() else text) + f" n={difference.num_seeds}"
+    of = "" if difference.num_seeds == num_seeds else f" ({difference.num_seeds} of {num_seeds} seeds)"
+    return (f"**{text}**" if difference.is_shown() else text) + of
 
 
 def _state(table: Table) -> str:
