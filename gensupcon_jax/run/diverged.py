@@ -12,6 +12,8 @@ from gensupcon_jax.data.splits import EncodedSplit
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.method.state import TrainState, saved_fields
 from gensupcon_jax.paths import Path, failures, write_whole
+from gensupcon_jax.run.bad_values import Bad
+from gensupcon_jax.run.divergence import Looked
 from gensupcon_jax.run.record import new_record
 from gensupcon_jax.run.run import Run
 from gensupcon_jax.store import workdir
@@ -19,7 +21,9 @@ from gensupcon_jax.store.kept_arrays import Arrays, kept_content, read_kept
 from gensupcon_jax.text import reason, visible
 
 KIND = "step that went wrong 1"
-MOST_KEPT = 3  # steps; an older one is removed
+MOST_KEPT = (
+    3  # skipped steps, the first ones, so that none is removed for which a replay was offered; and the one at the end
+)
 MOST_IMAGE_BYTES = 64 * 2**20  # of a batch whose images are kept; of a larger one their numbers are
 NOT_FINITE, SPIKE = "not finite", "spike"
 _NAME, _SUFFIX = "step_", ".npz"
@@ -29,6 +33,7 @@ class KeptStep(NamedTuple):
     """A step that went wrong.
 
     step: its number, from 1.  about: config, description of the data, lengths, versions, why it was kept.  state: array by name.
+    found: what the run has found in it; None of a step that was skipped, in which it does not look.
     batch: the fields of `shapes.Batch`; None where they were too large.  indices: of its images in the training split.
     names: of these images, where they are files; else empty.  seed_key: the data of the key that all draws of a step follow from.
     """
@@ -40,13 +45,13 @@ class KeptStep(NamedTuple):
     indices: np.ndarray
     names: list[str]
     seed_key: np.ndarray
+    found: Looked | None
 
 
-def keep_step(run: Run, state: TrainState, why: str) -> str:
-    """Keep the step after this state in the workdir; a collective call.
+def content_of_step(run: Run, state: TrainState, why: str) -> Arrays:
+    """All that the step after this state follows from, named, as `keep` writes it; a collective call.
 
     why: NOT_FINITE or SPIKE.
-    Returns "", or why it could not be written: that ends no run, as its own error matters more.
     """
     step = int(state.step)
     arrays = _placed_on_host(run, saved_fields(state))
@@ -54,17 +59,35 @@ def keep_step(run: Run, state: TrainState, why: str) -> str:
         "indices": run.indices(step),
         "seed_key": np.asarray(jax.random.key_data(run.key("step"))),
     }
-    arrays["about"] = np.frombuffer(json.dumps(_about(run, step) | {"why": why}).encode(), np.uint8)
+    return arrays | {"about": _packed(_about(run, step) | {"why": why, "step": step + 1})}
+
+
+def with_found(content: Arrays, looked: Looked) -> Arrays:
+    """The same, and what a look inside the step has found: loss, norm of the gradient, and the first value that is not finite."""
+    bad = looked.bad and looked.bad._asdict() | {"value": repr(looked.bad.value)}
+    numbers = {name: repr(getattr(looked, name)) for name in ("loss", "gradient_norm")}  # JSON has no NaN
+    return content | {"about": _packed(_unpacked(content) | {"found": numbers | {"bad": bad}})}
+
+
+def keep(run_folder: Path, content: Arrays, *, is_last: bool) -> str:
+    """Write a step into the workdir, by process 0.
+
+    is_last: the run ends at this step, which is kept in any case; of others the first MOST_KEPT are.
+    Returns "", or why it was not kept: that ends no run, as its own error matters more.
+    """
     if not processes.is_first():
         return ""
-    folder = run.folder / workdir.DIVERGED
+    step, folder = _unpacked(content)["step"], run_folder / workdir.DIVERGED
     try:
+        others = [each for each in kept_steps(run_folder) if each != step]
+        if len(others) >= MOST_KEPT and not is_last:
+            return f"it is not kept, as {MOST_KEPT} steps are in {folder} already"
         folder.mkdir(exist_ok=True)
-        write_whole(_path(folder, step + 1), kept_content(KIND, arrays))
-        for old in kept_steps(run.folder)[:-MOST_KEPT]:
-            _path(folder, old).unlink()
+        write_whole(_path(folder, step), kept_content(KIND, content))
+        for other in others[MOST_KEPT:]:  # at which an earlier start ended
+            _path(folder, other).unlink()
     except failures() as error:
-        return f"step {step + 1} could not be kept in {folder} ({reason(error)})"
+        return f"step {step} could not be kept in {folder} ({reason(error)})"
     return ""
 
 
@@ -90,7 +113,7 @@ def read_kept_step(run_folder: Path, step: int | None = None) -> KeptStep:
     step = steps[-1] if step is None else step
     arrays = read_kept(_path(run_folder / workdir.DIVERGED, step), KIND)
     assert arrays is not None  # it is listed
-    about = json.loads(arrays["about"].tobytes())
+    about = _unpacked(arrays)
     batch = {name: arrays[f"batch/{name}"] for name in Batch._fields if f"batch/{name}" in arrays}
     return KeptStep(
         step=step,
@@ -100,6 +123,7 @@ def read_kept_step(run_folder: Path, step: int | None = None) -> KeptStep:
         indices=arrays["indices"],
         names=about["names"],
         seed_key=arrays["seed_key"],
+        found=_found(about),
     )
 
 
@@ -131,6 +155,26 @@ def state_before(state: TrainState, num_spikes: int = 0, *, has_diverged: bool) 
     spikes = state.spikes and state.spikes | {"num_spikes": 0 * state.spikes["num_spikes"] + num_spikes}
     step = state.step if has_diverged else state.step - 1
     return state.replace(step=step, skipped_steps=state.skipped_steps - 1, spikes=spikes)
+
+
+def _found(about: dict[str, Any]) -> Looked | None:
+    found = about.get("found")
+    if found is None:
+        return None
+    bad = found["bad"] and Bad(
+        **found["bad"]
+        | {name: tuple(found["bad"][name]) for name in ("shape", "index", "images")}
+        | {"value": float(found["bad"]["value"])}
+    )
+    return Looked(bad, float(found["loss"]), float(found["gradient_norm"]))
+
+
+def _packed(about: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(json.dumps(about).encode(), np.uint8)
+
+
+def _unpacked(content: Arrays) -> dict[str, Any]:
+    return json.loads(content["about"].tobytes())
 
 
 def _path(folder: Path, step: int) -> Path:

@@ -21,6 +21,7 @@ from gensupcon_jax.method.train_step import step_inputs
 from gensupcon_jax.paths import Path
 from gensupcon_jax.run import assemble
 from gensupcon_jax.run.bad_values import Bad, Layout, Watched, bad_summary, first_bad, is_watched
+from gensupcon_jax.text import reason
 
 
 class Step(NamedTuple):
@@ -74,6 +75,14 @@ def look_inside(step: Step, state: TrainState, frozen: Any, batch: Batch, seed_k
     found, (loss, gradient_norm) = jax.device_get(looked(state, frozen, batch, seed_key))
     layout = Layout(batch.images.shape[0] // step.mesh.size, step.num_parts, step.are_exchanged)
     return Looked(first_bad(watched, found, layout), float(loss), float(gradient_norm))
+
+
+def looked_or_reason(step: Step, state: TrainState, frozen: Any, batch: Batch, seed_key: jax.Array) -> Looked | str:
+    """The same; why it could not be computed, where the device has no memory for all values of a step: the run ends anyway."""
+    try:
+        return look_inside(step, state, frozen, batch, seed_key)
+    except jax.errors.JaxRuntimeError as error:
+        return reason(error)
 
 
 Arrays = list[tuple[Watched, jax.Array]]
@@ -232,19 +241,23 @@ def spike_in_words(looked: Looked, state: TrainState) -> str:
     return spikes.heights_in_words(state.spikes, {"loss": looked.loss, "gradient_norm": looked.gradient_norm})
 
 
-def message(why: str, looked: Looked, state: TrainState, objective: str) -> str:
+def message(why: str, looked: Looked | str, state: TrainState, objective: str) -> str:
     """The error of a diverged run: what was found, and the likely causes.
 
-    why: "not finite" or "spike".  state: the one before the step.
+    why: "not finite" or "spike".  looked: or why it is not known.  state: the one before the step.
     """
     num_skipped, step = int(state.skipped_steps), int(state.step) + 1
+    if isinstance(looked, str):
+        found, bad = f"its values could not be looked at ({looked})", None
+    else:
+        found, bad = spike_in_words(looked, state) if why == "spike" else bad_in_words(looked.bad), looked.bad
     if why == "spike":
         return (
             f"step {step} is a spike, and {num_skipped} steps were skipped before it, as many as optimizer.max_skipped_steps "
-            f"allows: {spike_in_words(looked, state)} (optimizer.spike_deviations). {likely_causes(objective)}."
+            f"allows: {found} (optimizer.spike_deviations). {likely_causes(objective)}."
         )
     skipped = f"; {num_skipped} such steps were skipped before it (optimizer.max_skipped_steps)" if num_skipped else ""
-    return f"step {step} is not finite: {bad_in_words(looked.bad)}{skipped}. {likely_causes(objective, looked.bad)}."
+    return f"step {step} is not finite: {found}{skipped}. {likely_causes(objective, bad)}."
 
 
 def where_it_is(good_step: int, folder: Path, not_saved: str, not_kept: str) -> str:
@@ -258,6 +271,6 @@ def where_it_is(good_step: int, folder: Path, not_saved: str, not_kept: str) -> 
     )
     kept = (
         not_kept
-        or f"gensupcon replay {folder} computes step {good_step + 1} again and says where its first bad value is"
+        or f"gensupcon replay {folder} --step {good_step + 1} computes it again and says where its first bad value is"
     )
     return f"{saved}. {kept}"

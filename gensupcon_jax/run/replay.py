@@ -242,7 +242,16 @@ def replay_in_words(replayed: Replayed) -> str:
         return "\n".join([*lines, "every value is finite here"])
     lines.append(divergence.bad_in_words(first.bad))
     lines += _place_in_words(first.bad) + _images_in_words(kept, first.bad)
+    lines += _comparison(kept.found and kept.found.bad, first.bad)
     return "\n".join([*lines, _verdict(replayed)])
+
+
+def _comparison(of_run: Bad | None, here: Bad) -> list[str]:
+    """Whether the run found the same; nothing of a step that it skipped, in which it did not look."""
+    if of_run is None:
+        return []
+    is_same = (of_run.kind, of_run.name) == (here.kind, here.name)
+    return ["the run found the same" if is_same else f"the run found another: {divergence.bad_in_words(of_run)}"]
 
 
 def _window(kept: KeptStep) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """A step that went wrong is kept, and computed again on other devices and in another data type."""
 
 import json
+import re
 import subprocess
 import sys
 
+import flax
 import jax
 import numpy as np
 import pytest
 
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.paths import Path
-from gensupcon_jax.run import diverged, replay, train
+from gensupcon_jax.run import diverged, divergence, replay, train
+from gensupcon_jax.run.run import Run
 from gensupcon_jax.store.checkpoint import read_newest, saved_steps
 from tests.running import told
 from tests.tiny import tiny_config, tiny_dataset
@@ -30,7 +33,9 @@ def diverging(folder, *, num_devices=2, **changes):
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "bad"
     message = diverging(folder)
-    assert message.endswith(f"gensupcon replay {folder} computes step 2 again and says where its first bad value is")
+    assert message.endswith(
+        f"gensupcon replay {folder} --step 2 computes it again and says where its first bad value is"
+    )
     return folder
 
 
@@ -49,6 +54,23 @@ def test_the_step_is_kept_with_its_batch_key_and_state(workdir):
     assert [path.name for path in (workdir / "diverged").iterdir()] == ["step_00000002.npz"]
 
 
+@pytest.mark.slow
+def test_the_step_is_kept_without_its_place_where_a_device_has_no_memory_to_look(tmp_path, monkeypatch):
+    def has_no_memory(*arguments):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 20 GiB")
+
+    monkeypatch.setattr(divergence, "look_inside", has_no_memory)
+    message = diverging(tmp_path, num_devices=1)
+    assert message.startswith(
+        "step 2 is not finite: its values could not be looked at (RESOURCE_EXHAUSTED: Out of memory). Likely causes: "
+    )
+    assert message.endswith(
+        f"gensupcon replay {tmp_path} --step 2 computes it again and says where its first bad value is"
+    )
+    assert diverged.read_kept_step(tmp_path).found is None
+    assert saved_steps(tmp_path / "checkpoints") == [1]
+
+
 @pytest.mark.parametrize("num_devices", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_it_is_computed_again_on_another_number_of_devices(workdir, num_devices):
     replayed = replay.replay(workdir, num_devices=num_devices)
@@ -59,10 +81,30 @@ def test_it_is_computed_again_on_another_number_of_devices(workdir, num_devices)
         f"step 2, which was kept as not finite, in float32 on {num_devices} x cpu (the run: float32 on 2 x cpu)" in said
     )
     assert f"{bad.kind} {bad.name} at {list(bad.index)}" in said
+    assert "\nthe run found the same\n" in said
     assert said.endswith(
         "in float32 the step is not finite: the cause is the data, the rate or the temperature, not the data type"
     )
     assert (workdir / "results.json").exists() is False
+
+
+def test_the_first_bad_module_is_kept_too(workdir, tmp_path):
+    found = diverged.read_kept_step(workdir).found
+    assert np.isnan(found.loss) and np.isnan(found.gradient_norm) and np.isnan(found.bad.value)
+    assert (
+        divergence.bad_in_words(found.bad)
+        == "the first module whose output is not finite is backbone/stage1_block1/bn1"
+    )
+    assert (found.bad.shape, found.bad.index, found.bad.device) == ((32, 8, 8, 4), (0, 0, 0, 0), 0)
+    assert (found.bad.count, found.bad.images) == (16384, tuple(range(32)))  # of two views of 32 images on two devices
+
+    def of_another_module(about, arrays):
+        about["found"]["bad"]["name"] = "head/output"
+
+    other = diverged.read_kept_step(rewritten(workdir, tmp_path, of_another_module))
+    looked = divergence.Looked(found.bad, np.nan, np.nan)
+    said = replay.replay_in_words(replay.Replayed(other, {"float32": looked}, 1, "cpu", []))
+    assert "\nthe run found another: the first module whose output is not finite is head/output\n" in said
 
 
 def test_the_command_says_where_and_ends_with_status_0(workdir, capfd):
@@ -218,6 +260,56 @@ def divergence_of(value):
     return replay.divergence.Looked(bad, 1.0, 2.0)
 
 
+@pytest.mark.slow
+def test_a_run_in_bfloat16_that_leaves_its_range_is_found_kept_and_finite_in_float32(tmp_path, monkeypatch):
+    # A weight of 3.4e38, which bfloat16 rounds to infinity, at a channel that is always 0: 0 in float32, NaN in bfloat16.
+    drawn = Run.initial_state
+
+    def with_a_large_weight(run):
+        state = drawn(run)
+        params = flax.core.copy(state.params)
+        block = params["backbone"]["stage1_block1"]
+        block["bn1"]["scale"] = block["bn1"]["scale"].at[0].set(0.0)
+        block["conv2"]["kernel"] = block["conv2"]["kernel"].at[1, 1, 0, 2].set(3.4e38)
+        return state.replace(params=params)
+
+    monkeypatch.setattr(Run, "initial_state", with_a_large_weight)
+    changes = {"model.dtype": "bfloat16", "optimizer.learning_rate": 0.1, "optimizer.weight_decay": 0.0}
+    message = diverging(tmp_path, num_devices=1, **changes)
+    module = "the first module whose output is not finite is backbone/stage1_block1/conv2"
+    assert message.startswith(f"step 1 is not finite: {module}. Likely causes: ")
+    kept = diverged.read_kept_step(tmp_path)
+    assert (kept.step, kept.about["config"]["model"]["dtype"], kept.found.bad.name) == (
+        1,
+        "bfloat16",
+        "backbone/stage1_block1/conv2",
+    )
+    assert kept.state["params/backbone/stage1_block1/conv2/kernel"][1, 1, 0, 2] == np.float32(3.4e38)
+    replayed = replay.replay(tmp_path, num_devices=1)
+    assert [(dtype, looked.bad is None) for dtype, looked in replayed.found.items()] == [
+        ("bfloat16", False),
+        ("float32", True),
+    ]
+    said = replay.replay_in_words(replayed)
+    assert said.startswith(
+        "step 1, which was kept as not finite, in bfloat16 on 1 x cpu (the run: bfloat16 on 1 x cpu)\n"
+    )
+    assert f"\n{module}\noutput backbone/stage1_block1/conv2 at [0, 0, 0, 2] (" in said
+    assert said.endswith(
+        "\nthe run found the same\n"
+        "in float32 every value is finite: the cause is the data type, bfloat16; set model.dtype to float32"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_in_bfloat16_whose_rate_is_too_high_is_bad_in_float32_too(tmp_path):
+    message = diverging(tmp_path, num_devices=1, **{"model.dtype": "bfloat16"})
+    assert message.startswith("step 2 is not finite: the first module whose output is not finite is ")
+    replayed = replay.replay(tmp_path, num_devices=1)
+    assert [looked.bad is None for looked in replayed.found.values()] == [False, False]
+    assert "the cause is the data, the rate or the temperature, not the data type" in replay.replay_in_words(replayed)
+
+
 def test_a_full_disk_loses_neither_the_message_nor_the_checkpoint(tmp_path, monkeypatch):
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
@@ -231,17 +323,39 @@ def test_a_full_disk_loses_neither_the_message_nor_the_checkpoint(tmp_path, monk
 
 
 @pytest.mark.slow
-def test_skipped_steps_are_kept_up_to_the_bound(tmp_path):
-    message = diverging(tmp_path, num_devices=1, **{"optimizer.max_skipped_steps": 3, "log_steps": 6})
-    assert message.startswith("step 5 is not finite: ")
-    assert "; 3 such steps were skipped before it" in message
-    assert diverged.kept_steps(tmp_path) == [3, 4, 5]  # step 2 was the first
+def test_every_replay_that_was_offered_is_there(tmp_path, capfd):
+    message = diverging(tmp_path, num_devices=1, **{"optimizer.max_skipped_steps": 4, "log_steps": 6})
+    assert message.startswith("step 6 is not finite: ")
+    assert "; 4 such steps were skipped before it" in message
+    assert diverged.kept_steps(tmp_path) == [2, 3, 4, 6]
+    said = [line for line in capfd.readouterr().err.splitlines() if "was skipped (not finite; " in line]
+    offered = [int(found) for found in re.findall(r"gensupcon replay \S+ --step (\d+)", "\n".join([*said, message]))]
+    assert offered == [2, 3, 4, 6]
+    assert said[3].endswith(f"it is not kept, as 3 steps are in {tmp_path / 'diverged'} already")
     kept = diverged.read_kept_step(tmp_path, 4)
-    assert (int(kept.state["step"]), int(kept.state["skipped_steps"])) == (3, 2)
+    assert (int(kept.state["step"]), int(kept.state["skipped_steps"]), kept.found) == (3, 2, None)
     again = replay.replay(tmp_path, step=4, num_devices=1)
     assert again.is_bad
     message = diverging(tmp_path, num_devices=1, **{"optimizer.max_skipped_steps": 2, "log_steps": 6})
-    assert message == ("optimizer.max_skipped_steps is 2, and this run has already skipped 3 steps; allowed: 3 or more")
+    assert message == ("optimizer.max_skipped_steps is 2, and this run has already skipped 4 steps; allowed: 4 or more")
+
+
+def test_what_is_kept_has_a_bound_whatever_the_starts(workdir, tmp_path):
+    content = diverged.read_kept(workdir / "diverged" / "step_00000002.npz", diverged.KIND)
+
+    def keep(step, *, is_last):
+        about = json.loads(content["about"].tobytes()) | {"step": step}
+        said = diverged.keep(tmp_path, content | {"about": diverged._packed(about)}, is_last=is_last)
+        return said, diverged.kept_steps(tmp_path)
+
+    assert keep(9, is_last=True) == ("", [9])  # the run ended here, and was started again
+    assert keep(10, is_last=False) == ("", [9, 10])
+    assert keep(12, is_last=False) == ("", [9, 10, 12])
+    said, kept = keep(13, is_last=False)
+    assert (said, kept) == (f"it is not kept, as 3 steps are in {tmp_path / 'diverged'} already", [9, 10, 12])
+    assert keep(12, is_last=False) == ("", [9, 10, 12])  # once more, after a kill
+    assert keep(20, is_last=True) == ("", [9, 10, 12, 20])
+    assert keep(30, is_last=True) == ("", [9, 10, 12, 30])
 
 
 @pytest.mark.slow
