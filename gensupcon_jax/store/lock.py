@@ -21,7 +21,7 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.json_files import parsed
 from gensupcon_jax.paths import Path
 from gensupcon_jax.store import workdir
-from gensupcon_jax.text import one_line, visible
+from gensupcon_jax.text import one_line, reason, visible
 
 LOCK = "run.lock"
 BEAT_SECONDS = 5.0
@@ -188,6 +188,12 @@ def _acquire(folder: Path, holder: Holder) -> _Lock:
     while True:
         try:
             descriptor = None if paths.is_remote(path) else _locked(path)
+        except PermissionError as error:
+            if not path.exists():
+                raise  # the folder itself may not be written
+            raise UserError(
+                f"{path} cannot be opened ({reason(error)}); where no run of another user trains in {folder}, remove it"
+            ) from error
         except BlockingIOError:
             raise _in_use(folder, _read_when_written(path)) from None
         found = _read(path)
@@ -231,6 +237,12 @@ def _watch(folder: Path, found: bytes) -> None:
 def _locked(path: Any) -> int | None:
     """The descriptor of the file, made if need be, with its lock; None without locks; BlockingIOError if another has it."""
     while True:
+        if path.is_symlink() or (
+            path.exists() and not path.is_file()
+        ):  # to write into what a link names would destroy it
+            raise UserError(
+                f"{path} is not a file of a run; remove it: a run writes there that it trains in {path.parent}"
+            )
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _flock(descriptor)
@@ -300,9 +312,11 @@ def _read_when_written(path: Path) -> bytes:
 
 def _parsed(content: bytes) -> Holder | None:
     try:
-        return Holder(**parsed(content))
+        holder = Holder(**parsed(content))
     except (ValueError, TypeError):  # empty, or half written
         return None
+    are_right = (type(value) is Holder.__annotations__[name] for name, value in holder._asdict().items())
+    return holder if all(are_right) else None
 
 
 def _token_of(content: bytes) -> str | None:

@@ -128,7 +128,12 @@ def test_a_start_that_fails_holds_nothing(tmp_path, quick, monkeypatch, request,
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\x00\xff", b"[]", b'{"host": 1}'])
+OF_OTHER_TYPES = b'{"host": ["a"], "process_id": {}, "since": null, "command": 5, "token": 1}'
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\x00\xff", b"[]", b'{"host": 1}', b"[" * 100_000, b"x" * 1_000_000, OF_OTHER_TYPES]
+)
 def test_what_a_killed_process_of_this_machine_left_hinders_nobody(tmp_path, quick, content):
     (tmp_path / "run.lock").write_bytes(content)
     with lock.held(tmp_path):
@@ -140,6 +145,44 @@ def test_what_a_killed_process_of_this_machine_left_is_no_reason_to_wait(tmp_pat
     left_behind(tmp_path, lock.host_name())
     with lock.held(tmp_path):
         assert f"process {os.getpid()} on {lock.host_name()} trains in it" in refused(tmp_path)
+
+
+def test_a_process_that_has_the_number_of_one_that_was_killed_is_not_taken_for_it(tmp_path, never_waits):
+    holder = lock.Holder(
+        lock.host_name(), os.getppid(), "2999-01-01 00:00:00 UTC", "gensupcon train first", "its token"
+    )
+    os.kill(holder.process_id, 0)  # is alive, but does not hold the lock
+    (tmp_path / "run.lock").write_bytes(holder.content())
+    with lock.held(tmp_path):
+        assert json.loads((tmp_path / "run.lock").read_text())["process_id"] == os.getpid()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_is_no_file_is_one_line_and_stays(tmp_path, kind):
+    path, precious = tmp_path / "run.lock", tmp_path / "precious"
+    precious.write_text("mine")
+    {"folder": path.mkdir, "link": lambda: path.symlink_to(precious), "pipe": lambda: os.mkfifo(path)}[kind]()
+    assert refused(tmp_path) == (
+        f"{path} is not a file of a run; remove it: a run writes there that it trains in {tmp_path}"
+    )
+    assert (precious.read_text(), len(list(tmp_path.iterdir()))) == ("mine", 2)
+
+
+def test_a_file_of_another_user_is_one_line(tmp_path, monkeypatch):
+    left_behind(tmp_path, lock.host_name())
+    before, opened = contents(tmp_path), os.open
+
+    def denied(path, *rest):  # as the tests may run as root, who may open everything
+        if os.fspath(path) == str(tmp_path / "run.lock"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *rest)
+
+    monkeypatch.setattr(lock.os, "open", denied)
+    assert refused(tmp_path) == (
+        f"{tmp_path}/run.lock cannot be opened (Permission denied); where no run of another user trains in {tmp_path}, remove it"
+    )
+    monkeypatch.undo()
+    assert contents(tmp_path) == before
 
 
 def test_what_another_machine_left_is_taken_when_it_stands_still(tmp_path, quick, capsys):
