@@ -49,7 +49,7 @@ class KeptStep(NamedTuple):
 
 
 def content_of_step(run: Run, state: TrainState, why: str) -> Arrays:
-    """All that the step after this state follows from, named, as `keep` writes it; a collective call.
+    """All that the step after this state follows from, named, as `keep_step` writes it; a collective call.
 
     why: NOT_FINITE or SPIKE.
     """
@@ -69,7 +69,7 @@ def with_found(content: Arrays, looked: Looked) -> Arrays:
     return content | {"about": _packed(_unpacked(content) | {"found": numbers | {"bad": bad}})}
 
 
-def keep(run_folder: Path, content: Arrays, *, is_last: bool) -> str:
+def keep_step(run_folder: Path, content: Arrays, *, is_last: bool) -> str:
     """Write a step into the workdir, by process 0.
 
     is_last: the run ends at this step, which is kept in any case; of others the first MOST_KEPT are.

@@ -280,7 +280,7 @@ class _Loop:
         except UserError as error:
             not_saved = str(error)
         content = diverged.content_of_step(run, state, why)
-        not_kept = diverged.keep(run.folder, content, is_last=True)  # before the look, which compiles for long
+        not_kept = diverged.keep_step(run.folder, content, is_last=True)  # before the look, which compiles for long
         (batch,) = run.batches(good_step, good_step + 1)
         step = divergence.step_of(
             run.config, run.data, run.lengths, run.teacher, run.parts.at(good_step).view_fn, run.mesh
@@ -289,7 +289,7 @@ class _Loop:
         if not not_kept and not isinstance(
             looked, str
         ):  # where this fails, the message has it, and the file is as before
-            diverged.keep(run.folder, diverged.with_found(content, looked), is_last=True)
+            diverged.keep_step(run.folder, diverged.with_found(content, looked), is_last=True)
         try:
             self._checkpoints.close()
         except UserError as error:
@@ -311,7 +311,7 @@ class _Loop:
             return
         self._num_skipped = num_skipped
         why, state = self._before_skip(has_diverged=False)
-        not_kept = diverged.keep(self.run.folder, diverged.content_of_step(self.run, state, why), is_last=False)
+        not_kept = diverged.keep_step(self.run.folder, diverged.content_of_step(self.run, state, why), is_last=False)
         kept = not_kept or f"gensupcon replay {self.run.folder} --step {self.step} says more"
         allowed = self.run.config.optimizer.max_skipped_steps
         self.log.note(

@@ -345,7 +345,7 @@ def test_what_is_kept_has_a_bound_whatever_the_starts(workdir, tmp_path):
 
     def keep(step, *, is_last):
         about = json.loads(content["about"].tobytes()) | {"step": step}
-        said = diverged.keep(tmp_path, content | {"about": diverged._packed(about)}, is_last=is_last)
+        said = diverged.keep_step(tmp_path, content | {"about": diverged._packed(about)}, is_last=is_last)
         return said, diverged.kept_steps(tmp_path)
 
     assert keep(9, is_last=True) == ("", [9])  # the run ended here, and was started again
