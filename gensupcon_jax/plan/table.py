@@ -173,7 +173,7 @@ def _number(value: float) -> str:
 
 
 def _verdict(plan: Figures) -> str:
-    where = f"{plan.topology}, batch {plan.batch_size:,}"
+    where = f"{_name(plan)}, batch {plan.batch_size:,}"
     if plan.verdict == FITS:
         left = plan.hbm_bytes - sum(plan.memory.values())
         free = f"{gib(left)} of {gib(plan.hbm_bytes)} GiB per chip are left; the compiler reserves some of it"

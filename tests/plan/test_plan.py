@@ -411,7 +411,8 @@ def test_hours_are_the_sum_over_the_sizes():
     assert [(each.view_size, each.total_steps) for each in (small, large)] == [(4, 3), (8, 6)]
     both = figures.together([(small, figures_of(small, 3600.0)), (large, figures_of(large, 7200.0))])
     assert (both.total_steps, both.hours, both.compiler_hours, both.compile_seconds) == (9, 3 + 12, 2 * 15, 6.0)
-    printed = table.text([both, figures_of(large, 7200.0)], price_per_chip_hour=0.5)
+    printed = table.text([both, figures_of(large, 7200.0, recipe="beside")], price_per_chip_hour=0.5)
+    assert "\nv5e:2x2, batch 32: fits, " in printed and "\nbeside, v5e:2x2, batch 32: fits, " in printed
     assert re.search(r"views of 4 px: steps x ms at least +3 x 3,?600,?000 +-", printed)
     assert re.search(r"cost at 0\.5 per chip-hour, at least +30\.?0* +24", printed)
     (row, _) = table.as_json([both, figures_of(large, 7200.0)], price_per_chip_hour=0.5)
