@@ -20,6 +20,7 @@ from benchmarks.evidence.lines import packed
 from benchmarks.evidence.plans import Plan, Wanted
 from gensupcon_jax.data import datasets, memory_cache
 from gensupcon_jax.evaluation.kept_predictions import read_predictions
+from gensupcon_jax.run import compiled
 from gensupcon_jax.run.train import Launch, train_and_evaluate
 
 
@@ -117,3 +118,4 @@ def keep_compiled_programs() -> None:
     """Keep compiled programs for the next process."""
     jax.config.update("jax_compilation_cache_dir", str(memory_cache.user_folder().parent / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    compiled.say_failures_once()

@@ -3,6 +3,9 @@
 import os
 import resource
 import subprocess
+import types
+import warnings
+import zlib
 
 import jax
 import pytest
@@ -79,20 +82,77 @@ def test_a_report_for_which_there_is_no_space_is_one_line_and_written_later(tmp_
     assert (folder / "results.json").exists()
 
 
-def compile_two_programs(folder):
-    """Into a folder whose files may have 500 bytes: too few for a program."""
+def compile_two_programs(folder, num_bytes=resource.RLIM_INFINITY):
+    """Into a folder whose files may have so many bytes."""
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compiled.say_failures_once()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
     print(jax.jit(lambda x: x + 1)(1.0), jax.jit(lambda x: x * 3)(2.0))
 
 
 def test_compiled_programs_that_cannot_be_kept_are_said_in_one_line(tmp_path):
     folder = tmp_path / "compiled"
-    ((status, printed, said),) = ended([Forked(compile_two_programs, str(folder), environment=ONE_DEVICE)])
+    ((status, printed, said),) = ended([Forked(compile_two_programs, str(folder), 500, environment=ONE_DEVICE)])
     assert (status, printed) == (0, "2.0 6.0\n")
     (line,) = said.splitlines()
     assert line.startswith(f"compiled programs cannot be kept in {folder} (File too large; ")
     assert line.endswith(" are free): this run does without, and the next start compiles them again")
     assert list(folder.glob("*-cache")) == []  # no half of a program, which each later start would try to read
+
+
+def no_program(_):
+    return zlib.compress(b"0000 no program of XLA")
+
+
+# What a full disk, a kill, or a worn disk leaves.
+DAMAGE = {
+    "empty": lambda content: b"",
+    "a part": lambda content: content[: len(content) // 2],
+    "a flipped bit": lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
+    "another content": no_program,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_programs_are_removed_with_one_line_and_kept_anew(tmp_path, damage):
+    folder = tmp_path / "compiled"
+
+    def start():
+        ((status, printed, said),) = ended([Forked(compile_two_programs, str(folder), environment=ONE_DEVICE)])
+        assert (status, printed) == (0, "2.0 6.0\n")
+        return said
+
+    assert start() == ""
+    kept = {path: path.read_bytes() for path in folder.glob("*-cache")}
+    assert len(kept) >= 2
+    for path, content in kept.items():
+        path.write_bytes(DAMAGE[damage](content))
+    (line,) = start().splitlines()
+    assert line.startswith(f"compiled programs in {folder} are damaged (")
+    assert line.endswith("): they are removed, compiled again and kept anew")
+    assert all(zlib.decompress(path.read_bytes()) for path in kept)
+    assert start() == ""
+
+
+def test_programs_that_lie_elsewhere_are_removed_only_where_their_files_are_damaged(tmp_path, capsys, monkeypatch):
+    """In a folder that is shared with other programs, what XLA refuses may be of another version of it."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    compiled.say_failures_once()
+    config = types.SimpleNamespace(jax_compilation_cache_dir=str(tmp_path))
+    monkeypatch.setattr(compiled, "jax", types.SimpleNamespace(config=config))
+    for name, content in (
+        ("jit_f-1-cache", no_program(b"")),
+        ("jit_f-2-cache", b""),
+        ("jit_g-1-cache", no_program(b"")),
+    ):
+        (tmp_path / name).write_bytes(content)
+    for name, kept in (("jit_f", {"jit_f-1-cache", "jit_g-1-cache"}), ("jit_g", {"jit_f-1-cache", "jit_g-1-cache"})):
+        warnings.warn(
+            f"Error reading persistent compilation cache entry for '{name}': error: no\n program", stacklevel=1
+        )
+        assert {path.name for path in tmp_path.iterdir()} == kept
+    assert capsys.readouterr().err.splitlines() == [
+        f"compiled programs in {tmp_path} are damaged (error: no program): they are removed, compiled again and kept anew",
+        f"compiled programs cannot be read from {tmp_path} (error: no program): they are compiled again",
+    ]
