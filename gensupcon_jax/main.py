@@ -20,7 +20,7 @@ PROGRAM = "python -m gensupcon_jax.main"
 _WATCHED = {
     "watchdog_seconds": ("step", 1800.0),
     "watchdog_evaluation_seconds": ("evaluation, in training or at the end,", 21600.0),
-    "watchdog_saving_seconds": ("save", 3600.0),
+    "watchdog_saving_seconds": ("save or restoration", 3600.0),
     "watchdog_report_seconds": ("report", 3600.0),
 }
 

@@ -1,10 +1,12 @@
 """Local paths and paths on object storage (gs://bucket/folder), read and written the same way."""
 
 import contextlib
+import errno
 import functools
 import os
 import re
 import secrets
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -62,6 +64,35 @@ def is_remote(path: Path) -> bool:
 def absolute(path: Path) -> Path:
     """The absolute path, as orbax requires it; gs:// paths are absolute already."""
     return path if is_remote(path) else path.absolute()
+
+
+def exists(path: Path) -> bool:
+    """Whether the path is there; an OSError where its disk does not say.
+
+    From Python 3.14 on, `path.exists()` is False then: a run would begin anew over the one that it did not see.
+    """
+    return path.exists() if is_remote(path) else _mode(path) is not None
+
+
+def is_folder(path: Path) -> bool:
+    """`path.is_dir()` likewise."""
+    return path.is_dir() if is_remote(path) else stat.S_ISDIR(_mode(path) or 0)
+
+
+def is_file(path: Path) -> bool:
+    """`path.is_file()` likewise."""
+    return path.is_file() if is_remote(path) else stat.S_ISREG(_mode(path) or 0)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_mode  # noqa: PTH116  (the path's own method is not the same in all versions)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    except ValueError:  # a name that no file can have
+        return None
 
 
 def write_whole(path: Path, content: bytes) -> None:

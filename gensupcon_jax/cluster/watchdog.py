@@ -16,7 +16,8 @@ _PAUSED = ("", 0.0, float("inf"))
 class Limits(NamedTuple):
     """The seconds that each kind of work may take, 0: any time.
 
-    evaluation: one during training, or all of the final one.  saving: what training waits for at a save, and at the last one.
+    evaluation: one during training, or all of the final one.  saving: what training waits for at
+    a save, at the last one, and while the newest checkpoint is read.
     """
 
     step: float = 0.0

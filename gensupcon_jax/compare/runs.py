@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.kept_predictions import KeptPredictions, read_predictions
 from gensupcon_jax.paths import Path, as_path
@@ -108,11 +109,11 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _problem(path: Path) -> str | None:
-    if not path.exists():
+    if not paths.exists(path):
         return f"{path} does not exist; allowed: the --workdir of a run"
-    if not path.is_dir():
+    if not paths.is_folder(path):
         return f"{path} is not a folder; allowed: the --workdir of a run"
-    missing = [name for name in (workdir.CONFIG, workdir.DATASET) if not (path / name).is_file()]
+    missing = [name for name in (workdir.CONFIG, workdir.DATASET) if not paths.is_file(path / name)]
     if missing:
         return f"{path} contains no {' and no '.join(missing)}: it is not the workdir of a run; allowed: the --workdir of a run"
     return None

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gensupcon_jax import paths
 from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.json_files import TEXT, read_object
@@ -56,7 +57,7 @@ class OutputParts(NamedTuple):
         """Remove the parts and their folder; anything else in it stays, and the folder with it."""
         for path in (*self._files(), *self.folder.glob(".*.unfinished"), self.folder / _ABOUT):
             path.unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+        if paths.is_folder(self.folder) and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _path(self, start: int) -> LocalPath:

@@ -8,6 +8,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
+from gensupcon_jax import paths
 from gensupcon_jax.data.shapes import device_center_share
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.inference.settings import SAYS_ALL, Given, Preparation, preparation_of_file
@@ -62,14 +63,14 @@ def read_source(source: str | Path, *, step: int | str = "last", given: Given = 
     Raises UserError, in one line, for a source that does not exist, holds no encoder, or does not have this step.
     """
     path, _ = split_entry(source)
-    if path.is_dir() and not (path / workdir.DATASET).exists():
-        source = path = next((path / name for name in _HUB_FILES if (path / name).is_file()), path)
-    if path.is_dir():
+    if paths.is_folder(path) and not paths.exists(path / workdir.DATASET):
+        source = path = next((path / name for name in _HUB_FILES if paths.is_file(path / name)), path)
+    if paths.is_folder(path):
         return _from_workdir(path, step, given)
     is_artifact = path.suffix == STABLEHLO
     if not is_artifact and format_of(path) is None:
         raise UserError(
-            f"{source} {'is not a source of an encoder' if path.exists() else 'does not exist'}; allowed: {ALLOWED}"
+            f"{source} {'is not a source of an encoder' if paths.exists(path) else 'does not exist'}; allowed: {ALLOWED}"
         )
     if step != "last":
         raise UserError(f"step is {step!r}, and {source} is a file, which holds one step only; leave it out")

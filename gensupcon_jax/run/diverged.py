@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gensupcon_jax import paths
 from gensupcon_jax.cluster import processes, sharding
 from gensupcon_jax.data.shapes import Batch
 from gensupcon_jax.data.splits import EncodedSplit
@@ -94,7 +95,7 @@ def keep_step(run_folder: Path, content: Arrays, *, is_last: bool) -> str:
 def kept_steps(run_folder: Path) -> list[int]:
     """The numbers of the steps that are kept in a workdir, in ascending order."""
     folder = run_folder / workdir.DIVERGED
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    names = [path.name for path in folder.iterdir()] if paths.is_folder(folder) else []
     parts = [name.removeprefix(_NAME).removesuffix(_SUFFIX) for name in names if name.startswith(_NAME)]
     return sorted(int(part) for part in parts if part.isdecimal())
 

@@ -78,16 +78,16 @@ def keep_results(folder: Path, total_steps: int) -> Path | None:
 
     A kill may fall between two files: the next start moves the rest. Raises UserError where that folder has one of them already.
     """
-    results = workdir.read_json(folder / workdir.RESULTS) if (folder / workdir.RESULTS).exists() else {}
+    results = workdir.read_json(folder / workdir.RESULTS) if paths.exists(folder / workdir.RESULTS) else {}
     steps = results.get("steps", total_steps)
     if steps >= total_steps:
         return None
     kept = results_folder(folder, steps)
     paths.make_folder(kept)
     for name in _OF_THE_END:
-        if not (folder / name).exists():
+        if not paths.exists(folder / name):
             continue
-        if (kept / name).exists():
+        if paths.exists(kept / name):
             raise UserError(f"{folder / name} belongs into {kept}, which has one already; move one of them away")
         paths.move(folder / name, kept / name)
     return kept

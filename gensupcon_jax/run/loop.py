@@ -146,6 +146,7 @@ class _Loop:
         advisor = run.advisor(self.state, chance_loss)
         self._checkpoints = Checkpoints(run.folder / workdir.CHECKPOINTS, keep=run.config.checkpoint.keep)
         opened.callback(self._checkpoints.settle)
+        supervision.watchdog.watch("saving", "reading the newest checkpoint")
         with account.phase("save"):
             restored = self._checkpoints.restore_newest(abstract(saved_fields(self.state)))
         if restored is not None:

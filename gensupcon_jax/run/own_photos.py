@@ -94,7 +94,7 @@ def _listings(
 
 def _refuse_workdir(path: str) -> None:
     folder = paths.as_path(path)
-    if all((folder / name).exists() for name in (workdir.CONFIG, workdir.DATASET)):
+    if all(paths.exists(folder / name) for name in (workdir.CONFIG, workdir.DATASET)):
         raise UserError(
             f"{path} is the workdir of a run, not a folder of images; to resume the run, start it with its own command and "
             f"--workdir {path}"
@@ -116,9 +116,9 @@ def read_start(source: str) -> StartingWeights:
     """The architecture of the weights in a workdir or a file; UserError if there is none."""
     with naming_the_field("--weights"):
         path = paths.as_path(source)
-        if not paths.as_path(source.partition("#")[0]).exists():
+        if not paths.exists(paths.as_path(source.partition("#")[0])):
             raise UserError(f"{source} does not exist; allowed: the workdir of a run, or a file of weights")
-        if path.is_dir():
+        if paths.is_folder(path):
             return _of_workdir(source)
         described = description_of_file(path)
         if described is not None:

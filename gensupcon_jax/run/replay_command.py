@@ -17,10 +17,10 @@ def main(arguments: list[str], program: str) -> None:
     """Compute a step that went wrong again, and print where its first bad value is; UserError for a mistake."""
     quiet_tensorflow()
     options = build_parser(program).parse(arguments)
-    from gensupcon_jax.paths import as_path
+    from gensupcon_jax import paths
 
-    folder = as_path(options.workdir)
-    if not folder.is_dir():
+    folder = paths.as_path(options.workdir)
+    if not paths.is_folder(folder):
         raise UserError(f"{folder} is not a folder; allowed: the --workdir of a run")
     if options.device is not None:
         os.environ["JAX_PLATFORMS"] = options.device

@@ -160,7 +160,7 @@ def restore_step(folder: Path, step: int, abstract_fields: dict) -> Restored:
 
 def saved_steps(folder: Path) -> list[int]:
     """The steps of all finished checkpoints, intact or damaged, in ascending order."""
-    return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    return sorted(ocp.utils.checkpoint_steps(folder)) if paths.is_folder(folder) else []
 
 
 def read_newest(folder: Path, names: Iterable[str]) -> Restored | None:
@@ -366,7 +366,7 @@ def _move_aside(folder: Path, step: int) -> None:
     with disk.writing(aside):
         aside.mkdir(exist_ok=True)
         name = str(step)
-        while (aside / name).exists():
+        while paths.exists(aside / name):
             name += "_again"
         (folder / str(step)).rename(aside / name)
 

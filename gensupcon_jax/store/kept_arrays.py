@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gensupcon_jax import paths
 from gensupcon_jax.disk import refuse_lost
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.fingerprints import fingerprint
@@ -24,7 +25,7 @@ def write_kept(path: Path, kind: str, arrays: Arrays) -> Path | None:
     kind: what they are, with the version of the format ("linear probe 1"); a reader asks for it. Names may contain "/".
     """
     content = kept_content(kind, arrays)
-    earlier = path.read_bytes() if path.exists() else None
+    earlier = path.read_bytes() if paths.exists(path) else None
     if earlier == content:
         return None
     aside = None
@@ -37,7 +38,7 @@ def write_kept(path: Path, kind: str, arrays: Arrays) -> Path | None:
 
 def read_kept(path: Path, kind: str) -> Arrays | None:
     """The arrays of a file of this kind, None without a file; UserError, in one line, for a damaged or foreign one."""
-    if not path.exists():
+    if not paths.exists(path):
         return None
     try:
         content = io.BytesIO(path.read_bytes())
@@ -78,6 +79,6 @@ def _parts(kind: str, arrays: Arrays) -> Iterator[str | memoryview]:
 def _free_name(path: Path) -> Path:
     """A name beside the file that nothing has yet: probe_earlier.npz, probe_earlier_again.npz, ..."""
     name = f"{path.stem}_earlier"
-    while (path.parent / f"{name}{path.suffix}").exists():
+    while paths.exists(path.parent / f"{name}{path.suffix}"):
         name += "_again"
     return path.parent / f"{name}{path.suffix}"

@@ -295,7 +295,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except paths.failures():
-        if path.exists():
+        if paths.exists(path):
             raise
         return b""
 

@@ -27,7 +27,7 @@ def read_metrics(workdir: Path) -> list[dict]:
     Raises UserError, with the line number, for any other line that is not a row.
     """
     path = workdir / METRICS
-    if not path.exists():
+    if not paths.exists(path):
         return []
     try:
         lines = path.read_bytes().decode().split("\n")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import ml_collections
 
+from gensupcon_jax import paths
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import BACKBONE_FIELDS, ENCODER_FIELDS, build_backbone, choose_stem
 from gensupcon_jax.paths import Path, as_path, split_entry
@@ -77,7 +78,7 @@ def _with_backbone(run: SavedRun) -> SavedRun:
         if source is None:
             _check_part(current, "backbone", "choose the workdir of a contrastive or cross_entropy run")
         path = _find(as_path(str(source)), current.folder)
-        if split_entry(path)[0].is_file():
+        if paths.is_file(split_entry(path)[0]):
             return run._replace(weights_file=path, config=_with_model_of(run.config, current))
         visited.append(path)
         if len(visited) > MOST_WORKDIRS:
@@ -113,7 +114,7 @@ def _with_model_of(config: ml_collections.ConfigDict, encoder: SavedRun) -> ml_c
 def _find(source: Path, folder: Path) -> Path:
     """The path of `model.weights`, or the same name in the parent of the workdir, for runs that were moved together."""
     for path in (source, folder.parent / source.name):
-        if split_entry(path)[0].exists():
+        if paths.exists(split_entry(path)[0]):
             return path
     raise UserError(
         f"model.weights of {folder} is {source}, which does not exist, nor does {folder.parent / source.name}; "
@@ -144,9 +145,9 @@ def _check_config(folder: Path, config: dict[str, Any], restored: checkpoint.Res
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    if not folder.is_dir():
+    if not paths.is_folder(folder):
         raise UserError(f"{folder} is not a folder; allowed: the --workdir of a run")
-    if not (folder / name).is_file():
+    if not paths.is_file(folder / name):
         raise UserError(f"{folder} contains no {name}: it is not the workdir of a run; allowed: the --workdir of a run")
     found = workdir.read_json(folder / name, "choose another workdir")
     for entry, kind in _ENTRIES[name].items():

@@ -22,7 +22,7 @@ _MOST_BIN = 10_000  # far beyond every step
 def read_starts(workdir: Path) -> list[dict[str, Any]]:
     """The starts in the order of their beginning, as `write_starts` gets them; UserError for a file that is not readable."""
     path = workdir / TIME
-    if not path.exists():
+    if not paths.exists(path):
         return []
     try:
         starts = json.loads(path.read_text())["starts"]

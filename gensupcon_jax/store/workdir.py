@@ -55,9 +55,9 @@ def check(
     are named), or contains results of unknown origin.
     """
     _make_writable(workdir)
-    missing = [name for name in (CONFIG, DATASET) if not (workdir / name).exists()]
+    missing = [name for name in (CONFIG, DATASET) if not paths.exists(workdir / name)]
     own = (METRICS, RESULTS, REPORT, CHECKPOINTS, PROBE, NEIGHBORS, PREDICTIONS)
-    results = [name for name in own if (workdir / name).exists()]
+    results = [name for name in own if paths.exists(workdir / name)]
     if missing and results:
         raise UserError(
             f"workdir {workdir} has no {' and no '.join(missing)} but contains {', '.join(results)}, "
@@ -95,7 +95,7 @@ def check_is_there(workdir: Path) -> None:
 
 def read_history(workdir: Path) -> list[changes.Start]:
     """The starts that changed something in config.json, oldest first; UserError for a damaged file."""
-    if not (workdir / HISTORY).exists() or not (workdir / CONFIG).exists():
+    if not paths.exists(workdir / HISTORY) or not paths.exists(workdir / CONFIG):
         return []
     starts = [changes.Start(**entry) for entry in read_json(workdir / HISTORY)["starts"]]
     return changes.that_were_written(starts, read_json(workdir / CONFIG))
@@ -103,7 +103,7 @@ def read_history(workdir: Path) -> list[changes.Start]:
 
 def read_config(workdir: Path) -> dict[str, Any] | None:
     """The content of config.json, None without one; UserError if it is damaged."""
-    if not (workdir / CONFIG).exists():
+    if not paths.exists(workdir / CONFIG):
         return None
     return read_json(workdir / CONFIG)
 
@@ -113,7 +113,7 @@ def read_results(workdir: Path, *, with_report: bool = True) -> dict[str, Any] |
 
     with_report: False: the report may be missing, as many short runs write none.  Raises UserError if results.json is damaged.
     """
-    if not (workdir / RESULTS).exists() or (with_report and not (workdir / REPORT).exists()):
+    if not paths.exists(workdir / RESULTS) or (with_report and not paths.exists(workdir / REPORT)):
         return None
     return read_json(
         workdir / RESULTS, "move it away to evaluate the trained encoder again, or choose another --workdir"
@@ -138,7 +138,7 @@ def cannot_be_written(workdir: Path, error: Exception) -> UserError:
 
 def _differences(workdir: Path, name: str, wanted: dict) -> changes.Differences:
     """Those to a file of the folder; none without the file."""
-    if not (workdir / name).exists():
+    if not paths.exists(workdir / name):
         return {}
     return changes.differing(read_json(workdir / name), wanted)
 

@@ -27,6 +27,7 @@ def test_steps_evaluations_saves_and_the_report_are_watched(tmp_path, monkeypatc
     config = tiny_config(steps=2, **{"evaluate.every_epochs": 0, "checkpoint.every_epochs": 100.0})
     train.train_and_evaluate(config, tmp_path / "run", tiny_dataset())
     assert Recorded.seen == [
+        ("saving", "reading the newest checkpoint"),
         ("step", "step 1"),
         ("saving", "saving step 1"),  # its row; the checkpoint comes later
         ("step", "step 2"),

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import io
 import os
+import pathlib
 import re
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import safetensors
 from etils import epath
 
-from gensupcon_jax import disk
+from gensupcon_jax import disk, paths
 from gensupcon_jax.data import array_files, cache, file_listing, input_pipeline, inspection, list_paths, list_tables
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.inference import embed_files
@@ -23,7 +24,7 @@ from gensupcon_jax.weights import artifact, description, files
 from tests import ROOT
 from tests.encoded import encode, picture
 from tests.inference.test_embed_files import PLAIN
-from tests.store.test_writing import ARRAYS, ROW, _failing_fn, checkpoints, metrics_rows
+from tests.store.test_writing import ARRAYS, ROW, _failing_fn, checkpoints, failing, metrics_rows
 
 INDICES = np.array([0])
 
@@ -125,6 +126,35 @@ def test_what_is_listed_is_not_taken_for_missing(folder, monkeypatch):
         list_paths._exists("a.jpg")
 
 
+@pytest.mark.parametrize("name", ["exists", "is_file", "is_dir"])
+def test_a_run_that_cannot_be_seen_is_not_taken_for_missing(folder, monkeypatch, name):
+    """Later versions of Python answer False for a disk that does not answer; a new run would be written over this one."""
+    monkeypatch.setattr(pathlib.Path, name, lambda self, **_: False)
+    assert checkpoint.saved_steps(folder / "checkpoints") == [1]
+    with failing(folder, errno.ESTALE):
+        for read in (checkpoint.saved_steps, metrics.read_metrics, wall_time.read_starts, diverged.read_kept_step):
+            with pytest.raises((OSError, UserError), match="Stale file handle"):
+                read(folder)
+        with pytest.raises((OSError, UserError), match="Stale file handle"):
+            workdir.claim(folder, {"seed": 0}, {"name": "digits"})
+
+
+def test_whether_a_path_is_there(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    found = {
+        path: (paths.exists(path), paths.is_folder(path), paths.is_file(path))
+        for path in (tmp_path, *(tmp_path / name for name in ("file", "absent", "file/below", "loop", "a\0b")))
+    }
+    assert list(found.values()) == [
+        (True, True, False),
+        (True, False, True),
+        *[(False, False, False)] * 4,
+    ]
+    with failing(tmp_path, errno.ESTALE), pytest.raises(OSError, match="Stale file handle"):
+        paths.exists(tmp_path / "file")
+
+
 def test_a_cache_is_done_without(tmp_path, capsys):
     path = tmp_path / "a.arrays"
     cache.keep(path, cache.MappedArrays(ARRAYS, {}))
@@ -133,6 +163,9 @@ def test_a_cache_is_done_without(tmp_path, capsys):
     assert capsys.readouterr().err == f"{path} cannot be read (Stale file handle): the data are read again\n"
     assert cache.read_kept_file(path) is not None
 
+
+# How many there are of another kind: of locks, packages, recipes, lists and the system's files.
+_ASKS = {"store/lock.py": 1, "run/class_similarity.py": 3, "run/recipes.py": 2, "run/memory.py": 1}
 
 # Files that catch errors of reading and yet need no `refuse_lost`.
 _OTHERS = {
@@ -144,6 +177,13 @@ _OTHERS = {
     "store/lock.py": "beats, and errors that pass",
     "store/workdir.py": "writes only",
 }
+
+
+def test_where_a_run_is_read_nothing_asks_python_whether_a_path_is_there():
+    for wing in ("store", "run"):
+        for path in (ROOT / "gensupcon_jax" / wing).glob("*.py"):
+            asks = re.findall(r"\.(?:exists|is_dir|is_file)\(\)", path.read_text())
+            assert len(asks) == _ASKS.get(f"{wing}/{path.name}", 0), path
 
 
 def test_every_file_that_catches_errors_of_reading_asks_for_a_lost_disk():
