@@ -79,6 +79,19 @@ def _is_image_shape(value: Any) -> bool:
     return value[0] == value[1] and is_number(value[2]) and value[2] in (1, 3)
 
 
+def _are_bins(value: Any) -> bool:
+    if not (
+        isinstance(value, dict) and all(is_number(value.get(name)) for name in ("low", "high", "num_bins", "width"))
+    ):
+        return False
+    return (
+        value["low"] < value["high"]
+        and value["width"] > 0
+        and isinstance(value["num_bins"], int)
+        and value["num_bins"] > 0
+    )
+
+
 NUMBER = Rule("a number", is_number, (0, -1.5, 1e9), ("1", None, True, float("nan"), 10**400))
 TEXT = Rule("a text", lambda value: isinstance(value, str), ("", "a"), (1, None, ["a"]))
 TEXTS = Rule("a list of texts", _are_texts, ([], ["a"]), ("a", [1], None, {"a": 1}))
@@ -108,6 +121,14 @@ OF_IMAGES: dict[str, Rule] = {
     ),
     "class_names": TEXTS,
     "label_kind": optional(choice("class", "several", "value")),
+    "bins": optional(
+        Rule(
+            "low, high, num_bins and width of bins",
+            _are_bins,
+            ({"low": 0.0, "high": 1.0, "num_bins": 10, "width": 0.1},),
+            ({}, [], {"low": 1.0, "high": 0.0, "num_bins": 10, "width": 0.1}),
+        )
+    ),
 }
 
 

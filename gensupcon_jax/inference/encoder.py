@@ -25,6 +25,7 @@ from gensupcon_jax.inference.settings import checked
 from gensupcon_jax.inference.sources import Source, read_source
 from gensupcon_jax.method.objectives import Prediction
 from gensupcon_jax.paths import Path
+from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.views.augment import resize
 
 Images = Any  # an array [image, height, width, channel], arrays, PIL images, paths, a folder, or ImageFiles
@@ -83,7 +84,8 @@ class Encoder:
     def __repr__(self) -> str:
         step = "" if self.step is None else f", step {self.step}"
         shape = " x ".join(map(str, self.image_shape))
-        classes = f", {len(self.class_names)} classes" if self.class_names else ""
+        things = COLUMN_WORDS[self._source.label_kind]
+        classes = f", {len(self.class_names)} {things}" if self.class_names else ""
         return f"Encoder({self.source!r}{step}: images {shape} -> {self.num_features} features{classes})"
 
     @property

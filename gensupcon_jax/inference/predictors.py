@@ -63,18 +63,13 @@ def choose_predictor(source: Source, embed_fn: EmbedFn) -> Predictor:
 
     embed_fn: a split of the run's data set -> features of this encoder.
     """
-    if source.run is not None and source.run.description.get("bins"):
-        return _predictor_of_values(source, source.run, embed_fn)
+    if source.label_kind == "value":
+        return _predictor_of_values(source, embed_fn)
     if source.has_classifier:
         if source.label_kind == "several":
             return lambda features, logits: _predictions(scipy.special.expit(logits), source, "classifier")
         return lambda features, logits: _predictions(scipy.special.softmax(logits, axis=1), source, "classifier")
-    if source.run is None:
-        raise UserError(
-            f"{source.name} has no classifier, so it predicts no classes; allowed: the workdir of a run, or a file with a "
-            "classifier (fc.weight or head.weight)"
-        )
-    run, num_classes = source.run, len(source.class_names)
+    run, num_classes = _run_of(source, "classes"), len(source.class_names)
     probe, neighbors = read_probe(run.folder, run.step), read_neighbors(run.folder, run.step)
     if probe is not None:
         return lambda features, logits: _predictions(probe.class_probabilities(features, num_classes), source, "probe")
@@ -82,15 +77,28 @@ def choose_predictor(source: Source, embed_fn: EmbedFn) -> Predictor:
     return lambda features, logits: _predictions(found.class_probabilities(features, num_classes), source, "k-NN")
 
 
-def _predictor_of_values(source: Source, run: SavedRun, embed_fn: EmbedFn) -> Predictor:
-    """The same for a run whose labels are numbers: its classifier of bins, the kept ridge regression, or k-NN."""
-    bins = ValueBins(**run.description["bins"])
+def _run_of(source: Source, things: str) -> SavedRun:
+    """The run that kept a predictor; UserError for a file, which has only its classifier."""
+    if source.run is None:
+        raise UserError(
+            f"{source.name} has no classifier, so it predicts no {things}; allowed: the workdir of a run, or a file with a "
+            "classifier (fc.weight or head.weight)"
+        )
+    return source.run
+
+
+def _predictor_of_values(source: Source, embed_fn: EmbedFn) -> Predictor:
+    """The same where labels are numbers: a classifier of bins, the kept ridge regression of a run, or its k-NN."""
+    bins = source.bins
+    if bins is None:
+        raise UserError(f"{source.name} does not say the bins of its values; export the run again")
 
     def named(values: np.ndarray, predictor: str) -> Predictions:
         return predictions_of_values(values, bins, source.class_names, predictor)
 
     if source.has_classifier:
         return lambda _, logits: named(bins.expected(scipy.special.softmax(logits, axis=1)), "classifier")
+    run = _run_of(source, "values")
     ridge = read_probe(run.folder, run.step)
     if ridge is not None:
         return lambda features, _: named(ridge.values(features), "ridge")

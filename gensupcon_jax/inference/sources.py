@@ -16,6 +16,7 @@ from gensupcon_jax.models import Classifier, build_backbone
 from gensupcon_jax.paths import Path, split_entry
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.saved_runs import COLLECTIONS, SavedRun, run_backbone
+from gensupcon_jax.value_bins import ValueBins
 from gensupcon_jax.views.augment import normalize, resize
 from gensupcon_jax.weights.architectures import Architecture, recognize_architecture
 from gensupcon_jax.weights.artifact import STABLEHLO, json_path, read_artifact, stablehlo_function
@@ -35,7 +36,7 @@ class Source(NamedTuple):
     """An encoder that was read, and all that its images and outputs need.
 
     name: of the source, as it was given.  step: of a run's checkpoint, None where the source does not say it.  preparation: of
-    images.  label_kind: of its labels, as in `dataset.json`.
+    images.  label_kind: of its labels, as in `dataset.json`.  bins: of labels that are numbers.
     apply_fn(variables, uint8 images [batch, *preparation.image_shape]) -> (features, logits or None).
     by_device: whether each device must call it with its own images.  run: where the source is one.  notes: sentences on what the
     source does not say and is assumed.
@@ -54,6 +55,7 @@ class Source(NamedTuple):
     run: SavedRun | None = None
     notes: tuple[str, ...] = ()
     label_kind: str = "class"
+    bins: ValueBins | None = None
 
 
 def read_source(source: str | Path, *, step: int | str = "last", given: Given = SAYS_ALL) -> Source:
@@ -97,8 +99,12 @@ def _from_workdir(path: Path, step: int | str, given: Given) -> Source:
     )
     share = device_center_share(description)
     source = _network_source(path, run_backbone(run), run.variables, preparation, size, share)
-    kind = description.get("label_kind", "class")
-    return source._replace(step=run.step, class_names=tuple(description["class_names"]), run=run, label_kind=kind)
+    labels = {"label_kind": description.get("label_kind", "class"), "bins": _bins_of(description.get("bins"))}
+    return source._replace(step=run.step, class_names=tuple(description["class_names"]), run=run, **labels)
+
+
+def _bins_of(fields: Mapping[str, Any] | None) -> ValueBins | None:
+    return ValueBins(**fields) if fields else None
 
 
 def _from_file(source: str | Path, given: Given) -> Source:
@@ -121,6 +127,7 @@ def _from_file(source: str | Path, given: Given) -> Source:
         class_names=prepared.class_names,
         notes=(*([note] if note else []), *prepared.notes),
         label_kind=(description and description.label_kind) or "class",
+        bins=_bins_of(description and description.bins),
     )
 
 
@@ -156,6 +163,8 @@ def _from_artifact(path: Path, given: Given) -> Source:
         variables={},
         apply_fn=lambda variables, images: (exported.call(images), None),
         by_device=True,
+        label_kind=description.label_kind or "class",
+        bins=_bins_of(description.bins),
     )
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Integer, UInt8
 from gensupcon_jax.report.findings import FeatureFindings
 from gensupcon_jax.report.pictured import PicturedSplit
 from gensupcon_jax.report.values import clean
-from gensupcon_jax.score_names import PREDICTOR_NAMES, SCORE_NAMES
+from gensupcon_jax.score_names import COLUMN_WORDS, PREDICTOR_NAMES, SCORE_NAMES
 
 # Predictors whose test predictions can be shown: key in the results -> name.
 PREDICTORS = {
@@ -87,6 +87,12 @@ def class_count(data: ReportData) -> int:
     for labels in (data.test_labels, data.test_predictions, data.original_labels, *of_splits):
         counts += [int(labels.max()) + 1] if labels is not None and labels.size else []
     return max(counts)
+
+
+def label_things(data: ReportData) -> str:
+    """What the columns of the labels are, in words: classes, labels, or bins of values."""
+    kind = "several" if data.label_names else "class" if data.test_values is None else "value"
+    return COLUMN_WORDS[kind]
 
 
 def class_names(data: ReportData) -> list[str]:

@@ -12,6 +12,7 @@ from gensupcon_jax.report.values import short
 
 _SHOWN_IMAGES = 10
 _SHOWN_NEIGHBORS = 6
+_WIDE_WORD = 8  # letters that fit below a neighbor on a laptop; longer ones are written smaller
 
 
 def neighbors_section(data: ReportData, nearest: Nearest | None) -> dict[str, Any] | str:
@@ -30,11 +31,13 @@ def neighbors_section(data: ReportData, nearest: Nearest | None) -> dict[str, An
             {
                 "picture": pictures[0][number],
                 "label": short(names[label]),
+                "is_long": _is_long(names[label]),
                 "name": test.title_of(number),
                 "neighbors": [
                     {
                         "picture": pictures[1][other],
                         "label": short(names[train.classes[other]]),
+                        "is_long": _is_long(names[train.classes[other]]),
                         "name": train.title_of(other),
                         "cosine": f"{nearest.cosines[place, rank]:.2f}",
                         "agrees": of_values or bool(train.classes[other] == label),
@@ -46,6 +49,10 @@ def neighbors_section(data: ReportData, nearest: Nearest | None) -> dict[str, An
     agree = train.classes[nearest.stored[:, 0]] == test.classes[nearest.queries]
     found = {"rows": rows, "agree": f"{100 * agree.mean():.1f}", "columns": neighbors.shape[1]}
     return found | {"of_values": of_values}
+
+
+def _is_long(label: str) -> bool:
+    return max(map(len, short(label).split()), default=0) > _WIDE_WORD
 
 
 def shown_places(classes: Int[np.ndarray, " query"]) -> Int[np.ndarray, " shown"]:

@@ -11,7 +11,7 @@ from gensupcon_jax.report.classes import classes_section
 from gensupcon_jax.report.comparisons import comparisons_section, luck
 from gensupcon_jax.report.confusion import confusion_section
 from gensupcon_jax.report.curves import curves_section, machine_section
-from gensupcon_jax.report.data import PREDICTORS, ReportData, class_count
+from gensupcon_jax.report.data import PREDICTORS, ReportData, class_count, label_things
 from gensupcon_jax.report.duplicates_page import DUPLICATES_FILE, duplicates_section, duplicates_table
 from gensupcon_jax.report.fitted_values import fitted_values_section
 from gensupcon_jax.report.labels import labels_section
@@ -25,7 +25,6 @@ from gensupcon_jax.report.similarity import similarity_section
 from gensupcon_jax.report.suspicious_page import SUSPICIOUS_FILE, suspicious_section, suspicious_table
 from gensupcon_jax.report.values import clean, duration, printable, shown, whole
 from gensupcon_jax.report.wall_time import wall_time_section
-from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.text import flatten
 
 # Sections in the order of the page: id, title, name in the navigation. Each has a template in sections/.
@@ -174,11 +173,10 @@ def _fields(tree: dict[str, Any]) -> list[tuple[str, str]]:
 def _facts(data: ReportData) -> list[tuple[str, str]]:
     """The facts under the title, without unknown ones."""
     results = data.results
-    classes = 0 if data.label_names else class_count(data)
+    count = len(data.label_names) or class_count(data)
     facts = [
         ("dataset", clean(data.dataset)),
-        (COLUMN_WORDS["class" if data.test_values is None else "value"], f"{classes}" if classes else ""),
-        ("labels", f"{len(data.label_names)}" if data.label_names else ""),
+        (label_things(data), f"{count}" if count else ""),
         ("test images", f"{whole(results.get('num_test')):,}" if whole(results.get("num_test")) else ""),
         ("seed", shown(results["seed"]) if "seed" in results else ""),
         ("device", shown(results["device"]) if "device" in results else ""),

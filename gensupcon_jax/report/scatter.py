@@ -7,11 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
 from gensupcon_jax.report.colors import NAMED_CLASSES, class_shape, class_style
-from gensupcon_jax.report.data import ReportData, class_names
+from gensupcon_jax.report.data import ReportData, class_names, label_things
 from gensupcon_jax.report.nearest import unit_rows
 from gensupcon_jax.report.thumbnails import sheet_uri
 from gensupcon_jax.report.values import ending, short
-from gensupcon_jax.score_names import COLUMN_WORDS
 
 SCATTER_POINTS = 1500  # t-SNE of more points takes too long
 MAP_SIDE = 640
@@ -47,7 +46,7 @@ def scatter_section(data: ReportData) -> dict[str, Any] | str:
         "count": len(kept),
         "total": len(labels),
         "classes": len(np.unique(labels)),
-        "things": COLUMN_WORDS["class" if data.test_values is None else "value"],
+        "things": label_things(data),
         "radius": 5 if len(kept) <= 600 else 3.6,
     }
 

@@ -8,11 +8,12 @@ from jaxtyping import Float, Int, Integer
 
 from gensupcon_jax.report.charts import range_chart
 from gensupcon_jax.report.colors import NAMED_CLASSES
-from gensupcon_jax.report.data import ReportData, class_names
+from gensupcon_jax.report.data import ReportData, class_names, label_things
 from gensupcon_jax.report.heat import fitted_range, heat_uri
 from gensupcon_jax.report.values import short
 
 HEAT_MAP_ANCHORS = 512  # about the screen pixels per side of a heat map
+_SORTED_BY = {"classes": "dominant class", "bins of values": "value", "labels": "strongest label"}
 
 
 def similarity_section(data: ReportData) -> dict[str, Any] | str:
@@ -21,18 +22,20 @@ def similarity_section(data: ReportData) -> dict[str, Any] | str:
     if reason:
         return reason
     label_similarity, latent_similarity, classes = sorted_batch(data)
-    blocks = _blocks(classes, class_names(data))
+    blocks, things = _blocks(classes, class_names(data)), label_things(data)
+    parts = f"{len(blocks)} {things}"
     correlation = similarity_correlation(label_similarity, latent_similarity)
     return {
         "maps": [
-            _heat_map("Label similarity: the target", label_similarity, blocks, "similarity of the labels"),
-            _heat_map("Latent similarity: the encoder", latent_similarity, blocks, "cosine of the embeddings"),
+            _heat_map("Label similarity: the target", label_similarity, parts, "similarity of the labels"),
+            _heat_map("Latent similarity: the encoder", latent_similarity, parts, "cosine of the embeddings"),
         ],
         "blocks": blocks,
         "pairs": range_chart("Pairs of the batch", pair_ranges(label_similarity, latent_similarity)),
         "correlation": None if correlation is None else f"{correlation:.2f}".replace("-", "\N{MINUS SIGN}"),
         "anchors": 0 if data.batch_labels is None else len(data.batch_labels),
         "kept": len(classes),
+        "sorted_by": _SORTED_BY[things],
     }
 
 
@@ -75,19 +78,16 @@ def similarity_correlation(
     return float(np.corrcoef(labels, latents)[0, 1])
 
 
-def _heat_map(
-    title: str, matrix: Float[np.ndarray, "anchor anchor"], blocks: Sequence[dict[str, Any]], what: str
-) -> dict[str, Any]:
+def _heat_map(title: str, matrix: Float[np.ndarray, "anchor anchor"], parts: str, what: str) -> dict[str, Any]:
     """One matrix with a scale of its own, fitted to its values."""
     low, high = fitted_range(np.asarray(matrix, np.float64)[~np.eye(len(matrix), dtype=bool)])
     ends = [f"{end:.2f}".replace("-", "\N{MINUS SIGN}") for end in (low, high)]
-    present = sum(1 for _ in blocks)
     return {
         "title": title,
         "picture": heat_uri(np.asarray(matrix, np.float64), low, high),
         "low": ends[0],
         "high": ends[1],
-        "alt": f"{title}: {what} of {len(matrix)} by {len(matrix)} images in {present} classes, from {ends[0]} to {ends[1]}",
+        "alt": f"{title}: {what} of {len(matrix)} by {len(matrix)} images in {parts}, from {ends[0]} to {ends[1]}",
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gensupcon_jax.configs.fields import FIELDS
-from gensupcon_jax.configs.rules import FLAG, STEP, Rule, above, integer, is_number, optional
+from gensupcon_jax.configs.rules import FLAG, STEP, Rule, above, integer, optional
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.json_files import (
     COUNT,
@@ -22,20 +22,6 @@ from gensupcon_jax.paths import Path
 from gensupcon_jax.score_names import SCORE_NAMES
 from gensupcon_jax.text import flatten
 
-
-def _are_bins(value: Any) -> bool:
-    if not (
-        isinstance(value, dict) and all(is_number(value.get(name)) for name in ("low", "high", "num_bins", "width"))
-    ):
-        return False
-    return (
-        value["low"] < value["high"]
-        and value["width"] > 0
-        and isinstance(value["num_bins"], int)
-        and value["num_bins"] > 0
-    )
-
-
 # A name of a table is checked where it is looked up, as users may add to the tables.
 _OF_CONFIG = {
     name: field.allowed if isinstance(field.allowed, Rule) else TEXTS if field.allowed.is_list else TEXT
@@ -50,14 +36,6 @@ _OF_DATA = OF_IMAGES | {
     "num_damaged": COUNT,
     "stored_size": optional(SIDE),
     "encoded": FLAG,
-    "bins": optional(
-        Rule(
-            "low, high, num_bins and width of bins",
-            _are_bins,
-            ({"low": 0.0, "high": 1.0, "num_bins": 10, "width": 0.1},),
-            ({}, [], {"low": 1.0, "high": 0.0, "num_bins": 10, "width": 0.1}),
-        )
-    ),
     "fingerprint": TEXT,
     "weights_step": optional(STEP),
 }

@@ -30,7 +30,7 @@ class Description(NamedTuple):
     height, width, channels.  center_share: share of the shorter side that the center crop keeps.  mean, std: by channel, on the
     scale 0..1.  class_names: may be empty.  fingerprint: of the encoder's weights.  made_by: program and version.
     run_fingerprint: of the run's config and data, the same at every step.  label_kind: several: its classifier has a sigmoid for
-    each of the class_names.
+    each of the class_names.  bins: of labels that are numbers, the fields of ValueBins.
     """
 
     architecture: str
@@ -47,6 +47,7 @@ class Description(NamedTuple):
     made_by: str
     run_fingerprint: str | None = None
     label_kind: str | None = None
+    bins: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The fields by name, those of the network beside the others."""
@@ -83,6 +84,7 @@ def describe(run: SavedRun) -> Description:
         made_by=f"gensupcon_jax {__version__}",
         run_fingerprint=fingerprint([json.dumps([run.config.to_dict(), data], sort_keys=True)]),
         label_kind=data.get("label_kind", "class"),
+        bins=data.get("bins"),
     )
 
 

@@ -12,6 +12,7 @@ from gensupcon_jax.configs.fields import FIELDS
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.models import ResNet, VisionTransformer
 from gensupcon_jax.paths import Path
+from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.store import workdir
 from gensupcon_jax.store.saved_runs import SavedRun, run_backbone
 from gensupcon_jax.text import flatten
@@ -129,7 +130,7 @@ def model_card(run: SavedRun, config: Mapping[str, Any], results: Mapping[str, A
         "images for training": data["num_train"],
         "for validation": data["num_validation"],
         "for test": data["num_test"],
-        "classes": len(data["class_names"]),
+        COLUMN_WORDS[data.get("label_kind", "class")]: len(data["class_names"]),
         "mean": ", ".join(f"{value:.4f}" for value in data["mean"]),
         "standard deviation": ", ".join(f"{value:.4f}" for value in data["std"]),
         "fingerprint": data["fingerprint"],

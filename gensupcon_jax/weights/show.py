@@ -1,6 +1,7 @@
 """Prints what a weights file, a workdir or an exported function contains."""
 
 from gensupcon_jax.paths import Path, split_entry
+from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.store.saved_runs import read_run
 from gensupcon_jax.weights.artifact import KINDS, PROMISE, STABLEHLO, Artifact, made_with, read_artifact
 from gensupcon_jax.weights.description import Description, description_of_file
@@ -59,7 +60,8 @@ def _artifact(artifact: Artifact) -> str:
 def _described(description: Description) -> str:
     network = ", ".join(f"{name} {value}" for name, value in description.network.items())
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (description.mean, description.std))
+    things = COLUMN_WORDS[description.label_kind or "class"]
     return (
-        f"  {description.architecture} ({network}), step {description.step}, {len(description.class_names)} classes; images "
+        f"  {description.architecture} ({network}), step {description.step}, {len(description.class_names)} {things}; images "
         f"{' x '.join(map(str, description.image_shape))}, center share {description.center_share}, mean {mean}, std {std}"
     )

@@ -72,6 +72,7 @@ def test_numbers_are_predicted_for_new_images(finished, tmp_path):
     np.testing.assert_allclose(predictions.values, kept[name], atol=1e-3)
     assert predictions.predictor == {"classifier": "classifier", "linear": "ridge"}[name]
     np.testing.assert_allclose(predictions.probabilities.sum(1), 1, atol=1e-5)
+    assert repr(encoder).endswith("16 bins of values)")
 
 
 def test_evaluate_measures_retrieval_by_the_bins(finished):

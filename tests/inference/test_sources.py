@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from gensupcon_jax.errors import UserError
@@ -17,6 +18,7 @@ from gensupcon_jax.weights.architectures import recognize_architecture
 from gensupcon_jax.weights.export import export
 from gensupcon_jax.weights.files import read_file
 from gensupcon_jax.weights.variables import named_tensors
+from tests.store.test_saved_runs import make_run
 from tests.tiny import tiny_dataset
 
 IMAGES = tiny_dataset().test.images
@@ -240,3 +242,39 @@ def test_artifacts_that_cannot_be_used_are_one_line(artifact, tmp_path):
     (tmp_path / f"{artifact.name}.json").unlink()
     assert "is missing: it has the checksum" in error_of(path)
     assert "other.stablehlo does not exist" in error_of(tmp_path / "other.stablehlo")
+
+
+# Labels that are numbers
+
+
+BINS = {"low": 0.0, "high": 8.0, "num_bins": 4, "width": 1.0}
+
+
+@pytest.fixture
+def run_of_values(tmp_path):
+    """A workdir whose classifier has a logit for each bin of values."""
+    return make_run(tmp_path / "run", description={"label_kind": "value", "bins": BINS})
+
+
+def test_an_exported_classifier_of_bins_predicts_the_numbers_of_its_run(run_of_values, tmp_path):
+    export(as_path(run_of_values), tmp_path / "x.safetensors")
+    export(as_path(run_of_values), tmp_path / "x.stablehlo")
+    run, file, function = map(Encoder.load, (run_of_values, tmp_path / "x.safetensors", tmp_path / "x.stablehlo"))
+    expected, found = run.predict(IMAGES), file.predict(IMAGES)
+    assert (found.predictor, found.label_kind) == ("classifier", "value")
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-4)
+    assert np.all((found.values > 0) & (found.values < 8))
+    for encoder in (run, file, function):
+        assert repr(encoder).endswith("features, 4 bins of values)")
+    with pytest.raises(UserError, match="has no classifier, so it predicts no values; allowed: the workdir of a run"):
+        function.predict(IMAGES)
+
+
+def test_a_file_that_does_not_say_its_bins_predicts_no_numbers(run_of_values, tmp_path):
+    """As files were before."""
+    export(as_path(run_of_values), path := tmp_path / "x.safetensors")
+    with safetensors.safe_open(path, framework="numpy") as tensors:
+        metadata = {name: text for name, text in tensors.metadata().items() if name != "bins"}
+    safetensors.numpy.save_file(read_file(path), tmp_path / "old.safetensors", metadata)
+    with pytest.raises(UserError, match=r"old\.safetensors does not say the bins of its values; export the run again"):
+        Encoder.load(tmp_path / "old.safetensors").predict(IMAGES)

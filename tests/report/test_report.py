@@ -17,7 +17,13 @@ from gensupcon_jax.report.curves import curve
 from gensupcon_jax.report.scatter import SCATTER_POINTS, drawn_classes, flat_view, scatter_rows
 from gensupcon_jax.report.scores import wilson_interval
 from gensupcon_jax.report.sheet import SHEET_IMAGES, SHEET_PIXELS, label_shares
-from gensupcon_jax.report.similarity import HEAT_MAP_ANCHORS, class_order, similarity_correlation, sorted_batch
+from gensupcon_jax.report.similarity import (
+    HEAT_MAP_ANCHORS,
+    class_order,
+    similarity_correlation,
+    similarity_section,
+    sorted_batch,
+)
 from gensupcon_jax.run.advice import Advisor
 from tests.report.pages import ACCOUNT, Page, example, page_of
 
@@ -345,6 +351,21 @@ def test_a_large_batch_is_subsampled_evenly():
     assert label_similarity.shape == latent_similarity.shape == (HEAT_MAP_ANCHORS,) * 2
     assert (np.diff(classes) >= 0).all() and set(classes) == {0, 1, 2}
     np.testing.assert_array_equal(label_similarity, classes[:, None] == classes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "things", "order"),
+    [
+        ({}, "3 classes", "dominant class"),
+        ({"test_values": np.arange(24.0)}, "3 bins of values", "value"),
+        ({"label_names": ["red", "round", "old"]}, "3 labels", "strongest label"),
+    ],
+)
+def test_heat_maps_say_what_their_labels_are(changes, things, order):
+    section = similarity_section(part(example(), "similarity", **changes))
+    assert isinstance(section, dict)
+    assert [f"of 12 by 12 images in {things}, from " in each["alt"] for each in section["maps"]] == [True, True]
+    assert section["sorted_by"] == order
 
 
 def test_a_collapsed_encoder_is_reported():

@@ -84,6 +84,7 @@ def test_the_json_is_this(tmp_path):
         "fingerprint": "0123456789abcdef",
         "made_by": "gensupcon_jax 9.9",
         "label_kind": None,
+        "bins": None,
         "run_fingerprint": "fedcba9876543210",
         "stem": "cifar",
         "width": 4,

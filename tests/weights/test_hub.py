@@ -207,6 +207,9 @@ def test_the_model_card_says_data_recipe_results_and_license(tmp_path):
     assert "The run did not measure step 7." in hub.model_card(
         run, {"architecture": "x", "num_classes": 0, "num_features": 1}, {}, license="unknown"
     )
+    run.description["label_kind"] = "value"
+    card = hub.model_card(run, {"architecture": "x", "num_classes": 4, "num_features": 1}, {}, license="unknown")
+    assert "| bins of values | 4 |" in card and "| classes |" not in card
 
 
 CASES = {

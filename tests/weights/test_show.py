@@ -47,3 +47,8 @@ def test_a_file_says_how_its_images_are_prepared_and_a_folder_for_timm_is_its_fi
         "  fc.bias  (2,)  float32",
     ]
     assert show(tmp_path) == show(path)
+    of_values = DESCRIPTION._replace(label_kind="value")
+    write_safetensors(
+        other := tmp_path / "values.safetensors", {"fc.bias": np.ones(2, np.float32)}, of_values.as_metadata()
+    )
+    assert "step 7, 2 bins of values; images" in show(other)
