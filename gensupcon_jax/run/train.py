@@ -137,15 +137,16 @@ def _check_teacher(run: Run) -> None:
         return
     split, which = images
     settings = {"student_mean": run.data.mean, "student_std": run.data.std, **run.evaluation_settings().extraction}
+    predictions = teachers.teacher_predictions(run.teacher, split, **settings)
     allow_poor = run.config.teacher.allow_poor
     if run.dataset.label_kind == "several":
-        score, chance = teachers.teacher_label_precision(run.teacher, split, **settings)
+        score, chance = teachers.teacher_label_precision(predictions, split)
         run.say(teachers.check_score(score, chance, allow_poor, f"mean average precision on the {which}"))
     elif run.dataset.bins is not None:
-        score = teachers.teacher_explained_variance(run.teacher, split, run.dataset.bins, **settings)
+        score = teachers.teacher_explained_variance(predictions, split, run.dataset.bins)
         run.say(teachers.check_values(score, allow_poor, which))
     else:
-        accuracy = teachers.teacher_accuracy(run.teacher, split, **settings)
+        accuracy = teachers.teacher_accuracy(predictions, split)
         run.say(teachers.check_accuracy(accuracy, run.data.num_classes, allow_poor, which))
 
 

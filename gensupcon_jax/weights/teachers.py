@@ -180,28 +180,6 @@ def _with_channels(
 # Checks against the data
 
 
-def check_teacher(
-    teacher: Teacher,
-    split: AnySplit,
-    *,
-    student_mean: Float[Array, "channel"],
-    student_std: Float[Array, "channel"],
-    batch_size: int,
-    sharding: NamedSharding,
-    allow_poor: bool,
-) -> str:
-    """A sentence about the teacher's accuracy on the validation split.
-
-    Raises UserError for a different number of classes, before anything compiles, and for a teacher below twice chance.
-    """
-    num_classes = split.num_classes
-    check_classes(teacher, num_classes)
-    accuracy = teacher_accuracy(
-        teacher, split, student_mean=student_mean, student_std=student_std, batch_size=batch_size, sharding=sharding
-    )
-    return check_accuracy(accuracy, num_classes, allow_poor)
-
-
 def check_classes(teacher: Teacher, num_classes: int) -> None:
     """UserError if the teacher predicts a different number of classes than the data has; nothing compiles."""
     predicted = predicted_classes(teacher)
@@ -232,59 +210,7 @@ def predicted_classes(teacher: Teacher) -> int:
     return logits.shape[1]
 
 
-def teacher_accuracy(
-    teacher: Teacher,
-    split: AnySplit,
-    *,
-    student_mean: Float[Array, "channel"],
-    student_std: Float[Array, "channel"],
-    batch_size: int,
-    sharding: NamedSharding,
-) -> float:
-    """Accuracy of the teacher on a split, in percent, with the preprocessing of training.
-
-    sharding: of a batch over the mesh; batch_size: over all devices, a multiple of their number.
-    """
-    settings = {"student_mean": student_mean, "student_std": student_std, "batch_size": batch_size}
-    predictions = _predictions(teacher, split, **settings, sharding=sharding).argmax(1)
-    return 100.0 * float(np.mean(predictions == split.classes))
-
-
-def teacher_label_precision(
-    teacher: Teacher,
-    split: AnySplit,
-    *,
-    student_mean: Float[Array, "channel"],
-    student_std: Float[Array, "channel"],
-    batch_size: int,
-    sharding: NamedSharding,
-) -> tuple[float, float]:
-    """The same for several labels per image: the teacher's mean average precision over labels, and that of a guess."""
-    settings = {"student_mean": student_mean, "student_std": student_std, "batch_size": batch_size}
-    rows = split.labels_of(np.arange(split.num_images))
-    shares = rows.mean(axis=0)[rows.any(axis=0)]
-    chance = 100.0 * float(shares.mean()) if len(shares) else 100.0
-    return mean_label_precision(_predictions(teacher, split, **settings, sharding=sharding), rows), chance
-
-
-def teacher_explained_variance(
-    teacher: Teacher,
-    split: AnySplit,
-    bins: ValueBins,
-    *,
-    student_mean: Float[Array, "channel"],
-    student_std: Float[Array, "channel"],
-    batch_size: int,
-    sharding: NamedSharding,
-) -> float:
-    """The same where labels are numbers: R^2, in percent, of the means of the teacher's predictions over these bins."""
-    assert split.values is not None  # of a data set with bins
-    settings = {"student_mean": student_mean, "student_std": student_std, "batch_size": batch_size}
-    predictions = _predictions(teacher, split, **settings, sharding=sharding)
-    return explained_variance(bins.expected(predictions), split.values)
-
-
-def _predictions(
+def teacher_predictions(
     teacher: Teacher,
     split: AnySplit,
     *,
@@ -293,7 +219,10 @@ def _predictions(
     batch_size: int,
     sharding: NamedSharding,
 ) -> Float[np.ndarray, "image class"]:
-    """The teacher's probabilities for all images of a split."""
+    """The teacher's probabilities for all images of a split, with the preprocessing of training.
+
+    batch_size: over all devices, a multiple of their number; sharding: of such a batch over the mesh.
+    """
     everywhere = replicated(sharding.mesh)
 
     def predicted(variables, images):
@@ -310,6 +239,25 @@ def _predictions(
         for images, is_real in padded_batches(split, batch_size, sharding)
     ]
     return np.concatenate(predictions)
+
+
+def teacher_accuracy(predictions: Float[np.ndarray, "image class"], split: AnySplit) -> float:
+    """Accuracy of the teacher's predictions for a split, in percent."""
+    return 100.0 * float(np.mean(predictions.argmax(1) == split.classes))
+
+
+def teacher_label_precision(predictions: Float[np.ndarray, "image class"], split: AnySplit) -> tuple[float, float]:
+    """The same for several labels per image: the mean average precision over labels, and that of a guess."""
+    rows = split.labels_of(np.arange(split.num_images))
+    shares = rows.mean(axis=0)[rows.any(axis=0)]
+    chance = 100.0 * float(shares.mean()) if len(shares) else 100.0
+    return mean_label_precision(predictions, rows), chance
+
+
+def teacher_explained_variance(predictions: Float[np.ndarray, "image bin"], split: AnySplit, bins: ValueBins) -> float:
+    """The same where labels are numbers: R^2, in percent, of the means of the predictions over these bins."""
+    assert split.values is not None  # of a data set with bins
+    return explained_variance(bins.expected(predictions), split.values)
 
 
 def check_accuracy(accuracy: Number, num_classes: int, allow_poor: bool, images: str = "validation images") -> str:

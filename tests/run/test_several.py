@@ -283,12 +283,10 @@ def test_a_teacher_of_several_labels_gives_each_its_sigmoid(finished, tmp_path):
     found = teachers.teacher_probabilities(run.teacher, run.teacher.variables, np.float32(images), **settings)
     expected = Encoder.load(folder).predict(labeled().test.images[:5]).probabilities
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    score, chance = teachers.teacher_label_precision(
-        run.teacher,
-        run.dataset.validation,
-        **{name: settings[name] for name in ("student_mean", "student_std")},
-        **run.evaluation_settings().extraction,
-    )
+    preprocessing = {name: settings[name] for name in ("student_mean", "student_std")}
+    extraction, split = run.evaluation_settings().extraction, run.dataset.validation
+    predictions = teachers.teacher_predictions(run.teacher, split, **preprocessing, **extraction)
+    score, chance = teachers.teacher_label_precision(predictions, split)
     assert chance == pytest.approx(100 * labeled().validation.labels.mean())
     assert score > chance
     losses = steps_of("contrastive", tmp_path, jax.devices()[:1], **changes)
