@@ -131,8 +131,13 @@ def _free_space(path: str) -> str:
     """ "12.0 KiB of 6.0 MiB are free"; empty where nothing is known, as of object storage."""
     for folder in (Path(path), *Path(path).parents):
         with contextlib.suppress(OSError):
-            usage = shutil.disk_usage(folder)
-            return f"{_size(usage.free)} of {_size(usage.total)} are free"
+            usage, files = shutil.disk_usage(folder), os.statvfs(folder)
+            inodes = (
+                f", but none of {files.f_files} inodes, one for each file"
+                if files.f_files and not files.f_favail
+                else ""
+            )
+            return f"{_size(usage.free)} of {_size(usage.total)} are free{inodes}"
     return ""
 
 

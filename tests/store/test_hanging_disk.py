@@ -1,7 +1,9 @@
 """A disk whose writes never return, as that of a server that is gone: the watchdog ends the run, which resumes later."""
 
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,6 @@ from tests.running import ended, fields, results_of, rows_of, start, wait_for
 from tests.store.test_disk import ONE_DEVICE
 
 CHANGES = {"steps": 4, "checkpoint.every_steps": 2}
-LIMITS = ["--watchdog_saving_seconds=3", "--watchdog_report_seconds=3"]
 
 
 @pytest.fixture
@@ -30,45 +31,60 @@ def small_disk(tmp_path):
     subprocess.run(["umount", path], check=True)
 
 
-def freezing(function, disk, number):
-    """The function, whose call of this number finds the disk frozen."""
-    calls = iter(range(1, 100))
-
-    def call(*arguments, **settings):
-        if next(calls) == number:
-            subprocess.run(["fsfreeze", "--freeze", disk], check=True)
-        return function(*arguments, **settings)
-
-    return call
+def freeze(disk):
+    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
 
 
-def train_until_the_disk_hangs(where, disk, arguments):
-    """What `gensupcon train` does on a disk that hangs from the second save on, or from the report on."""
-    if where == "save":
-        Checkpoints.save = freezing(Checkpoints.save, disk, 2)
-    else:
-        train._write_end = freezing(train._write_end, disk, 1)
+def train_until_a_save_hangs(disk, arguments):
+    """What `gensupcon train` does on a disk that hangs from the second save on."""
+    save = Checkpoints.save
+
+    def save_on_it(checkpoints, step, *others):
+        if step == 4:
+            checkpoints.settle()
+            freeze(disk)
+        return save(checkpoints, step, *others)
+
+    Checkpoints.save = save_on_it
+    main.main(arguments)
+
+
+def train_until_the_report_hangs(disk, arguments):
+    """The same from the report on."""
+    write = train._write_end
+
+    def write_on_it(*arguments):
+        freeze(disk)
+        return write(*arguments)
+
+    train._write_end = write_on_it
     main.main(arguments)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may freeze; cluster/test_watchdog.py has the same without")
-@pytest.mark.parametrize(
-    ("where", "hangs", "kept"),
-    [("save", "the last save, of step 4,", [2]), ("report", "writing the report", [2, 4])],
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/loop-control").exists(),
+    reason="only root may freeze; cluster/test_watchdog.py has the same without",
 )
-def test_a_write_that_never_returns_is_named_and_the_run_resumes(small_disk, tmp_path, where, hangs, kept):
+@pytest.mark.parametrize(
+    ("function", "limit", "hangs", "kept"),
+    [
+        (train_until_a_save_hangs, "--watchdog_saving_seconds=10", "(saving step 4|the last save, of step 4,)", [2]),
+        (train_until_the_report_hangs, "--watchdog_report_seconds=3", "writing the report", [2, 4]),
+    ],
+)
+def test_a_write_that_never_returns_is_named_and_the_run_resumes(small_disk, tmp_path, function, limit, hangs, kept):
     folder = small_disk / "run"
-    arguments = ["--config=configs/digits.py", f"--workdir={folder}", *fields(CHANGES), *LIMITS]
-    hanging = Forked(train_until_the_disk_hangs, where, str(small_disk), arguments, environment=ONE_DEVICE)
+    arguments = ["--config=configs/digits.py", f"--workdir={folder}", *fields(CHANGES), limit]
+    hanging = Forked(function, str(small_disk), arguments, environment=ONE_DEVICE)
     wait_for(lambda: "error: " in hanging.written()[1] or hanging.returncode is not None)
     subprocess.run(["fsfreeze", "--unfreeze", small_disk], check=True)  # before, the kernel does not let it go
     ((status, _, said),) = ended([hanging])
     assert status == 75, said
-    assert f"{hangs} has taken more than 3 seconds; stacks of all threads:\n" in said
-    assert [line for line in said.splitlines() if line.startswith("error: ")] == [
-        f"error: {hangs} has taken more than 3 seconds; start the same command again; it resumes from the newest checkpoint"
-    ]
+    hangs = f"{hangs} has taken more than {limit.partition('=')[2]} seconds; "
+    assert re.search(rf"^{hangs}stacks of all threads:$", said, re.MULTILINE), said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert re.fullmatch(f"error: {hangs}start the same command again; it resumes from the newest checkpoint", line)
     assert saved_steps(folder / "checkpoints")[: len(kept)] == kept
 
     untouched = tmp_path / "untouched"

@@ -281,6 +281,14 @@ def test_errors_of_libraries_are_read_by_their_text(tmp_path):
         raise RuntimeError("RESOURCE_EXHAUSTED: CUDA out of memory")
 
 
+def test_a_disk_that_has_space_but_no_more_files_is_told_apart(tmp_path, monkeypatch):
+    found = os.statvfs(tmp_path)
+    full = os.statvfs_result((*found[:5], 4096, 0, 0, *found[8:]))
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    why = disk.reason_at(tmp_path, OSError(errno.ENOSPC, "No space left on device"))
+    assert re.fullmatch(r"No space left on device; .* are free, but none of 4096 inodes, one for each file", why)
+
+
 def test_an_error_of_another_place_passes(tmp_path):
     with pytest.raises(FileNotFoundError), disk.writing(tmp_path / "out" / "x"):
         (tmp_path / "photos" / "a.png").read_bytes()
