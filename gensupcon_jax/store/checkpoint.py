@@ -160,7 +160,12 @@ def restore_step(folder: Path, step: int, abstract_fields: dict) -> Restored:
 
 def saved_steps(folder: Path) -> list[int]:
     """The steps of all finished checkpoints, intact or damaged, in ascending order."""
-    return sorted(ocp.utils.checkpoint_steps(folder)) if paths.is_folder(folder) else []
+    if not paths.is_folder(folder):
+        return []
+    if paths.is_remote(folder):
+        return sorted(ocp.utils.checkpoint_steps(folder))  # which asks for the mark of a complete one
+    # orbax renames a complete one to its step, but takes a folder whose disk does not answer for none.
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and paths.is_folder(path))
 
 
 def read_newest(folder: Path, names: Iterable[str]) -> Restored | None:

@@ -131,6 +131,8 @@ def test_a_run_that_cannot_be_seen_is_not_taken_for_missing(folder, monkeypatch,
     """Later versions of Python answer False for a disk that does not answer; a new run would be written over this one."""
     monkeypatch.setattr(pathlib.Path, name, lambda self, **_: False)
     assert checkpoint.saved_steps(folder / "checkpoints") == [1]
+    with failing(folder / "checkpoints" / "1", errno.ESTALE), pytest.raises(OSError, match="Stale file handle"):
+        checkpoint.saved_steps(folder / "checkpoints")  # not: there is no checkpoint
     with failing(folder, errno.ESTALE):
         for read in (checkpoint.saved_steps, metrics.read_metrics, wall_time.read_starts, diverged.read_kept_step):
             with pytest.raises((OSError, UserError), match="Stale file handle"):
