@@ -67,7 +67,7 @@ def held(folder: Path, command: str = "") -> Iterator[None]:
     if not processes.is_first():
         yield
         return
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    made = [each for each in (folder, *folder.parents) if not paths.exists(each)]
     with contextlib.ExitStack() as held:
         try:
             with signals.uninterrupted():  # until its file is removed in any case
@@ -189,7 +189,7 @@ def _acquire(folder: Path, holder: Holder) -> _Lock:
         try:
             descriptor = None if paths.is_remote(path) else _locked(path)
         except PermissionError as error:
-            if not path.exists():
+            if not paths.exists(path):
                 raise  # the folder itself may not be written
             raise UserError(
                 f"{path} cannot be opened ({reason(error)}); where no run of another user trains in {folder}, remove it"
@@ -238,7 +238,7 @@ def _locked(path: Any) -> int | None:
     """The descriptor of the file, made if need be, with its lock; None without locks; BlockingIOError if another has it."""
     while True:
         if path.is_symlink() or (
-            path.exists() and not path.is_file()
+            paths.exists(path) and not paths.is_file(path)
         ):  # to write into what a link names would destroy it
             raise UserError(
                 f"{path} is not a file of a run; remove it: a run writes there that it trains in {path.parent}"

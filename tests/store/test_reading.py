@@ -166,8 +166,8 @@ def test_a_cache_is_done_without(tmp_path, capsys):
     assert cache.read_kept_file(path) is not None
 
 
-# How many there are of another kind: of locks, packages, recipes, lists and the system's files.
-_ASKS = {"store/lock.py": 1, "run/class_similarity.py": 3, "run/recipes.py": 2, "run/memory.py": 1}
+# How many there are of another kind: of packages, recipes, lists and the system's files.
+_ASKS = {"run/class_similarity.py": 3, "run/recipes.py": 2, "run/memory.py": 1}
 
 # Files that catch errors of reading and yet need no `refuse_lost`.
 _OTHERS = {
