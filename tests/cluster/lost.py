@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from gensupcon_jax import main, paths
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.cluster.watchdog import Limits, Watchdog
+from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.store import checkpoint
 from gensupcon_jax.store.checkpoint import Checkpoints
@@ -90,6 +91,25 @@ def restore(address: str, own: int, folder: str) -> None:
     assert found is not None
     print(found.step, float(found.fields["params"]["kernel"][7]))
     processes.finish()
+
+
+def train_with_a_bad_step(arguments: list[str], step: int | None) -> None:
+    """What `gensupcon train` does, where the labels that this process reads for one step are not numbers; None: of no step."""
+    batches_fn = input_pipeline.train_batches
+
+    def batches(split, *, steps, **settings):
+        for number, batch in zip(steps, batches_fn(split, steps=steps, **settings), strict=True):
+            yield batch._replace(labels=_without_numbers(batch.labels)) if number + 1 == step else batch
+
+    input_pipeline.train_batches = batches
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    main.main(arguments)
+
+
+def _without_numbers(rows: jax.Array) -> jax.Array:
+    """The same rows of the other process, none of this one."""
+    own = [jax.device_put(np.full_like(shard.data, np.nan), shard.device) for shard in rows.addressable_shards]
+    return jax.make_array_from_single_device_arrays(rows.shape, rows.sharding, own)
 
 
 def train_and_hang(arguments: list[str], where: str) -> None:

@@ -1,12 +1,19 @@
 """Processes that are threads here: whoever asks, all stop after the same step, which none of them has passed."""
 
+import os
 import random
+import signal
 import threading
 import time
 
+import jax
+import orbax.checkpoint as ocp
 import pytest
 
+from gensupcon_jax.cluster import processes
 from gensupcon_jax.cluster.agreement import MESSAGE, Agreement
+from tests.forking import Forked
+from tests.running import ended, free_port
 
 
 def group_of(num):
@@ -65,3 +72,27 @@ def test_before_the_first_step_all_stop_after_it():
 def test_nobody_stops_where_nobody_asks():
     members = group_of(2)
     assert [member.reached() for _ in range(5) for member in members] == [None] * 10
+
+
+def meet_and_get_a_signal(address, own):
+    """One of two processes that have joined; prints who has learned of a signal to process 0: our handler, jax, orbax."""
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    processes.join(processes.Member(address, 2, own))
+    jax.block_until_ready(jax.numpy.ones(2))
+    if own == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+    processes.group().gather(own)
+    time.sleep(1.5)  # jax's service tells the other process within a second
+    steps = [step for step in range(1, 10) if ocp.multihost.reached_preemption(step)]
+    print(received, jax.config.jax_enable_preemption_service, steps, flush=True)
+    processes.finish()
+
+
+def test_neither_jax_nor_orbax_has_a_part_in_it():
+    """Orbax asks jax's service whether to save at this step, by a count that it shares with whoever asks."""
+    address = f"127.0.0.1:{free_port()}"
+    both = [Forked(meet_and_get_a_signal, address, own, environment={"XLA_FLAGS": ""}) for own in (0, 1)]
+    first, second = ended(both, timeout=60)
+    assert first[:2] == (0, f"[{int(signal.SIGTERM)}] False []\n"), first
+    assert second[:2] == (0, "[] False []\n"), second

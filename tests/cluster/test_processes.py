@@ -13,6 +13,7 @@ import pytest
 
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import UserError
+from gensupcon_jax.run import diverged
 from gensupcon_jax.store import checkpoint
 from tests import QUICK_COMPILES
 from tests.cluster import lost
@@ -327,3 +328,35 @@ def test_two_processes_agree_on_a_checkpoint_that_only_one_of_them_finds_damaged
     assert "that of step 2 is used instead" in first[2]
     assert checkpoint.saved_steps(folders[0]) == [1, 2]
     assert (folders[0].parent / checkpoint.DAMAGED / "3").is_dir()  # moved aside for both, whoever found it
+
+
+@pytest.mark.slow
+def test_a_step_that_is_bad_on_one_process_alone_ends_both_with_the_last_good_state(tmp_path):
+    def run(folder, steps_of):
+        address = f"--coordinator_address=127.0.0.1:{free_port()}"
+        arguments = ["--config=configs/digits.py", f"--workdir={folder}", *fields(), address, "--num_processes=2"]
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {QUICK_COMPILES}"}
+        return ended([
+            Forked(lost.train_with_a_bad_step, [*arguments, f"--process_id={own}"], step, environment=flags)
+            for own, step in enumerate(steps_of)
+        ])  # fmt: skip
+
+    folder = tmp_path / "run"
+    outcomes = run(folder, [None, 5])
+    assert [status for status, _, _ in outcomes] == [1, 1], outcomes
+    found = "step 5 is not finite: the labels given to the network are not finite."
+    for own, (_, _, said) in enumerate(outcomes):
+        (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        begin = rf"error: (process {own} stops because process {1 - own} \(.*\) has stopped: )?{re.escape(found)}"
+        assert re.match(begin, line), said
+        assert f"The last good state, of step 4, is saved in {folder}" in line
+        assert "Traceback" not in said
+    assert checkpoint.saved_steps(folder / "checkpoints") == [4]
+    assert [row["step"] for row in rows_of(folder)] == [1, 2, 3, 4]
+    assert diverged.kept_steps(folder) == [5]
+    labels = diverged.read_kept_step(folder).batch["labels"]
+    assert np.isnan(labels).all(axis=1).tolist() == [False] * 16 + [True] * 16  # each process reads half of the batch
+
+    assert [status for status, _, _ in run(folder, [None, None])] == [0, 0]
+    assert [status for status, _, _ in run(tmp_path / "good", [None, None])] == [0, 0]
+    assert outcome(folder) == outcome(tmp_path / "good")
