@@ -192,10 +192,14 @@ class Process:
 
     def _end_with(self, status: int, line: str) -> NoReturn:
         self.ending_status = status
-        for cleanup in reversed(self.cleanups):
-            with contextlib.suppress(Exception):  # the process ends in any case, and the line below is all that is said
-                cleanup()
+        self.clean_up()
         end_process(status, line)
+
+    def clean_up(self) -> None:
+        """Call the cleanups, from any thread, before an end that the main thread does not reach."""
+        for cleanup in reversed(self.cleanups):
+            with contextlib.suppress(Exception):  # the process ends in any case, and says in one line why
+                cleanup()
 
 
 _process: Process | None = None

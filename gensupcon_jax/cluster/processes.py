@@ -22,6 +22,7 @@ import jax
 from gensupcon_jax import signals, text
 from gensupcon_jax.cluster.agreement import MESSAGE, Agreement
 from gensupcon_jax.cluster.detection import Member
+from gensupcon_jax.cluster.meeting import meet
 from gensupcon_jax.cluster.relay import Relay
 from gensupcon_jax.errors import RunStopped, StoppedBetween, UserError
 
@@ -33,6 +34,7 @@ _NOTICE_SECONDS = 50.0  # after this time a warning names the missing processes
 _TRY_SECONDS = 10.0  # per connection attempt, so that an address that drops packets does not use up all of the time
 _TELLING_SECONDS = 2.0  # of a process that a signal ends
 STOPPED, INTERRUPTED = "it was asked to stop", "it was interrupted"  # reasons
+_CLEANING_SECONDS = 2.0  # at an end that the main thread does not reach
 _BLAME_SECONDS = 5.0  # how long a broken collective waits until the lost process is known
 
 
@@ -110,6 +112,7 @@ def _start_jax(member: Member, host: str, port: int) -> None:
     )
     if relay is not None:
         relay.hide()
+    meet(lambda: _group.gather(None))
 
 
 def is_waited_for() -> bool:
@@ -307,6 +310,11 @@ class Group:
 
 
 def _exit(status: int) -> NoReturn:
+    owner = signals.owner()
+    if owner is not None:  # a lock and half a file are not left, if their disk answers
+        cleaning = threading.Thread(target=owner.clean_up, daemon=True)
+        cleaning.start()
+        cleaning.join(_CLEANING_SECONDS)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # not sys.exit, where jax would wait for the lost processes, and Python for threads
