@@ -195,11 +195,12 @@ class Process:
         self.clean_up()
         end_process(status, line)
 
-    def clean_up(self) -> None:
-        """Call the cleanups, from any thread, before an end that the main thread does not reach."""
+    def clean_up(self, without: Callable[[], Any] | None = None) -> None:
+        """Call the cleanups but one, from any thread, before an end that the main thread does not reach."""
         for cleanup in reversed(self.cleanups):
             with contextlib.suppress(Exception):  # the process ends in any case, and says in one line why
-                cleanup()
+                if cleanup is not without:
+                    cleanup()
 
 
 _process: Process | None = None

@@ -50,6 +50,9 @@ class Alone:
     def finish(self) -> None:
         """Return at once."""
 
+    def wait_if_ending(self) -> None:
+        """Return at once."""
+
 
 _group: Any = Alone()
 
@@ -132,6 +135,7 @@ def leave(status: int, message: str, *, reason: str, at_once: bool = False) -> N
     at_once: without waiting for threads, such as those of a download.
     """
     signals.finished()
+    _group.wait_if_ending()
     if is_waited_for():
         _group.leave(status, message, {"reason": reason, "status": status})
     print(message, file=sys.stderr)
@@ -143,6 +147,7 @@ def leave(status: int, message: str, *, reason: str, at_once: bool = False) -> N
 def tell_of_end() -> None:
     """Tell the others that a signal ends this process, where the main thread does not come to do it."""
     owner = signals.owner()
+    _group.wait_if_ending()
     if is_waited_for() and owner is not None:
         stopped = owner.ending_status not in (1, None)
         _group.tell({"reason": STOPPED if stopped else INTERRUPTED, "status": owner.ending_status})
@@ -181,6 +186,7 @@ class Group:
         self._finished: dict[int, float] = {}
         self._is_done = threading.Event()
         self._exit_lock = threading.Lock()
+        self._is_ending = False  # a thread has said why, and ends this process
         self.stop = Agreement(connections, self._send)
         for peer in connections:
             threading.Thread(target=self._read, args=(peer,), daemon=True).start()
@@ -203,6 +209,7 @@ class Group:
 
     def finish(self) -> None:
         """Wait until every process has finished, then stop monitoring them."""
+        self.wait_if_ending()
         if self.is_done:
             return
         self._broadcast({"finished": True})
@@ -212,9 +219,15 @@ class Group:
                 self._is_done.set()
                 self._broadcast({"all_finished": True})
 
+    def wait_if_ending(self) -> None:
+        """Return, but not where another thread has said why this process ends, and ends it."""
+        while self._is_ending:
+            time.sleep(1.0)
+
     def leave(self, status: int, message: str, why: dict) -> NoReturn:
         """Print, notify the others, and exit without waiting for them as jax does at exit."""
         with self._exit_lock:
+            self._is_ending = True
             self._is_done.set()
             print(message, file=sys.stderr)
             self._broadcast({"left": why})
@@ -290,6 +303,7 @@ class Group:
         with self._exit_lock:
             if self._is_done.is_set():
                 return
+            self._is_ending = True
             self._is_done.set()
             name, number = name or self._connections[peer].name, peer if number is None else number
             if is_hanging:
@@ -312,7 +326,7 @@ class Group:
 def _exit(status: int) -> NoReturn:
     owner = signals.owner()
     if owner is not None:  # a lock and half a file are not left, if their disk answers
-        cleaning = threading.Thread(target=owner.clean_up, daemon=True)
+        cleaning = threading.Thread(target=owner.clean_up, args=(tell_of_end,), daemon=True)
         cleaning.start()
         cleaning.join(_CLEANING_SECONDS)
     sys.stdout.flush()

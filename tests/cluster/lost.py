@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gensupcon_jax import main, paths
+from gensupcon_jax import main, paths, signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.cluster.watchdog import Limits, Watchdog
 from gensupcon_jax.data import input_pipeline
@@ -91,6 +91,19 @@ def restore(address: str, own: int, folder: str) -> None:
     assert found is not None
     print(found.step, float(found.fields["params"]["kernel"][7]))
     processes.finish()
+
+
+def leave_together(address: str, own: int) -> None:
+    """One of two processes; process 0 learns that process 1 has left, and would leave by itself before it has cleaned up."""
+    signals.own_process()
+    processes.join(processes.Member(address, 2, own))
+    owner = signals.owner()
+    assert owner is not None
+    begun = threading.Event()
+    owner.cleanups.append(lambda: begun.set() or time.sleep(0.5))
+    if own == 0:
+        begun.wait()
+    processes.leave(0, f"process {own} leaves", reason=processes.STOPPED)
 
 
 def train_with_a_bad_step(arguments: list[str], step: int | None) -> None:

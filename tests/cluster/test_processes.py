@@ -274,6 +274,14 @@ def test_a_process_that_is_killed_inside_a_save_is_named_by_the_other_one(tmp_pa
     )
 
 
+def test_a_process_that_another_one_ends_says_nothing_more_of_its_own():
+    address = f"127.0.0.1:{free_port()}"
+    both = [Forked(lost.leave_together, address, own, environment={"XLA_FLAGS": ""}) for own in (0, 1)]
+    first, second = ended(both, timeout=60)
+    assert (first[0], second[0], second[2]) == (0, 0, "process 1 leaves\n"), (first, second)
+    assert first[2] == "process 0 stops because process 1 (127.0.0.1) has stopped: it was asked to stop\n"
+
+
 @pytest.mark.slow
 def test_a_hanging_process_is_ended_by_the_watchdog_with_the_stacks_of_all():
     first, second = run_children("hang", victim=1, num=2)
