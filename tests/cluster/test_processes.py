@@ -64,7 +64,10 @@ def test_two_processes_give_the_run_of_one_process_with_the_same_devices(uninter
 
     assert "step 30/30" in first[2]
     assert "linear probe on frozen features" in first[1]
-    assert second[2] == ""  # only process 0 prints
+    printed = [
+        line for line in second[2].splitlines() if "Waiting for previous save" not in line
+    ]  # orbax, when it is slow
+    assert printed == []  # only process 0 prints
     assert "linear probe" not in second[1]
 
 
