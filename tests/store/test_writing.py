@@ -309,22 +309,23 @@ _CALLS = (
     r"\.(?:write_bytes|write_text|touch|mkdir|rmdir|rename|unlink)\(|unfinished\.replace\(|os\.open\("
     r"|\bopen\(.*[\"'](?:[wax]b?|xb)[\"']"
 )
-# Each file of the package with such a call, and what tries it.
+# Each file of the package with such a call, and what tries it: one of WRITERS, or a test.
+_NEED_NO_TEST = ("removes only", "/dev/null", "an example in a docstring")
 _TRIED = {
     "cluster/relay.py": "removes only",
     "command_line.py": "/dev/null",
-    "data/cache.py": "a cache that cannot be written",
-    "data/mapped_arrays.py": "a cache that cannot be written",
+    "data/cache.py": "store/test_writing.py::test_a_cache_that_cannot_be_written_is_said_and_done_without",
+    "data/mapped_arrays.py": "store/test_writing.py::test_a_cache_that_cannot_be_written_is_said_and_done_without",
     "disk.py": "an example in a docstring",
-    "inference/command_flags.py": "inference/test_commands.py: an output that cannot be made",
+    "inference/command_flags.py": "inference/test_commands.py::test_every_mistake_is_one_line",
     "inference/command_pass.py": "embed: damaged images",
     "inference/embed_files.py": "embed: .npz",
     "inference/embed_parts.py": "embed: parts",
     "paths.py": "tables, plan",
-    "prepare/conversion.py": "a conversion on a full disk",
-    "prepare/smaller_copy.py": "a copy on a full disk",
+    "prepare/conversion.py": "store/test_writing.py::test_a_conversion_on_a_full_disk_is_one_line_and_goes_on_later",
+    "prepare/smaller_copy.py": "store/test_writing.py::test_a_copy_on_a_full_disk_is_one_line_and_goes_on_later",
     "run/compiled.py": "removes only",
-    "run/diverged.py": "run/test_replay.py: a full disk at divergence",
+    "run/diverged.py": "run/test_replay.py::test_a_full_disk_loses_neither_the_message_nor_the_checkpoint",
     "store/checkpoint.py": "checkpoints",
     "store/lock.py": "run.lock",
     "store/metrics.py": "metrics.jsonl",
@@ -338,3 +339,6 @@ def test_every_file_that_writes_is_tried():
     folder = ROOT / "gensupcon_jax"
     found = {str(path.relative_to(folder)) for path in folder.rglob("*.py") if re.search(_CALLS, path.read_text())}
     assert found == set(_TRIED)
+    for tried in set(_TRIED.values()) - {*WRITERS, *_NEED_NO_TEST}:
+        name, _, test = tried.partition("::")
+        assert f"\ndef {test}(" in (ROOT / "tests" / name).read_text(), tried
