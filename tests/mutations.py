@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+
+SEED = int(os.environ.get("FUZZ_SEED", "0"))  # FUZZ_SEED=12345 python -m pytest tests/test_file_fuzz.py: other damage
 
 # Values that are valid JSON and wrong almost everywhere.
 ODD_VALUES = (

@@ -145,7 +145,10 @@ def _delimiter(text: str) -> tuple[str, int]:
 
 
 def _num_cells(header: str, delimiter: str) -> int:
-    return len(next(csv.reader([header], delimiter=delimiter), []))
+    try:
+        return len(next(csv.reader([header], delimiter=delimiter), []))
+    except csv.Error:  # `_rows` says what is wrong
+        return 0
 
 
 def _rows(text: str, delimiter: str, path: epath.Path) -> Iterator[tuple[int, list[str]]]:

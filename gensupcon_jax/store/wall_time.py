@@ -9,7 +9,7 @@ from gensupcon_jax import paths
 from gensupcon_jax.configs.rules import is_number
 from gensupcon_jax.disk import refuse_lost, writing
 from gensupcon_jax.errors import UserError
-from gensupcon_jax.json_files import COUNT
+from gensupcon_jax.json_files import COUNT, parsed
 from gensupcon_jax.paths import Path
 from gensupcon_jax.phases import PHASES
 from gensupcon_jax.text import reason
@@ -25,7 +25,9 @@ def read_starts(workdir: Path) -> list[dict[str, Any]]:
     if not paths.exists(path):
         return []
     try:
-        starts = json.loads(path.read_text())["starts"]
+        starts = parsed(path.read_bytes())["starts"]
+        if not isinstance(starts, list):
+            raise ValueError("it is not an account of starts")
         for start in starts:
             _check(start)
     except (*paths.failures(), ValueError, TypeError, KeyError, AttributeError) as error:

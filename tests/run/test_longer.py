@@ -252,6 +252,55 @@ def test_a_longer_run_that_is_killed_ends_as_the_one_that_was_not(tmp_path):
     assert outcomes[0]["results"]["extensions"] == [{"start": 12, "end": 30, "how": "rewarm"}]
 
 
+@pytest.mark.slow
+def test_from_the_command_line_fields_change_and_a_run_becomes_longer_twice(tmp_path):
+    """Real processes: a quarter of an epoch of the digits, which is 8 of 33 steps, then 12 and 16."""
+
+    def said_by(changes, flags=()):
+        ((status, _, said),) = running.ended([running.start(tmp_path, changes, flags)])
+        assert status == 0, said
+        return said
+
+    changes = {"steps": None, "epochs": 0.25, "optimizer.schedule": "cosine"}
+    said_by(changes)
+    free = {
+        "log_steps": 3, "dataset.num_threads": 1, "dataset.memory_limit": 64.0, "dataset.input_bound_share": 0.5,
+        "dataset.max_damaged_share": 0.5, "dataset.skip_damaged": True, "evaluate.batch_size": 64, "evaluate.every_epochs": 9.0,
+        "checkpoint.keep": 5, "checkpoint.every_steps": 4, "teacher.allow_poor": True,
+    }  # fmt: skip
+    longer_once = changes | free | {"epochs": 0.375, "optimizer.extension": "constant"}
+    first = said_by(longer_once, ["--watchdog_seconds", "900"])
+    for name, value in free.items():
+        assert f"{name} is {value!r} from here on; it was " in first
+    longer_twice = longer_once | {"epochs": 0.5, "optimizer.extension": "rewarm"}
+    second = said_by(longer_twice)
+    sentences = [
+        f"the run was finished after {start} steps ({start / 33:g} epochs) and was made longer, to {end} ({end / 33:g} epochs): "
+        for start, end in ((8, 12), (12, 16))
+    ]
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert all(sentence in second and sentence in page for sentence in sentences)
+    results = json.loads((tmp_path / "results.json").read_text())
+    extensions = [{"start": 8, "end": 12, "how": "constant"}, {"start": 12, "end": 16, "how": "rewarm"}]
+    assert (results["steps"], results["epochs"], results["extensions"]) == (16, 16 / 33, extensions)
+    kept = [json.loads((tmp_path / f"results_{steps}" / "results.json").read_text())["steps"] for steps in (8, 12)]
+    assert kept == [8, 12]
+    record = json.loads((tmp_path / "checkpoints" / "16" / "record" / "metadata").read_text())
+    assert [start["extension"] for start in record["history"]] == [[8, 12, "constant"], [12, 16, "rewarm"]]
+    assert set(record["history"][0]["fields"]) == {*free, "epochs", "optimizer.extension"}
+    before = files(tmp_path)
+    for refused, words in (
+        ({"seed": 1}, "seed (0 there, 1 now)"),
+        ({"loss.temperature": 0.3}, "loss.temperature ("),
+        ({"epochs": 0.375}, "a run cannot be made shorter"),
+        ({"epochs": 0.75, "optimizer.extension": None}, "how does its learning rate go on?"),
+    ):
+        ((status, printed, said),) = running.ended([running.start(tmp_path, longer_twice | refused)])
+        assert (status, printed) == (1, "")
+        assert said.startswith("error: ") and said.count("\n") == 1 and words in said, said
+        assert files(tmp_path) == before
+
+
 @pytest.mark.parametrize("moment", ["history", "config", "report"])
 def test_a_kill_while_the_workdir_is_claimed_changes_nothing(short, monkeypatch, moment):
     """After the history is written; after config.json; after the report is moved."""
