@@ -3,6 +3,7 @@
 from gensupcon_jax.paths import Path, split_entry
 from gensupcon_jax.score_names import COLUMN_WORDS
 from gensupcon_jax.store.saved_runs import read_run
+from gensupcon_jax.text import visible
 from gensupcon_jax.weights.artifact import KINDS, PROMISE, STABLEHLO, Artifact, made_with, read_artifact
 from gensupcon_jax.weights.description import Description, description_of_file
 from gensupcon_jax.weights.files import read_weights_file
@@ -47,11 +48,14 @@ def _artifact(artifact: Artifact) -> str:
     description = artifact.description
     sizes = ", ".join(str(size) for size in description.image_shape)
     is_stablehlo = artifact.path.suffix == STABLEHLO
-    kind = f"jax.export artifact for {', '.join(artifact.made['platforms'])}" if is_stablehlo else "ONNX model"
+    platforms = artifact.made.get("platforms")
+    shown = visible(", ".join(map(str, platforms)) if isinstance(platforms, list) else platforms)
+    kind = f"jax.export artifact for {shown}" if is_stablehlo else "ONNX model"
+    form = PROMISE if is_stablehlo else f"opset {visible(artifact.made.get('opset'))}"
     lines = [
         f"{artifact.path}: {kind}: uint8 [batch, {sizes}] -> float32 [batch, {description.num_features}]",
         _described(description),
-        f"  made on {made_with(artifact)}" + (f"; {PROMISE}" if is_stablehlo else f", opset {artifact.made['opset']}"),
+        f"  made on {made_with(artifact)}{';' if is_stablehlo else ','} {form}",
         f"  SHA-256 {artifact.made['sha256']}",
     ]
     return "\n".join(lines)
