@@ -26,5 +26,6 @@ def require_tensorflow(found: str) -> None:
 
 def quiet_tensorflow() -> None:
     """Silence the start-up messages of TensorFlow; settings of the user are kept."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # jax sets 1 where it is imported first
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

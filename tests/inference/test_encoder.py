@@ -1,6 +1,7 @@
 """A trained encoder: features of the run's own evaluation, from arrays and files, at every step, on any number of devices."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 import gensupcon_jax as gsc
+from gensupcon_jax import extras
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.evaluation.features import extract
 from gensupcon_jax.inference.encoder import Encoder
@@ -103,3 +105,12 @@ def test_the_probe_that_the_run_kept_predicts_classes(encoder, trained):
     assert found.classes.tolist() == found.probabilities.argmax(1).tolist()
     accuracy = 100 * np.mean(found.classes == DATASET.test.classes)
     assert accuracy == json.loads((trained / workdir.RESULTS).read_text())["linear_top1"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "3"), ("1", "3"), ("0", "0"), ("2", "2")])
+def test_tensorflow_says_nothing_of_images_also_where_jax_is_imported_first(monkeypatch, before, after):
+    """jax sets 1, with which TensorFlow warns of the color profile of many a PNG; what a user sets is kept."""
+    environment = {} if before is None else {"TF_CPP_MIN_LOG_LEVEL": before}
+    monkeypatch.setattr(extras, "os", SimpleNamespace(environ=environment))
+    extras.quiet_tensorflow()
+    assert environment["TF_CPP_MIN_LOG_LEVEL"] == after
