@@ -264,7 +264,7 @@ def _contrastive_loss(
     features, embeddings, batch_stats = _encode(
         setup, params, state.batch_stats, batch.images[:, :num_queries], _stream(rng, 0)
     )
-    values = {"embeddings": embeddings} | _label_values(setup, frozen, batch)
+    values = {"embeddings": embeddings} | _label_values(setup.teacher, frozen, batch)
     values |= _center_logits(setup, params, features, embeddings.shape[:2])
     updates, queued, filled = {"batch_stats": batch_stats}, {}, None
     if setup.momentum:
@@ -311,11 +311,13 @@ def _stream(rng: jax.Array | None, number: int) -> jax.Array | None:
     return None if rng is None else jax.random.fold_in(rng, number)
 
 
-def _label_values(setup: _Contrastive, frozen, batch: MixedBatch) -> dict[str, Float[Array, "batch view class"]]:
+def _label_values(
+    teacher: TeacherLabels | None, frozen, batch: MixedBatch
+) -> dict[str, Float[Array, "batch view class"]]:
     """The labels, the part of images without one, and the teacher's predictions, which take the place of that part."""
-    if not setup.teacher:
+    if teacher is None:
         return _with_probabilities(batch, None)
-    return _with_probabilities(batch, _probabilities(setup.teacher, frozen, batch).reshape(batch.labels.shape))
+    return _with_probabilities(batch, _probabilities(teacher, frozen, batch).reshape(batch.labels.shape))
 
 
 def _probabilities(teacher: TeacherLabels, frozen, batch: MixedBatch) -> Float[Array, "image class"]:
@@ -478,12 +480,12 @@ def cross_entropy(
             settings=TrainingCall(axis_name, "features", microbatches),
         )
         logits = _apply(classifier, {"params": params["classifier"]}, features)
-        labels = _join(batch.labels)
-        given = None if batch.instances is None else labels
-        value, accuracy = loss_fn(logits, labels, label_smoothing, axis_name, given)
+        values = _label_values(teacher, frozen, batch)
+        given = None if batch.instances is None else _join(batch.labels)
+        value, accuracy = loss_fn(logits, _join(values["labels"]), label_smoothing, axis_name, given)
         metrics = {"classifier_accuracy": accuracy}
         if teacher is not None:
-            of_teacher, _ = loss_fn(logits, _probabilities(teacher, frozen, batch), 0.0, axis_name)
+            of_teacher, _ = loss_fn(logits, _join(values["probabilities"]), 0.0, axis_name)
             value, metrics = _with_teacher(value, of_teacher, teacher, metrics)
         return value, Aux({"batch_stats": batch_stats}, {"loss": value, **metrics})
 

@@ -33,7 +33,15 @@ def view_fn(key, images, labels, first_index):
     return MixedBatch(views, jnp.stack([labels, 0.8 * labels + 0.2 / labels.shape[-1]], axis=1))
 
 
-def first_step(weight, *, num_devices=1, smoothing=0.0):
+def half_unlabeled(key, images, labels, first_index):
+    """The same views; every second image has no label."""
+    views = view_fn(key, images, labels, first_index)
+    unlabeled = jnp.arange(len(images)) % 2
+    instances = jnp.broadcast_to(unlabeled[:, None, None], (len(images), 2, 1)).astype(jnp.float32)
+    return views._replace(labels=views.labels * (1 - unlabeled)[:, None, None], instances=instances)
+
+
+def first_step(weight, *, num_devices=1, smoothing=0.0, view_fn=view_fn):
     """The metrics of the first step and the parameters after it; weight: of a teacher, None: without one."""
     teacher = None if weight is None else TeacherLabels(predictions, weight)
     objective = objectives.cross_entropy(
@@ -49,20 +57,21 @@ def first_step(weight, *, num_devices=1, smoothing=0.0):
     return {name: float(value) for name, value in metrics.items()}, jax.device_get(state.params)
 
 
-def naive_losses():
+def naive_losses(unlabeled=()):
     """Both losses before the first step, by the definition, image by image."""
     model, classifier = HeadedEncoder(Layers(), MlpHead(8)), Classifier(4)
     variables = objectives.cross_entropy(model, classifier).init(jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
     views = view_fn(None, jnp.asarray(DATASET.train.images[:16]), jnp.asarray(DATASET.train.labels[:16]), 0)
     of_labels, of_teacher = [], []
-    for images, labels in zip(views.images, views.labels, strict=True):
+    for number, (images, labels) in enumerate(zip(views.images, views.labels, strict=True)):
         for image, label in zip(images, labels, strict=True):
             params = {name: value for name, value in variables["params"].items() if name != "classifier"}
             features = model.apply({"params": params}, image[None], method="features", train=False)
             logits = classifier.apply({"params": variables["params"]["classifier"]}, features)[0]
             log_probabilities = np.asarray(logits) - np.log(np.exp(np.asarray(logits)).sum())
-            of_labels.append(-(np.asarray(label) * log_probabilities).sum())
-            of_teacher.append(-(np.asarray(predictions(MATRIX, image[None]))[0] * log_probabilities).sum())
+            predicted = np.asarray(predictions(MATRIX, image[None]))[0]
+            of_labels.append(-((predicted if number in unlabeled else np.asarray(label)) * log_probabilities).sum())
+            of_teacher.append(-(predicted * log_probabilities).sum())
     return np.mean(of_labels), np.mean(of_teacher)
 
 
@@ -72,6 +81,13 @@ def test_the_loss_is_that_of_labels_plus_weight_times_that_of_predictions():
     np.testing.assert_allclose(metrics["label_loss"], of_labels, rtol=1e-5)
     np.testing.assert_allclose(metrics["teacher_loss"], of_teacher, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], of_labels + 0.5 * of_teacher, rtol=1e-5)
+
+
+def test_images_without_a_label_have_the_predictions_in_its_place():
+    of_labels, of_teacher = naive_losses(unlabeled=range(1, 16, 2))
+    metrics, _ = first_step(0.5, view_fn=half_unlabeled)
+    np.testing.assert_allclose(metrics["label_loss"], of_labels, rtol=1e-5)
+    np.testing.assert_allclose(metrics["teacher_loss"], of_teacher, rtol=1e-5)
 
 
 def test_a_weight_of_inf_leaves_the_predictions_alone():
