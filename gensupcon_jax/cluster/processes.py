@@ -402,6 +402,7 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
             greeting = greeting if isinstance(greeting, dict) else {}
             who = greeting.get("process_id")
             connection = _Connection(accepted, f"process {who} ({peer_host.removeprefix('::ffff:')})")
+            missing = _not_there(connections, member.num_processes)  # one may have ended while this waited
             if who in missing and greeting.get("num_processes") == member.num_processes:
                 connections[who] = connection
             else:
