@@ -3,7 +3,6 @@
 python -m benchmarks.clock
 """
 
-import argparse
 import collections
 import contextlib
 import itertools
@@ -13,9 +12,8 @@ import time
 
 import jax
 
-from benchmarks.guard import build
+from benchmarks.guard import asked, build
 from gensupcon_jax.cluster import sharding
-from gensupcon_jax.configs import digits
 from gensupcon_jax.data import datasets
 from gensupcon_jax.paths import as_path
 from gensupcon_jax.run.account import Account
@@ -45,13 +43,7 @@ def seconds_of_steps(compiled, num_steps: int, account: Account | None):
 
 def main() -> None:
     """Print the medians and their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=21, help="pairs of measurements")
-    parser.add_argument("--steps", type=int, default=50, help="steps of a measurement")
-    parser.add_argument("--batch_size", type=int, default=32, help="images")
-    given = parser.parse_args()
-    config = digits.get_config()
-    config.batch_size = given.batch_size
+    given, config = asked(__doc__, rounds=21, steps=50, batch_size=32)
     compiled = build(config, datasets.load("digits"), sharding.make_mesh(jax.devices()[:1]), is_guarded=True)
     pairs = []
     with tempfile.TemporaryDirectory() as folder, Account() as account:

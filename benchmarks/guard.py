@@ -45,15 +45,20 @@ def cpu_seconds(step_fn, state, batch, key, num_steps: int):
     return (time.process_time() - began) / num_steps, state
 
 
+def asked(description: str | None, **defaults: int):
+    """The options of a comparison of steps of the digits, with these defaults; and the config."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=defaults["rounds"], help="pairs of measurements")
+    parser.add_argument("--steps", type=int, default=defaults["steps"], help="steps of a measurement")
+    parser.add_argument("--batch_size", type=int, default=defaults["batch_size"], help="images")
+    options, config = parser.parse_args(), digits.get_config()
+    config.batch_size = options.batch_size
+    return options, config
+
+
 def main() -> None:
     """Print both medians, their ratio, and what the compiler says of both programs."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="pairs of measurements")
-    parser.add_argument("--steps", type=int, default=3, help="steps of a measurement")
-    parser.add_argument("--batch_size", type=int, default=256, help="images")
-    given = parser.parse_args()
-    config = digits.get_config()
-    config.batch_size = given.batch_size
+    given, config = asked(__doc__, rounds=15, steps=3, batch_size=256)
     dataset, mesh = datasets.load("digits"), sharding.make_mesh(jax.devices()[:1])
     measured, ratios = {True: [], False: []}, []
     steps = {guarded: build(config, dataset, mesh, is_guarded=guarded) for guarded in (True, False)}
