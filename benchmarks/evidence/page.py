@@ -267,7 +267,7 @@ def _draw(table: Table, path: Path) -> None:
     measure = next(iter(plan.measures))
     colors: dict[str, Any] = {}
     with picture_style():
-        figure = new_figure(8.0, 4.4)
+        figure = new_figure(8.0, 6.0)
         axes = figure.subplots()
         for name, method in plan.methods.items():
             points = [(budget, table.scores(name, budget, measure)) for budget in sorted(plan.budgets_of(name))]
@@ -286,5 +286,5 @@ def _draw(table: Table, path: Path) -> None:
         axes.set(xscale="log", xlabel="epochs", ylabel=f"{plan.measures[measure]}, % of test images", title=plan.title)
         axes.set_xticks(plan.budgets, [f"{budget:g}" for budget in plan.budgets])
         axes.minorticks_off()
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=2, frameon=False)
         figure.savefig(path, dpi=110)
