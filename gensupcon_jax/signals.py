@@ -28,6 +28,7 @@ _GRACE_SECONDS = 1.2  # for the main thread to come to where it can raise
 _CLOSING_SECONDS = 1.5  # for it to close its files; a thread that it waits for may import or compute for long
 _ASK_SECONDS = 0.05
 _EVENT_LOOPS = ("asyncio", "nest_asyncio")
+_INSTANT_SECONDS = 0.5  # for the main thread to leave a context that nothing interrupts
 _FLUSH_SECONDS = 0.5  # for standard output, which nobody may read
 
 
@@ -197,6 +198,9 @@ class Process:
 
     def clean_up(self, without: Callable[[], Any] | None = None) -> None:
         """Call the cleanups but one, from any thread, before an end that the main thread does not reach."""
+        end = time.monotonic() + _INSTANT_SECONDS
+        while self.num_uninterrupted and time.monotonic() < end:
+            time.sleep(0.01)  # what the main thread makes now is about to get its cleanup
         for cleanup in reversed(self.cleanups):
             with contextlib.suppress(Exception):  # the process ends in any case, and says in one line why
                 if cleanup is not without:

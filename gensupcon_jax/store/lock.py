@@ -75,8 +75,8 @@ def held(folder: Path, command: str = "") -> Iterator[None]:
                 if not paths.is_remote(folder):
                     held.callback(_remove_if_empty, made)
                 lock = _acquire(folder, _this_process(command))
+                held.enter_context(signals.cleanup(lock.release))  # until it is released: another thread may end this one first
                 held.callback(lock.release)
-                held.enter_context(signals.cleanup(lock.release))
         except paths.failures() as error:
             raise workdir.cannot_be_written(folder, error) from error
         yield
@@ -142,6 +142,7 @@ class _Lock:
         self._folder, self._path, self._file, self._holder = folder, folder / LOCK, file, holder
         self._ended = threading.Event()
         self._process_id = os.getpid()
+        self._releasing, self._is_released = threading.Lock(), False
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lock")
 
     def start(self, settle_seconds: float) -> None:
@@ -155,9 +156,15 @@ class _Lock:
         self._thread.start()
 
     def release(self) -> None:
-        """Give the folder back; a file that cannot be removed is that of a process that has ended."""
+        """Give the folder back, once; a file that cannot be removed is that of a process that has ended."""
         if os.getpid() != self._process_id:
             return  # a child has no part in it
+        with self._releasing:  # the main thread may do so, and one that ends the process must not overtake it
+            if not self._is_released:
+                self._is_released = True
+                self._release()
+
+    def _release(self) -> None:
         self._ended.set()
         if self._thread.ident is not None:  # it was started
             self._thread.join()

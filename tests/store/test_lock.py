@@ -4,11 +4,12 @@ import errno
 import json
 import os
 import signal
+import threading
 import time
 
 import pytest
 
-from gensupcon_jax import paths
+from gensupcon_jax import paths, signals
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.store import lock
 from tests import object_storage
@@ -272,6 +273,46 @@ def test_a_file_that_is_removed_is_made_again(tmp_path, quick):
         wait_for(lambda: (tmp_path / "run.lock").read_bytes())
         assert "is in use" in refused(tmp_path)
     assert contents(tmp_path) == {}
+
+
+def in_another_thread(work_fn):
+    thread = threading.Thread(target=work_fn, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_an_end_from_another_thread_waits_for_the_lock_that_the_main_thread_gives_back(tmp_path, monkeypatch):
+    """Two processes got SIGTERM: the main thread of the first was giving the lock back as the word of the second one came."""
+    process, remove, enders = signals.Process(), lock._KernelLock.remove, []
+    monkeypatch.setattr(signals, "_process", process)
+
+    def remove_slowly(file):
+        if not enders:
+            enders.append(in_another_thread(process.clean_up))
+            time.sleep(0.2)
+            assert enders[0].is_alive()
+        remove(file)
+
+    monkeypatch.setattr(lock._KernelLock, "remove", remove_slowly)
+    with lock.held(tmp_path):
+        pass
+    enders[0].join()
+    assert (contents(tmp_path), process.cleanups) == ({}, [])
+
+
+def test_an_end_from_another_thread_waits_for_the_lock_that_the_main_thread_is_taking(tmp_path, monkeypatch):
+    process, locked, enders = signals.Process(), lock._locked, []
+    monkeypatch.setattr(signals, "_process", process)
+
+    def locked_slowly(path):
+        enders.append(in_another_thread(process.clean_up))
+        time.sleep(0.2)
+        return locked(path)
+
+    monkeypatch.setattr(lock, "_locked", locked_slowly)
+    with lock.held(tmp_path):
+        enders[0].join()
+        assert contents(tmp_path) == {}
 
 
 def test_of_several_processes_the_first_holds_the_lock(tmp_path, monkeypatch):
