@@ -75,7 +75,8 @@ def held(folder: Path, command: str = "") -> Iterator[None]:
                 if not paths.is_remote(folder):
                     held.callback(_remove_if_empty, made)
                 lock = _acquire(folder, _this_process(command))
-                held.enter_context(signals.cleanup(lock.release))  # until it is released: another thread may end this one first
+                # Until it is released, as another thread may end the process first.
+                held.enter_context(signals.cleanup(lock.release))
                 held.callback(lock.release)
         except paths.failures() as error:
             raise workdir.cannot_be_written(folder, error) from error
