@@ -36,8 +36,8 @@ def _lazy(module: str) -> Callable[[list[str], str], None]:
 def main(arguments: list[str] | None = None, program: str = "gensupcon") -> None:
     """Run the command of the arguments (None: sys.argv); each error is printed in one line, with status 1."""
     if arguments is None:
-        signals.own_process()  # before anything else is imported
         arguments = sys.argv[1:]
+        signals.own_process(arguments[1:] if arguments[:1] == ["train"] else None)  # before anything else is imported
     from gensupcon_jax import command_line
 
     commands = {name: command_line.Command(_lazy(module), help) for name, (module, help) in COMMANDS.items()}

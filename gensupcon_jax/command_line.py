@@ -1,13 +1,15 @@
 """Common parts of all commands: parser, help, and suggestions for misspellings. Standard library only."""
 
 import argparse
+import contextlib
 import difflib
+import errno
 import io
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from gensupcon_jax import disk, signals
 from gensupcon_jax.errors import UserError
@@ -270,4 +272,49 @@ def _drop_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)
+
+
+def _drop(stream: Any) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextlib.contextmanager
+def unread_output_dropped() -> Iterator[None]:
+    """A context in which the closing of the pipe or the terminal that standard output or error goes to changes nothing.
+
+    Of `train ... 2>&1 | tee log` Ctrl-C ends tee as well: what is said then would be an error, and the step would not be saved.
+    """
+    with contextlib.redirect_stdout(_Unread(sys.stdout)), contextlib.redirect_stderr(_Unread(sys.stderr)):
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+class _Unread:
+    """A stream that drops what is written from the first time on that it cannot be."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As that of the stream."""
+        return self._dropping(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        """As that of the stream."""
+        self._dropping(self._stream.flush)
+
+    def _dropping(self, write_fn: Callable[[], Any]) -> Any:
+        try:
+            return write_fn()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            _drop(self._stream)
+            return write_fn()

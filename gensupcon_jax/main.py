@@ -1,14 +1,13 @@
 """Training from the command line: gensupcon train digits, or train photos/; or python -m gensupcon_jax.main --config digits."""
 
+import sys
+
 from gensupcon_jax import signals
 
 if __name__ == "__main__":
-    signals.own_process()  # before anything else is imported
+    signals.own_process(sys.argv[1:])  # before anything else is imported
 
 import argparse
-import re
-import sys
-from collections.abc import Sequence
 
 from gensupcon_jax import command_line
 from gensupcon_jax.errors import StoppedBetween, UserError
@@ -27,7 +26,7 @@ _WATCHED = {
 
 def main(arguments: list[str], program: str = PROGRAM) -> None:
     """Train and evaluate the encoder of a recipe or for a folder of photos; UserError for a wrong argument."""
-    signals.promise(signals.RESUMES, stopped_status(arguments))
+    signals.promise(signals.RESUMES, signals.stopped_status(arguments))
     quiet_tensorflow()
     options = parse(arguments, program)
     # Imported here: wrong arguments are reported before jax is imported, wrong values before the data are.
@@ -37,12 +36,6 @@ def main(arguments: list[str], program: str = PROGRAM) -> None:
     from gensupcon_jax.run import start
 
     start.start_training(options, [*program.split(), *arguments])
-
-
-def stopped_status(arguments: Sequence[str]) -> int:
-    """The status of --stopped_status, before the arguments are read, which takes a moment; 0 where it is not there."""
-    found = re.search(r"(?:^|\0)-+stopped[-_]status[=\0](\d{1,3})(?:\0|$)", "\0".join(arguments))
-    return int(found[1]) if found else 0
 
 
 def parse(arguments: list[str], program: str = PROGRAM) -> argparse.Namespace:
@@ -137,7 +130,7 @@ def _add_flags_of_several(parser: command_line.Parser) -> None:
 
 def run() -> None:
     """Entry point of `python -m gensupcon_jax.main`: an error is printed in one line, status 1."""
-    signals.own_process()
+    signals.own_process(sys.argv[1:])
     command_line.print_any_text()
     try:
         main(sys.argv[1:])

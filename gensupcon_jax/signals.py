@@ -7,13 +7,14 @@ process where it does not come there in time. Standard library only: commands in
 """
 
 import contextlib
+import itertools
 import os
 import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ _GRACE_SECONDS = 1.2  # for the main thread to come to where it can raise
 _CLOSING_SECONDS = 1.5  # for it to close its files; a thread that it waits for may import or compute for long
 _ASK_SECONDS = 0.05
 _EVENT_LOOPS = ("asyncio", "nest_asyncio")
+_CLEANING_SECONDS = 2.0  # for what is removed at the end, if its disk answers
 _INSTANT_SECONDS = 0.5  # for the main thread to leave a context that nothing interrupts
 _FLUSH_SECONDS = 0.5  # for standard output, which nobody may read
 
@@ -61,6 +63,7 @@ class Process:
         self._hooks: tuple[Callable, Callable] | None = None  # of others, for lost exceptions
         self._deciding = threading.Lock()  # which thread saves
         self._is_saving_last = False  # a thread does, as the main thread has not come in time
+        self._is_ending = False  # the thread below ends the process, and says its line
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler, in the main thread."""
@@ -98,8 +101,14 @@ class Process:
                 if self._hooks is not None:
                     (sys.unraisablehook, threading.excepthook), self._hooks = self._hooks, None
                 return
-        while True:
-            time.sleep(1)  # until the other thread has saved and ends the process
+        _wait_forever()  # until the other thread has saved and ends the process
+
+    def ends(self) -> None:
+        """The calling thread ends the process, in a line of its own; does not return where the thread below does so already."""
+        with self._deciding:
+            self.is_over = not self._is_ending
+        if not self.is_over:
+            _wait_forever()
 
     def unwinds(self, number: int) -> None:
         """From now on an exception of ours closes what is open; what others raise meanwhile is of no interest."""
@@ -192,12 +201,24 @@ class Process:
         self._end_with(status, line)
 
     def _end_with(self, status: int, line: str) -> NoReturn:
+        with self._deciding:
+            self._is_ending = not self.is_over
+        if not self._is_ending:
+            _wait_forever()  # the main thread has come meanwhile
         self.ending_status = status
         self.clean_up()
         end_process(status, line)
 
     def clean_up(self, without: Callable[[], Any] | None = None) -> None:
-        """Call the cleanups but one, from any thread, before an end that the main thread does not reach."""
+        """Call the cleanups but one, before an end that the main thread does not reach.
+
+        In a thread: a disk that does not answer is not waited for.
+        """
+        cleaning = threading.Thread(target=self._call_cleanups, args=(without,), daemon=True)
+        cleaning.start()
+        cleaning.join(_CLEANING_SECONDS)
+
+    def _call_cleanups(self, without: Callable[[], Any] | None) -> None:
         end = time.monotonic() + _INSTANT_SECONDS
         while self.num_uninterrupted and time.monotonic() < end:
             time.sleep(0.01)  # what the main thread makes now is about to get its cleanup
@@ -205,6 +226,11 @@ class Process:
             with contextlib.suppress(Exception):  # the process ends in any case, and says in one line why
                 if cleanup is not without:
                     cleanup()
+
+
+def _wait_forever() -> NoReturn:
+    while True:
+        time.sleep(1)
 
 
 _process: Process | None = None
@@ -220,12 +246,17 @@ def that_are_not_ignored() -> list[int]:
     return [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def own_process() -> None:
-    """Take over SIGINT and SIGTERM for a command; called in the main thread, before anything else is imported."""
+def own_process(training: Sequence[str] | None = None) -> None:
+    """Take over SIGINT and SIGTERM for a command; called in the main thread, before anything else is imported.
+
+    training: the arguments where the command trains, which promises more at a stop than others do.
+    """
     global _process
     if _process is not None or threading.current_thread() is not threading.main_thread():
         return
     _process = Process()
+    if training is not None:
+        promise(RESUMES, stopped_status(training))
     pipe, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
@@ -242,10 +273,31 @@ def promise(sentence: str, status: int | None = None) -> None:
         _process.sentence, _process.status = sentence, status
 
 
-def finished() -> None:
-    """How the process ends is certain: signals change nothing any more, also while Python takes itself down."""
+def stopped_status(arguments: Sequence[str]) -> int:
+    """The status of --stopped_status, before the arguments are parsed, which takes a moment; 0 where it is not there."""
+    status = 0
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        flag, is_joined, value = argument.partition("=")
+        if flag.startswith("-") and flag.lstrip("-").replace("-", "_") == "stopped_status":
+            value = value if is_joined else following
+            status = int(value) if value.isascii() and value.isdecimal() and len(value) < 4 else 0
+    return status
+
+
+def has_saved(sentence: str) -> None:
+    """What a stop says from now on, with the same status: what it was asked to save is saved."""
     if _process is not None:
-        _process.is_over = True
+        _process.sentence = sentence
+
+
+def finished() -> None:
+    """How the process ends is certain: signals change nothing any more, also while Python takes itself down.
+
+    Does not return where a signal has just ended the process.
+    """
+    if _process is not None:
+        with uninterrupted():
+            _process.ends()
         if threading.current_thread() is threading.main_thread():
             for number in STOPS:
                 signal.signal(number, signal.SIG_IGN)
@@ -290,7 +342,10 @@ def uninterrupted() -> Iterator[None]:
 def stopped(error: StoppedBetween) -> NoReturn:
     """End the process after the exception of `Process.handle` has closed all files."""
     assert _process is not None
-    end_process(_process.status_of(_process.number), str(error))
+    finished()
+    _process.ending_status = _process.status_of(_process.number)
+    _process.clean_up()  # an exception in the middle of the end of a context leaves what it would have removed
+    end_process(_process.ending_status, str(error))
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from gensupcon_jax import main, signals
+from gensupcon_jax import signals
 from tests import ROOT
 
 STOPS = [signal.SIGINT, signal.SIGTERM]
@@ -76,7 +76,7 @@ def test_nothing_that_takes_long_is_imported_before_the_signals_are_owned(module
     program = f"""
 import runpy, sys
 from gensupcon_jax import signals
-def own_process():
+def own_process(training=None):
     print(*sorted({{"argparse", "difflib", "shutil", "jax"}} & set(sys.modules)))
     sys.exit()
 signals.own_process = own_process
@@ -84,6 +84,30 @@ runpy.run_module({module!r}, run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-S", "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("gensupcon_jax.main", ["digits", "--stopped_status=85"]),
+        ("gensupcon_jax.__main__", ["train", "--stopped_status=85"]),
+    ],
+)
+def test_a_training_promises_its_status_as_soon_as_it_owns_the_signals(module, arguments):
+    program = f"""
+import os, runpy, sys, time
+from gensupcon_jax import signals
+own_process = signals.own_process
+def own_and_stop(training=None):
+    own_process(training)
+    os.kill(os.getpid(), 15)
+    time.sleep(60)
+signals.own_process = own_and_stop
+sys.argv = ["gensupcon", *{arguments}]
+runpy.run_module({module!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-S", "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (85, "", f"SIGTERM: {signals.RESUMES}\n")
 
 
 def test_what_is_promised_is_said_with_its_status():
@@ -324,6 +348,41 @@ def test_an_instant_is_not_interrupted():
     assert stopped(process, signal.SIGTERM) == (143, "made\nclosed\n", f"SIGTERM: {signals.AGAIN}\n")
 
 
+def test_one_line_is_said_where_the_main_thread_comes_while_the_other_one_ends_the_process():
+    process = started("""
+        begun = threading.Event()
+        with signals.cleanup(lambda: begun.set() or time.sleep(0.5)), signals.uninterrupted():
+            ready()
+            while not begun.is_set(): time.sleep(0.01)
+        signals.finished()
+        print("a second line", file=sys.stderr, flush=True)
+        time.sleep(60)
+    """)
+    assert stopped(process, signal.SIGTERM) == (143, "", f"SIGTERM: {signals.AGAIN}\n")
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for():
+    process = started("""
+        with signals.cleanup(lambda: time.sleep(600)):
+            ready(); compute(10**9)
+    """)
+    assert stopped(process, signal.SIGTERM) == (143, "", f"SIGTERM: {signals.AGAIN}\n")
+
+
+def test_what_the_exception_left_is_removed_before_the_end():
+    """It may come between two callbacks of an ExitStack, which then calls no further one."""
+    process = started("""
+        signals.owner().cleanups.append(lambda: print("removed", flush=True))
+        ready(); time.sleep(60)
+    """)
+    assert stopped(process, signal.SIGTERM) == (143, "closed\nremoved\n", f"SIGTERM: {signals.AGAIN}\n")
+
+
+def test_what_was_saved_is_said_at_another_signal_too():
+    process = started('signals.promise("lost", 85); signals.has_saved("saved step 5"); ready(); time.sleep(60)')
+    assert stopped(process, signal.SIGTERM) == (85, "closed\n", "SIGTERM: saved step 5\n")
+
+
 def test_after_the_end_signals_change_nothing():
     process = started("signals.finished(); ready(); time.sleep(1); print('done'); sys.exit(3)")
     assert stopped(process, *STOPS) == (3, "done\n", "")
@@ -374,7 +433,10 @@ def test_a_program_of_others_keeps_its_handlers(monkeypatch):
         (["digits", "--stopped_status=85"], 85),
         (["digits", "--stopped-status", "7", "--wandb"], 7),
         (["digits", "--stopped_status", "none"], 0),
+        ([], 0),
+        (["--stopped_status=85", "--stopped_status=86"], 86),
+        (["stopped_status=85", "--stopped_status"], 0),
     ],
 )
 def test_the_status_of_a_stop_is_known_before_the_arguments_are_read(arguments, status):
-    assert main.stopped_status(arguments) == status
+    assert signals.stopped_status(arguments) == status

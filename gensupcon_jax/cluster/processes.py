@@ -34,7 +34,6 @@ _NOTICE_SECONDS = 50.0  # after this time a warning names the missing processes
 _TRY_SECONDS = 10.0  # per connection attempt, so that an address that drops packets does not use up all of the time
 _TELLING_SECONDS = 2.0  # of a process that a signal ends
 STOPPED, INTERRUPTED = "it was asked to stop", "it was interrupted"  # reasons
-_CLEANING_SECONDS = 2.0  # at an end that the main thread does not reach
 _BLAME_SECONDS = 5.0  # how long a broken collective waits until the lost process is known
 
 
@@ -93,8 +92,11 @@ def join(member: Member, *, timeout: float = 50.0) -> None:
         return
     deadline = time.monotonic() + timeout
     connect = _meet_as_first if member.process_id == 0 else _meet_as_other
-    # The connected sockets stay open on the coordinator's port; from now on jax's service listens there.
-    _group = Group(member, connect(member, host, port, deadline, timeout))
+    connections: dict[int, _Connection] = {}
+    with _telling_of_a_stop(connections):
+        connect(connections, member, host, port, deadline, timeout)
+        # The connected sockets stay open on the coordinator's port; from now on jax's service listens there.
+        _group = Group(member, connections)
     owner = signals.owner()
     if owner is not None:
         owner.cleanups.insert(0, tell_of_end)  # the last one: what this process holds is free when the others end
@@ -104,17 +106,21 @@ def join(member: Member, *, timeout: float = 50.0) -> None:
 def _start_jax(member: Member, host: str, port: int) -> None:
     # jax would take over SIGTERM, and agree on a step by its own count, which orbax moves on as well.
     jax.config.update("jax_enable_preemption_service", False)
-    relay = Relay(host, port) if member.process_id else None
-    jax.distributed.initialize(
-        member.coordinator_address if relay is None else relay.address,
-        member.num_processes,
-        member.process_id,
-        local_device_ids=member.local_device_ids,
-        initialization_timeout=60,
-        shutdown_timeout_seconds=60,
-    )
-    if relay is not None:
-        relay.hide()
+    with contextlib.ExitStack() as connecting:
+        address = member.coordinator_address
+        if member.process_id:
+            relay = Relay(host, port)
+            connecting.enter_context(signals.cleanup(relay.hide))
+            connecting.callback(relay.hide)
+            address = relay.address
+        jax.distributed.initialize(
+            address,
+            member.num_processes,
+            member.process_id,
+            local_device_ids=member.local_device_ids,
+            initialization_timeout=60,
+            shutdown_timeout_seconds=60,
+        )
     meet(lambda: _group.gather(None))
 
 
@@ -135,13 +141,23 @@ def leave(status: int, message: str, *, reason: str, at_once: bool = False) -> N
     at_once: without waiting for threads, such as those of a download.
     """
     signals.finished()
-    _group.wait_if_ending()
-    if is_waited_for():
+    if isinstance(_group, Group):
         _group.leave(status, message, {"reason": reason, "status": status})
-    print(message, file=sys.stderr)
+    _say(message)
     if at_once:
         _exit(status)
     sys.exit(status)
+
+
+def exit_finished() -> None:
+    """End this process of several, whose files are closed, with status 0; return where it is the only one.
+
+    At its exit jax waits for the other processes, and aborts after a minute where one of them has ended by a signal.
+    """
+    signals.finished()
+    if isinstance(_group, Group):
+        _group.wait_if_ending()
+        _exit(0)
 
 
 def tell_of_end() -> None:
@@ -157,6 +173,7 @@ def leave_after_crash(error: BaseException) -> NoReturn:
     """End this process after an unexpected exception; if a lost process is its cause, that one is reported."""
     if isinstance(_group, Alone):
         raise error
+    signals.finished()  # this end, and not that of a signal while it waits
     wait_for_blame()
     trace = "".join(traceback.format_exception(error)).rstrip()
     leave(LOST, trace, reason=f"it raised {type(error).__name__}: {text.reason(error)}")
@@ -170,10 +187,17 @@ def wait_for_blame() -> None:
 
 def abort(message: str, *, reason: str) -> NoReturn:
     """End this hanging process at once, from any thread; the others also print the stacks of their threads."""
+    signals.finished()
     if isinstance(_group, Group):
         _group.leave(LOST, message, {"reason": reason, "status": LOST, "is_hanging": True})
-    print(message, file=sys.stderr)
+    _say(message)
     _exit(LOST)
+
+
+def _say(message: str) -> None:
+    # Where nobody reads it, the others are told all the same, and this process ends.
+    with contextlib.suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
 
 
 class Group:
@@ -225,12 +249,14 @@ class Group:
             time.sleep(1.0)
 
     def leave(self, status: int, message: str, why: dict) -> NoReturn:
-        """Print, notify the others, and exit without waiting for them as jax does at exit."""
-        with self._exit_lock:
+        """Print, notify the others unless all have finished, and exit without waiting for them as jax does at exit."""
+        with self._exit_lock:  # for good: one line is said, of this end
+            is_waited_for = not self.is_done
             self._is_ending = True
             self._is_done.set()
-            print(message, file=sys.stderr)
-            self._broadcast({"left": why})
+            _say(message)
+            if is_waited_for:
+                self._broadcast({"left": why})
             _exit(status)
 
     def tell(self, why: dict) -> None:
@@ -311,7 +337,7 @@ class Group:
             remedy = "; start all processes again; they resume from the newest checkpoint" if status == LOST else ""
             why = "the others took it for lost" if number == self.process_id else f"{name} has stopped"
             text = f"process {self.process_id} stops because {why}: {reason}{remedy}"
-            print(f"error: {text}" if status else text, file=sys.stderr)
+            _say(f"error: {text}" if status else text)
             # Also to the lost one: if it is process 0 and still alive, only it can notify the others, which would blame this one.
             lost = {"reason": reason, "status": status, "is_hanging": is_hanging, "name": name, "number": number}
             self._broadcast({"lost": lost})
@@ -325,12 +351,11 @@ class Group:
 
 def _exit(status: int) -> NoReturn:
     owner = signals.owner()
-    if owner is not None:  # a lock and half a file are not left, if their disk answers
-        cleaning = threading.Thread(target=owner.clean_up, args=(tell_of_end,), daemon=True)
-        cleaning.start()
-        cleaning.join(_CLEANING_SECONDS)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    if owner is not None:
+        owner.clean_up(without=tell_of_end)  # a lock and half a file are not left
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(status)  # not sys.exit, where jax would wait for the lost processes, and Python for threads
 
 
@@ -378,11 +403,12 @@ def _host_and_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeout: float) -> dict[int, _Connection]:
-    """Listen on the coordinator's port until every other process has connected."""
-    connections: dict[int, _Connection] = {}
+def _meet_as_first(
+    connections: dict[int, _Connection], member: Member, host: str, port: int, deadline: float, timeout: float
+) -> None:
+    """Listen on the coordinator's port until every other process has connected; adds the connections."""
     notice = deadline - timeout + _NOTICE_SECONDS
-    with _listening(member.coordinator_address, port) as listener, _refusing_at_a_stop(connections):
+    with _listening(member.coordinator_address, port) as listener:
         while missing := _not_there(connections, member.num_processes):
             if time.monotonic() > notice:
                 _warn_while_waiting(
@@ -413,7 +439,6 @@ def _meet_as_first(member: Member, host: str, port: int, deadline: float, timeou
                     )
     for connection in connections.values():
         connection.send({"welcome": True})
-    return connections
 
 
 def _not_there(connections: dict[int, _Connection], num_processes: int) -> set[int]:
@@ -422,14 +447,17 @@ def _not_there(connections: dict[int, _Connection], num_processes: int) -> set[i
 
 
 @contextlib.contextmanager
-def _refusing_at_a_stop(connections: dict[int, _Connection]) -> Iterator[None]:
-    """A context in which a signal to process 0 is told to those that wait."""
+def _telling_of_a_stop(connections: dict[int, _Connection]) -> Iterator[None]:
+    """A context in which a signal is told to those that have connected: they wait for process 0, or are a group already."""
     try:
         yield
-    except (RunStopped, KeyboardInterrupt):
+    except (RunStopped, KeyboardInterrupt) as error:
+        owner, is_stopped = signals.owner(), isinstance(error, RunStopped)
+        status = (owner.status or 0) if owner is not None and is_stopped else int(not is_stopped)
+        why = {"reason": STOPPED if is_stopped else INTERRUPTED, "status": status}
         for connection in connections.values():
             with contextlib.suppress(OSError):
-                connection.send({"stopped": STOPPED})
+                connection.send({"stopped": STOPPED, "left": why})
         raise
 
 
@@ -459,8 +487,10 @@ def _listening(address: str, port: int) -> socket.socket:
         ) from error
 
 
-def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeout: float) -> dict[int, _Connection]:
-    """Connect to process 0, with retries; it answers when all processes are connected."""
+def _meet_as_other(
+    connections: dict[int, _Connection], member: Member, host: str, port: int, deadline: float, timeout: float
+) -> None:
+    """Connect to process 0, with retries; it answers when all processes are connected. Adds the connection."""
     who = f"process {member.process_id}"
     notice = deadline - timeout + _NOTICE_SECONDS
 
@@ -493,4 +523,4 @@ def _meet_as_other(member: Member, host: str, port: int, deadline: float, timeou
         raise StoppedBetween(f"{who} stops because process 0 ({member.coordinator_address}) has stopped: {STOPPED}")
     if "refused" in answer:
         raise UserError(f"{who} was rejected by process 0 at {member.coordinator_address}: {answer['refused']}")
-    return {0: connection}
+    connections[0] = connection

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
+from gensupcon_jax import signals
 from gensupcon_jax.cluster import processes, sharding
 from gensupcon_jax.cluster.stopping import StopRequest
 from gensupcon_jax.cluster.watchdog import Watchdog
@@ -336,8 +337,9 @@ def _num_spikes(state: TrainState) -> int:
 def _leave_if_asked(run: Run, stop_request: StopRequest, step: int, stops: bool) -> None:
     # A signal that arrived after the last step ends the run too: nothing has been evaluated yet.
     if stop_request.is_due_for_any() or stops:
+        signals.has_saved(saved := _saved(run, step))  # also where another signal comes from now on
         processes.finish()  # all have saved
-        raise RunStopped(f"{stop_request.signal_name}: {_saved(run, step)}")
+        raise RunStopped(f"{stop_request.signal_name}: {saved}")
 
 
 def _saved(run: Run, step: int) -> str:

@@ -12,7 +12,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from gensupcon_jax import disk, paths, signals
+from gensupcon_jax import command_line, disk, paths, signals
 from gensupcon_jax.cluster import cpu_flags, detection, processes
 from gensupcon_jax.cluster.stopping import stop_requests
 from gensupcon_jax.cluster.watchdog import Limits
@@ -25,10 +25,16 @@ from gensupcon_jax.store import lock, workdir
 def start_training(options: argparse.Namespace, command: Sequence[str]) -> None:
     """Run the training that `main.parse` read, and exit with a message and a status if it does not finish.
 
-    Each mistake of the user is printed as a line, with status 1. command: what was typed, for the report.
+    Each mistake of the user is printed as a line, with status 1. command: what was typed, for the report. What it says may be
+    read by nobody any more; its files have it too.
     """
+    with command_line.unread_output_dropped():
+        _start_training(options, shlex.join(command))
+
+
+def _start_training(options: argparse.Namespace, command: str) -> None:
     try:
-        _train(options, shlex.join(command))
+        _train(options, command)
     except UserError as error:
         lines = str(error).splitlines()
         processes.leave(1, "\n".join(f"error: {line}" for line in lines), reason=lines[0])
@@ -86,7 +92,7 @@ def _train(options: argparse.Namespace, command: str) -> None:
     if processes.is_first():
         print(summary(results, folder))
     processes.finish()
-    signals.finished()
+    processes.exit_finished()
 
 
 def limits_of(options: argparse.Namespace) -> Limits:

@@ -74,10 +74,11 @@ def held(folder: Path, command: str = "") -> Iterator[None]:
                 folder.mkdir(parents=True, exist_ok=True)
                 if not paths.is_remote(folder):
                     held.callback(_remove_if_empty, made)
-                lock = _acquire(folder, _this_process(command))
+                lock, settle_seconds = _acquire(folder, _this_process(command))
                 # Until it is released, as another thread may end the process first.
                 held.enter_context(signals.cleanup(lock.release))
                 held.callback(lock.release)
+            lock.start(settle_seconds)
         except paths.failures() as error:
             raise workdir.cannot_be_written(folder, error) from error
         yield
@@ -160,7 +161,8 @@ class _Lock:
         """Give the folder back, once; a file that cannot be removed is that of a process that has ended."""
         if os.getpid() != self._process_id:
             return  # a child has no part in it
-        with self._releasing:  # the main thread may do so, and one that ends the process must not overtake it
+        # The main thread may do so: a signal does not break it off, and a thread that ends the process does not overtake it.
+        with signals.uninterrupted(), self._releasing:
             if not self._is_released:
                 self._is_released = True
                 self._release()
@@ -191,7 +193,8 @@ class _Lock:
         self._file.write(self._holder.content())
 
 
-def _acquire(folder: Path, holder: Holder) -> _Lock:
+def _acquire(folder: Path, holder: Holder) -> tuple[_Lock, float]:
+    """The lock, and the seconds that it takes to know that no other process has taken it at the same time."""
     path = folder / LOCK
     while True:
         try:
@@ -216,13 +219,8 @@ def _acquire(folder: Path, holder: Holder) -> _Lock:
                 os.close(descriptor)
             raise
         os.close(descriptor)
-    lock = _Lock(folder, _PlainFile(path) if descriptor is None else _KernelLock(path, descriptor), holder)
-    try:
-        lock.start(settle_seconds=_SETTLE_SECONDS if descriptor is None else 0.0)
-    except BaseException:  # also a signal that ends the run while it waits
-        lock.release()
-        raise
-    return lock
+    file = _PlainFile(path) if descriptor is None else _KernelLock(path, descriptor)
+    return _Lock(folder, file, holder), _SETTLE_SECONDS if descriptor is None else 0.0
 
 
 def _watch(folder: Path, found: bytes) -> None:

@@ -56,6 +56,31 @@ def send(process, numbers, rng):
 
 
 @pytest.mark.slow
+def test_ctrl_c_that_ends_the_reader_of_what_is_said_too_loses_no_step(tmp_path):
+    """As of `train ... 2>&1 | tee log`, where the whole group gets it: first at a start, then while it trains."""
+    changes = {"steps": 500, "checkpoint.every_steps": 1000, "evaluate.every_epochs": 0}
+    for is_there in (tmp_path / "run.lock").exists, lambda: trained(tmp_path) > 2:
+        reading, writing = os.pipe()
+        process = subprocess.Popen(
+            command(tmp_path, changes), cwd=ROOT, env=os.environ | _ENVIRONMENT, stdout=writing, stderr=writing
+        )
+        os.close(writing)
+        while not is_there():
+            assert process.poll() is None, os.read(reading, 9999)
+            time.sleep(0.02)
+        os.close(reading)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(_LIMIT) == 0
+        assert not (tmp_path / "run.lock").exists()
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+def trained(folder):
+    """How many rows have been logged."""
+    return len(rows_of(folder)) if (folder / "metrics.jsonl").exists() else 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("num_signals", [1, 2])
 def test_10_starts_are_stopped_before_they_train(tmp_path, num_signals):
     rng = random.Random(num_signals)

@@ -14,7 +14,7 @@ from gensupcon_jax import main, paths, signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.cluster.watchdog import Limits, Watchdog
 from gensupcon_jax.data import input_pipeline
-from gensupcon_jax.errors import UserError
+from gensupcon_jax.errors import StoppedBetween, UserError
 from gensupcon_jax.store import checkpoint
 from gensupcon_jax.store.checkpoint import Checkpoints
 
@@ -104,6 +104,46 @@ def leave_together(address: str, own: int) -> None:
     if own == 0:
         begun.wait()
     processes.leave(0, f"process {own} leaves", reason=processes.STOPPED)
+
+
+def end_in_two_ways(address: str, own: int) -> None:
+    """One of two processes that have finished: one ends at a signal, the other one as a run that was stopped, or is done."""
+    signals.own_process([])
+    processes.join(processes.Member(address, 2, own))
+    processes.finish()
+    if own == 0:
+        processes.leave(0, "nothing is lost", reason=processes.STOPPED, at_once=True)
+    processes.exit_finished()
+
+
+def stop_as_it_has_joined(address: str, own: int, victim: int) -> None:
+    """One of two processes; a signal comes to one of them after the other one knows that both are there."""
+    signals.own_process([])
+
+    def stopped(*_):
+        raise StoppedBetween("SIGTERM: nothing is lost")
+
+    if own == victim:
+        processes.Group.__init__ = stopped
+    try:
+        processes.join(processes.Member(address, 2, own))
+        processes.group().gather(None)
+    except StoppedBetween as error:
+        processes.leave(0, str(error), reason=processes.STOPPED, at_once=True)
+
+
+def crash_and_be_stopped(address: str, own: int) -> None:
+    """One of two processes raises, and gets a signal while it looks for another one that may be the cause."""
+    signals.own_process([])
+    processes._BLAME_SECONDS = 2.0
+    processes.join(processes.Member(address, 2, own))
+    try:
+        if own == 0:
+            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            raise ValueError("the cause")
+        processes.group().gather(1)
+    except Exception as error:
+        processes.leave_after_crash(error)
 
 
 def train_with_a_bad_step(arguments: list[str], step: int | None) -> None:

@@ -2,17 +2,22 @@
 
 import concurrent.futures
 import contextlib
+import io
 import re
 import shutil
 import signal
 import socket
+import sys
+import tempfile
 import time
 
+import jax
 import numpy as np
 import pytest
 
+from gensupcon_jax import signals
 from gensupcon_jax.cluster import processes
-from gensupcon_jax.errors import UserError
+from gensupcon_jax.errors import StoppedBetween, UserError
 from gensupcon_jax.run import diverged
 from gensupcon_jax.store import checkpoint
 from tests import QUICK_COMPILES
@@ -185,11 +190,13 @@ def test_a_process_that_died_while_joining_may_rejoin(monkeypatch, is_noticed_la
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         member, end = processes.Member(address, 3, 0), time.monotonic() + 20
-        first = pool.submit(processes._meet_as_first, member, host, int(port), end, 20.0)
+        met = {}
+        first = pool.submit(processes._meet_as_first, met, member, host, int(port), end, 20.0)
         knock(1).close()  # it dies
         time.sleep(0.2)
         others = [knock(1), knock(2)]
-        assert sorted(first.result(timeout=20)) == [1, 2]
+        first.result(timeout=20)
+        assert sorted(met) == [1, 2]
         assert [b"welcome" in other.recv(100) for other in others] == [True, True]
         for other in others:
             other.close()
@@ -292,6 +299,60 @@ def test_a_process_that_another_one_ends_says_nothing_more_of_its_own():
     first, second = ended(both, timeout=60)
     assert (first[0], second[0], second[2]) == (0, 0, "process 1 leaves\n"), (first, second)
     assert first[2] == "process 0 stops because process 1 (127.0.0.1) has stopped: it was asked to stop\n"
+
+
+def of_two(function, *arguments):
+    """[(status, stdout, stderr)] of two processes of one run."""
+    address = f"127.0.0.1:{free_port()}"
+    both = [Forked(function, address, own, *arguments, environment={"XLA_FLAGS": ""}) for own in (0, 1)]
+    return ended(both, timeout=50)
+
+
+def test_when_all_have_finished_none_waits_for_one_that_a_signal_ends():
+    """jax does at its exit, and aborts after a minute."""
+    first, second = of_two(lost.end_in_two_ways)
+    assert (first[0], first[2], second[0], second[2]) == (0, "nothing is lost\n", 0, "")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_signal_in_the_instant_in_which_all_are_there_is_told_to_the_others(victim):
+    outcomes = of_two(lost.stop_as_it_has_joined, victim)
+    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+    assert outcomes[victim][2] == "SIGTERM: nothing is lost\n"
+    where = r"127\.0\.0\.1:\d+" if victim == 0 else r"127\.0\.0\.1"
+    told = rf"process {1 - victim} stops because process {victim} \({where}\) has stopped: it was asked to stop\n"
+    assert re.fullmatch(told, outcomes[1 - victim][2]), outcomes
+
+
+def test_a_signal_after_a_crash_does_not_hide_it():
+    first, second = of_two(lost.crash_and_be_stopped)
+    assert (first[0], second[0]) == (75, 75), (first, second)
+    assert first[2].splitlines()[-1] == "ValueError: the cause"
+    assert "has stopped: it raised ValueError: the cause;" in second[2]
+
+
+def test_a_stop_while_jax_connects_leaves_no_file(tmp_path, monkeypatch):
+    def stopped(*_, **settings):
+        assert list(tmp_path.rglob("jax"))
+        raise StoppedBetween
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(jax.distributed, "initialize", stopped)
+    monkeypatch.setattr(signals, "_process", process := signals.Process())
+    with pytest.raises(StoppedBetween):
+        processes._start_jax(processes.Member("127.0.0.1:9", 2, 1), "127.0.0.1", 9)
+    assert (list(tmp_path.iterdir()), process.cleanups) == ([], [])
+
+
+def test_what_nobody_reads_hinders_no_end(monkeypatch):
+    """The others are told after it."""
+
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    processes._say("process 0 stops")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from gensupcon_jax import paths, signals
-from gensupcon_jax.errors import UserError
+from gensupcon_jax.errors import StoppedBetween, UserError
 from gensupcon_jax.store import lock
 from tests import object_storage
 from tests.forking import Forked
@@ -313,6 +313,32 @@ def test_an_end_from_another_thread_waits_for_the_lock_that_the_main_thread_is_t
     with lock.held(tmp_path):
         enders[0].join()
         assert contents(tmp_path) == {}
+
+
+def test_a_signal_does_not_break_off_the_end_of_the_lock(tmp_path, monkeypatch):
+    process, remove = signals.Process(), lock._KernelLock.remove
+    monkeypatch.setattr(signals, "_process", process)
+    monkeypatch.setattr(lock._KernelLock, "remove", lambda file: process.handle(signal.SIGTERM, None) or remove(file))
+    with lock.held(tmp_path):
+        pass
+    assert contents(tmp_path) == {}
+    with pytest.raises(StoppedBetween, match="SIGTERM"):
+        process.handle(signal.SIGTERM, None)  # as soon as it is over
+
+
+def test_an_end_while_it_waits_for_others_that_start_leaves_nothing(tmp_path, quick, without_locks, monkeypatch):
+    process, waited = signals.Process(), []
+
+    def end_meanwhile(seconds):
+        waited.append(seconds)
+        process.clean_up()
+        raise StoppedBetween
+
+    monkeypatch.setattr(signals, "_process", process)
+    monkeypatch.setattr(time, "sleep", end_meanwhile)
+    with pytest.raises(StoppedBetween), lock.held(tmp_path):
+        raise AssertionError
+    assert (waited, contents(tmp_path)) == ([0.2], {})
 
 
 def test_of_several_processes_the_first_holds_the_lock(tmp_path, monkeypatch):
