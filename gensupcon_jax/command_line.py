@@ -285,12 +285,16 @@ def unread_output_dropped() -> Iterator[None]:
 
     Of `train ... 2>&1 | tee log` Ctrl-C ends tee as well: what is said then would be an error, and the step would not be saved.
     """
-    with contextlib.redirect_stdout(_Unread(sys.stdout)), contextlib.redirect_stderr(_Unread(sys.stderr)):
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+    with contextlib.ExitStack() as redirected:
+        for stream, redirect_fn in (
+            (sys.stdout, contextlib.redirect_stdout),
+            (sys.stderr, contextlib.redirect_stderr),
+        ):
+            if stream is not None:  # it was closed as the process began
+                dropping = _Unread(stream)
+                redirected.enter_context(redirect_fn(dropping))
+                redirected.callback(dropping.flush)
+        yield
 
 
 class _Unread:

@@ -41,7 +41,7 @@ class Process:
     result.  remember_fn: takes the place of ending at once, as long as there is something to save.
     save_fn: saves it in place of the main thread, which does something else that a signal ends; returns what is then said.
     cleanups: called before an end that the main thread does not
-    reach.  num_unbroken, num_uninterrupted: depth of these contexts, below.
+    reach.  tell_fn: called after them, to tell other processes.  num_unbroken, num_uninterrupted: depth of these contexts, below.
     """
 
     def __init__(self):
@@ -52,7 +52,8 @@ class Process:
         self.cleanups: list[Callable[[], Any]] = []
         self.is_over = self.is_remembered = False
         self.number = signal.SIGTERM.value  # the one that is said
-        self.ending_status: int | None = None  # with which the process ends, known to cleanups
+        self.tell_fn: Callable[[], Any] | None = None
+        self.ending_status: int | None = None  # with which the process ends, known to tell_fn
         self._unwinds_since: float | None = None
         self._first: tuple[int, float] | None = None  # the number of the first signal, and when it came
         self._insists = False  # another SIGINT came after it
@@ -202,35 +203,47 @@ class Process:
 
     def _end_with(self, status: int, line: str) -> NoReturn:
         with self._deciding:
+            is_another = self.is_over or self._is_ending
             self._is_ending = not self.is_over
-        if not self._is_ending:
-            _wait_forever()  # the main thread has come meanwhile
+        if is_another:
+            _wait_forever()  # the main thread has come meanwhile, or the one that saves
+        self.end_with(status, line)
+
+    def end_with(self, status: int, line: str) -> NoReturn:
+        """Remove what must not be left, tell other processes, and end this one."""
         self.ending_status = status
         self.clean_up()
+        if self.tell_fn is not None:
+            self.tell_fn()
         end_process(status, line)
 
-    def clean_up(self, without: Callable[[], Any] | None = None) -> None:
-        """Call the cleanups but one, before an end that the main thread does not reach.
+    def clean_up(self) -> None:
+        """Call the cleanups, before an end that the main thread does not reach; a disk that does not answer is not waited for."""
+        _do_within(_CLEANING_SECONDS, self._call_cleanups)
 
-        In a thread: a disk that does not answer is not waited for.
-        """
-        cleaning = threading.Thread(target=self._call_cleanups, args=(without,), daemon=True)
-        cleaning.start()
-        cleaning.join(_CLEANING_SECONDS)
-
-    def _call_cleanups(self, without: Callable[[], Any] | None) -> None:
+    def _call_cleanups(self) -> None:
         end = time.monotonic() + _INSTANT_SECONDS
         while self.num_uninterrupted and time.monotonic() < end:
             time.sleep(0.01)  # what the main thread makes now is about to get its cleanup
         for cleanup in reversed(self.cleanups):
             with contextlib.suppress(Exception):  # the process ends in any case, and says in one line why
-                if cleanup is not without:
-                    cleanup()
+                cleanup()
 
 
 def _wait_forever() -> NoReturn:
     while True:
         time.sleep(1)
+
+
+def _do_within(seconds: float, work_fn: Callable[[], None]) -> None:
+    """Call the function in a thread, and do not wait for it for longer."""
+    thread = threading.Thread(target=work_fn, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the system has no more threads, or Python takes itself down
+        work_fn()
+    else:
+        thread.join(seconds)
 
 
 _process: Process | None = None
@@ -343,9 +356,8 @@ def stopped(error: StoppedBetween) -> NoReturn:
     """End the process after the exception of `Process.handle` has closed all files."""
     assert _process is not None
     finished()
-    _process.ending_status = _process.status_of(_process.number)
-    _process.clean_up()  # an exception in the middle of the end of a context leaves what it would have removed
-    end_process(_process.ending_status, str(error))
+    # It cleans up: an exception in the middle of the end of a context leaves what it would have removed.
+    _process.end_with(_process.status_of(_process.number), str(error))
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -360,9 +372,7 @@ def end_process(status: int, line: str) -> NoReturn:
     Hard: every file of ours is closed. Python's own end would wait for the threads of a download or of a decoder, and would
     take down C++ libraries while their threads still run, which is a fault from time to time.
     """
-    flushing = threading.Thread(target=_flush, daemon=True)  # a thread: standard output may be a pipe that is full
-    flushing.start()
-    flushing.join(_FLUSH_SECONDS)
+    _do_within(_FLUSH_SECONDS, _flush)  # standard output may be a pipe that is full
     # Not through sys.stderr, whose lock the main thread may hold. A progress bar on a terminal has no end of line.
     with contextlib.suppress(OSError):
         os.write(2, f"{chr(10) if os.isatty(2) else ''}{line}\n".encode(errors="backslashreplace"))

@@ -1,17 +1,19 @@
 """The public names and the command: messages, examples, and lazy imports."""
 
+import contextlib
 import doctest
 import importlib
 import os
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gensupcon_jax
-from gensupcon_jax import __main__, __version__, signals
+from gensupcon_jax import __main__, __version__, command_line, signals
 from gensupcon_jax.weights.files import write_safetensors
 from tests import ROOT
 from tests.running import told
@@ -126,6 +128,29 @@ def test_a_closed_pipe_is_no_traceback(tmp_path, arguments):
     )  # fmt: skip
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")  # the status of a program that the signal ends
+
+
+def test_a_training_goes_on_where_nobody_reads_what_it_says(monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    unread = os.fdopen(writing, "w")
+    monkeypatch.setattr(sys, "stdout", unread)
+    monkeypatch.setattr(sys, "stderr", None)  # as of `2>&-`
+    with command_line.unread_output_dropped():
+        for _ in range(2):
+            print("a line", flush=True)
+        sys.stdout.write("the rest")
+    assert (sys.stdout, sys.stderr) == (unread, None)
+    unread.close()
+
+
+def test_standard_output_on_a_full_disk_is_an_error_all_the_same(monkeypatch):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(OSError, match="No space left"), command_line.unread_output_dropped():
+            print("a line", flush=True)
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 HEAVY = ("jax", "ml_collections", "absl", "flax", "tensorflow", "orbax", "optax", "sklearn", "numpy", "matplotlib")

@@ -361,12 +361,21 @@ def test_one_line_is_said_where_the_main_thread_comes_while_the_other_one_ends_t
     assert stopped(process, signal.SIGTERM) == (143, "", f"SIGTERM: {signals.AGAIN}\n")
 
 
-def test_a_disk_that_does_not_answer_is_not_waited_for():
-    process = started("""
-        with signals.cleanup(lambda: time.sleep(600)):
-            ready(); compute(10**9)
+@pytest.mark.parametrize(
+    "hindrance",
+    [
+        "signals.owner().cleanups.append(lambda: time.sleep(600))",  # a disk that does not answer
+        "threading.Thread.start = lambda thread: refuse()",  # no more threads
+    ],
+)
+def test_nothing_hinders_the_end_nor_that_others_are_told(hindrance):
+    process = started(f"""
+        def refuse(): raise RuntimeError("can't start new thread")
+        signals.owner().tell_fn = lambda: print("told", signals.owner().ending_status)
+        {hindrance}
+        ready(); compute(10**9)
     """)
-    assert stopped(process, signal.SIGTERM) == (143, "", f"SIGTERM: {signals.AGAIN}\n")
+    assert stopped(process, signal.SIGTERM) == (143, "told 143\n", f"SIGTERM: {signals.AGAIN}\n")
 
 
 def test_what_the_exception_left_is_removed_before_the_end():

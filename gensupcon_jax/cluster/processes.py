@@ -96,10 +96,11 @@ def join(member: Member, *, timeout: float = 50.0) -> None:
     with _telling_of_a_stop(connections):
         connect(connections, member, host, port, deadline, timeout)
         # The connected sockets stay open on the coordinator's port; from now on jax's service listens there.
-        _group = Group(member, connections)
+        with signals.uninterrupted():  # the others hear of a signal from here or from the group
+            _group = Group(member, connections)
     owner = signals.owner()
     if owner is not None:
-        owner.cleanups.insert(0, tell_of_end)  # the last one: what this process holds is free when the others end
+        owner.tell_fn = tell_of_end
     _start_jax(member, host, port)
 
 
@@ -157,6 +158,12 @@ def exit_finished() -> None:
     signals.finished()
     if isinstance(_group, Group):
         _group.wait_if_ending()
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError as error:  # it goes to a disk that is full
+            _say(f"error: standard output: {text.reason(error)}")
+            _exit(1)
         _exit(0)
 
 
@@ -352,8 +359,8 @@ class Group:
 def _exit(status: int) -> NoReturn:
     owner = signals.owner()
     if owner is not None:
-        owner.clean_up(without=tell_of_end)  # a lock and half a file are not left
-    for stream in (sys.stdout, sys.stderr):
+        owner.clean_up()  # a lock and half a file are not left
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)  # not sys.exit, where jax would wait for the lost processes, and Python for threads
@@ -452,6 +459,8 @@ def _telling_of_a_stop(connections: dict[int, _Connection]) -> Iterator[None]:
     try:
         yield
     except (RunStopped, KeyboardInterrupt) as error:
+        if isinstance(_group, Group):
+            raise  # `leave` tells them
         owner, is_stopped = signals.owner(), isinstance(error, RunStopped)
         status = (owner.status or 0) if owner is not None and is_stopped else int(not is_stopped)
         why = {"reason": STOPPED if is_stopped else INTERRUPTED, "status": status}

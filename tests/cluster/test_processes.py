@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -342,6 +343,21 @@ def test_a_stop_while_jax_connects_leaves_no_file(tmp_path, monkeypatch):
     with pytest.raises(StoppedBetween):
         processes._start_jax(processes.Member("127.0.0.1:9", 2, 1), "127.0.0.1", 9)
     assert (list(tmp_path.iterdir()), process.cleanups) == ([], [])
+
+
+def test_what_standard_output_cannot_take_is_an_error(monkeypatch, capsys):
+    group = object.__new__(processes.Group)
+    group._is_ending = False
+    monkeypatch.setattr(processes, "_group", group)
+    monkeypatch.setattr(processes, "_exit", sys.exit)
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        print("the summary")
+        with pytest.raises(SystemExit) as end:
+            processes.exit_finished()
+        with contextlib.suppress(OSError):
+            full.close()
+    assert (end.value.code, capsys.readouterr().err) == (1, "error: standard output: No space left on device\n")
 
 
 def test_what_nobody_reads_hinders_no_end(monkeypatch):
