@@ -5,8 +5,9 @@ import functools
 import hashlib
 import json
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -111,7 +112,11 @@ class Checkpoints:
     def _manager(self) -> ocp.CheckpointManager:
         event_loops.wait_for_all_tasks()
         # Made at the first save, after damaged checkpoints have been moved, as it removes the rest of interrupted saves.
-        options = ocp.CheckpointManagerOptions(preservation_policy=self, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self,
+            cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(barrier_sync_fn=_barrier_fn()),
+        )
         return ocp.CheckpointManager(absolute(self._folder), options=options)
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
@@ -138,6 +143,22 @@ class Checkpoints:
                 + (f"the newest good checkpoint is of step {kept}" if kept is not None else "no checkpoint is there")
                 + f"; {disk.remedy(error, 'remove the cause and start the same command again')}"
             ) from error
+
+
+def _barrier_fn() -> Callable[..., None]:
+    """Orbax's barrier of the processes, but not where a save in the background has failed in this one.
+
+    There orbax waits for the others before it raises the error, and the others wait for this one, for 20 minutes.
+    """
+    wait_fn, saver = ocp.multihost.get_barrier_sync_fn(), threading.current_thread()
+
+    def wait(*, key: str, timeout_ms: int) -> None:
+        error = sys.exc_info()[1]  # it is on its way through orbax's cleanup, from which this is called
+        if error is not None and threading.current_thread() is not saver:
+            raise error
+        wait_fn(key=key, timeout_ms=timeout_ms)
+
+    return wait
 
 
 def restore_step(folder: Path, step: int, abstract_fields: dict) -> Restored:

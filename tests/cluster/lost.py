@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import resource
 import signal
 import threading
 import time
@@ -12,9 +13,11 @@ from jax.experimental import multihost_utils
 
 from gensupcon_jax import main, paths, signals
 from gensupcon_jax.cluster import processes
+from gensupcon_jax.cluster.sharding import batch_sharding, make_mesh
 from gensupcon_jax.cluster.watchdog import Limits, Watchdog
 from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.errors import StoppedBetween, UserError
+from gensupcon_jax.run import start
 from gensupcon_jax.store import checkpoint
 from gensupcon_jax.store.checkpoint import Checkpoints
 
@@ -79,6 +82,33 @@ def save(address: str, own: int, folder: str) -> None:
         Checkpoints(paths.as_path(folder), keep=3).save(1, {"params": {"rows": rows}}, {})
     except UserError as error:
         processes.leave(1, f"error: {error}", reason=str(error))
+
+
+def save_on_a_full_disk(address: str, own: int, folder: str, victim: int) -> None:
+    """One of two processes; there is no space for the part of one of them, as it writes in the background."""
+    start.log_with(-1)
+    processes.join(processes.Member(address, 2, own))
+    rows = jax.make_array_from_callback(
+        (1 << 17,), batch_sharding(make_mesh()), lambda index: np.ones(1 << 17, np.float32)[index]
+    )
+    checkpoints = Checkpoints(paths.as_path(folder), keep=3)
+    checkpoints.save(1, {"params": {"rows": rows}}, {})
+    checkpoints.close()
+    if own == victim:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, resource.RLIM_INFINITY))  # bytes; its part is twice as long
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    checkpoints = Checkpoints(paths.as_path(folder), keep=3)
+    try:
+        checkpoints.save(2, {"params": {"rows": random_bits(rows)}}, {})
+        checkpoints.close()
+    except UserError as error:
+        processes.leave(1, f"error: {error}", reason=str(error))
+
+
+def random_bits(rows: jax.Array) -> jax.Array:
+    """Of the same shape, which no compression makes shorter."""
+    key = jax.random.key(0)
+    return jax.jit(lambda: jax.random.normal(key, rows.shape), out_shardings=rows.sharding)()
 
 
 def restore(address: str, own: int, folder: str) -> None:

@@ -302,6 +302,17 @@ def test_a_process_that_another_one_ends_says_nothing_more_of_its_own():
     assert first[2] == "process 0 stops because process 1 (127.0.0.1) has stopped: it was asked to stop\n"
 
 
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_disk_without_space_for_one_process_ends_both_at_once(tmp_path, victim):
+    """orbax alone has each of them wait for the other one, for 20 minutes."""
+    outcomes = of_two(lost.save_on_a_full_disk, str(tmp_path / "checkpoints"), victim)
+    assert [status for status, _, _ in outcomes] == [1, 1], outcomes
+    cannot = r"(the checkpoint of step 2, or the previous one,|a checkpoint) cannot be written to .* of step 1; .*\n"
+    assert re.fullmatch(f"error: {cannot}", outcomes[victim][2]), outcomes
+    told = rf"error: process {1 - victim} stops because process {victim} \(.*\) has stopped: {cannot}"
+    assert re.fullmatch(told, outcomes[1 - victim][2]), outcomes
+
+
 def of_two(function, *arguments):
     """[(status, stdout, stderr)] of two processes of one run."""
     address = f"127.0.0.1:{free_port()}"
