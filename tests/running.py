@@ -143,8 +143,17 @@ def free_port(allowed=(0,)):
 
 def rows_of(folder):
     """The rows of metrics.jsonl without the measured times."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in _VARYING} for row in rows]
+    return without_times([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
+
+
+def without_times(rows):
+    """Rows without what differs from run to run: a busy machine is advised on its input, too."""
+    found = []
+    for row in rows:
+        row = {name: value for name, value in row.items() if name not in _VARYING}
+        advice = [said for said in row.pop("advice", []) if not said.startswith("input-bound")]
+        found.append(row | ({"advice": advice} if advice else {}))
+    return found
 
 
 def results_of(folder):

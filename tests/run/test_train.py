@@ -12,6 +12,7 @@ from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import train
 from gensupcon_jax.store import checkpoint
+from tests.running import without_times
 from tests.tiny import tiny_config, tiny_dataset
 
 DEVICE = jax.devices()[:1]
@@ -28,19 +29,6 @@ def finished(tmp_path_factory):
 
 def rows_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-OF_SPEED = ("images_per_second", "seconds", "input_wait", "stall_seconds", "process_memory")
-
-
-def without_speed(rows):
-    """Rows without what differs from run to run: a busy machine is advised on its input, too."""
-    found = []
-    for row in rows:
-        row = {key: value for key, value in row.items() if key not in {f"train/{name}" for name in OF_SPEED}}
-        advice = [said for said in row.pop("advice", []) if not said.startswith("input-bound")]
-        found.append(row | ({"advice": advice} if advice else {}))
-    return found
 
 
 def test_a_run_writes_all_its_files(finished):
@@ -118,7 +106,7 @@ def test_a_stopped_run_resumes_to_the_same_end(finished, tmp_path, monkeypatch, 
         train.train_and_evaluate(tiny_config(), tmp_path, tiny_dataset(), devices=DEVICE)
     monkeypatch.setattr(input_pipeline, "train_batches", real)
     results = train.train_and_evaluate(tiny_config(), tmp_path, tiny_dataset(), devices=DEVICE)
-    assert without_speed(rows_of(tmp_path)) == without_speed(rows_of(finished[0]))
+    assert without_times(rows_of(tmp_path)) == without_times(rows_of(finished[0]))
     same = [key for key in results if key != "time" and not key.endswith("seconds")]
     assert {key: results[key] for key in same} == {key: finished[1][key] for key in same}
 
@@ -172,7 +160,7 @@ def test_encoder_average_queue_labels_and_adam_resume_bit_for_bit(tmp_path, monk
     shutil.copytree(tmp_path / "stopped", tmp_path / "wrong")
     shutil.copytree(tmp_path / "stopped", tmp_path / "on_two")
     train.train_and_evaluate(config, tmp_path / "stopped", tiny_dataset(), devices=DEVICE)
-    assert without_speed(rows_of(tmp_path / "stopped")) == without_speed(rows_of(tmp_path / "whole"))
+    assert without_times(rows_of(tmp_path / "stopped")) == without_times(rows_of(tmp_path / "whole"))
     assert bits_of(tmp_path / "stopped", 6) == bits_of(tmp_path / "whole", 6)
     assert any(name.startswith("queue/labels") for name in bits_of(tmp_path / "whole", 6))
 
@@ -311,7 +299,7 @@ def test_a_resumed_run_does_not_repeat_what_was_reported(tmp_path, monkeypatch, 
 @pytest.mark.slow
 def test_another_seed_is_another_run(finished, tmp_path):
     train.train_and_evaluate(tiny_config(seed=1), tmp_path, tiny_dataset(), devices=DEVICE)
-    assert without_speed(rows_of(tmp_path)) != without_speed(rows_of(finished[0]))
+    assert without_times(rows_of(tmp_path)) != without_times(rows_of(finished[0]))
 
 
 @pytest.mark.slow
