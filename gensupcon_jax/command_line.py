@@ -298,17 +298,23 @@ def unread_output_dropped() -> Iterator[None]:
 
 
 class _Unread:
-    """A stream that drops what is written from the first time on that it cannot be."""
+    """A stream that drops what is written from the first time on that it cannot be.
+
+    is_within_line: a signal may come between a line and its end, which `print` writes one after the other.
+    """
 
     def __init__(self, stream: Any):
-        self._stream = stream
+        self._stream, self.is_within_line = stream, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """As that of the stream."""
-        return self._dropping(lambda: self._stream.write(text))
+        written = self._dropping(lambda: self._stream.write(text))
+        if text:
+            self.is_within_line = text[-1] not in "\r\n"
+        return written
 
     def flush(self) -> None:
         """As that of the stream."""

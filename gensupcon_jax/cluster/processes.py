@@ -202,9 +202,10 @@ def abort(message: str, *, reason: str) -> NoReturn:
 
 
 def _say(message: str) -> None:
+    before = "\n" if getattr(sys.stderr, "is_within_line", False) else ""
     # Where nobody reads it, the others are told all the same, and this process ends.
     with contextlib.suppress(OSError, ValueError):
-        print(message, file=sys.stderr, flush=True)
+        print(f"{before}{message}\n", file=sys.stderr, end="", flush=True)
 
 
 class Group:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from gensupcon_jax import signals
+from gensupcon_jax import command_line, signals
 from gensupcon_jax.cluster import processes
 from gensupcon_jax.errors import StoppedBetween, UserError
 from gensupcon_jax.run import diverged
@@ -369,6 +369,17 @@ def test_what_standard_output_cannot_take_is_an_error(monkeypatch, capsys):
         with contextlib.suppress(OSError):
             full.close()
     assert (end.value.code, capsys.readouterr().err) == (1, "error: standard output: No space left on device\n")
+
+
+def test_the_last_word_begins_a_line(capsys):
+    """A signal came between a line of the run and its end."""
+    with command_line.unread_output_dropped():
+        for said in ("this run has 12 steps", "\n", "step 1/12\r", ""):
+            print(said, file=sys.stderr, end="")
+            processes._say("SIGINT: nothing is lost")
+    assert (
+        capsys.readouterr().err.replace("SIGINT: nothing is lost\n", "|") == "this run has 12 steps\n|\n|step 1/12\r||"
+    )
 
 
 def test_what_nobody_reads_hinders_no_end(monkeypatch):
