@@ -10,7 +10,8 @@ import pytest
 from gensupcon_jax.errors import RunStopped
 from gensupcon_jax.run import progress, train
 from tests.encoded import write_folder
-from tests.run.test_train import rows_of, without_speed
+from tests.run.test_train import rows_of
+from tests.running import without_times
 from tests.tiny import tiny_config
 
 CLASSIFIED = {"objective": "cross_entropy", "augment.num_views": 1, "model.batch_norm": "local"}
@@ -58,8 +59,8 @@ def test_a_resumed_run_sees_the_same_crops(trees, encoder, tmp_path, monkeypatch
         with pytest.raises(RunStopped):
             run(trees, tmp_path, steps=12)
     _, rows = run(trees, tmp_path, steps=12)
-    whole = {row["step"]: row for row in without_speed(encoder[2])}
-    assert all(row == whole[row["step"]] for row in without_speed(rows) if row["step"] in whole)
+    whole = {row["step"]: row for row in without_times(encoder[2])}
+    assert all(row == whole[row["step"]] for row in without_times(rows) if row["step"] in whole)
     assert rows[-1]["train/loss"] == encoder[2][-1]["train/loss"]
 
 

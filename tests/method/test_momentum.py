@@ -19,7 +19,8 @@ from gensupcon_jax.method.train_step import build_train_step_fn
 from gensupcon_jax.models import ENCODER_FIELDS, Classifier, build_model
 from gensupcon_jax.run import train
 from gensupcon_jax.views.augment import normalize
-from tests.run.test_train import rows_of, without_speed
+from tests.run.test_train import rows_of
+from tests.running import without_times
 from tests.tiny import tiny_config, tiny_dataset
 
 BATCH_SIZE, TEMPERATURE, MEAN = 16, 0.1, np.float32([0.4])
@@ -226,7 +227,7 @@ def test_saved_on_8_devices_and_continued_on_4_and_2(tmp_path, monkeypatch):
     for num_devices in (4, 2):
         folder = shutil.copytree(stopped, tmp_path / str(num_devices))
         train.train_and_evaluate(momentum_config(), folder, tiny_dataset(), devices=jax.devices()[:num_devices])
-        for row, expected in zip(without_speed(rows_of(folder)), without_speed(rows_of(whole)), strict=True):
+        for row, expected in zip(without_times(rows_of(folder)), without_times(rows_of(whole)), strict=True):
             assert row["step"] == expected["step"]
             assert row.get("train/loss") == pytest.approx(expected.get("train/loss"), rel=1e-4)
 

@@ -6,7 +6,8 @@ import pytest
 import gensupcon_jax as gsc
 from gensupcon_jax.data import input_pipeline
 from gensupcon_jax.run import train
-from tests.run.test_train import rows_of, without_speed
+from tests.run.test_train import rows_of
+from tests.running import without_times
 from tests.tiny import tiny_config, tiny_dataset
 
 pytestmark = pytest.mark.slow
@@ -53,7 +54,7 @@ def test_a_run_with_everything_for_rare_classes_resumes_and_predicts(tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             train.train_and_evaluate(imbalanced_config(), tmp_path / "stopped", dataset)
     resumed = train.train_and_evaluate(imbalanced_config(), tmp_path / "stopped", dataset)
-    assert without_speed(rows_of(tmp_path / "stopped")) == without_speed(rows_of(tmp_path / "whole"))
+    assert without_times(rows_of(tmp_path / "stopped")) == without_times(rows_of(tmp_path / "whole"))
     assert whole["num_train"] == 36 + 22 + 14 + 9
     for results in (whole, resumed):
         assert len(results["per_class_top1"]["classifier"]) == 4

@@ -17,7 +17,8 @@ from gensupcon_jax.run import assemble, progress, train
 from gensupcon_jax.run.config_check import check_config
 from gensupcon_jax.run.local_views import local_crops, views_in_pixels
 from tests.encoded import write_folder
-from tests.run.test_train import rows_of, without_speed
+from tests.run.test_train import rows_of
+from tests.running import without_times
 from tests.tiny import tiny_config, tiny_dataset
 
 
@@ -217,7 +218,7 @@ def assert_a_stopped_run_is_the_whole_run(tmp_path, monkeypatch, dataset=None, *
         with pytest.raises(RunStopped):
             trained(tmp_path / "stopped", dataset, **changes)
     _, rows = trained(tmp_path / "stopped", dataset, **changes)
-    assert without_speed(rows) == without_speed(whole)
+    assert without_times(rows) == without_times(whole)
     assert all(np.isfinite(row["train/local_accuracy"]) for row in rows if "train/loss" in row)
     return tmp_path / "whole"
 

@@ -13,7 +13,8 @@ from gensupcon_jax.errors import UserError
 from gensupcon_jax.run import assemble, longer, train
 from gensupcon_jax.run.run import build_run
 from tests import killing, running
-from tests.run.test_train import rows_of, without_speed
+from tests.run.test_train import rows_of
+from tests.running import without_times
 from tests.tiny import tiny_config, tiny_dataset
 
 DEVICE = jax.devices()[:1]
@@ -158,7 +159,7 @@ def test_a_run_without_a_step_is_not_made_longer(short):
 
 def test_fields_that_leave_the_steps_as_they_are_change_in_the_middle_of_a_run(short, capsys):
     """From step 2 on, of 4."""
-    whole = without_speed(rows_of(short))
+    whole = without_times(rows_of(short))
     bits = json.loads((short / "checkpoints/4/record/metadata").read_text())["bits"]
     shutil.rmtree(short / "checkpoints/4")
     (short / "results.json").unlink()
@@ -178,7 +179,7 @@ def test_fields_that_leave_the_steps_as_they_are_change_in_the_middle_of_a_run(s
         "checkpoint.keep": [2, 9], "dataset.input_bound_share": [0.1, 0.5], "dataset.memory_limit": [2048.0, 99.0],
         "log_steps": [1, 2],
     }  # fmt: skip
-    assert without_speed(rows_of(short)) == whole  # the last step is logged in any case
+    assert without_times(rows_of(short)) == whole  # the last step is logged in any case
 
 
 # What happens

@@ -8,7 +8,8 @@ import pytest
 
 from gensupcon_jax.errors import RunStopped
 from gensupcon_jax.run import loop, train
-from tests.run.test_train import bits_of, rows_of, without_speed
+from tests.run.test_train import bits_of, rows_of
+from tests.running import without_times
 from tests.tiny import tiny_config, tiny_dataset
 
 DEVICE = jax.devices()[:1]
@@ -65,7 +66,7 @@ def test_the_step_is_saved_and_evaluated_at_the_resumption(untouched, tmp_path, 
 
 
 def check_same(folder, untouched):
-    assert without_speed(rows_of(folder)) == without_speed(rows_of(untouched))
+    assert without_times(rows_of(folder)) == without_times(rows_of(untouched))
     ours, theirs = (json.loads((each / "results.json").read_text()) for each in (folder, untouched))
     assert {name: ours[name] for name in ours if name != "time" and not name.endswith("seconds")} == {
         name: theirs[name] for name in theirs if name != "time" and not name.endswith("seconds")

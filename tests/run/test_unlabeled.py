@@ -15,7 +15,8 @@ from gensupcon_jax.run import train
 from gensupcon_jax.run.run import build_run
 from tests.encoded import write_folder
 from tests.run.test_imbalance import stops_at
-from tests.run.test_train import rows_of, without_speed
+from tests.run.test_train import rows_of
+from tests.running import without_times
 from tests.tiny import tiny_config, tiny_dataset
 
 
@@ -46,7 +47,7 @@ def test_a_semi_supervised_run_resumes_and_evaluates_with_the_labels_that_it_has
         with pytest.raises(KeyboardInterrupt):
             train.train_and_evaluate(semi_supervised(), tmp_path / "stopped", dataset)
     resumed = train.train_and_evaluate(semi_supervised(), tmp_path / "stopped", dataset)
-    assert without_speed(rows_of(tmp_path / "stopped")) == without_speed(rows_of(tmp_path / "whole"))
+    assert without_times(rows_of(tmp_path / "stopped")) == without_times(rows_of(tmp_path / "whole"))
     assert whole["knn_top1"] == resumed["knn_top1"] and whole["num_train"] == 96
     rows = [row for row in rows_of(tmp_path / "whole") if "train/loss" in row]
     assert all(0 <= row["train/classifier_accuracy"] <= 1 and row["train/valid_anchors"] == 1 for row in rows)
