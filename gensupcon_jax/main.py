@@ -26,7 +26,6 @@ _WATCHED = {
 
 def main(arguments: list[str], program: str = PROGRAM) -> None:
     """Train and evaluate the encoder of a recipe or for a folder of photos; UserError for a wrong argument."""
-    signals.promise(signals.RESUMES, signals.stopped_status(arguments))
     quiet_tensorflow()
     options = parse(arguments, program)
     # Imported here: wrong arguments are reported before jax is imported, wrong values before the data are.

@@ -385,13 +385,16 @@ def test_the_last_word_begins_a_line(capsys):
 
 def test_what_nobody_reads_hinders_no_end(monkeypatch):
     """The others are told after it."""
+    tried = []
 
     class Closed(io.StringIO):
         def write(self, text):
+            tried.append(text)
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stderr", Closed())
     processes._say("process 0 stops")
+    assert tried == ["process 0 stops\n"]
 
 
 @pytest.mark.slow
